@@ -17,8 +17,7 @@ const CODE_EXTENSIONS: &[&str] = &["rs", "py", "sh"];
 const UNFINISHED: &[&str] =
     &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("to", "do!("), concat!("unimplemented", "!(")];
 /// Folders of one machine: a path that begins with one works nowhere else.
-const MACHINE_PATHS: &[&str] =
-    &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/home", "/"), concat!("/tmp", "/t/")];
+const MACHINE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/home", "/")];
 /// A queue without a bound.
 const UNBOUNDED: &str = concat!("unbounded", "_channel");
 
