@@ -1,0 +1,232 @@
+//! What the records add up to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::binding::Binding;
+use crate::digest::Digest;
+use crate::error::{CatalogError, ChainFault};
+use crate::limits::HISTORY_MAX;
+use crate::module::Module;
+use crate::names::{ModuleRef, Name};
+use crate::plan::Plan;
+use crate::record::{Chain, Head, Op, Record};
+use crate::set::{BindingSet, StagedBinding};
+
+mod check;
+#[cfg(test)]
+mod tests;
+
+/// The state after a record: modules, the staged set, the active generation and those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalog {
+    chain: Chain,
+    modules: BTreeMap<ModuleRef, Arc<Module>>,
+    staged: BindingSet,
+    /// Oldest first, never empty; the last is active.
+    history: VecDeque<Arc<Generation>>,
+    quarantined: BTreeMap<ModuleRef, Quarantine>,
+}
+
+/// A set of bindings that is or was active.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Generation {
+    /// The revision of the record that made it active; 0 for the empty set at the beginning.
+    pub number: u64,
+    /// The generation that had this set first; the number itself unless a rollback returned to the set.
+    pub source: u64,
+    /// When it became active, for people.
+    pub at_unix_ms: u64,
+    /// Who made it active.
+    pub actor: String,
+    /// The set.
+    pub bindings: BindingSet,
+}
+
+/// A module that failed too often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// The revision of the record that says so.
+    pub rev: u64,
+    /// The binding in which it failed.
+    pub binding: Name,
+    /// How it failed.
+    pub reason: String,
+    /// When, for people.
+    pub at_unix_ms: u64,
+}
+
+impl Catalog {
+    /// The catalog before its first record.
+    pub fn new() -> Self {
+        Self {
+            chain: Chain::new(),
+            modules: BTreeMap::new(),
+            staged: BindingSet::default(),
+            history: VecDeque::from([Arc::default()]),
+            quarantined: BTreeMap::new(),
+        }
+    }
+
+    /// The catalog after `records`, the whole log from its first record. A record that does not belong there is
+    /// `chain-broken`.
+    pub fn from_records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, CatalogError> {
+        let mut catalog = Self::new();
+        for record in records {
+            let rev = catalog.head().rev + 1;
+            catalog.apply(record).map_err(|refused| match refused {
+                CatalogError::ChainBroken { .. } => refused,
+                _ => CatalogError::ChainBroken { rev, fault: ChainFault::Impossible(refused.to_string()) },
+            })?;
+        }
+        Ok(catalog)
+    }
+
+    /// The record that would make this change, if the change can be made. The catalog stays as it is until the
+    /// record is kept and applied.
+    pub fn draft(&self, op: Op, actor: &str, at_unix_ms: u64) -> Result<Record, CatalogError> {
+        let record = Record::after(&self.head(), op, actor, at_unix_ms);
+        self.check(&record)?;
+        Ok(record)
+    }
+
+    /// Takes the next record, or leaves everything as it was.
+    pub fn apply(&mut self, record: &Record) -> Result<(), CatalogError> {
+        let mut chain = self.chain.clone();
+        chain.accept(record)?;
+        self.check(record)?;
+        self.commit(record);
+        self.chain = chain;
+        Ok(())
+    }
+
+    /// The newest record's place and hash.
+    pub fn head(&self) -> Head {
+        self.chain.head()
+    }
+
+    /// All modules, by name and version.
+    pub fn modules(&self) -> impl ExactSizeIterator<Item = &Arc<Module>> {
+        self.modules.values()
+    }
+
+    /// The module of that name and version.
+    pub fn module(&self, module: &ModuleRef) -> Option<&Arc<Module>> {
+        self.modules.get(module)
+    }
+
+    /// Whether any module has these bytes.
+    pub fn needs_blob(&self, digest: &Digest) -> bool {
+        self.modules.values().any(|module| module.digest == *digest)
+    }
+
+    /// The set that the next activation makes active.
+    pub fn staged(&self) -> &BindingSet {
+        &self.staged
+    }
+
+    /// The active generation.
+    pub fn active(&self) -> &Arc<Generation> {
+        self.history.back().expect("a catalog begins with generation 0 and keeps the newest")
+    }
+
+    /// The number of the active generation: the revision of the newest record that changed the active set.
+    pub fn generation(&self) -> u64 {
+        self.active().number
+    }
+
+    /// The generations that are kept, oldest first; the last is active.
+    pub fn history(&self) -> impl DoubleEndedIterator<Item = &Arc<Generation>> {
+        self.history.iter()
+    }
+
+    /// The kept generation of that number.
+    pub fn find_generation(&self, number: u64) -> Option<&Arc<Generation>> {
+        self.history.iter().find(|generation| generation.number == number)
+    }
+
+    /// Where a rollback without a named generation returns to: the set before the active one. A second rollback goes
+    /// one further back, not forward again.
+    pub fn rollback_target(&self) -> Option<&Arc<Generation>> {
+        let source = self.active().source;
+        self.history.iter().rev().find(|generation| generation.number < source)
+    }
+
+    /// The modules that failed too often.
+    pub fn quarantined(&self) -> impl Iterator<Item = (&ModuleRef, &Quarantine)> {
+        self.quarantined.iter()
+    }
+
+    /// Why a module is quarantined, where it is.
+    pub fn quarantine(&self, module: &ModuleRef) -> Option<&Quarantine> {
+        self.quarantined.get(module)
+    }
+
+    /// The change that makes the staged set active.
+    pub fn activation(&self) -> Op {
+        Op::Activated { bindings: self.staged.revisions() }
+    }
+
+    /// What that change would do.
+    pub fn staged_plan(&self) -> Plan {
+        Plan::between(&self.active().bindings, &self.staged)
+    }
+
+    fn commit(&mut self, record: &Record) {
+        match &record.op {
+            Op::ModuleAdded { module } => {
+                self.modules.insert(module.module_ref(), Arc::new(module.clone()));
+            }
+            Op::ModuleRemoved { module } => {
+                self.modules.remove(module);
+                self.quarantined.remove(module);
+            }
+            Op::BindingStaged { binding } => self.stage(record.rev, binding),
+            Op::BindingRemoved { name } => self.staged.remove(name),
+            Op::Activated { .. } => self.activate(record, record.rev, self.staged.clone()),
+            Op::RolledBack { to } => self.roll_back(record, *to),
+            Op::Quarantined { module, binding, reason } => {
+                let (rev, at_unix_ms) = (record.rev, record.at_unix_ms);
+                let quarantine = Quarantine { rev, binding: binding.clone(), reason: reason.clone(), at_unix_ms };
+                self.quarantined.insert(module.clone(), quarantine);
+            }
+            Op::Released { module } => {
+                self.quarantined.remove(module);
+            }
+        }
+    }
+
+    fn stage(&mut self, rev: u64, binding: &Binding) {
+        let module = self.modules.get(&binding.module).expect("checked before: the module is there");
+        self.staged.insert(StagedBinding::new(rev, module.digest, binding.clone()));
+    }
+
+    fn activate(&mut self, record: &Record, source: u64, bindings: BindingSet) {
+        let generation = Generation {
+            number: record.rev,
+            source,
+            at_unix_ms: record.at_unix_ms,
+            actor: record.actor.clone(),
+            bindings,
+        };
+        self.history.push_back(Arc::new(generation));
+        if self.history.len() > HISTORY_MAX {
+            self.history.pop_front();
+        }
+    }
+
+    /// Returns to an earlier set. What is staged and was not active stays staged, so that nobody's work is lost; all
+    /// else follows the set, so that the next activation does not bring back what was just taken away.
+    fn roll_back(&mut self, record: &Record, to: u64) {
+        let target = self.find_generation(to).expect("checked before: the generation is kept").clone();
+        let merged = self.staged.rebased(&self.active().bindings, &target.bindings);
+        self.staged = if merged.validate().is_ok() { merged } else { target.bindings.clone() };
+        self.activate(record, target.source, target.bindings.clone());
+    }
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,167 @@
+//! Whether a record may be the next one. Nothing here changes anything.
+
+use std::collections::BTreeMap;
+
+use super::{Catalog, Generation};
+use crate::binding::Binding;
+use crate::error::CatalogError;
+use crate::limits::{MODULES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX};
+use crate::module::Module;
+use crate::names::{ModuleRef, Name};
+use crate::plan::Plan;
+use crate::record::{Op, Record};
+
+impl Catalog {
+    pub(super) fn check(&self, record: &Record) -> Result<(), CatalogError> {
+        if self.head().rev >= RECORDS_MAX {
+            let mend = "start a new catalog from an export of this one";
+            return Err(CatalogError::Full { what: "records", max: RECORDS_MAX, mend });
+        }
+        record.validate()?;
+        match &record.op {
+            Op::ModuleAdded { module } => self.check_module_added(module),
+            Op::ModuleRemoved { module } => self.check_module_removed(module),
+            Op::BindingStaged { binding } => self.check_staged(binding),
+            Op::BindingRemoved { name } => match self.staged.find(name) {
+                Some(_) => Ok(()),
+                None => Err(not_found("binding", name, "list the bindings that are staged")),
+            },
+            Op::Activated { bindings } => self.check_activated(bindings),
+            Op::RolledBack { to } => self.check_rolled_back(*to),
+            Op::Quarantined { module, binding, reason } => self.check_quarantined(module, binding, reason),
+            Op::Released { module } => match self.quarantine(module) {
+                Some(_) => Ok(()),
+                None => Err(not_found("quarantined module", module, "list the modules that are quarantined")),
+            },
+        }?;
+        self.check_len(record)
+    }
+
+    /// The bounds of the parts keep a record far below this; it is checked so that what is written can be read.
+    fn check_len(&self, record: &Record) -> Result<(), CatalogError> {
+        let len = record.encode().len();
+        if len > RECORD_LEN_MAX_BYTES {
+            let why = format!("it has {len} bytes; {RECORD_LEN_MAX_BYTES} are the most: make the change smaller");
+            return Err(CatalogError::InvalidRecord { field: "op", why });
+        }
+        Ok(())
+    }
+
+    fn check_module_added(&self, module: &Module) -> Result<(), CatalogError> {
+        module.validate()?;
+        let name = module.module_ref();
+        if let Some(there) = self.module(&name) {
+            let which = if there.digest == module.digest { "with the same bytes" } else { "with other bytes" };
+            return conflict(format!(
+                "module {name} is there already {which}; versions never change: raise the version"
+            ));
+        }
+        if self.modules.len() >= MODULES_MAX {
+            let mend = "remove versions that no binding uses";
+            return Err(CatalogError::Full { what: "versions of modules", max: MODULES_MAX as u64, mend });
+        }
+        Ok(())
+    }
+
+    fn check_module_removed(&self, module: &ModuleRef) -> Result<(), CatalogError> {
+        self.find_module(module)?;
+        for (which, set) in [("active", &self.active().bindings), ("staged", &self.staged)] {
+            if let Some(user) = set.iter().find(|staged| staged.binding.module == *module) {
+                let binding = &user.binding.name;
+                return conflict(format!(
+                    "module {module} is used by the {which} binding {binding}; remove or change the binding and \
+                     activate that first"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_staged(&self, binding: &Binding) -> Result<(), CatalogError> {
+        binding.validate()?;
+        self.find_module(&binding.module)?;
+        self.staged.check_insert(binding)
+    }
+
+    fn check_activated(&self, bindings: &BTreeMap<Name, u64>) -> Result<(), CatalogError> {
+        if *bindings != self.staged.revisions() {
+            return conflict("the staged set has changed meanwhile; look at it and activate again");
+        }
+        let plan = self.staged_plan();
+        if plan.is_empty() {
+            return conflict(format!(
+                "nothing is staged that is not active in generation {}; stage a change first",
+                self.generation()
+            ));
+        }
+        for staged in plan.built().filter_map(|name| self.staged.find(name)) {
+            let (binding, module) = (&staged.binding.name, &staged.binding.module);
+            if self.quarantine(module).is_some() {
+                return conflict(format!(
+                    "binding {binding} needs module {module}, which is quarantined; use another version or release it"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rolled_back(&self, to: u64) -> Result<(), CatalogError> {
+        let target = self
+            .find_generation(to)
+            .ok_or_else(|| not_found("generation", to, "list the generations that are kept"))?;
+        if Plan::between(&self.active().bindings, &target.bindings).is_empty() {
+            return conflict(format!(
+                "generation {} has the same bindings as generation {to}; name an earlier one",
+                self.generation()
+            ));
+        }
+        self.check_modules_kept(target)
+    }
+
+    /// A generation holds digests: a version that was removed and uploaded again with other bytes is another module.
+    fn check_modules_kept(&self, target: &Generation) -> Result<(), CatalogError> {
+        for staged in target.bindings.iter() {
+            let module = &staged.binding.module;
+            if self.module(module).is_none_or(|there| there.digest != staged.digest) {
+                return conflict(format!(
+                    "generation {} needs module {module} with digest {}, which was removed; upload it again, or name \
+                     another generation",
+                    target.number,
+                    staged.digest.short()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_quarantined(&self, module: &ModuleRef, binding: &Name, reason: &str) -> Result<(), CatalogError> {
+        self.find_module(module)?;
+        if reason.len() > REASON_LEN_MAX_BYTES {
+            let why = format!("it has {} bytes; {REASON_LEN_MAX_BYTES} are the most", reason.len());
+            return Err(CatalogError::InvalidRecord { field: "reason", why });
+        }
+        match self.active().bindings.find(binding) {
+            Some(active) if active.binding.module == *module => {}
+            _ => return conflict(format!("binding {binding} is not active with module {module}; nothing to stop")),
+        }
+        match self.quarantine(module) {
+            Some(_) => conflict(format!("module {module} is quarantined already")),
+            None => Ok(()),
+        }
+    }
+
+    fn find_module(&self, module: &ModuleRef) -> Result<(), CatalogError> {
+        match self.module(module) {
+            Some(_) => Ok(()),
+            None => Err(not_found("module", module, "upload it first, or name one that is there")),
+        }
+    }
+}
+
+fn conflict<T>(why: impl Into<String>) -> Result<T, CatalogError> {
+    Err(CatalogError::Conflict(why.into()))
+}
+
+fn not_found(what: &'static str, name: impl ToString, mend: &'static str) -> CatalogError {
+    CatalogError::NotFound { what, name: name.to_string(), mend }
+}

@@ -1,0 +1,30 @@
+//! What is deployed on a router: modules, bindings, and the log of every change to them.
+//!
+//! The log is a chain of [`Record`]s, each of which carries the hash of the one before. [`Catalog`] is what the
+//! records add up to: the modules there are, the bindings that are *staged*, and the *generation* that is active.
+//! A binding is staged first; a rollout then makes the whole staged set active at once.
+//!
+//! Pure: no I/O, no clock, no randomness. Who writes the log down is `myelin-store`; who drafts records is the
+//! router's single writer.
+#![forbid(unsafe_code)]
+
+pub mod binding;
+pub mod catalog;
+pub mod digest;
+pub mod error;
+pub mod limits;
+pub mod module;
+pub mod names;
+pub mod plan;
+pub mod record;
+pub mod set;
+
+pub use binding::{Binding, BindingLimits, Grant, OnFault, Stage};
+pub use catalog::{Catalog, Generation, Quarantine};
+pub use digest::Digest;
+pub use error::{CatalogError, ChainFault};
+pub use module::Module;
+pub use names::{ModuleRef, Name, Version};
+pub use plan::{Changed, Plan};
+pub use record::{Algorithm, Chain, Head, Op, Record};
+pub use set::{BindingSet, StagedBinding};

@@ -1,0 +1,49 @@
+//! The bounds of a catalog. All are checked when a record is drafted and again when it is read.
+
+/// Bindings in one set. Each is an instance on every worker.
+pub const BINDINGS_MAX: usize = 1_024;
+/// Versions of modules, all names together.
+pub const MODULES_MAX: usize = 10_000;
+/// Records in the log, all of which are read at start.
+pub const RECORDS_MAX: u64 = 1_000_000;
+/// Generations that are kept for rollbacks; with [`CONFIGS_TOTAL_MAX_BYTES`] it bounds the memory of old ones.
+pub const HISTORY_MAX: usize = 32;
+/// Bindings of one stage that see the same pattern.
+pub const CHAIN_LEN_MAX: usize = 32;
+
+/// Characters of a name: a DNS label's, so that names fit host names, metric labels and file names.
+pub const NAME_LEN_MAX: usize = 63;
+/// Bytes of a version.
+pub const VERSION_LEN_MAX_BYTES: usize = 64;
+/// Bytes of a module.
+pub const MODULE_SIZE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Imports that a module names.
+pub const IMPORTS_MAX: usize = 64;
+/// Bytes of one import's name.
+pub const IMPORT_LEN_MAX_BYTES: usize = 256;
+
+/// Bytes of a binding's configuration, as compact JSON.
+pub const CONFIG_LEN_MAX_BYTES: usize = 256 * 1024;
+/// Bytes of the configurations of one set together.
+pub const CONFIGS_TOTAL_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Objects and arrays inside each other in a configuration: as deep as JSON texts are read.
+pub const CONFIG_DEPTH_MAX: usize = 128;
+/// Topics, and sites, that one binding's grant names.
+pub const GRANTS_MAX: usize = 64;
+/// Least memory of a filter: one page of Wasm.
+pub const MEMORY_MIN_BYTES: u64 = 64 * 1024;
+/// Most memory of a filter, and what it gets where the binding does not say.
+pub const MEMORY_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Shortest deadline of a batch, in microseconds of CPU time.
+pub const DEADLINE_MIN_US: u32 = 100;
+/// Longest deadline of a batch, in microseconds of CPU time.
+pub const DEADLINE_MAX_US: u32 = 50_000;
+/// The deadline of a batch where the binding does not say, in microseconds of CPU time.
+pub const DEADLINE_DEFAULT_US: u32 = 2_000;
+
+/// Bytes of the name of who made a change.
+pub const ACTOR_LEN_MAX_BYTES: usize = 256;
+/// Bytes of the reason of a quarantine.
+pub const REASON_LEN_MAX_BYTES: usize = 1_024;
+/// Bytes of an encoded record: the largest configuration, its overhead in MessagePack, and room for the rest.
+pub const RECORD_LEN_MAX_BYTES: usize = 2 * 1024 * 1024;

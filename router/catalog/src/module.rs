@@ -1,0 +1,61 @@
+//! Modules: the code of filters, named by name and version, identified by digest.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::CatalogError;
+use crate::limits::{IMPORT_LEN_MAX_BYTES, IMPORTS_MAX, MODULE_SIZE_MAX_BYTES};
+use crate::names::{ModuleRef, Name, Version};
+
+/// A version of a module. It never changes; its bytes are elsewhere, under their digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    /// What it is called.
+    pub name: Name,
+    /// Which version of that it is.
+    pub version: Version,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many bytes it has.
+    pub size_bytes: u64,
+    /// When it was uploaded, for people: nothing is ordered by it.
+    pub uploaded_unix_ms: u64,
+    /// The interfaces that it imports from the router.
+    #[serde(default)]
+    pub imports: Vec<String>,
+}
+
+impl Module {
+    /// The reference that bindings use.
+    pub fn module_ref(&self) -> ModuleRef {
+        ModuleRef { name: self.name.clone(), version: self.version.clone() }
+    }
+
+    /// Checks what the types do not.
+    pub fn validate(&self) -> Result<(), CatalogError> {
+        let refuse = |why: String| CatalogError::InvalidModule { module: self.module_ref().to_string(), why };
+        if self.size_bytes == 0 {
+            return Err(refuse("it has no bytes; upload a Wasm component".into()));
+        }
+        if self.size_bytes > MODULE_SIZE_MAX_BYTES {
+            return Err(refuse(format!(
+                "it has {} bytes and {MODULE_SIZE_MAX_BYTES} are the most; build it in release mode and strip it",
+                self.size_bytes
+            )));
+        }
+        if self.imports.len() > IMPORTS_MAX {
+            return Err(refuse(format!("it has {} imports and {IMPORTS_MAX} are the most", self.imports.len())));
+        }
+        let bad = self.imports.iter().find(|import| {
+            import.is_empty() || import.len() > IMPORT_LEN_MAX_BYTES || import.chars().any(char::is_control)
+        });
+        match bad {
+            Some(import) => Err(refuse(format!(
+                "an import's name has 1 to {IMPORT_LEN_MAX_BYTES} bytes and no control characters; `{}` is none",
+                crate::error::cut(import)
+            ))),
+            None => Ok(()),
+        }
+    }
+}
