@@ -19,6 +19,9 @@ use crate::limiter::{Decision, Limiter};
 use crate::socket::{BoundSocket, SocketFacts, WorkerIds, bind_shared};
 use crate::tls::{ClientAuthentication, Refusal, RefusalSink, TlsIdentity};
 
+/// Bytes of one client held until the gate has looked at it: a ClientHello is one or two packets.
+const INCOMING_BYTES_EACH_MAX: u64 = 64 * 1024;
+
 /// A listener whose socket is bound and whose endpoint is not running yet: made anywhere, started by its worker.
 pub struct BoundListener {
     socket: BoundSocket,
@@ -53,7 +56,7 @@ pub enum ListenError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Config(Vec<ConfigError>),
     /// The certificate names a service; clients trust only routers.
-    #[error("the certificate is for {0}, which is not a router; issue one with `myelin cert issue --router`")]
+    #[error("the certificate is for {0}, which is not a router; issue a router's with `myelin cert issue`")]
     NotARouter(Identity),
     /// More sockets than worker numbers.
     #[error("{0} workers are too many: worker numbers are one byte")]
@@ -153,14 +156,13 @@ impl Listener {
         let mut endpoint = quinn::EndpointConfig::default();
         let payload_max = config.quic.mtu_bytes_max.max(1472);
         endpoint.max_udp_payload_size(payload_max).expect("validate() has checked the MTU");
-        let stats = Arc::new(ListenerStats::default());
-        let server = server_config(&config, tls, &stats);
-
         let sockets = bind_shared(config.addr, count, config.quic.socket_buffer_bytes as usize)
             .map_err(|source| ListenError::Bind { addr: config.addr, source })?;
-        let numbered = (config.worker..=u8::MAX).zip(sockets);
-        let listener = |(worker, socket): (u8, BoundSocket)| {
-            let stats = Arc::new(ListenerStats::default());
+        let stats: Vec<Arc<ListenerStats>> = sockets.iter().map(|_| Arc::default()).collect();
+        let server = server_config(&config, crypto(&config, tls, &stats[0]));
+        let numbered = (config.worker..=u8::MAX).zip(sockets).zip(stats);
+        let listener = |((worker, socket), stats)| {
+            // Copies keep the keys; what follows is the worker's own.
             let mut endpoint = endpoint.clone();
             endpoint.cid_generator(move || Box::new(WorkerIds { worker }));
             let mut server = server.clone();
@@ -448,12 +450,13 @@ pub(crate) fn peer_identity(connection: &quinn::Connection) -> Option<Identity> 
     Identity::from_certificate(chain.first()?).ok()
 }
 
-fn server_config(config: &ListenerConfig, tls: &TlsIdentity, stats: &Arc<ListenerStats>) -> quinn::ServerConfig {
-    let mut server = quinn::ServerConfig::with_crypto(crypto(config, tls, stats));
+fn server_config(config: &ListenerConfig, crypto: Arc<QuicServerConfig>) -> quinn::ServerConfig {
+    let mut server = quinn::ServerConfig::with_crypto(crypto);
     server
         .transport_config(config.quic.transport())
         .migration(config.migration)
         .max_incoming(config.incoming_max as usize)
+        .incoming_buffer_size(INCOMING_BYTES_EACH_MAX)
         .incoming_buffer_size_total(config.incoming_bytes_max);
     server
 }

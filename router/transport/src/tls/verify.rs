@@ -83,7 +83,8 @@ impl Refusal {
         match code {
             CONNECTION_REFUSED => Some(Self::Busy),
             0x100..=0x1ff => Some(match code & 0xff {
-                42 | 51 => Self::BadCertificate,
+                // All alerts that rustls has for the faults of a certificate and that have no line of their own below.
+                42 | 44 | 46 | 51 | 113 => Self::BadCertificate,
                 43 => Self::WrongPurpose,
                 45 => Self::OutsideValidity,
                 48 => Self::WrongAuthority,
