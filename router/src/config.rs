@@ -1,0 +1,172 @@
+//! The configuration of a router: one TOML file, `MYELIN_SECTION__KEY` variables above it, flags above both.
+//!
+//! Each section is plain data with its default; `myelin config default` prints all keys with their explanation.
+
+use crate::outbox::OutboxLimits;
+use myelin_wire::Limits;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who the router is.
+    pub node: NodeConfig,
+    /// Its certificate and whom it trusts.
+    pub tls: TlsConfig,
+    /// Where it listens.
+    pub listen: ListenConfig,
+    /// Limits of what clients may send.
+    pub limits: Limits,
+    /// Bounds of what waits for a subscriber.
+    pub outbox: OutboxConfig,
+    /// Limits of filters.
+    pub wasm: WasmConfig,
+    /// Who may use the admin API.
+    pub admin: AdminConfig,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Name of the site.
+    pub site: String,
+    /// Name of the router, unique within its site.
+    pub name: String,
+    /// Region of the site, a label.
+    pub region: String,
+    /// Cloud of the site, a label.
+    pub cloud: String,
+    /// Where the router keeps its catalog, modules, compiled code and development certificates.
+    pub data_dir: PathBuf,
+    /// Worker threads; 0 = one per core.
+    pub workers: usize,
+    /// Sessions that a worker takes.
+    pub sessions_per_worker: usize,
+    /// How long a graceful shutdown may take, in seconds.
+    pub drain_seconds: u64,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            site: "local".into(),
+            name: "r1".into(),
+            region: String::new(),
+            cloud: String::new(),
+            data_dir: PathBuf::from(".myelin"),
+            workers: 0,
+            sessions_per_worker: 16_384,
+            drain_seconds: 30,
+        }
+    }
+}
+
+/// `[tls]`: PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The router's certificate chain.
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key.
+    pub key: Option<PathBuf>,
+    /// The authorities whose clients are trusted.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenConfig {
+    /// UDP address for clients (QUIC); port 0 takes any free one.
+    pub client: SocketAddr,
+    /// TCP address of the admin API (HTTP on loopback, HTTPS elsewhere).
+    pub admin: SocketAddr,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { client: (Ipv4Addr::LOCALHOST, 7400).into(), admin: (Ipv4Addr::LOCALHOST, 7480).into() }
+    }
+}
+
+/// `[outbox]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboxConfig {
+    /// Encoded bytes that may wait for one subscriber.
+    pub bytes: usize,
+    /// Events that may wait for one subscriber.
+    pub events: usize,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self { bytes: 4 * 1024 * 1024, events: 65_536 }
+    }
+}
+
+impl From<OutboxConfig> for OutboxLimits {
+    fn from(OutboxConfig { bytes, events }: OutboxConfig) -> Self {
+        Self { bytes, events }
+    }
+}
+
+/// `[wasm]`: the most that any binding may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WasmConfig {
+    /// Largest module that is accepted, in bytes.
+    pub module_bytes: usize,
+    /// Largest linear memory of a filter instance, in bytes.
+    pub memory_bytes: usize,
+    /// Filter instances that all workers together may hold, warm previous generations included.
+    pub instances: u32,
+    /// CPU time that a batch may take, in microseconds.
+    pub deadline_us: u64,
+    /// CPU time that compiling a module may take, in seconds.
+    pub compile_cpu_seconds: u64,
+    /// Address space that compiling a module may take, in bytes.
+    pub compile_address_space_bytes: u64,
+}
+
+impl Default for WasmConfig {
+    fn default() -> Self {
+        Self {
+            module_bytes: 16 * 1024 * 1024,
+            memory_bytes: 64 * 1024 * 1024,
+            instances: 512,
+            deadline_us: 2_000,
+            compile_cpu_seconds: 20,
+            compile_address_space_bytes: 2 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// A file that holds the bearer token; without it only client certificates are accepted outside `--dev`.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// How many workers run.
+    pub fn workers(&self) -> usize {
+        match self.node.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+        .min(usize::from(u8::MAX))
+    }
+
+    /// How long a graceful shutdown may take.
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.node.drain_seconds)
+    }
+}

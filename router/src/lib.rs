@@ -1,0 +1,16 @@
+//! The shell of a Myelin router: everything that has a socket, a clock or a thread.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod delivery;
+pub mod fanout;
+pub mod generation;
+pub mod ledger;
+pub mod local;
+pub mod names;
+pub mod node;
+pub mod outbox;
+pub mod pipeline;
+pub mod sessions;
+pub mod subscriptions;
+pub mod worker;

@@ -1,0 +1,3 @@
+//! `myelin`: the router and everything around it.
+
+fn main() {}

@@ -1,0 +1,141 @@
+//! A whole router: what `myelin serve` runs, and what tests and embedders start.
+
+use crate::config::Config;
+use crate::ledger::Counts;
+use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
+use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
+use crate::worker::{Order, Worker};
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use myelin_core::TableWriter;
+use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, TlsIdentity};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How often a draining router looks whether its publishers are gone.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// A running router.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    addr: SocketAddr,
+    listeners: Vec<Arc<ListenerStats>>,
+    drain: Duration,
+}
+
+impl Node {
+    /// Starts a router. Needs a tokio runtime for its control plane; the workers bring their own.
+    ///
+    /// # Errors
+    /// When an address cannot be bound or a worker does not start.
+    pub async fn start(config: &Config, tls: &TlsIdentity, epoch: u32) -> anyhow::Result<Self> {
+        let count = config.workers();
+        let listener = ListenerConfig { addr: config.listen.client, ..ListenerConfig::default() };
+        let listeners = Listener::bind_group(listener, tls, count)
+            .with_context(|| format!("the client listener on {} ([listen] client)", config.listen.client))?;
+        let addr = listeners.first().map_or(config.listen.client, BoundListener::local_addr);
+        let stats = listeners.iter().map(BoundListener::stats).collect();
+
+        let (mailboxes, mail): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(MAILBOX_PARCELS)).unzip();
+        let (table_writer, changes) = mpsc::channel(CHANGES_WAITING_MAX);
+        let writer = TableWriter::default();
+        let table = Arc::new(ArcSwap::from_pointee(writer.snapshot()));
+        tokio::spawn(write_table(table.clone(), writer, changes));
+
+        let shared = Arc::new(Shared {
+            site: config.node.site.clone(),
+            router: config.node.name.clone(),
+            origin: 1,
+            epoch,
+            limits: config.limits,
+            outbox: config.outbox.into(),
+            sessions_max: config.node.sessions_per_worker,
+            table,
+            table_writer,
+            mailboxes: mailboxes.into(),
+            gauges: RwLock::default(),
+            phase: watch::Sender::new(Phase::Serving),
+            publishers: Default::default(),
+            sessions: Default::default(),
+            started: Instant::now(),
+            refusals: Refusals::default(),
+        });
+        let mut workers = Vec::new();
+        for ((id, listener), mailbox) in (0..).zip(listeners).zip(mail) {
+            workers.push(Worker::start(id, shared.clone(), listener, mailbox).context("starting a worker thread")?);
+        }
+        Ok(Self { shared, workers, addr, listeners: stats, drain: config.drain() })
+    }
+
+    /// Where clients connect, with the real port.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Counters of the listeners, one for each worker.
+    pub fn listeners(&self) -> &[Arc<ListenerStats>] {
+        &self.listeners
+    }
+
+    /// The ledger: each generation summed over the workers. Each worker answers between two batches, so that the sums
+    /// balance under load, too.
+    pub async fn ledger(&self) -> BTreeMap<u64, Counts> {
+        let mut sum: BTreeMap<u64, Counts> = BTreeMap::new();
+        for worker in &self.workers {
+            let (answer, cells) = oneshot::channel();
+            if worker.orders.send(Order::Ledger(answer)).await.is_ok()
+                && let Ok(cells) = cells.await
+            {
+                for (generation, counts) in cells {
+                    sum.entry(generation).or_default().add(&counts);
+                }
+            }
+        }
+        sum
+    }
+
+    /// Makes every worker's ledger forget to count `term`, to show that the balance notices.
+    #[cfg(feature = "sabotage")]
+    pub async fn sabotage(&self, term: Option<crate::ledger::Term>) {
+        for worker in &self.workers {
+            let _ = worker.orders.send(Order::Sabotage(term)).await;
+        }
+    }
+
+    /// Shuts down gracefully: no new sessions, clients are told to move on, publishers finish, queues are flushed.
+    /// Returns the ledger as it stands at the end.
+    pub async fn drain(self) -> BTreeMap<u64, Counts> {
+        let until = Instant::now() + self.drain;
+        for worker in &self.workers {
+            let _ = worker.orders.send(Order::StopAccepting).await;
+        }
+        self.shared.phase.send_replace(Phase::Draining(until));
+        let wait_for = async |counter: &std::sync::atomic::AtomicUsize, until: Instant| {
+            while counter.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        wait_for(&self.shared.publishers, until).await;
+        self.shared.phase.send_replace(Phase::Flushing(until));
+        wait_for(&self.shared.sessions, until + Duration::from_secs(5)).await;
+        let ledger = self.ledger().await;
+        for worker in &self.workers {
+            let _ = worker.orders.send(Order::Stop).await;
+        }
+        let workers = self.workers;
+        // Joining blocks; the control plane's runtime goes on meanwhile.
+        let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Worker::join)).await;
+        ledger
+    }
+}

@@ -1,0 +1,332 @@
+//! The outbox of a subscriber: what waits to be sent to it, bounded, with a declared overflow policy.
+
+use crate::names::Name;
+use bytes::Bytes;
+use myelin_wire::message::Overflow;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// A backlog of this many entries belongs to a subscriber that does not keep up: small entries are then copied out, so
+/// that they do not keep a whole receive buffer alive each.
+const COMPACT_AFTER_ENTRIES: usize = 16;
+/// Entries below this size are copied out of their receive buffer, in bytes.
+const COMPACT_BELOW_BYTES: usize = 16 * 1024;
+
+/// Where the events of one batch come from.
+#[derive(Debug)]
+pub struct Origin {
+    /// The publisher's identity; `None` for the router itself.
+    pub source: Option<Arc<Name>>,
+    /// Unix time of the batch in nanoseconds.
+    pub time_ns: u64,
+    /// Monotonic time at which the batch came in, in milliseconds since the router's start.
+    pub received_ms: u64,
+    /// The generation that judged the batch.
+    pub generation: u64,
+    /// The worker that gave out the sequence numbers.
+    pub shard: u8,
+}
+
+/// The names that the events of a delivery refer to.
+#[derive(Clone, Debug)]
+pub enum NameSet {
+    /// All events have one topic.
+    One(Arc<Name>),
+    /// The distinct topics.
+    Many(Arc<[Arc<Name>]>),
+}
+
+impl NameSet {
+    /// The names as a slice.
+    pub fn as_slice(&self) -> &[Arc<Name>] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+/// Consecutive events for one subscriber, in the bytes that every subscriber of the batch shares.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The encoded events.
+    pub events: Bytes,
+    /// Where they come from.
+    pub origin: Arc<Origin>,
+    /// The topics they refer to.
+    pub names: NameSet,
+    /// Sequence number of the first.
+    pub seq: u64,
+    /// How many they are.
+    pub count: u32,
+    /// The group membership they are for; 0 = plain.
+    pub subscription: u32,
+    /// Some of them have a time to live.
+    pub expires: bool,
+}
+
+/// How full an outbox is, for publishers on other workers.
+#[derive(Debug)]
+pub struct Gauge {
+    queued_bytes: AtomicUsize,
+    bytes_max: usize,
+    closed: AtomicBool,
+    room: Notify,
+}
+
+impl Gauge {
+    /// Counts bytes on their way to the outbox.
+    pub fn add(&self, bytes: usize) {
+        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether publishers should wait.
+    pub fn is_full(&self) -> bool {
+        self.queued_bytes.load(Ordering::Relaxed) >= self.bytes_max && !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is room.
+    pub async fn room(&self) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            // Registered before the check, so that no wake-up falls between the two.
+            room.as_mut().enable();
+            if !self.is_full() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    fn sub(&self, bytes: usize) {
+        let before = self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= self.bytes_max / 2 && before - bytes < self.bytes_max / 2 || before >= self.bytes_max {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+/// What an offer led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It waits to be sent.
+    Queued,
+    /// The outbox is closed: its connection is gone.
+    Closed,
+    /// It did not fit, and the policy is to disconnect: the outbox is closed now.
+    Overflowed,
+}
+
+/// Bounds of an outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxLimits {
+    /// Encoded bytes.
+    pub bytes: usize,
+    /// Events.
+    pub events: usize,
+}
+
+/// The outbox of one subscriber, owned by its worker.
+#[derive(Debug)]
+pub struct Outbox {
+    overflow: Overflow,
+    limits: OutboxLimits,
+    queue: RefCell<Queue>,
+    gauge: Arc<Gauge>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Delivery>,
+    bytes: usize,
+    events: usize,
+    closed: bool,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new(overflow: Overflow, limits: OutboxLimits) -> Self {
+        let gauge = Gauge {
+            queued_bytes: AtomicUsize::new(0),
+            bytes_max: limits.bytes,
+            closed: AtomicBool::new(false),
+            room: Notify::new(),
+        };
+        Self { overflow, limits, queue: RefCell::default(), gauge: Arc::new(gauge), wake: Notify::new() }
+    }
+
+    /// The gauge that publishers watch, when the policy is to pause them.
+    pub fn gauge(&self) -> Option<Arc<Gauge>> {
+        (self.overflow == Overflow::Pause).then(|| self.gauge.clone())
+    }
+
+    /// Queues `delivery`, whose bytes were added to the gauge before where there is one. What has to make room is
+    /// handed to `shed`.
+    pub fn offer(&self, mut delivery: Delivery, mut shed: impl FnMut(&Delivery)) -> Offered {
+        let mut queue = self.queue.borrow_mut();
+        if queue.closed {
+            self.gauge_sub(delivery.events.len());
+            return Offered::Closed;
+        }
+        let (bytes, events) = (delivery.events.len(), delivery.count as usize);
+        if self.overflow != Overflow::Pause {
+            while !queue.entries.is_empty()
+                && (queue.bytes + bytes > self.limits.bytes || queue.events + events > self.limits.events)
+            {
+                if self.overflow == Overflow::Disconnect {
+                    drop(queue);
+                    self.close();
+                    return Offered::Overflowed;
+                }
+                if let Some(oldest) = queue.pop() {
+                    shed(&oldest);
+                }
+            }
+        }
+        if queue.entries.len() >= COMPACT_AFTER_ENTRIES && bytes < COMPACT_BELOW_BYTES {
+            delivery.events = Bytes::copy_from_slice(&delivery.events);
+        }
+        queue.bytes += bytes;
+        queue.events += events;
+        queue.entries.push_back(delivery);
+        drop(queue);
+        self.wake.notify_one();
+        Offered::Queued
+    }
+
+    /// Moves entries of up to `bytes_max` bytes (at least one entry) to `into`; whether there was any.
+    pub fn take(&self, bytes_max: usize, into: &mut Vec<Delivery>) -> bool {
+        let mut queue = self.queue.borrow_mut();
+        let mut taken_bytes = 0;
+        while let Some(next) = queue.entries.front()
+            && (taken_bytes == 0 || taken_bytes + next.events.len() <= bytes_max)
+        {
+            taken_bytes += next.events.len();
+            into.extend(queue.pop());
+        }
+        drop(queue);
+        self.gauge_sub(taken_bytes);
+        taken_bytes > 0
+    }
+
+    /// Waits for an offer or for [`Self::close`].
+    pub async fn wait(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Wakes whoever waits on the outbox.
+    pub fn nudge(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Takes no more offers. What is queued stays until it is taken.
+    pub fn close(&self) {
+        self.queue.borrow_mut().closed = true;
+        self.gauge.closed.store(true, Ordering::Relaxed);
+        self.gauge.room.notify_waiters();
+        self.wake.notify_one();
+    }
+
+    /// Whether no more offers are taken.
+    pub fn is_closed(&self) -> bool {
+        self.queue.borrow().closed
+    }
+
+    /// Queued bytes and events.
+    pub fn depth(&self) -> (usize, usize) {
+        let queue = self.queue.borrow();
+        (queue.bytes, queue.events)
+    }
+
+    fn gauge_sub(&self, bytes: usize) {
+        if self.overflow == Overflow::Pause && bytes > 0 {
+            self.gauge.sub(bytes);
+        }
+    }
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<Delivery> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.events.len();
+        self.events -= entry.count as usize;
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(seq: u64, bytes: usize) -> Delivery {
+        let name = Arc::new(Name { reference: 1, version: 0, text: Arc::from("a") });
+        let origin = Origin { source: None, time_ns: 0, received_ms: 0, generation: 1, shard: 0 };
+        Delivery {
+            events: Bytes::from(vec![0; bytes]),
+            origin: Arc::new(origin),
+            names: NameSet::One(name),
+            seq,
+            count: 1,
+            subscription: 0,
+            expires: false,
+        }
+    }
+
+    fn outbox(overflow: Overflow) -> Outbox {
+        Outbox::new(overflow, OutboxLimits { bytes: 100, events: 10 })
+    }
+
+    #[test]
+    fn drop_oldest_makes_room_and_says_what_it_shed() {
+        let outbox = outbox(Overflow::DropOldest);
+        let mut shed = Vec::new();
+        for seq in 0..15 {
+            assert_eq!(outbox.offer(delivery(seq, 10), |old| shed.push(old.seq)), Offered::Queued);
+        }
+        assert_eq!((shed, outbox.depth()), (vec![0, 1, 2, 3, 4], (100, 10)));
+        let mut taken = Vec::new();
+        assert!(outbox.take(35, &mut taken));
+        assert_eq!(taken.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [5, 6, 7]);
+    }
+
+    #[test]
+    fn an_entry_larger_than_the_bound_passes_alone() {
+        let outbox = outbox(Overflow::DropOldest);
+        assert_eq!(outbox.offer(delivery(0, 1_000), |_| {}), Offered::Queued);
+        let mut shed = 0;
+        outbox.offer(delivery(1, 10), |_| shed += 1);
+        assert_eq!((shed, outbox.depth()), (1, (10, 1)));
+    }
+
+    #[test]
+    fn disconnect_closes_and_keeps_what_was_queued() {
+        let outbox = outbox(Overflow::Disconnect);
+        for seq in 0..10 {
+            assert_eq!(outbox.offer(delivery(seq, 10), |_| {}), Offered::Queued);
+        }
+        assert_eq!(outbox.offer(delivery(10, 10), |_| {}), Offered::Overflowed);
+        assert_eq!(outbox.offer(delivery(11, 10), |_| {}), Offered::Closed);
+        assert_eq!(outbox.depth(), (100, 10));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn pause_lets_publishers_wait_and_wakes_them() {
+        let outbox = outbox(Overflow::Pause);
+        let gauge = outbox.gauge().expect("a pausing outbox has a gauge");
+        for seq in 0..12 {
+            gauge.add(10);
+            assert_eq!(outbox.offer(delivery(seq, 10), |_| panic!("nothing is shed")), Offered::Queued);
+        }
+        assert!(gauge.is_full());
+        let drain = async {
+            tokio::task::yield_now().await;
+            outbox.take(80, &mut Vec::new());
+        };
+        tokio::join!(gauge.room(), drain);
+        assert!(!gauge.is_full());
+    }
+}

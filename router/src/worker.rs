@@ -1,0 +1,121 @@
+//! A worker: one OS thread with its own runtime, socket, sessions and filter instances.
+
+use crate::generation::Active;
+use crate::ledger::Counts;
+use crate::local::{Local, Parcel, Shared};
+use crate::sessions;
+use myelin_transport::{BoundListener, Listener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+
+/// Orders that may wait at a worker; they come from the control plane, one at a time.
+const ORDERS_MAX: usize = 16;
+/// Stack of a worker: the guests' own limit plus what the host needs, with room to spare.
+const STACK_BYTES: usize = 4 * 1024 * 1024;
+
+/// What the control plane asks of a worker.
+#[derive(Debug)]
+pub enum Order {
+    /// A copy of the ledger's cells, taken between two batches.
+    Ledger(oneshot::Sender<Vec<(u64, Counts)>>),
+    /// The listener takes no new connections.
+    StopAccepting,
+    /// Every session has ended: close the listener and end the thread.
+    Stop,
+    /// The ledger forgets to count a term.
+    #[cfg(feature = "sabotage")]
+    Sabotage(Option<crate::ledger::Term>),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where orders go.
+    pub orders: mpsc::Sender<Order>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts worker `id` on `listener`; `mailbox` is where other workers send it parcels.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start(
+        id: u8,
+        shared: Arc<Shared>,
+        listener: BoundListener,
+        mailbox: mpsc::Receiver<Parcel>,
+    ) -> std::io::Result<Self> {
+        let (orders, orders_in) = mpsc::channel(ORDERS_MAX);
+        let thread = thread::Builder::new().name(format!("worker-{id}")).stack_size(STACK_BYTES).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return tracing::error!(%error, "worker {id} has no runtime"),
+            };
+            let local = Rc::new(Local::new(id, shared, Rc::new(Active::empty())));
+            LocalSet::new().block_on(&runtime, run(local, listener, mailbox, orders_in));
+        })?;
+        Ok(Self { orders, thread: Some(thread) })
+    }
+
+    /// Waits for the thread's end.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a worker panicked: this is a defect of the router");
+        }
+    }
+}
+
+/// The worker's loop.
+async fn run(
+    local: Rc<Local>,
+    listener: BoundListener,
+    mailbox: mpsc::Receiver<Parcel>,
+    mut orders: mpsc::Receiver<Order>,
+) {
+    let mut listener = match listener.start() {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, worker = local.id, "the listener does not start"),
+    };
+    spawn_local(sort_mail(local.clone(), mailbox));
+    loop {
+        tokio::select! {
+            Some(connection) = listener.accept() => drop(spawn_local(sessions::serve(local.clone(), connection))),
+            order = orders.recv() => match order {
+                Some(order) if !is_stop(&order) => obey(&local, &listener, order),
+                _ => break,
+            },
+        }
+    }
+    listener.close(u32::from(myelin_wire::Code::Draining.number()), "draining: the router has stopped");
+    listener.wait_idle().await;
+}
+
+fn is_stop(order: &Order) -> bool {
+    matches!(order, Order::Stop)
+}
+
+fn obey(local: &Rc<Local>, listener: &Listener, order: Order) {
+    match order {
+        // The asker may have gone: then nobody wants the answer.
+        Order::Ledger(answer) => drop(answer.send(local.ledger.snapshot())),
+        Order::StopAccepting => listener.stop_accepting(),
+        Order::Stop => {}
+        #[cfg(feature = "sabotage")]
+        Order::Sabotage(term) => local.ledger.sabotage(term),
+    }
+}
+
+/// Hands the parcels of other workers to this worker's sessions.
+async fn sort_mail(local: Rc<Local>, mut mailbox: mpsc::Receiver<Parcel>) {
+    while let Some(parcel) = mailbox.recv().await {
+        for session in &parcel.to {
+            local.offer(*session, parcel.delivery.clone());
+        }
+    }
+}
