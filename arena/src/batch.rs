@@ -199,7 +199,7 @@ impl ArenaBuilder {
         let at = HEADER_BYTES + self.count * ENTRY_BYTES;
         let row = &mut self.bytes[at..at + ENTRY_BYTES];
         row[0..4].copy_from_slice(&word(topic).to_le_bytes());
-        row[4..6].copy_from_slice(&(word(entry.topic.len()) as u16).to_le_bytes());
+        row[4..6].copy_from_slice(&short(entry.topic.len()).to_le_bytes());
         row[6..8].copy_from_slice(&(if prefix { FLAG_PREFIX } else { 0 }).to_le_bytes());
         row[8..12].copy_from_slice(&word(attrs).to_le_bytes());
         row[12..16].copy_from_slice(&word(entry.attrs.len()).to_le_bytes());
@@ -239,7 +239,7 @@ impl ArenaBuilder {
     fn identity(&mut self, identity: &str) -> usize {
         let (at, len) = self.last_identity;
         if at == 0 || len != identity.len() || self.bytes[at + 2..at + 2 + len] != *identity.as_bytes() {
-            let at = self.append(&(word(identity.len()) as u16).to_le_bytes());
+            let at = self.append(&short(identity.len()).to_le_bytes());
             self.append(identity.as_bytes());
             self.last_identity = (at, identity.len());
         }
@@ -250,6 +250,11 @@ impl ArenaBuilder {
 /// A length as the arena stores it; batches are bounded far below 4 GiB.
 fn word(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+/// The length of a text as the arena stores it. A longer text is cut, never wrapped into a short one that looks right.
+fn short(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

@@ -152,7 +152,9 @@ impl Verdict {
 
     /// How many output entries belong to this verdict.
     pub const fn output_entries(self) -> usize {
-        (self.replaces_payload() || self.replaces_attrs()) as usize + self.has_detail() as usize + self.emitted() as usize
+        (self.replaces_payload() || self.replaces_attrs()) as usize
+            + self.has_detail() as usize
+            + self.emitted() as usize
     }
 
     /// Checks everything that can be checked without the output.

@@ -75,7 +75,9 @@ fn malformed(head: &EventHead) -> Refusal {
     let EventHead { len, flags, attrs_len, .. } = head;
     Refusal::new(
         Code::Malformed,
-        format!("an event head with len {len}, flags {flags:#04x} and {attrs_len} bytes of attributes contradicts itself"),
+        format!(
+            "an event head with len {len}, flags {flags:#04x} and {attrs_len} bytes of attributes contradicts itself"
+        ),
     )
 }
 

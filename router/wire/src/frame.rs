@@ -115,7 +115,9 @@ impl FrameHeader {
                 Err(Refusal::new(Code::OutOfOrder, format!("a {known:?} frame does not belong on a {place} stream")))
             }
             None if self.flags & FLAG_SKIPPABLE != 0 => Ok(None),
-            None => Err(Refusal::new(Code::UnknownFrame, format!("frame type {kind:#04x} is unknown and not skippable"))),
+            None => {
+                Err(Refusal::new(Code::UnknownFrame, format!("frame type {kind:#04x} is unknown and not skippable")))
+            }
         }
     }
 }

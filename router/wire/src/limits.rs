@@ -1,15 +1,18 @@
 //! The one table of limits of `myelin-client/1`. What a router can configure is in [`Limits`]; the rest is fixed.
 
+use crate::event::HEAD_AFTER_LEN;
 use serde::{Deserialize, Serialize};
 
 /// Longest body of a control frame, in bytes.
 pub const CONTROL_FRAME_BYTES_MAX: u32 = 64 * 1024;
+/// Deepest nesting of maps and arrays in a control frame, its own map counted.
+pub const CONTROL_DEPTH_MAX: usize = 32;
 /// Longest body of a data frame, in bytes: a frame is parsed as it arrives, so that this bounds no memory.
 pub const DATA_FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Longest topic or pattern, in bytes.
-pub const TOPIC_BYTES_MAX: usize = 250;
+pub const TOPIC_BYTES_MAX: usize = crate::topic::TOPIC_LEN_MAX_BYTES;
 /// Most levels of a topic or pattern.
-pub const TOPIC_LEVELS_MAX: usize = 32;
+pub const TOPIC_LEVELS_MAX: usize = crate::topic::TOPIC_LEVELS_MAX;
 /// Longest name of a queue group, in bytes.
 pub const GROUP_BYTES_MAX: usize = 64;
 /// Longest announced name (a topic or a publisher's identity), in bytes.
@@ -24,6 +27,18 @@ pub const ACK_EXCEPTIONS_MAX: usize = 256;
 pub const DETAIL_BYTES_MAX: usize = 120;
 /// Longest client name in HELLO, in bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 128;
+/// Time within which HELLO must be there, in milliseconds.
+pub const HELLO_TIMEOUT_MS: u32 = 5_000;
+/// Events that a router has under way to a session without a receipt, at most.
+pub const UNRECEIPTED_EVENTS_MAX: u64 = 131_072;
+/// Bytes of events that a router has under way to a session without a receipt, at most (one larger event excepted).
+pub const UNRECEIPTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// A client sends a receipt after this many events at the latest.
+pub const RECEIPT_EVENTS: u64 = 1_000;
+/// A client sends a receipt after this many bytes of events at the latest.
+pub const RECEIPT_BYTES: u64 = 64 * 1024;
+/// A client sends a receipt this long after it took an event at the latest, in milliseconds.
+pub const RECEIPT_DELAY_MS: u32 = 50;
 
 /// The limits that a router announces in WELCOME and enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +61,19 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest `len` of an event that these limits allow.
+    /// The largest `len` of an event that these limits allow a publisher.
     pub fn event_len_max(&self) -> u32 {
-        crate::event::HEAD_AFTER_LEN + u32::from(self.attributes_bytes) + self.payload_bytes
+        self.len_max(self.attributes_bytes)
+    }
+
+    /// The largest `len` of an event that a subscriber may be sent: filters and dead letters add attributes, up to
+    /// what the layout holds.
+    pub fn delivered_len_max(&self) -> u32 {
+        self.len_max(u16::MAX)
+    }
+
+    /// A payload limit over the ceiling counts as the ceiling: the other side may have announced anything.
+    fn len_max(&self, attributes_bytes: u16) -> u32 {
+        HEAD_AFTER_LEN + u32::from(attributes_bytes) + self.payload_bytes.min(PAYLOAD_BYTES_CEILING)
     }
 }

@@ -3,10 +3,10 @@
 //! Unknown keys are ignored, so that later versions can add to a message; a missing key without a default refuses it.
 
 use crate::frame::{FrameHeader, FrameType, HEADER_BYTES};
-use crate::limits::Limits;
+use crate::limits::{CONTROL_DEPTH_MAX, Limits};
 use crate::refusal::{Code, Refusal};
 use bytes::{Buf, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What the router does when a subscriber's outbox is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,7 +48,27 @@ pub struct Welcome {
     /// Topics below this one reach this session only: `$inbox/<session>`.
     pub inbox: String,
     /// The limits that hold.
+    #[serde(deserialize_with = "announced_limits")]
     pub limits: Limits,
+}
+
+/// Reads limits as another router announced them: one that this version does not know is no fault, whereas in a
+/// configuration file it is.
+fn announced_limits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
+    #[derive(Deserialize)]
+    struct Announced {
+        payload_bytes: Option<u32>,
+        headers: Option<u16>,
+        attributes_bytes: Option<u16>,
+        subscriptions: Option<u32>,
+    }
+    let (announced, default) = (Announced::deserialize(deserializer)?, Limits::default());
+    Ok(Limits {
+        payload_bytes: announced.payload_bytes.unwrap_or(default.payload_bytes),
+        headers: announced.headers.unwrap_or(default.headers),
+        attributes_bytes: announced.attributes_bytes.unwrap_or(default.attributes_bytes),
+        subscriptions: announced.subscriptions.unwrap_or(default.subscriptions),
+    })
 }
 
 /// Opens a subscription.
@@ -157,7 +177,9 @@ impl Message {
         let body = match self {
             Self::Hello(body) => rmp_serde::to_vec_named(body),
             Self::Subscribe(body) => rmp_serde::to_vec_named(body),
-            Self::Unsubscribe(body) | Self::Subscribed(body) | Self::Unsubscribed(body) => rmp_serde::to_vec_named(body),
+            Self::Unsubscribe(body) | Self::Subscribed(body) | Self::Unsubscribed(body) => {
+                rmp_serde::to_vec_named(body)
+            }
             Self::Receipt(body) => rmp_serde::to_vec_named(body),
             Self::Bye => Ok(Vec::new()),
             Self::Welcome(body) => rmp_serde::to_vec_named(body),
@@ -178,8 +200,17 @@ impl Message {
     /// # Errors
     /// `malformed` when the body is not the map that the type needs; `out-of-order` for a data frame.
     pub fn decode(kind: FrameType, body: &[u8]) -> Result<Self, Refusal> {
-        fn read<'a, T: Deserialize<'a>>(kind: FrameType, body: &'a [u8]) -> Result<T, Refusal> {
-            let mut reader = rmp_serde::Deserializer::from_read_ref(body);
+        fn read<T: DeserializeOwned>(kind: FrameType, body: &[u8]) -> Result<T, Refusal> {
+            // The decoder would take an array for the map: then the fields' order would be part of the protocol.
+            if !matches!(body.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
+                return Err(Refusal::new(
+                    Code::Malformed,
+                    format!("the body of a {kind:?} frame is not a MessagePack map"),
+                ));
+            }
+            let mut reader = rmp_serde::Deserializer::new(body);
+            // An unknown key may hold anything, and the decoder recurses: its own bound overflows a worker's stack.
+            reader.set_max_depth(CONTROL_DEPTH_MAX + 1);
             let value = T::deserialize(&mut reader)
                 .map_err(|error| Refusal::new(Code::Malformed, format!("the body of a {kind:?} frame: {error}")))?;
             if reader.get_ref().is_empty() {

@@ -3,7 +3,7 @@
 //! A decoder owns the buffer that bytes are received into. Events are parsed in place; whoever reads them may patch a
 //! topic reference in place, and takes the parsed part away as shared bytes without copying it.
 
-use crate::event::{EventHead, EventSpan, HEAD_AFTER_LEN, HEAD_BYTES, STAMP_BYTES, Stamp, TOPIC_REF_AT};
+use crate::event::{EventHead, EventSpan, HEAD_BYTES, STAMP_BYTES, Stamp, TOPIC_REF_AT};
 use crate::frame::{FrameHeader, FrameType, HEADER_BYTES};
 use crate::limits::NAME_BYTES_MAX;
 use crate::refusal::{Code, Refusal};
@@ -137,7 +137,8 @@ impl DataDecoder {
             return Ok(Some(Item::Oversized(head)));
         }
         if rest.len() < total {
-            self.buffer.reserve(total);
+            let missing = total - rest.len();
+            self.buffer.reserve(missing);
             return Ok(None);
         }
         let event = EventSpan { at: self.parsed, head };
@@ -159,7 +160,8 @@ impl DataDecoder {
         match kind {
             FrameType::Name => {
                 if !(5..=4 + NAME_BYTES_MAX).contains(&body_len) {
-                    let message = format!("a NAME frame has a body of {body_len} bytes; 5 to {} are allowed", 4 + NAME_BYTES_MAX);
+                    let message =
+                        format!("a NAME frame has a body of {body_len} bytes; 5 to {} are allowed", 4 + NAME_BYTES_MAX);
                     return Err(Refusal::new(Code::Malformed, message));
                 }
                 if body.len() < body_len {
@@ -173,7 +175,10 @@ impl DataDecoder {
             }
             FrameType::Deliver if self.carries == kind => {
                 if body_len < STAMP_BYTES + HEAD_BYTES {
-                    return Err(Refusal::new(Code::Malformed, format!("a DELIVER frame of {body_len} bytes is too short")));
+                    return Err(Refusal::new(
+                        Code::Malformed,
+                        format!("a DELIVER frame of {body_len} bytes is too short"),
+                    ));
                 }
                 let Some(stamp) = Stamp::parse(body) else { return Ok(Step::More) };
                 self.parsed += HEADER_BYTES + STAMP_BYTES;
@@ -201,7 +206,7 @@ enum Step {
 fn overrun(frame_left: usize) -> Refusal {
     Refusal::new(
         Code::Malformed,
-        format!("an event is longer than its frame, of which {frame_left} bytes are left (head: {HEAD_AFTER_LEN} + 4 bytes)"),
+        format!("an event is longer than its frame, of which {frame_left} bytes are left (a head takes {HEAD_BYTES})"),
     )
 }
 
