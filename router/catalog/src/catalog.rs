@@ -73,13 +73,19 @@ impl Catalog {
     pub fn from_records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, CatalogError> {
         let mut catalog = Self::new();
         for record in records {
-            let rev = catalog.head().rev + 1;
-            catalog.apply(record).map_err(|refused| match refused {
-                CatalogError::ChainBroken { .. } => refused,
-                _ => CatalogError::ChainBroken { rev, fault: ChainFault::Impossible(refused.to_string()) },
-            })?;
+            catalog.replay(record)?;
         }
         Ok(catalog)
+    }
+
+    /// Takes the next record of a log that was written before. Other than in [`Catalog::apply`], a change that could
+    /// not be made is no conflict but a sign that the log is not the one that was written: `chain-broken`.
+    pub fn replay(&mut self, record: &Record) -> Result<(), CatalogError> {
+        let rev = self.head().rev + 1;
+        self.apply(record).map_err(|refused| match refused {
+            CatalogError::ChainBroken { .. } => refused,
+            _ => CatalogError::ChainBroken { rev, fault: ChainFault::Impossible(refused.to_string()) },
+        })
     }
 
     /// The record that would make this change, if the change can be made. The catalog stays as it is until the

@@ -1,0 +1,26 @@
+//! Storage of the catalog: the log of records, and the bytes of modules.
+//!
+//! [`DiskStore`] keeps the log in redb and each module in a file named by its digest; [`MemoryStore`] is its twin in
+//! memory, with faults to order. Both are met through [`CatalogStore`] and [`BlobStore`], and [`recover`] brings
+//! either back after a crash.
+//!
+//! Who uploads puts the blob first and appends its record then; who removes appends first. A crash between leaves a
+//! blob that no record names, which [`recover`] collects: never a record without its blob.
+//!
+//! Everything here blocks: it belongs on the control thread, never on a worker.
+#![forbid(unsafe_code)]
+
+mod blobs;
+#[cfg(test)]
+mod conformance;
+mod disk;
+mod error;
+mod lock;
+mod log;
+mod memory;
+mod store;
+
+pub use disk::DiskStore;
+pub use error::StoreError;
+pub use memory::{Fault, MemoryDisk, MemoryStore};
+pub use store::{BlobStore, CatalogStore, Recovered, recover};

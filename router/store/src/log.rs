@@ -1,0 +1,172 @@
+//! The log of records in redb: one table by revision, and the head beside it, changed in one transaction.
+
+use myelin_catalog::{Digest, Head, Record};
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition};
+
+use crate::error::StoreError;
+
+#[cfg(test)]
+mod power_cut;
+
+const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const HEAD: &str = "head";
+const FORMAT: &str = "format";
+/// The format of the tables above.
+const FORMAT_KNOWN: u32 = 1;
+/// A catalog is read once and appended to: it needs no cache to speak of.
+const CACHE_SIZE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The log.
+pub(crate) struct RedbLog {
+    database: Database,
+    place: String,
+    head: Head,
+    failed: bool,
+}
+
+impl RedbLog {
+    /// Writes an empty log into `backend`, which is empty. A crash on the way leaves what is no log: only when this
+    /// has returned may the log get its name.
+    pub(crate) fn begin(backend: impl StorageBackend, place: &str) -> Result<(), StoreError> {
+        let begin = || -> Result<(), redb::Error> {
+            let database = builder().create_with_backend(backend)?;
+            let change = database.begin_write()?;
+            change.open_table(RECORDS)?;
+            {
+                let mut meta = change.open_table(META)?;
+                meta.insert(FORMAT, FORMAT_KNOWN.to_le_bytes().as_slice())?;
+                meta.insert(HEAD, encode_head(&Head::EMPTY).as_slice())?;
+            }
+            change.commit()?;
+            Ok(database.close()?)
+        };
+        begin().map_err(|e| failed(place, e))
+    }
+
+    /// Opens the log in `backend`.
+    pub(crate) fn open(backend: impl StorageBackend, place: String) -> Result<Self, StoreError> {
+        let database = builder().create_with_backend(backend).map_err(|e| failed(&place, e))?;
+        let mut log = Self { database, place, head: Head::EMPTY, failed: false };
+        let [format, head] = log.meta().map_err(|e| failed(&log.place, e))?;
+        match format.as_deref().map(|bytes| bytes.try_into().map(u32::from_le_bytes)) {
+            Some(Ok(FORMAT_KNOWN)) => {}
+            Some(Ok(found)) => return Err(StoreError::Format { place: log.place, found, known: FORMAT_KNOWN }),
+            _ => return Err(log.damaged("its format is not readable")),
+        }
+        let head = head.as_deref().and_then(decode_head);
+        log.head = head.ok_or_else(|| log.damaged("its head is not readable"))?;
+        Ok(log)
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        self.head
+    }
+
+    pub(crate) fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    pub(crate) fn read_after(&self, rev: u64, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.try_read_after(rev, limit).map_err(|e| failed(&self.place, e))
+    }
+
+    pub(crate) fn append(&mut self, record: &Record) -> Result<Head, StoreError> {
+        if self.failed {
+            return Err(StoreError::Failed { place: self.place.clone() });
+        }
+        let follows = Head { rev: record.rev.saturating_sub(1), hash: record.prev_hash };
+        if record.rev == 0 || follows != self.head {
+            return Err(StoreError::HeadMoved { expected: follows.rev, found: self.head.rev });
+        }
+        let bytes = record.encode();
+        let head = Head { rev: record.rev, hash: Digest::of(&bytes) };
+        match self.try_append(&head, &bytes) {
+            Ok(()) => self.head = head,
+            Err(e) => {
+                self.failed = true;
+                return Err(failed(&self.place, e));
+            }
+        }
+        Ok(head)
+    }
+
+    /// What is kept of the format and the head.
+    fn meta(&self) -> Result<[Option<Vec<u8>>; 2], redb::Error> {
+        let meta = self.database.begin_read()?.open_table(META)?;
+        let read = |key| -> Result<_, redb::Error> { Ok(meta.get(key)?.map(|value| value.value().to_vec())) };
+        Ok([read(FORMAT)?, read(HEAD)?])
+    }
+
+    fn try_read_after(&self, rev: u64, limit: usize) -> Result<Vec<Vec<u8>>, redb::Error> {
+        let Some(first) = rev.checked_add(1) else { return Ok(Vec::new()) };
+        let records = self.database.begin_read()?.open_table(RECORDS)?;
+        let mut page = Vec::new();
+        for entry in records.range(first..)?.take(limit) {
+            page.push(entry?.1.value().to_vec());
+        }
+        Ok(page)
+    }
+
+    fn try_append(&self, head: &Head, bytes: &[u8]) -> Result<(), redb::Error> {
+        let change = self.database.begin_write()?;
+        change.open_table(RECORDS)?.insert(head.rev, bytes)?;
+        change.open_table(META)?.insert(HEAD, encode_head(head).as_slice())?;
+        // Durability is immediate by default: it returns when the file is synced.
+        change.commit()?;
+        Ok(())
+    }
+
+    fn damaged(&self, why: &str) -> StoreError {
+        StoreError::Damaged { place: self.place.clone(), why: why.into() }
+    }
+
+    /// Damages the log behind its own back.
+    #[cfg(test)]
+    pub(crate) fn tamper(&self, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
+        let transaction = self.database.begin_write().expect("a test's database");
+        change(&mut transaction.open_table(RECORDS).expect("a test's table"));
+        transaction.commit().expect("a test's change");
+    }
+
+    /// Writes another format, as a newer router would.
+    #[cfg(test)]
+    pub(crate) fn set_format(&self, format: u32) {
+        let transaction = self.database.begin_write().expect("a test's database");
+        let mut meta = transaction.open_table(META).expect("a test's table");
+        meta.insert(FORMAT, format.to_le_bytes().as_slice()).expect("a test's change");
+        drop(meta);
+        transaction.commit().expect("a test's change");
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    // The check turns damage into an error instead of a panic, at the price of reading a file of a few MiB.
+    builder.set_cache_size(CACHE_SIZE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+fn failed(place: &str, error: impl Into<redb::Error>) -> StoreError {
+    let place = place.to_owned();
+    match error.into() {
+        redb::Error::Corrupted(why) => StoreError::Damaged { place, why },
+        redb::Error::TableDoesNotExist(table) => StoreError::Damaged { place, why: format!("no table `{table}`") },
+        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            StoreError::Damaged { place, why: e.to_string() }
+        }
+        other => StoreError::Database { place, source: Box::new(other) },
+    }
+}
+
+fn encode_head(head: &Head) -> [u8; 40] {
+    let mut bytes = [0; 40];
+    bytes[..8].copy_from_slice(&head.rev.to_le_bytes());
+    bytes[8..].copy_from_slice(head.hash.as_bytes());
+    bytes
+}
+
+fn decode_head(bytes: &[u8]) -> Option<Head> {
+    let (rev, hash) = bytes.split_first_chunk::<8>()?;
+    Some(Head { rev: u64::from_le_bytes(*rev), hash: Digest::from_bytes(hash.try_into().ok()?) })
+}
