@@ -1,8 +1,10 @@
 //! The shell of a Myelin router: everything that has a socket, a clock or a thread.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod delivery;
+pub mod derived;
 pub mod fanout;
 pub mod generation;
 pub mod ledger;
@@ -14,3 +16,4 @@ pub mod pipeline;
 pub mod sessions;
 pub mod subscriptions;
 pub mod worker;
+// pub mod world;

@@ -5,7 +5,7 @@
 //! Deliveries for another worker's sessions go there in parcels, through a bounded queue.
 
 use crate::generation::Active;
-use crate::generation::Chain;
+use myelin_engine::Chain;
 use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Offered, Outbox, OutboxLimits};
@@ -230,6 +230,8 @@ pub struct Local {
     seats: RefCell<Seats>,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     active: RefCell<Rc<Active>>,
+    /// The generation before, warm for a rollback.
+    previous: RefCell<Option<Rc<Active>>>,
     /// What became of every event.
     pub ledger: Ledger,
     /// The next sequence number that the worker gives out.
@@ -247,6 +249,7 @@ impl Local {
             seats: RefCell::default(),
             table: RefCell::new(Cache::new(shared.table.clone())),
             active: RefCell::new(active),
+            previous: RefCell::default(),
             ledger: Ledger::default(),
             seq: Cell::new(1),
             runs: Cell::new(0),
@@ -262,6 +265,11 @@ impl Local {
     /// Makes `next` judge every batch from here on; returns what judged until now.
     pub fn activate(&self, next: Rc<Active>) -> Rc<Active> {
         self.active.replace(next)
+    }
+
+    /// Keeps `previous` warm; returns what was kept until now.
+    pub fn keep_previous(&self, previous: Option<Rc<Active>>) -> Option<Rc<Active>> {
+        self.previous.replace(previous)
     }
 
     /// The worker's entry of a topic or an identity.

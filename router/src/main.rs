@@ -1,3 +1,5 @@
 //! `myelin`: the router and everything around it.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    myelin::cli::main()
+}

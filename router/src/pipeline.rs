@@ -3,22 +3,25 @@
 //!
 //! A batch is what the publisher's stream had ready; nothing waits for more. One generation judges all of it.
 
+use crate::derived::{self, DERIVED_PER_BATCH_MAX, Judge, Passing, Workbench};
 use crate::fanout::{Fanout, Place};
 use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::outbox::{Gauge, Origin};
-use myelin_wire::event::{EventSpan, FLAG_REQUEST, FLAG_TTL};
+use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::frame::FrameType;
-use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_REFS_MAX};
+use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_REFS_MAX};
 use myelin_wire::message::Exception;
 use myelin_wire::stream::{DataDecoder, Item};
-use myelin_wire::{Attrs, Code, Refusal, topic, validate_topic};
+use myelin_wire::{Attrs, Code, Limits, Refusal, topic, validate_topic};
+use myelin_engine::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Chain};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Events that are judged in one go. A bound for the latency of the first and for the scratch memory.
-const BATCH_EVENTS_MAX: usize = 2048;
+const EVENTS_PER_ROUND_MAX: usize = 2048;
 /// Prefix of the topics on which sessions receive answers.
 pub const INBOX: &str = "$inbox/";
 
@@ -54,6 +57,7 @@ pub struct Publisher {
     redefined: Option<(u32, String)>,
     exceptions: Vec<Exception>,
     fanout: Fanout,
+    bench: Workbench,
 }
 
 /// What a batch led to.
@@ -79,6 +83,7 @@ impl Publisher {
             redefined: None,
             exceptions: Vec::new(),
             fanout: Fanout::default(),
+            bench: Workbench::default(),
         }
     }
 
@@ -100,17 +105,21 @@ impl Publisher {
         let before = self.seq;
         self.admit(local)?;
         if self.seq == before {
+            // Names and skipped frames were read, and are of no more use in the buffer.
+            self.decoder.discard();
             return Ok(None);
         }
         let active = local.active();
         let generation = active.number;
         local.ledger.add(generation, Term::Accepted, self.seq - before);
-        local.ledger.add(generation, Term::Rejected, self.exceptions.len() as u64);
+        let expired = self.exceptions.iter().filter(|exception| exception.1 == Code::Expired).count() as u64;
+        local.ledger.add(generation, Term::Expired, expired);
+        local.ledger.add(generation, Term::Rejected, self.exceptions.len() as u64 - expired);
         local.ledger.add(generation, Term::InPipeline, self.batch.len() as u64);
-        self.judge(local, &active).await;
+        let origin = self.origin(local, generation);
+        self.judge(local, &active, origin.time_ns).await;
         let mut outcome = Outcome { seq: self.seq, exceptions: std::mem::take(&mut self.exceptions), full: Vec::new() };
         outcome.exceptions.sort_unstable_by_key(|exception| exception.0);
-        let origin = self.origin(local, generation);
         let received = self.decoder.take();
         self.fanout.flush(local, received, origin, &mut outcome.full).await;
         self.batch.clear();
@@ -127,7 +136,7 @@ impl Publisher {
         if let Some((reference, name)) = self.redefined.take() {
             self.announce(local, reference, &name);
         }
-        while self.batch.len() < BATCH_EVENTS_MAX {
+        while self.batch.len() < EVENTS_PER_ROUND_MAX {
             match self.decoder.poll()? {
                 None => break,
                 Some(Item::Event(span)) => {
@@ -139,12 +148,10 @@ impl Publisher {
                 }
                 Some(Item::Oversized(head)) => {
                     self.seq += 1;
-                    let message = format!(
-                        "{} bytes of payload; {} are allowed",
-                        head.payload_len(),
-                        local.shared.limits.payload_bytes
-                    );
-                    self.refuse(self.seq, Code::PayloadTooLarge, &message);
+                    let refusal = sizes(&local.shared.limits, &head)
+                        .err()
+                        .unwrap_or_else(|| too_large(&local.shared.limits, &head));
+                    self.refuse(self.seq, refusal.code, &refusal.message);
                 }
                 Some(Item::Name { reference, name }) => {
                     let name = text(&self.decoder.buffer()[name])?.to_owned();
@@ -196,20 +203,12 @@ impl Publisher {
                 return Err(Refusal::new(Code::UnknownTopicRef, message));
             }
         }
-        if head.payload_len() > limits.payload_bytes {
-            let message = format!("{} bytes of payload; {} are allowed", head.payload_len(), limits.payload_bytes);
-            return Err(Refusal::new(Code::PayloadTooLarge, message));
-        }
+        sizes(limits, head)?;
         if head.attrs_len == 0 && head.flags & FLAG_TTL == 0 { Ok(()) } else { self.check_attrs(local, span) }
     }
 
     fn check_attrs(&self, local: &Local, span: &EventSpan) -> Result<(), Refusal> {
         let limits = &local.shared.limits;
-        if span.head.attrs_len > limits.attributes_bytes {
-            let message =
-                format!("{} bytes of attributes; {} are allowed", span.head.attrs_len, limits.attributes_bytes);
-            return Err(Refusal::new(Code::InvalidAttributes, message));
-        }
         let block = span.attrs(self.decoder.buffer());
         myelin_wire::attrs::validate(block, usize::from(limits.headers))
             .map_err(|error| Refusal::new(Code::InvalidAttributes, error.to_string()))?;
@@ -228,57 +227,184 @@ impl Publisher {
     }
 
     /// Judges the batch: what goes on is in the fan-out afterwards, the rest among the exceptions.
-    async fn judge(&mut self, local: &Local, active: &Rc<Active>) {
+    async fn judge(&mut self, local: &Local, active: &Rc<Active>, now_ns: u64) {
         let mut at = 0;
         while at < self.batch.len() {
-            let topic_ref = self.batch[at].span.head.topic_ref;
-            let Some(Announced::Topic(topic)) = self.topics.get(topic_ref as usize) else { break };
-            let topic = topic.clone();
-            let route = local.route(&topic, active);
-            let same = self.batch[at..].iter().take_while(|event| event.span.head.topic_ref == topic_ref).count();
-            self.pass(local, active.number, &topic, &route, at..at + same);
-            at += same;
+            let Some((topic, route)) = self.route(local, active, at) else { break };
+            if route.ingress.is_none() && route.egress.is_none() {
+                let topic_ref = self.batch[at].span.head.topic_ref;
+                let same = self.batch[at..].iter().take_while(|event| event.span.head.topic_ref == topic_ref).count();
+                self.pass(local, active.number, &topic, &route, at..at + same);
+                at += same;
+            } else {
+                let end = self.same_chains(local, active, &route, at);
+                self.filter(local, active, &route, at..end, now_ns).await;
+                at = end;
+            }
         }
     }
 
-    /// Events of one topic that no filter is bound to.
+    /// Topic and route of the event at `at` of the batch.
     #[inline]
-    fn pass(
-        &mut self,
-        local: &Local,
-        generation: u64,
-        topic: &TopicEntry,
-        route: &Rc<Route>,
-        events: std::ops::Range<usize>,
-    ) {
-        let all = events.len() as u64;
-        let (mut expired, wanted) = (0, route.copies > 0);
-        for at in events {
-            let Admitted { seq, span } = self.batch[at];
-            if span.head.flags != 0 {
-                if span.head.flags & FLAG_TTL != 0 && Attrs::new(span.attrs(self.decoder.buffer())).ttl_ms() == Some(0)
-                {
-                    self.refuse(seq, Code::Expired, "the time to live was 0");
-                    expired += 1;
-                    continue;
+    fn route(&self, local: &Local, active: &Active, at: usize) -> Option<(Rc<TopicEntry>, Rc<Route>)> {
+        match self.topics.get(self.batch.get(at)?.span.head.topic_ref as usize) {
+            Some(Announced::Topic(topic)) => Some((topic.clone(), local.route(topic, active))),
+            // Admission lets no event of another topic into the batch.
+            _ => None,
+        }
+    }
+
+    /// How far from `at` on the events go through the same chains as `route`, within the bounds of a filter's batch.
+    fn same_chains(&self, local: &Local, active: &Active, route: &Route, at: usize) -> usize {
+        let same = |a: &Option<Rc<Chain>>, b: &Option<Rc<Chain>>| match (a, b) {
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        let (mut end, mut bytes) = (at, 0);
+        let mut known = self.batch[at].span.head.topic_ref;
+        while end < self.batch.len() && end - at < BATCH_EVENTS_MAX {
+            let head = &self.batch[end].span.head;
+            if head.topic_ref != known {
+                let Some((_, other)) = self.route(local, active, end) else { break };
+                if !same(&other.ingress, &route.ingress) || !same(&other.egress, &route.egress) {
+                    break;
                 }
-                if span.head.flags & FLAG_REQUEST != 0 && !wanted {
-                    self.refuse(seq, Code::NoResponder, "nobody subscribes to this topic");
-                }
+                known = head.topic_ref;
             }
-            if wanted {
-                self.decoder.patch_topic_ref(&span, topic.name.reference);
-                let std::ops::Range { start, end } = span.range();
-                self.fanout.push(local, route, topic, Place::Received, start, end, span.head.flags & FLAG_TTL != 0);
+            // Topic and identity come on top of the event's own bytes in an arena.
+            bytes += head.total_bytes() + TOPIC_BYTES_MAX + self.source.name.text.len();
+            if bytes > BATCH_BYTES_MAX && end > at {
+                break;
+            }
+            end += 1;
+        }
+        end
+    }
+
+    /// Takes events of the same chains through their filters.
+    async fn filter(&mut self, local: &Local, active: &Rc<Active>, route: &Route, events: Range<usize>, now_ns: u64) {
+        let mut items: Vec<Passing> = Vec::with_capacity(events.len());
+        for at in events.clone() {
+            let Some((topic, route)) = self.route(local, active, at) else { continue };
+            let Admitted { seq, span } = self.batch[at];
+            items.push(Passing { seq: Some(seq), span: Some(span), topic, route, attrs: None, payload: None });
+        }
+        let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns };
+        let buffer = self.decoder.buffer();
+        let untouched = judge.run(buffer, route, &mut items, &mut self.bench).await;
+        if untouched {
+            // The common case: as if there were no filter.
+            let mut at = events.start;
+            while at < events.end {
+                let Some((topic, route)) = self.route(local, active, at) else { break };
+                let topic_ref = self.batch[at].span.head.topic_ref;
+                let same = self.batch[at..events.end].iter().take_while(|event| event.span.head.topic_ref == topic_ref);
+                let end = at + same.count();
+                self.pass(local, active.number, &topic, &route, at..end);
+                at = end;
+            }
+            return;
+        }
+        for item in items.drain(..) {
+            self.place(local, active.number, item);
+        }
+        self.judge_derived(local, active, now_ns).await;
+        for (seq, code, detail) in std::mem::take(&mut self.bench.verdicts.exceptions) {
+            self.refuse(seq, code, &detail);
+        }
+    }
+
+    /// Judges what filters emitted, redirected or gave up, until nothing is left of it.
+    async fn judge_derived(&mut self, local: &Local, active: &Rc<Active>, now_ns: u64) {
+        let mut judged = 0;
+        while let Some(derived) = self.bench.verdicts.derived.pop_front() {
+            judged += 1;
+            if judged > DERIVED_PER_BATCH_MAX {
+                derived::abandon(local, active.number, derived, &mut self.bench.verdicts);
+                continue;
+            }
+            let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns };
+            if let Some(item) = judge.run_derived(derived, &mut self.bench).await {
+                self.place(local, active.number, item);
             }
         }
-        let term = if wanted { Term::Matched } else { Term::Unmatched };
-        local.ledger.sub(generation, Term::InPipeline, all);
-        local.ledger.add(generation, Term::Expired, expired);
-        local.ledger.add(generation, term, all - expired);
+    }
+
+    /// Puts an event that its filters let go on into the fan-out, if anybody wants it.
+    fn place(&mut self, local: &Local, generation: u64, item: Passing) {
+        let Passing { seq, span, topic, route, attrs, payload } = item;
+        local.ledger.sub(generation, Term::InPipeline, 1);
+        if route.copies == 0 {
+            if let (Some(seq), Some(span)) = (seq, span)
+                && span.head.flags & FLAG_REQUEST != 0
+            {
+                self.refuse(seq, Code::NoResponder, "nobody subscribes to this topic");
+            }
+            return local.ledger.add(generation, Term::Unmatched, 1);
+        }
+        let placed = match span {
+            Some(span) if attrs.is_none() && payload.is_none() => {
+                self.decoder.patch_topic_ref(&span, topic.name.reference);
+                let Range { start, end } = span.range();
+                self.fanout.push(local, &route, &topic, Place::Received, start, end, span.head.flags & FLAG_TTL != 0);
+                Ok(())
+            }
+            span => {
+                let buffer = self.decoder.buffer();
+                let received = span.map(|span| (span.attrs(buffer), span.payload(buffer)));
+                let (old_attrs, old_payload) = received.unwrap_or_default();
+                let (attrs, payload) = (attrs.as_deref().unwrap_or(old_attrs), payload.as_deref().unwrap_or(old_payload));
+                self.fanout.write(local, &route, &topic, attrs, payload)
+            }
+        };
+        match placed {
+            Ok(()) => local.ledger.add(generation, Term::Matched, 1),
+            Err(refusal) => {
+                local.ledger.add(generation, Term::Rejected, 1);
+                if let Some(seq) = seq {
+                    self.refuse(seq, refusal.code, &refusal.message);
+                }
+            }
+        }
+    }
+
+    /// Events of one topic that no filter has touched.
+    #[inline]
+    fn pass(&mut self, local: &Local, generation: u64, topic: &TopicEntry, route: &Rc<Route>, events: Range<usize>) {
+        let count = events.len() as u64;
+        let wanted = route.copies > 0;
+        for at in events {
+            let Admitted { seq, span } = self.batch[at];
+            if wanted {
+                self.decoder.patch_topic_ref(&span, topic.name.reference);
+                let Range { start, end } = span.range();
+                self.fanout.push(local, route, topic, Place::Received, start, end, span.head.flags & FLAG_TTL != 0);
+            } else if span.head.flags & FLAG_REQUEST != 0 {
+                self.refuse(seq, Code::NoResponder, "nobody subscribes to this topic");
+            }
+        }
+        local.ledger.sub(generation, Term::InPipeline, count);
+        local.ledger.add(generation, if wanted { Term::Matched } else { Term::Unmatched }, count);
     }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Refusal> {
     std::str::from_utf8(bytes).map_err(|_| Refusal::new(Code::Malformed, "an announced name is not UTF-8"))
+}
+
+/// Checks the lengths of an event.
+#[inline]
+fn sizes(limits: &Limits, head: &EventHead) -> Result<(), Refusal> {
+    if head.attrs_len > limits.attributes_bytes {
+        let message = format!("{} bytes of attributes; {} are allowed", head.attrs_len, limits.attributes_bytes);
+        return Err(Refusal::new(Code::InvalidAttributes, message));
+    }
+    if head.payload_len() > limits.payload_bytes { Err(too_large(limits, head)) } else { Ok(()) }
+}
+
+#[cold]
+fn too_large(limits: &Limits, head: &EventHead) -> Refusal {
+    let message = format!("{} bytes of payload; {} are allowed", head.payload_len(), limits.payload_bytes);
+    Refusal::new(Code::PayloadTooLarge, message)
 }

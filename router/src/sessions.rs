@@ -12,11 +12,11 @@ use crate::pipeline::{INBOX, Publisher};
 use bytes::Bytes;
 use myelin_core::SessionKey;
 use myelin_transport::{Connection, ReadError, RecvStream, SendStream};
-use myelin_wire::limits::{ACK_EXCEPTIONS_MAX, CLIENT_NAME_BYTES_MAX, GROUP_BYTES_MAX};
+use myelin_wire::limits::{ACK_EXCEPTIONS_MAX, CLIENT_NAME_BYTES_MAX, GROUP_BYTES_MAX, HELLO_TIMEOUT_MS};
 use myelin_wire::message::{
     Ack, Exception, GoAway, Hello, Message, MessageDecoder, Refused, Subscribe, SubscriptionId, Welcome,
 };
-use myelin_wire::{Code, Pattern, Refusal, VERSION};
+use myelin_wire::{Code, Pattern, Refusal, VERSION, topic};
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
@@ -28,7 +28,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 /// How long a client may take for its HELLO.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+const HELLO_TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS as u64);
 /// Chunks that are taken from a stream in one read: 32 packets are what one receive batch brings.
 const READ_CHUNKS: usize = 32;
 /// Exceptions that may wait for the control writer; a publisher with more waits.
@@ -94,7 +94,7 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
                 room: Notify::new(),
                 outstanding: Rc::default(),
             });
-            tracing::debug!(identity = %session.identity, client = %hello.client, "session opened");
+            tracing::debug!(identity = %session.identity, client = %cut(&hello.client), "session opened");
             session.run(&local, send, recv, decoder).await;
         }
     }
@@ -107,10 +107,6 @@ async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, Messa
     let mut decoder = MessageDecoder::new();
     loop {
         match decoder.poll()? {
-            Some(Message::Hello(hello)) if hello.client.len() > CLIENT_NAME_BYTES_MAX => {
-                let message = format!("the client's name is over {CLIENT_NAME_BYTES_MAX} bytes");
-                return Err(Refusal::new(Code::Malformed, message));
-            }
             Some(Message::Hello(hello)) if (hello.min..=hello.max).contains(&VERSION) => {
                 return Ok((send, recv, decoder, hello));
             }
@@ -126,6 +122,11 @@ async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, Messa
             },
         }
     }
+}
+
+/// A client's name as it is logged.
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(CLIENT_NAME_BYTES_MAX)]
 }
 
 fn close(local: &Local, connection: &Connection, refusal: &Refusal) {
@@ -430,12 +431,10 @@ impl Session {
         }
         let pattern =
             Pattern::new(&request.pattern).map_err(|error| Refusal::new(Code::InvalidPattern, error.to_string()))?;
-        let is_foreign_inbox = request.pattern.starts_with(INBOX)
-            && !request.pattern.strip_prefix(&self.inbox).is_some_and(|rest| rest.starts_with('/'));
-        let is_inboxes = request.pattern.starts_with("$*")
-            || request.pattern.starts_with("$inbox") && !request.pattern.starts_with(INBOX);
-        if is_foreign_inbox || is_inboxes {
-            let message = format!("only the own inbox may be subscribed to: {}/**", self.inbox);
+        let own = pattern.as_str().strip_prefix(&self.inbox).is_some_and(|rest| rest.starts_with('/'));
+        if topic::is_reserved(pattern.as_str()) && !own && !pattern.as_str().starts_with("$dead/") {
+            let message =
+                format!("of the router's own topics a client may subscribe to $dead/... and {}/**", self.inbox);
             return Err(Refusal::new(Code::ReservedTopic, message));
         }
         let group = match request.group.as_deref() {

@@ -1,6 +1,6 @@
 //! A worker: one OS thread with its own runtime, socket, sessions and filter instances.
 
-use crate::generation::Active;
+use crate::generation::{Active, Handover, Prepared};
 use crate::ledger::Counts;
 use crate::local::{Local, Parcel, Shared};
 use crate::sessions;
@@ -8,6 +8,7 @@ use myelin_transport::{BoundListener, Listener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -21,6 +22,10 @@ const STACK_BYTES: usize = 4 * 1024 * 1024;
 pub enum Order {
     /// A copy of the ledger's cells, taken between two batches.
     Ledger(oneshot::Sender<Vec<(u64, Counts)>>),
+    /// Swap to the prepared generation, between two batches.
+    Swap(Prepared, oneshot::Sender<Swapped>),
+    /// Make the generation before judge again, under this number.
+    SwapBack(u64, oneshot::Sender<Option<Swapped>>),
     /// The listener takes no new connections.
     StopAccepting,
     /// Every session has ended: close the listener and end the thread.
@@ -28,6 +33,15 @@ pub enum Order {
     /// The ledger forgets to count a term.
     #[cfg(feature = "sabotage")]
     Sabotage(Option<crate::ledger::Term>),
+}
+
+/// What a swap took.
+#[derive(Debug)]
+pub struct Swapped {
+    /// How long the worker judged nothing, in microseconds.
+    pub pause_us: u64,
+    /// What became of the states.
+    pub handover: Handover,
 }
 
 /// A running worker.
@@ -105,10 +119,30 @@ fn obey(local: &Rc<Local>, listener: &Listener, order: Order) {
         // The asker may have gone: then nobody wants the answer.
         Order::Ledger(answer) => drop(answer.send(local.ledger.snapshot())),
         Order::StopAccepting => listener.stop_accepting(),
+        Order::Swap(prepared, answer) => {
+            let begin = Instant::now();
+            let before = local.active();
+            let (next, handover) = Active::succeed(&before, prepared, local.id);
+            local.keep_previous(Some(local.activate(Rc::new(next))));
+            let _ = answer.send(Swapped { pause_us: micros(begin), handover });
+        }
+        Order::SwapBack(number, answer) => {
+            let begin = Instant::now();
+            let swapped = local.keep_previous(None).map(|earlier| {
+                let next = Active::renumbered(&earlier, number, local.id);
+                local.keep_previous(Some(local.activate(Rc::new(next))));
+                Swapped { pause_us: micros(begin), handover: Handover::default() }
+            });
+            let _ = answer.send(swapped);
+        }
         Order::Stop => {}
         #[cfg(feature = "sabotage")]
         Order::Sabotage(term) => local.ledger.sabotage(term),
     }
+}
+
+fn micros(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Hands the parcels of other workers to this worker's sessions.

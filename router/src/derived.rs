@@ -1,0 +1,375 @@
+//! What filters say, carried out: verdicts become refusals, replacements and further events.
+//!
+//! A filter may send an event elsewhere, or make new ones. Each such *derived* event is judged under its new topic by
+//! the bindings there, never by one that has judged it before, and at most [`DEPTH_MAX`] deep.
+
+use crate::generation::Active;
+use crate::ledger::Term;
+use crate::local::{Local, Route, TopicEntry};
+use bytes::Bytes;
+use myelin_engine::{Batch, BoundFilter, Chain, ChainScratch, EventView, Fate, Judged, Judgement, RouteTarget};
+use myelin_wire::event::EventSpan;
+use myelin_wire::{Attrs, AttrsBuilder, Code, validate_topic};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// How often an event may be derived from a derived one.
+const DEPTH_MAX: u8 = 4;
+/// Derived events that are judged for one batch of a publisher; further ones are refused. Bounds what a filter that
+/// answers each event with many can make the router do.
+pub const DERIVED_PER_BATCH_MAX: usize = 4096;
+/// Topics of dead letters begin with this.
+pub const DEAD_LETTERS: &str = "$dead/";
+/// Longest reason in a dead letter's header, in bytes.
+const REASON_BYTES_MAX: usize = 256;
+
+/// An event on its way through the filters.
+#[derive(Debug)]
+pub struct Passing {
+    /// Its place in the publish stream; none for a derived event that no publisher waits for.
+    pub seq: Option<u64>,
+    /// Where it was received; none for a derived event, which has attributes and payload of its own.
+    pub span: Option<EventSpan>,
+    /// Its topic.
+    pub topic: Rc<TopicEntry>,
+    /// Where it goes.
+    pub route: Rc<Route>,
+    /// New attributes.
+    pub attrs: Option<Bytes>,
+    /// A new payload.
+    pub payload: Option<Bytes>,
+}
+
+/// The bindings that have judged an event, by address.
+type Seen = SmallVec<[*const BoundFilter; 8]>;
+
+/// An event that a filter made, moved, or gave up.
+#[derive(Debug)]
+pub struct Derived {
+    topic: Arc<str>,
+    attrs: Bytes,
+    payload: Bytes,
+    depth: u8,
+    seen: Seen,
+    /// The publisher's sequence, where this is the publisher's own event under another topic.
+    seq: Option<u64>,
+    /// The router's own: it goes to a topic that filters may not name.
+    is_dead_letter: bool,
+}
+
+/// What the filters of a batch said, apart from the events that go on.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// For the publisher: sequence, code, detail.
+    pub exceptions: Vec<(u64, Code, String)>,
+    /// Still to be judged.
+    pub derived: VecDeque<Derived>,
+}
+
+/// Judges events for one publisher's batch.
+pub struct Judge<'a> {
+    /// The worker.
+    pub local: &'a Local,
+    /// The generation of the batch.
+    pub active: &'a Active,
+    /// The publisher.
+    pub identity: Arc<str>,
+    /// The batch's clock, Unix nanoseconds.
+    pub now_ns: u64,
+}
+
+/// One run of a chain: which, on which side of the matching, and what came before.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    chain: &'a Chain,
+    is_egress: bool,
+    seen: &'a Seen,
+    depth: u8,
+}
+
+/// What a publisher keeps from batch to batch for its filters.
+#[derive(Debug, Default)]
+pub struct Workbench {
+    scratch: ChainScratch,
+    /// What the filters said.
+    pub verdicts: Verdicts,
+}
+
+impl Judge<'_> {
+    /// Takes `items`, all of `route`'s chains, through the filters. Afterwards `items` are those that go on; `true`
+    /// when that is all of them, as they came.
+    pub async fn run(&self, buffer: &[u8], route: &Route, items: &mut Vec<Passing>, bench: &mut Workbench) -> bool {
+        let (mut untouched, seen) = (true, Seen::new());
+        if let Some(chain) = &route.ingress {
+            untouched &= self.pass(Pass { chain, is_egress: false, seen: &seen, depth: 0 }, buffer, items, bench).await;
+        }
+        if let Some(chain) = &route.egress {
+            untouched &= self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth: 0 }, buffer, items, bench).await;
+        }
+        untouched
+    }
+
+    /// Takes one derived event through the filters of its topic; what is left of it goes on.
+    pub async fn run_derived(&self, derived: Derived, bench: &mut Workbench) -> Option<Passing> {
+        let Derived { topic, attrs, payload, depth, seen, seq, is_dead_letter } = derived;
+        let topic = self.local.topic(&topic);
+        let route = self.local.route(&topic, self.active);
+        let ingress = route.ingress.as_ref().filter(|_| !is_dead_letter).and_then(|chain| without(chain, &seen));
+        let egress = route.egress.as_ref().filter(|_| !is_dead_letter).and_then(|chain| without(chain, &seen));
+        let mut items = vec![Passing { seq, span: None, topic, route, attrs: Some(attrs), payload: Some(payload) }];
+        if let Some(chain) = &ingress {
+            self.pass(Pass { chain, is_egress: false, seen: &seen, depth }, &[], &mut items, bench).await;
+        }
+        if let Some(chain) = &egress {
+            self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth }, &[], &mut items, bench).await;
+        }
+        items.pop()
+    }
+
+    /// Egress filters see only events that somebody wants.
+    async fn pass_wanted(&self, pass: Pass<'_>, buffer: &[u8], items: &mut Vec<Passing>, bench: &mut Workbench) -> bool {
+        let (mut wanted, mut unwanted): (Vec<_>, Vec<_>) = items.drain(..).partition(|item| item.route.copies > 0);
+        let untouched = wanted.is_empty() || self.pass(pass, buffer, &mut wanted, bench).await;
+        // Order matters among events that are delivered; those that nobody wants are only counted.
+        items.append(&mut wanted);
+        items.append(&mut unwanted);
+        untouched
+    }
+
+    /// One chain over one batch.
+    async fn pass(&self, pass: Pass<'_>, buffer: &[u8], items: &mut Vec<Passing>, bench: &mut Workbench) -> bool {
+        if items.is_empty() {
+            return true;
+        }
+        let Workbench { scratch, verdicts } = bench;
+        let before = std::mem::take(items);
+        let identity = &*self.identity;
+        let views: Vec<EventView<'_>> = before.iter().map(|item| view(item, buffer, identity)).collect();
+        let Ok(batch) = Batch::new(&views, self.now_ns, self.local.shared.now_ms()) else {
+            // The caller bounds batches; whatever does not fit all the same must not pass unjudged.
+            for item in &before {
+                self.settle(pass.is_egress, item, Term::Rejected);
+                refuse(verdicts, item, Code::Internal, "the batch does not fit a filter's bounds".to_owned());
+            }
+            return false;
+        };
+        let judgement = pass.chain.run(&batch, scratch).await;
+        if judgement.all_pass_untouched() {
+            drop(views);
+            *items = before;
+            return true;
+        }
+        let context = Context { judge: self, pass };
+        let mut changes = Vec::with_capacity(before.len());
+        for (index, item) in before.iter().enumerate() {
+            let (judged, event) = (judgement.event(index), &views[index]);
+            context.derive(&judgement, index, &judged, event, item.seq, verdicts);
+            changes.push(match judged.fate {
+                Fate::Pass => context.changes(&judged, item, verdicts),
+                // The event itself goes on as a derived one.
+                Fate::Redirect => None,
+                Fate::Deny | Fate::DeadLetter | Fate::Drop => {
+                    context.end(&judged, item, event, verdicts);
+                    None
+                }
+            });
+        }
+        for emitted in judgement.emitted() {
+            let mut seen = pass.seen.clone();
+            seen.extend(pass.chain.bindings()[..=emitted.binding].iter().map(Rc::as_ptr));
+            let (attrs, payload) = (Bytes::copy_from_slice(emitted.attrs), Bytes::copy_from_slice(emitted.payload));
+            context.enter(emitted.topic, attrs, payload, seen, verdicts);
+        }
+        drop(views);
+        for (mut item, change) in before.into_iter().zip(changes) {
+            if let Some((attrs, payload)) = change {
+                item.attrs = attrs.or(item.attrs);
+                item.payload = payload.or(item.payload);
+                items.push(item);
+            }
+        }
+        false
+    }
+
+    /// Counts an event that ends here: at ingress among the events, at egress among the copies.
+    fn settle(&self, is_egress: bool, item: &Passing, term: Term) {
+        let (ledger, generation) = (&self.local.ledger, self.active.number);
+        ledger.sub(generation, Term::InPipeline, 1);
+        if is_egress {
+            // It was matched; what an egress filter holds back are its copies.
+            ledger.add(generation, Term::Matched, 1);
+            ledger.add(generation, Term::Targets, item.route.copies);
+            ledger.add(generation, Term::EgressRejected, item.route.copies);
+        } else {
+            ledger.add(generation, term, 1);
+        }
+    }
+}
+
+/// One chain's run, as its verdicts are carried out.
+struct Context<'a> {
+    judge: &'a Judge<'a>,
+    pass: Pass<'a>,
+}
+
+/// New attributes and a new payload, where a filter has replaced them.
+type Changes = (Option<Bytes>, Option<Bytes>);
+
+impl Context<'_> {
+    /// Makes the events that follow from one event's verdict: copies for routes, or the event itself where it was
+    /// redirected.
+    fn derive(&self, judgement: &Judgement<'_>, index: usize, judged: &Judged<'_>, event: &EventView<'_>, seq: Option<u64>, verdicts: &mut Verdicts) {
+        if !judged.has_targets {
+            return;
+        }
+        let attrs = Bytes::copy_from_slice(judged.attrs.unwrap_or(event.attrs));
+        let payload = Bytes::copy_from_slice(judged.payload.unwrap_or(event.payload));
+        let mut seen = self.pass.seen.clone();
+        seen.extend(self.pass.chain.bindings().iter().map(Rc::as_ptr));
+        let mut topics: Vec<&str> = judgement.targets(index).filter_map(topic_of).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        let mut moves = judged.fate == Fate::Redirect;
+        for topic in topics {
+            if std::mem::take(&mut moves) {
+                // The event itself, which is in the pipeline already.
+                self.push(topic, attrs.clone(), payload.clone(), seen.clone(), seq, verdicts);
+            } else {
+                self.enter(topic, attrs.clone(), payload.clone(), seen.clone(), verdicts);
+            }
+        }
+    }
+
+    /// A new event enters the pipeline.
+    fn enter(&self, topic: &str, attrs: Bytes, payload: Bytes, seen: Seen, verdicts: &mut Verdicts) {
+        let (ledger, generation) = (&self.judge.local.ledger, self.judge.active.number);
+        ledger.add(generation, Term::Emitted, 1);
+        ledger.add(generation, Term::InPipeline, 1);
+        self.push(topic, attrs, payload, seen, None, verdicts);
+    }
+
+    fn push(&self, topic: &str, attrs: Bytes, payload: Bytes, seen: Seen, seq: Option<u64>, verdicts: &mut Verdicts) {
+        let (topic, depth) = (Arc::from(topic), self.pass.depth + 1);
+        let derived = Derived { topic, attrs, payload, depth, seen, seq, is_dead_letter: false };
+        let limit = self.judge.local.shared.limits.payload_bytes as usize;
+        if depth > DEPTH_MAX || derived.payload.len() > limit {
+            return abandon(self.judge.local, self.judge.active.number, derived, verdicts);
+        }
+        verdicts.derived.push_back(derived);
+    }
+
+    /// What changes in an event that goes on; `None` where it may not: a filter can make an event larger, but not larger
+    /// than any event may be.
+    fn changes(&self, judged: &Judged<'_>, item: &Passing, verdicts: &mut Verdicts) -> Option<Changes> {
+        let limit = self.judge.local.shared.limits.payload_bytes as usize;
+        if let Some(payload) = judged.payload.filter(|payload| payload.len() > limit) {
+            self.judge.settle(self.pass.is_egress, item, Term::Rejected);
+            let detail = format!("a filter made the payload {} bytes long; {limit} are allowed", payload.len());
+            refuse(verdicts, item, Code::FilterFault, detail);
+            return None;
+        }
+        Some((judged.attrs.map(Bytes::copy_from_slice), judged.payload.map(Bytes::copy_from_slice)))
+    }
+
+    /// An event that a filter has ended: counted, told to the publisher, and kept as a dead letter where it is to be.
+    fn end(&self, judged: &Judged<'_>, item: &Passing, event: &EventView<'_>, verdicts: &mut Verdicts) {
+        let binding = judged.binding.and_then(|index| self.pass.chain.bindings().get(index)).map_or("", |binding| binding.name());
+        let why = match judged.fault {
+            Some(fault) => format!("{}: {}", fault.code(), fault.detail),
+            None if judged.detail.is_empty() => judged.reason.to_owned(),
+            None if judged.reason.is_empty() => judged.detail.to_owned(),
+            None => format!("{}: {}", judged.reason, judged.detail),
+        };
+        let (term, code) = match judged.fate {
+            Fate::Drop => (Term::Dropped, None),
+            Fate::DeadLetter => (Term::DeadLettered, Some(Code::DeadLettered)),
+            _ if judged.fault.is_some() => (Term::Rejected, Some(Code::FilterFault)),
+            _ => (Term::Rejected, Some(Code::Denied)),
+        };
+        self.judge.settle(self.pass.is_egress, item, term);
+        if let Some(code) = code.filter(|_| !self.pass.is_egress) {
+            refuse(verdicts, item, code, format!("{binding}: {why}"));
+        }
+        if judged.fate == Fate::DeadLetter {
+            self.bury(binding, &why, item, event, verdicts);
+        }
+    }
+
+    /// Publishes a dead letter: the event under `$dead/<binding>/<topic>`, with the reason in its headers.
+    fn bury(&self, binding: &str, why: &str, item: &Passing, event: &EventView<'_>, verdicts: &mut Verdicts) {
+        let topic = format!("{DEAD_LETTERS}{binding}/{}", event.topic);
+        // A topic at the limit has no room for the prefix: its dead letters share one topic.
+        let topic = if validate_topic(&topic).is_ok() { topic } else { format!("{DEAD_LETTERS}{binding}") };
+        let module = self.judge.active.module_of(binding).unwrap_or_default();
+        let mut attrs = AttrsBuilder::new();
+        Attrs::new(event.attrs).iter().filter(|attr| !attr.name.starts_with("myelin-")).for_each(|attr| {
+            attrs.attr(&attr);
+        });
+        attrs
+            .header("myelin-reason", &why[..why.floor_char_boundary(REASON_BYTES_MAX)])
+            .header("myelin-binding", binding)
+            .header("myelin-module", &module)
+            .header("myelin-generation", &self.judge.active.number.to_string())
+            .header("myelin-topic", event.topic);
+        let (ledger, generation) = (&self.judge.local.ledger, self.judge.active.number);
+        ledger.add(generation, Term::Emitted, 1);
+        ledger.add(generation, Term::InPipeline, 1);
+        tracing::debug!(binding, why, topic = event.topic, seq = item.seq, "dead letter");
+        verdicts.derived.push_back(Derived {
+            topic: Arc::from(topic),
+            attrs: Bytes::from(attrs.into_bytes()),
+            payload: Bytes::copy_from_slice(event.payload),
+            depth: self.pass.depth + 1,
+            seen: Seen::new(),
+            seq: None,
+            is_dead_letter: true,
+        });
+    }
+}
+
+/// Refuses a derived event that goes too deep, is too large, or is one too many.
+pub fn abandon(local: &Local, generation: u64, derived: Derived, verdicts: &mut Verdicts) {
+    local.ledger.sub(generation, Term::InPipeline, 1);
+    local.ledger.add(generation, Term::Rejected, 1);
+    if let Some(seq) = derived.seq {
+        let detail = format!("filters sent it on too often, too large, or with too many others, to {}", derived.topic);
+        verdicts.exceptions.push((seq, Code::FilterFault, detail));
+    }
+    tracing::warn!(topic = &*derived.topic, depth = derived.depth, "a derived event is refused");
+}
+
+fn refuse(verdicts: &mut Verdicts, item: &Passing, code: Code, detail: String) {
+    if let Some(seq) = item.seq {
+        verdicts.exceptions.push((seq, code, detail));
+    }
+}
+
+/// A chain without the bindings that have judged the event; none when nothing is left of it.
+fn without(chain: &Rc<Chain>, seen: &Seen) -> Option<Rc<Chain>> {
+    let bindings = chain.bindings();
+    if !bindings.iter().any(|binding| seen.contains(&Rc::as_ptr(binding))) {
+        return Some(chain.clone());
+    }
+    let left: Vec<_> = bindings.iter().filter(|binding| !seen.contains(&Rc::as_ptr(binding))).cloned().collect();
+    (!left.is_empty()).then(|| Rc::new(Chain::new(left)))
+}
+
+fn topic_of(target: &RouteTarget) -> Option<&str> {
+    match target {
+        RouteTarget::Topic(topic) => Some(topic.as_str()),
+        // Refused when the binding was prepared.
+        RouteTarget::Site(_) => None,
+    }
+}
+
+fn view<'a>(item: &'a Passing, buffer: &'a [u8], identity: &'a str) -> EventView<'a> {
+    let (attrs, payload) = item.span.map(|span| (span.attrs(buffer), span.payload(buffer))).unwrap_or_default();
+    EventView {
+        topic: &item.topic.name.text,
+        attrs: item.attrs.as_deref().unwrap_or(attrs),
+        payload: item.payload.as_deref().unwrap_or(payload),
+        identity,
+    }
+}

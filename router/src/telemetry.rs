@@ -1,0 +1,423 @@
+//! What monitoring reads: the router's figures as Prometheus (OpenMetrics) text.
+//!
+//! The only place that knows Prometheus. Whoever has figures puts them into [`Readings`], which is plain data; names
+//! and labels are decided here. Every label set is bounded: codes come from fixed lists, bindings and generations from
+//! the caps below.
+
+use myelin_transport::{ListenerStats, Refusal, ReloadStats};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The content type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Generations that the ledger's series tell apart, newest first; all of them are in the totals.
+pub const GENERATIONS_SHOWN: usize = 8;
+/// Bindings that have series; a catalog has no more.
+pub const BINDINGS_SHOWN: usize = 1_024;
+
+/// Everything that is shown, read at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    /// Version of this program.
+    pub version: &'static str,
+    /// Name of the site.
+    pub site: String,
+    /// Name of the router.
+    pub router: String,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// Whether `/readyz` says so.
+    pub is_ready: bool,
+    /// The active generation.
+    pub generation: u64,
+    /// The catalog's revision.
+    pub revision: u64,
+    /// Modules in the catalog.
+    pub modules: usize,
+    /// Modules that are quarantined.
+    pub modules_quarantined: usize,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Open publish streams.
+    pub publishers: usize,
+    /// Refusals by code.
+    pub refusals: Vec<(&'static str, u64)>,
+    /// Each worker's listener.
+    pub listeners: Vec<Arc<ListenerStats>>,
+    /// Rollouts since the start by kind: their number.
+    pub rollouts: Vec<(&'static str, u64)>,
+    /// The newest rollout's preparation, in seconds.
+    pub rollout_prepare_seconds: f64,
+    /// The newest rollout's longest pause of a worker, in seconds.
+    pub rollout_pause_seconds: f64,
+    /// The ledger by generation, oldest first.
+    pub ledger: Vec<(u64, LedgerReading)>,
+    /// The ledger's sum over all generations.
+    pub ledger_total: LedgerReading,
+    /// The active bindings.
+    pub bindings: Vec<BindingReading>,
+    /// Reloads of the certificate, where there are files to follow.
+    pub reloads: Option<ReloadStats>,
+    /// End of the certificate's validity in Unix seconds.
+    pub certificate_not_after: Option<i64>,
+}
+
+/// A generation's terms.
+#[derive(Clone, Debug, Default)]
+pub struct LedgerReading {
+    /// What became of events, by term.
+    pub events: Vec<(&'static str, u64)>,
+    /// What became of copies, by term.
+    pub copies: Vec<(&'static str, u64)>,
+    /// Events that are being judged.
+    pub in_pipeline: i64,
+    /// Copies on their way.
+    pub in_queue: i64,
+    /// What is missing in the balance of the events.
+    pub events_off_by: i64,
+    /// What is missing in the balance of the copies.
+    pub copies_off_by: i64,
+}
+
+/// A binding's figures, summed over the workers.
+#[derive(Clone, Debug, Default)]
+pub struct BindingReading {
+    /// Its name.
+    pub binding: String,
+    /// Its module, `name@version`.
+    pub module: String,
+    /// Its stage.
+    pub stage: &'static str,
+    /// Batches judged.
+    pub batches: u64,
+    /// Events by verdict; `faulted` are those without one.
+    pub verdicts: Vec<(&'static str, u64)>,
+    /// Events without a verdict by what became of them.
+    pub faulted: Vec<(&'static str, u64)>,
+    /// Faulted calls by code.
+    pub faults: Vec<(&'static str, u64)>,
+    /// CPU time in seconds.
+    pub cpu_seconds: f64,
+    /// Host calls.
+    pub host_calls: u64,
+    /// Events emitted beside the others.
+    pub emitted: u64,
+    /// Log lines that were over the rate.
+    pub logs_dropped: u64,
+    /// The filter's own counters; the engine bounds how many there are.
+    pub counters: Vec<(String, u64)>,
+    /// Whether it runs on a thread of its own at any worker.
+    pub apart: bool,
+    /// Whether any worker gave it up.
+    pub quarantined: bool,
+}
+
+/// The text for `readings`.
+pub fn render(readings: Readings) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(readings));
+    let mut out = String::new();
+    text::encode(&mut out, &registry).expect("writing to a string does not fail");
+    out
+}
+
+/// One series: its labels and its value.
+type Series = (Vec<(&'static str, String)>, Value);
+
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Count(u64),
+    Level(i64),
+    Real(f64),
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Count(value)
+    }
+}
+
+/// A family of series in the making.
+struct Family<'a, 'b> {
+    encoder: &'a mut DescriptorEncoder<'b>,
+}
+
+impl Family<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = Series>) -> fmt::Result {
+        self.write(MetricType::Counter, name, help, None, series)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = Series>) -> fmt::Result {
+        self.write(MetricType::Gauge, name, help, None, series)
+    }
+
+    fn write(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        series: impl IntoIterator<Item = Series>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let mut metric = self.encoder.encode_descriptor(name, help, unit, kind)?;
+        for (labels, value) in series {
+            match labels.is_empty() {
+                true => one(kind, &mut metric, value)?,
+                false => one(kind, &mut metric.encode_family(&labels)?, value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one(kind: MetricType, metric: &mut MetricEncoder<'_>, value: Value) -> fmt::Result {
+    match (kind, value) {
+        (MetricType::Counter, Value::Count(count)) => metric.encode_counter::<NoLabelSet, u64, f64>(&count, None),
+        (MetricType::Counter, Value::Real(real)) => metric.encode_counter::<NoLabelSet, f64, f64>(&real, None),
+        (_, Value::Count(count)) => metric.encode_gauge(&count),
+        (_, Value::Level(level)) => metric.encode_gauge(&level),
+        (_, Value::Real(real)) => metric.encode_gauge(&real),
+    }
+}
+
+fn single(value: impl Into<Value>) -> [Series; 1] {
+    [(Vec::new(), value.into())]
+}
+
+fn label(name: &'static str, value: impl Into<String>) -> Vec<(&'static str, String)> {
+    vec![(name, value.into())]
+}
+
+fn by(name: &'static str, values: &[(&'static str, u64)]) -> Vec<Series> {
+    values.iter().map(|(key, count)| (label(name, *key), Value::Count(*count))).collect()
+}
+
+impl Collector for Readings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = Family { encoder: &mut encoder };
+        self.encode_router(&mut family)?;
+        self.encode_clients(&mut family)?;
+        self.encode_ledger(&mut family)?;
+        self.encode_bindings(&mut family)
+    }
+}
+
+impl Readings {
+    fn encode_router(&self, family: &mut Family<'_, '_>) -> fmt::Result {
+        let build = vec![("version", self.version.into()), ("site", self.site.clone()), ("router", self.router.clone())];
+        family.gauge("myelin_build_info", "Which program this is, and where it runs", [(build, Value::Count(1))])?;
+        let seconds = Some(&Unit::Seconds);
+        let real = |value| [(Vec::new(), Value::Real(value))];
+        family.write(MetricType::Gauge, "myelin_uptime", "Time since the start", seconds, real(self.uptime_seconds))?;
+        family.gauge("myelin_ready", "1 while the router serves", single(u64::from(self.is_ready)))?;
+        family.gauge("myelin_generation", "The active generation", single(self.generation))?;
+        family.gauge("myelin_catalog_revision", "The catalog's revision", single(self.revision))?;
+        family.gauge("myelin_modules", "Modules in the catalog", single(self.modules as u64))?;
+        let quarantined = single(self.modules_quarantined as u64);
+        family.gauge("myelin_modules_quarantined", "Modules that are quarantined", quarantined)?;
+        family.counter("myelin_rollouts", "Changes of the active generation", by("kind", &self.rollouts))?;
+        let help = "How long the newest change of the generation was prepared";
+        let prepare = real(self.rollout_prepare_seconds);
+        family.write(MetricType::Gauge, "myelin_rollout_prepare", help, seconds, prepare)?;
+        let help = "The longest that a worker paused for the newest change of the generation";
+        family.write(MetricType::Gauge, "myelin_rollout_pause", help, seconds, real(self.rollout_pause_seconds))?;
+        if let Some(reloads) = &self.reloads {
+            let help = "Reloads of the certificate by outcome";
+            let outcomes = by("outcome", &[("reloaded", reloads.reloads), ("failed", reloads.failures)]);
+            family.counter("myelin_certificate_reloads", help, outcomes)?;
+        }
+        if let Some(end) = self.certificate_not_after {
+            let help = "When the router's certificate expires, Unix time";
+            let series = [(Vec::new(), Value::Level(end))];
+            family.write(MetricType::Gauge, "myelin_certificate_not_after_timestamp", help, seconds, series)?;
+        }
+        Ok(())
+    }
+
+    fn encode_clients(&self, family: &mut Family<'_, '_>) -> fmt::Result {
+        family.gauge("myelin_sessions", "Open sessions", single(self.sessions as u64))?;
+        family.gauge("myelin_publishers", "Open publish streams", single(self.publishers as u64))?;
+        family.counter("myelin_refusals", "Refusals told to clients, by code", by("code", &self.refusals))?;
+        let workers = || self.listeners.iter().enumerate();
+        let each = |read: fn(&ListenerStats) -> u64| {
+            let series = workers().map(move |(worker, stats)| (label("worker", worker.to_string()), read(stats).into()));
+            series.collect::<Vec<Series>>()
+        };
+        let attempts = each(|stats| stats.attempts.load(Relaxed));
+        family.counter("myelin_connection_attempts", "First packets that reached the listener", attempts)?;
+        let accepted = each(|stats| stats.accepted.load(Relaxed));
+        family.counter("myelin_connections_accepted", "Connections through the handshake", accepted)?;
+        let retried = each(|stats| stats.retried.load(Relaxed));
+        family.counter("myelin_connections_retried", "Clients asked to prove their address", retried)?;
+        let ignored = each(|stats| stats.ignored.load(Relaxed));
+        family.counter("myelin_connections_ignored", "First packets over the rate", ignored)?;
+        let handshaking = each(|stats| stats.handshaking.load(Relaxed) as u64);
+        family.gauge("myelin_connections_handshaking", "Handshakes under way", handshaking)?;
+        let refused = workers().flat_map(|(worker, stats)| {
+            let reasons = Refusal::ALL.iter().map(|refusal| (refusal.code(), stats.refused(*refusal)));
+            let others = [
+                ("timed-out", stats.timed_out.load(Relaxed)),
+                ("refused-by-client", stats.refused_by_client.load(Relaxed)),
+            ];
+            let series = reasons.chain(others).filter(|(_, count)| *count > 0);
+            series.map(move |(reason, count)| {
+                (vec![("worker", worker.to_string()), ("reason", reason.into())], Value::Count(count))
+            })
+        });
+        family.counter("myelin_connections_refused", "Connections refused, by reason", refused)
+    }
+
+    fn encode_ledger(&self, family: &mut Family<'_, '_>) -> fmt::Result {
+        let total = &self.ledger_total;
+        family.counter("myelin_events", "What became of events", by("outcome", &total.events))?;
+        family.counter("myelin_copies", "What became of copies for subscribers", by("outcome", &total.copies))?;
+        let level = |value| [(Vec::new(), Value::Level(value))];
+        family.gauge("myelin_events_in_pipeline", "Events that are being judged", level(total.in_pipeline))?;
+        family.gauge("myelin_copies_in_queue", "Copies on their way to a subscriber", level(total.in_queue))?;
+        let off = [("events", total.events_off_by), ("copies", total.copies_off_by)];
+        let off = off.map(|(balance, off)| (label("balance", balance), Value::Level(off)));
+        family.gauge("myelin_ledger_off_by", "What is missing in the ledger: 0 when it balances", off)?;
+
+        let shown = || self.ledger.iter().rev().take(GENERATIONS_SHOWN);
+        let terms = |pick: fn(&LedgerReading) -> &[(&'static str, u64)]| {
+            let series = shown().flat_map(move |(generation, reading)| {
+                let labelled = pick(reading).iter().filter(|(_, count)| *count > 0);
+                labelled.map(move |(term, count)| {
+                    (vec![("generation", generation.to_string()), ("outcome", (*term).into())], Value::Count(*count))
+                })
+            });
+            series.collect::<Vec<Series>>()
+        };
+        let help = "What became of the events of the newest generations";
+        family.counter("myelin_generation_events", help, terms(|reading| &reading.events))?;
+        let help = "What became of the copies of the newest generations";
+        family.counter("myelin_generation_copies", help, terms(|reading| &reading.copies))
+    }
+
+    fn encode_bindings(&self, family: &mut Family<'_, '_>) -> fmt::Result {
+        let shown = || self.bindings.iter().take(BINDINGS_SHOWN);
+        let each = |read: fn(&BindingReading) -> Value| {
+            shown().map(move |binding| (binding.labels(), read(binding))).collect::<Vec<Series>>()
+        };
+        let split = |key: &'static str, read: fn(&BindingReading) -> &[(&'static str, u64)]| {
+            let series = shown().flat_map(move |binding| {
+                read(binding).iter().map(move |(name, count)| {
+                    let mut labels = binding.labels();
+                    labels.push((key, (*name).into()));
+                    (labels, Value::Count(*count))
+                })
+            });
+            series.collect::<Vec<Series>>()
+        };
+        let events = split("verdict", |binding| &binding.verdicts);
+        family.counter("myelin_filter_events", "Events that came to a filter, by its verdict", events)?;
+        let faulted = split("became", |binding| &binding.faulted);
+        family.counter("myelin_filter_faulted_events", "Events on which a filter failed, by what became of them", faulted)?;
+        let faults = split("code", |binding| &binding.faults);
+        family.counter("myelin_filter_faults", "Calls of a filter that failed, by code", faults)?;
+        family.counter("myelin_filter_batches", "Batches that a filter judged", each(|b| b.batches.into()))?;
+        family.counter("myelin_filter_emitted_events", "Events that a filter made", each(|b| b.emitted.into()))?;
+        family.counter("myelin_filter_host_calls", "Calls of a filter to its host", each(|b| b.host_calls.into()))?;
+        let dropped = each(|b| b.logs_dropped.into());
+        family.counter("myelin_filter_log_lines_dropped", "Log lines of a filter that were over the rate", dropped)?;
+        let (help, seconds) = ("CPU time that a filter used", Some(&Unit::Seconds));
+        let cpu = each(|b| Value::Real(b.cpu_seconds));
+        family.write(MetricType::Counter, "myelin_filter_cpu", help, seconds, cpu)?;
+        let apart = each(|b| u64::from(b.apart).into());
+        family.gauge("myelin_filter_apart", "1 while a filter runs on a thread of its own after a fault", apart)?;
+        let quarantined = each(|b| u64::from(b.quarantined).into());
+        family.gauge("myelin_filter_quarantined", "1 when a filter was given up", quarantined)?;
+        let own = shown().flat_map(|binding| {
+            binding.counters.iter().map(|(name, count)| {
+                let mut labels = binding.labels();
+                labels.push(("counter", name.clone()));
+                (labels, Value::Count(*count))
+            })
+        });
+        family.counter("myelin_filter_counter", "The filters' own counters", own)
+    }
+}
+
+impl BindingReading {
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![("binding", self.binding.clone()), ("module", self.module.clone()), ("stage", self.stage.into())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading() -> Readings {
+        let ledger = LedgerReading {
+            events: vec![("accepted", 5), ("matched", 5)],
+            copies: vec![("targets", 5), ("delivered", 4)],
+            in_queue: -1,
+            ..LedgerReading::default()
+        };
+        Readings {
+            version: "1.2.3",
+            site: "a\"b\\c\nd".into(),
+            router: "r1".into(),
+            refusals: vec![("denied", 2)],
+            listeners: vec![Arc::default()],
+            ledger: (1..=20).map(|generation| (generation, ledger.clone())).collect(),
+            ledger_total: ledger,
+            bindings: vec![BindingReading {
+                binding: "b".into(),
+                module: "m@1.0.0".into(),
+                stage: "ingress",
+                cpu_seconds: 0.25,
+                verdicts: vec![("allow", 3)],
+                counters: vec![("hits".into(), 9)],
+                ..BindingReading::default()
+            }],
+            ..Readings::default()
+        }
+    }
+
+    #[test]
+    fn names_carry_their_unit_and_kind() {
+        let text = render(reading());
+        for line in [
+            "myelin_events_total{outcome=\"accepted\"} 5",
+            "myelin_copies_in_queue -1",
+            "myelin_refusals_total{code=\"denied\"} 2",
+            "myelin_filter_cpu_seconds_total{binding=\"b\",module=\"m@1.0.0\",stage=\"ingress\"} 0.25",
+            "myelin_filter_counter_total{binding=\"b\",module=\"m@1.0.0\",stage=\"ingress\",counter=\"hits\"} 9",
+            "myelin_connection_attempts_total{worker=\"0\"} 0",
+            "myelin_ready 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn label_sets_are_bounded_and_newest_generations_win() {
+        let text = render(reading());
+        let shown = text.lines().filter(|line| line.starts_with("myelin_generation_events_total{")).count();
+        assert_eq!(shown, GENERATIONS_SHOWN * 2);
+        assert!(text.contains("generation=\"20\"") && !text.contains("generation=\"12\""));
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_label() {
+        let text = render(reading());
+        assert!(text.contains(r#"site="a\"b\\c\nd""#), "{text}");
+        let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let mut unique = families.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(families.len(), unique.len(), "a family is described once");
+    }
+}

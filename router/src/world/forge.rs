@@ -1,0 +1,78 @@
+//! The forge: from a module's bytes to a program that has passed its self-test.
+
+use super::{Blame, WorldError};
+use myelin_catalog::Digest;
+use myelin_engine::{CodeCache, CompilerConfig, ModuleFacts, ModuleLimits, Program, Runtime, SlotSetup, inspect, self_test};
+use std::collections::HashMap;
+
+/// Makes programs and keeps those that are in use.
+pub struct Forge {
+    runtime: Runtime,
+    cache: CodeCache,
+    compiler: CompilerConfig,
+    limits: ModuleLimits,
+    programs: HashMap<Digest, Program>,
+}
+
+impl Forge {
+    /// A forge that compiles as `compiler` says and remembers compiled code in `cache`.
+    pub fn new(runtime: Runtime, cache: CodeCache, compiler: CompilerConfig, limits: ModuleLimits) -> Self {
+        Self { runtime, cache, compiler, limits, programs: HashMap::new() }
+    }
+
+    /// Looks at a module before anything is compiled.
+    ///
+    /// # Errors
+    /// What is wrong with it, by its author's blame.
+    pub fn inspect(&self, bytes: &[u8]) -> Result<ModuleFacts, WorldError> {
+        inspect(bytes, &self.limits).map_err(|refusal| WorldError::new(Blame::Filter, refusal.code(), refusal.to_string()))
+    }
+
+    /// The program of the module with `digest`; `bytes` are asked for when it has to be compiled.
+    ///
+    /// # Errors
+    /// When the module does not compile within its limits, or its bytes are not to be had.
+    pub fn program(&mut self, digest: Digest, bytes: impl FnOnce() -> Result<Vec<u8>, WorldError>) -> Result<Program, WorldError> {
+        if let Some(program) = self.programs.get(&digest) {
+            return Ok(program.clone());
+        }
+        let artefact = match self.cache.get(digest.as_bytes(), &self.runtime.compatibility()) {
+            Some(artefact) => artefact,
+            None => {
+                let artefact = myelin_engine::compile_in_child(&self.compiler, &bytes()?)
+                    .map_err(|error| WorldError::new(compile_blame(error.code()), error.code(), error.to_string()))?;
+                if let Err(error) = self.cache.put(digest.as_bytes(), &artefact) {
+                    tracing::warn!(%error, "compiled code is not remembered: the next start compiles it again");
+                }
+                artefact
+            }
+        };
+        let program = self.runtime.load(&artefact).map_err(|error| WorldError::new(Blame::Filter, error.code(), error.to_string()))?;
+        self.programs.insert(digest, program.clone());
+        Ok(program)
+    }
+
+    /// Runs the module's own sample events, or made-up ones where it brings none.
+    ///
+    /// # Errors
+    /// The first sample that is not judged as expected, or the fault.
+    pub fn test(&self, program: &Program, facts: &ModuleFacts) -> Result<(), WorldError> {
+        match self_test(program, &SlotSetup::default(), facts.vectors.as_deref()) {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(WorldError::new(Blame::Filter, failure.code(), failure.to_string())),
+        }
+    }
+
+    /// Forgets programs that are not `needed`.
+    pub fn keep(&mut self, needed: impl Fn(&Digest) -> bool) {
+        self.programs.retain(|digest, _| needed(digest));
+    }
+}
+
+/// Whose fault it is that a module was not compiled.
+fn compile_blame(code: &str) -> Blame {
+    match code {
+        "compiler-start" | "compiler-limits" | "compiler-answer" => Blame::Router,
+        _ => Blame::Filter,
+    }
+}

@@ -1,0 +1,43 @@
+//! Reports of rollouts.
+
+use myelin_catalog::Plan;
+use serde::Serialize;
+
+/// What kind of change a rollout was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RolloutKind {
+    /// The staged set became active.
+    Activated,
+    /// An earlier set became active again.
+    RolledBack,
+    /// The router started with this set.
+    Started,
+}
+
+/// What a rollout did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RolloutReport {
+    /// What kind of change it was.
+    pub kind: RolloutKind,
+    /// The generation that is active since.
+    pub generation: u64,
+    /// The generation before.
+    pub previous: u64,
+    /// What changed.
+    pub plan: Plan,
+    /// Who wanted it.
+    pub actor: String,
+    /// When, Unix milliseconds.
+    pub at_unix_ms: u64,
+    /// How long preparing took on all workers together (compiling, instantiating, self-test), in milliseconds.
+    pub prepare_ms: u64,
+    /// The longest that a worker paused for the swap, in microseconds.
+    pub swap_us_max: u64,
+    /// How many workers swapped.
+    pub workers: usize,
+    /// Bindings whose state was handed over to the new version.
+    pub handed_over: Vec<String>,
+    /// Bindings whose new version refused the state of the old one, and began anew: why.
+    pub not_handed_over: Vec<String>,
+}
