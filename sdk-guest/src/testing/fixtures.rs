@@ -1,0 +1,135 @@
+//! Folder cases: `fixtures/*.jsonl`, the same lines that travel in the component as its self-test.
+
+use super::{Harness, Observed, OwnedEvent};
+use crate::Filter;
+use myelin_arena::{Kind, attrs};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// What [`run_fixtures`] ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixtureReport {
+    /// How many files.
+    pub files: usize,
+    /// How many events.
+    pub events: usize,
+    /// How many of them say what they expect.
+    pub expectations: usize,
+}
+
+/// Runs every line of `DIRECTORY/*.jsonl` and holds each verdict against the line's `expect`.
+///
+/// A line is an object with `topic` and, where wanted, `headers`, `type`, `key`, `content-type`, `identity`, `payload`
+/// (a string is taken as the payload's bytes, anything else is written as JSON) and `expect` with `verdict` (`allow`,
+/// `deny`, `dead-letter`, `drop`, `redirect`, `add`) and, where wanted, `reason`, `routes`, `payload`, `detail` (a part
+/// of it). A line `{"config": ..}` makes a new filter with this configuration for what follows; each file begins
+/// without one.
+///
+/// # Panics
+/// At the first line that is malformed or whose verdict differs, with file, line and both values; and where there is
+/// no fixture at all.
+pub fn run_fixtures<F: Filter>(directory: impl AsRef<Path>) -> FixtureReport {
+    let directory = directory.as_ref();
+    let listing = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let paths = listing.map(|entry| entry.expect("the directory can be read").path());
+    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|it| it == "jsonl")).collect();
+    paths.sort();
+    let mut report = FixtureReport { files: paths.len(), events: 0, expectations: 0 };
+    for path in &paths {
+        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        run_file::<F>(&text, &path.display().to_string(), &mut report);
+    }
+    assert!(report.events > 0, "{} holds no fixtures (*.jsonl)", directory.display());
+    report
+}
+
+fn run_file<F: Filter>(text: &str, name: &str, report: &mut FixtureReport) {
+    let mut harness = None;
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let place = format!("{name}:{number}");
+        let line: Map<String, Value> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{place}: {error}"));
+        if let Some(config) = line.get("config") {
+            harness = Some(make::<F>(config, &place));
+            continue;
+        }
+        let harness = harness.get_or_insert_with(|| make::<F>(&Value::Null, &place));
+        let observed = harness.batch(vec![event(&line, &place)]).remove(0);
+        report.events += 1;
+        if let Some(expect) = line.get("expect") {
+            report.expectations += 1;
+            compare(expect, &observed, &place);
+        }
+    }
+}
+
+fn make<F: Filter>(config: &Value, place: &str) -> Harness<F> {
+    let config = if config.is_null() { String::new() } else { config.to_string() };
+    Harness::new(config).unwrap_or_else(|error| panic!("{place}: the configuration was refused: {error}"))
+}
+
+/// Makes the event of one line.
+fn event(line: &Map<String, Value>, place: &str) -> OwnedEvent {
+    const KEYS: [&str; 8] = ["topic", "headers", "type", "key", "content-type", "identity", "payload", "expect"];
+    if let Some(unknown) = line.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        panic!("{place}: `{unknown}` is not known; a line has {}", KEYS.join(", "));
+    }
+    let text =
+        |key: &str| line.get(key).map(|value| value.as_str().unwrap_or_else(|| panic!("{place}: `{key}`: text")));
+    let mut event = OwnedEvent {
+        topic: text("topic").unwrap_or_else(|| panic!("{place}: `topic` is missing")).to_owned(),
+        identity: text("identity").unwrap_or_default().to_owned(),
+        payload: line.get("payload").map(payload_bytes).unwrap_or_default(),
+        ..OwnedEvent::default()
+    };
+    for (key, tag) in [("type", attrs::TYPE), ("key", attrs::KEY), ("content-type", attrs::CONTENT_TYPE)] {
+        if let Some(value) = text(key) {
+            event.attrs.own(tag, value.as_bytes());
+        }
+    }
+    for (name, value) in line.get("headers").and_then(Value::as_object).into_iter().flatten() {
+        event.attrs.header(name, value.as_str().unwrap_or_else(|| panic!("{place}: header `{name}` is not text")));
+    }
+    event
+}
+
+/// A string is the payload itself; anything else stands for its JSON.
+fn payload_bytes(value: &Value) -> Vec<u8> {
+    value.as_str().map_or_else(|| value.to_string().into_bytes(), |text| text.as_bytes().to_vec())
+}
+
+fn compare(expect: &Value, observed: &Observed, place: &str) {
+    let Value::Object(expect) = expect else { panic!("{place}: `expect` is an object") };
+    for (key, wanted) in expect {
+        let same = match key.as_str() {
+            "verdict" => wanted.as_str() == Some(kind_name(observed.kind)),
+            "reason" => wanted.as_str() == observed.reason.as_deref(),
+            "routes" => *wanted == Value::from(observed.routes.clone()),
+            "payload" => observed.payload.as_deref().is_some_and(|payload| same_payload(wanted, payload)),
+            "detail" => {
+                let wanted = wanted.as_str().unwrap_or_else(|| panic!("{place}: `detail` is not text"));
+                observed.detail.as_deref().is_some_and(|detail| detail.contains(wanted))
+            }
+            other => panic!("{place}: `expect.{other}` is not known; write verdict, reason, routes, payload or detail"),
+        };
+        assert!(same, "{place}: expected {key} {wanted}, got {observed:?}");
+    }
+}
+
+/// Compares text byte for byte and anything else as JSON, whatever its spacing and order.
+fn same_payload(wanted: &Value, payload: &[u8]) -> bool {
+    match wanted {
+        Value::String(text) => text.as_bytes() == payload,
+        wanted => serde_json::from_slice::<Value>(payload).is_ok_and(|payload| payload == *wanted),
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Allow => "allow",
+        Kind::Deny => "deny",
+        Kind::DeadLetter => "dead-letter",
+        Kind::Drop => "drop",
+        Kind::Redirect => "redirect",
+        Kind::Add => "add",
+    }
+}
