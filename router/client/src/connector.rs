@@ -1,0 +1,111 @@
+//! Where connections come from.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use myelin_transport::{ALPN_CLIENT, Connection, DialConfig, Dialer, TlsIdentity};
+
+use crate::config::ClientConfig;
+use crate::error::ClientError;
+
+/// A future behind a pointer, so that [`Connector`] can be a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Addresses of one host that are tried, at most.
+const RESOLVED_MAX: usize = 8;
+
+/// Makes connections to routers: [`QuicConnector`] over the network, a test's own in memory.
+pub trait Connector: Send + Sync + 'static {
+    /// How many routers there are to choose from; at least 1.
+    fn routers(&self) -> usize;
+
+    /// A connection to the router number `index` (below [`routers`](Self::routers)), both sides authenticated.
+    fn connect(&self, index: usize) -> BoxFuture<'_, Result<Connection, ClientError>>;
+
+    /// Waits until the peers of all closed connections were told. Called once, before a client's end.
+    fn wait_idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Dials routers over QUIC.
+pub struct QuicConnector {
+    dialer: Dialer,
+    addrs: Vec<String>,
+    server_name: Option<String>,
+    tls: TlsIdentity,
+}
+
+impl QuicConnector {
+    /// A connector with the certificate files that `config.tls` names.
+    ///
+    /// # Errors
+    /// When there are none, one cannot be used, or a setting is out of range.
+    pub fn new(config: &ClientConfig) -> Result<Self, ClientError> {
+        let files = config.tls.as_ref().ok_or_else(|| {
+            ClientError::Config("tls is not set; give the files of a certificate, its key and the CA".to_owned())
+        })?;
+        Self::with_identity(config, TlsIdentity::load(files)?)
+    }
+
+    /// A connector with a certificate that is loaded already; reloads of it are followed.
+    ///
+    /// # Errors
+    /// When a setting is out of range.
+    pub fn with_identity(config: &ClientConfig, tls: TlsIdentity) -> Result<Self, ClientError> {
+        config.validate()?;
+        let invalid = |errors: Vec<myelin_transport::ConfigError>| {
+            ClientError::Config(errors.iter().map(|error| format!("quic.{error}")).collect::<Vec<_>>().join("; "))
+        };
+        let dialer = Dialer::new(config.quic.clone()).map_err(invalid)?;
+        Ok(Self { dialer, addrs: config.addrs.clone(), server_name: config.server_name.clone(), tls })
+    }
+
+    /// Tries all addresses of one router.
+    async fn dial(&self, index: usize) -> Result<Connection, ClientError> {
+        let text = &self.addrs[index % self.addrs.len()];
+        let unresolved = |problem: String| ClientError::Resolve { addr: text.clone(), problem };
+        let resolved = tokio::net::lookup_host(text.as_str()).await.map_err(|error| unresolved(error.to_string()))?;
+        let mut failed = unresolved("the host has no address".to_owned());
+        for addr in resolved.take(RESOLVED_MAX) {
+            let server_name = self.server_name.clone().unwrap_or_else(|| host_of(text).to_owned());
+            let config = DialConfig { addr, server_name, alpn: ALPN_CLIENT.to_owned(), tls: self.tls.clone() };
+            match self.dialer.connect(&config).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error.into(),
+            }
+        }
+        Err(failed)
+    }
+}
+
+impl Connector for QuicConnector {
+    fn routers(&self) -> usize {
+        self.addrs.len()
+    }
+
+    fn connect(&self, index: usize) -> BoxFuture<'_, Result<Connection, ClientError>> {
+        Box::pin(self.dial(index))
+    }
+
+    fn wait_idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.dialer.wait_idle())
+    }
+}
+
+/// The host of `host:port` or `[v6]:port`.
+fn host_of(addr: &str) -> &str {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn the_host_is_what_stands_before_the_port() {
+        let hosts = ["localhost:7400", "10.0.0.1:1", "[::1]:7400", "edge.example"].map(host_of);
+        assert_eq!(hosts, ["localhost", "10.0.0.1", "::1", "edge.example"]);
+    }
+}
