@@ -16,4 +16,4 @@ pub mod pipeline;
 pub mod sessions;
 pub mod subscriptions;
 pub mod worker;
-// pub mod world;
+pub mod world;

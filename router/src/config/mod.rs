@@ -2,12 +2,24 @@
 //!
 //! Each section is plain data with its default; `myelin config default` prints all keys with their explanation.
 
+mod check;
+mod load;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use load::{ConfigError, ConfigErrors, Setting, Sources};
+pub use schema::{Key, Kind, keys, sections};
+
 use crate::outbox::OutboxLimits;
 use myelin_wire::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What `myelin config default` prints: every key with its default and its explanation.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -117,7 +129,7 @@ impl From<OutboxConfig> for OutboxLimits {
 }
 
 /// `[wasm]`: the most that any binding may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WasmConfig {
     /// Largest module that is accepted, in bytes.
@@ -132,6 +144,9 @@ pub struct WasmConfig {
     pub compile_cpu_seconds: u64,
     /// Address space that compiling a module may take, in bytes.
     pub compile_address_space_bytes: u64,
+    /// The program that compiles; the router's own unless a test or an embedder says otherwise. Not in the file.
+    #[serde(skip)]
+    pub compiler: Option<PathBuf>,
 }
 
 impl Default for WasmConfig {
@@ -143,6 +158,7 @@ impl Default for WasmConfig {
             deadline_us: 2_000,
             compile_cpu_seconds: 20,
             compile_address_space_bytes: 2 * 1024 * 1024 * 1024,
+            compiler: None,
         }
     }
 }

@@ -1,0 +1,265 @@
+//! `myelin serve`: a router from its configuration to its graceful end.
+
+use super::development;
+use super::failure::{Exit, Failure, Result};
+use super::logging::Logging;
+use super::values::write_atomically;
+use crate::config::{Config, Setting, Sources};
+use crate::node::Node;
+use anyhow::Context;
+use clap::Args;
+use myelin_transport::{ReloadOutcome, TlsFiles, TlsReloader};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Threads of the control plane: one waits on files or compilers while the other answers.
+const CONTROL_THREADS: usize = 2;
+/// Threads for blocking calls of the control plane.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// How often the certificate files are looked at.
+const TLS_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// The configuration that is taken when none is named.
+const CONFIG_FILE: &str = "myelin.toml";
+/// Holds how often the router was started, below the data directory.
+const EPOCH_FILE: &str = "epoch";
+
+const AFTER_HELP: &str = "\
+Examples:
+  myelin serve --dev                                   everything local, certificates made in .myelin/dev
+  myelin serve --dev --listen 127.0.0.1:0 --workers 2  any free port, two workers
+  myelin serve -c /etc/myelin/myelin.toml              as configured; see `myelin config default`
+
+SIGTERM or Ctrl-C shuts down gracefully: clients are told to move on, what is in flight is finished. A second one ends
+at once. SIGHUP reloads the certificates.";
+
+/// Run a router
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Serve {
+    /// Configuration file; ./myelin.toml where there is one
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Make certificates under the data directory and let anybody on this machine use the admin API
+    #[arg(long)]
+    dev: bool,
+    /// Name of the site
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+    /// Name of the router, unique within its site
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// UDP address for clients; port 0 takes any free one
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// TCP address of the admin API
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// Where the router keeps its state
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Worker threads; 0 = one for each core
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// Write addresses and process id as JSON there, once the router serves
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    logging: Logging,
+}
+
+/// What a router says about itself once it serves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Ready {
+    /// Name of the site.
+    pub(super) site: String,
+    /// Name of the router.
+    pub(super) name: String,
+    /// Where clients connect.
+    pub(super) client_addr: SocketAddr,
+    /// Where the admin API is.
+    pub(super) admin_addr: SocketAddr,
+    /// Process id.
+    pub(super) pid: u32,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<()> {
+        self.logging.start()?;
+        let file = config_file(self.config.clone());
+        let config = Sources::of_process(file.as_deref(), self.settings()).and_then(|sources| Config::load(&sources))?;
+        let data_dir = &config.node.data_dir;
+        std::fs::create_dir_all(data_dir)
+            .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;
+        let tls = match tls_files(&config) {
+            Some(files) => files,
+            None if self.dev => development::prepare(&config)?,
+            None => {
+                return Err(Failure::new(Exit::Usage, "[tls] names no certificate, and without one nobody is served")
+                    .next("for a try: `myelin serve --dev`; else `myelin cert ca` and `myelin cert issue`"));
+            }
+        };
+        let epoch = next_epoch(data_dir)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .context("the control plane's runtime")?;
+        runtime.block_on(self.serve(&config, tls, epoch))
+    }
+
+    async fn serve(&self, config: &Config, tls: TlsFiles, epoch: u32) -> Result<()> {
+        // Before anything else: a signal during the start must not kill a half-started router.
+        let mut signals = Signals::listen()?;
+        let reloader = Arc::new(TlsReloader::open(tls).context("[tls]")?);
+        let node = Node::start(config, &reloader.tls(), epoch).await?;
+        tokio::spawn(follow_certificates(reloader));
+
+        let ready = Ready {
+            site: config.node.site.clone(),
+            name: config.node.name.clone(),
+            client_addr: node.client_addr(),
+            admin_addr: config.listen.admin,
+            pid: std::process::id(),
+        };
+        let announced = self.announce(config, &ready)?;
+        signals.next().await;
+        tracing::info!(seconds_max = config.node.drain_seconds, "draining; a second signal ends at once");
+        for file in &announced {
+            let _ = std::fs::remove_file(file);
+        }
+        tokio::select! {
+            ledger = node.drain() => {
+                for (generation, counts) in ledger.iter().filter(|(_, counts)| !counts.balances()) {
+                    tracing::error!(generation, ?counts, "the ledger does not balance: this is a fault of the router");
+                }
+                tracing::info!("drained");
+                Ok(())
+            }
+            () = signals.next() => {
+                Err(Failure::new(Exit::Failed, "a second signal came before the router was drained")
+                    .next("clients learn `unknown` for events that were not acknowledged"))
+            }
+        }
+    }
+
+    /// What the flags set.
+    fn settings(&self) -> Vec<Setting> {
+        let flags = [
+            ("--site", "node", "site", &self.site),
+            ("--name", "node", "name", &self.name),
+            ("--listen", "listen", "client", &self.listen),
+            ("--admin", "listen", "admin", &self.admin),
+            ("--data-dir", "node", "data_dir", &self.data_dir),
+            ("--workers", "node", "workers", &self.workers),
+        ];
+        let given = flags.into_iter().filter_map(|(flag, section, key, value)| {
+            value.clone().map(|value| Setting { flag, section, key, value })
+        });
+        given.collect()
+    }
+
+    /// Tells people and programs that the router serves. Returns the files that hold only while it does.
+    fn announce(&self, config: &Config, ready: &Ready) -> Result<Vec<PathBuf>> {
+        let mut files: Vec<PathBuf> = self.ready_file.iter().cloned().collect();
+        if self.dev {
+            files.push(development::ready_file(&config.node.data_dir));
+        }
+        let text = serde_json::to_string(ready).context("the ready file's text")?;
+        for file in &files {
+            write_atomically(file, &format!("{text}\n")).with_context(|| format!("the ready file {}", file.display()))?;
+        }
+        let Ready { site, name, client_addr, admin_addr, .. } = ready;
+        println!("myelin: router {name} of site {site} serves");
+        println!("  clients  {client_addr} (QUIC)");
+        println!("  admin    {admin_addr}");
+        if self.dev {
+            println!("  files    {}", development::folder(&config.node.data_dir).display());
+            println!("  try      myelin sub 'demo/**'    and, in another terminal,    myelin pub demo/hello -m hi");
+        }
+        tracing::info!(%site, router = %name, %client_addr, workers = config.workers(), "serving");
+        Ok(files)
+    }
+}
+
+/// The file that is named, else `./myelin.toml` where there is one.
+pub(super) fn config_file(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| Path::new(CONFIG_FILE).exists().then(|| PathBuf::from(CONFIG_FILE)))
+}
+
+/// The files of `[tls]`, which are all there or none.
+pub(super) fn tls_files(config: &Config) -> Option<TlsFiles> {
+    let tls = config.tls.clone();
+    Some(TlsFiles { cert: tls.cert?, key: tls.key?, ca: tls.ca? })
+}
+
+/// Counts this start, on disk before anything is sent: two runs must never give out the same stamps.
+fn next_epoch(data_dir: &Path) -> Result<u32> {
+    let file = data_dir.join(EPOCH_FILE);
+    let last = match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse::<u32>().map_err(|_| {
+            Failure::new(Exit::Failed, format!("{} does not hold a number", file.display()))
+                .next("restore it; a number that was used before would let event ids repeat")
+        })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(Failure::new(Exit::Failed, format!("{}: {error}", file.display()))),
+    };
+    let epoch = last.checked_add(1).context("the router was started too often")?;
+    write_atomically(&file, &format!("{epoch}\n")).with_context(|| format!("{}", file.display()))?;
+    Ok(epoch)
+}
+
+/// Takes up new certificate files by themselves and on SIGHUP.
+async fn follow_certificates(reloader: Arc<TlsReloader>) {
+    let tell = |outcome: ReloadOutcome| match outcome {
+        ReloadOutcome::Reloaded => tracing::info!("new certificates are in use"),
+        ReloadOutcome::Failed(error) => tracing::error!(code = error.code(), %error, "the old certificates stay in use"),
+        ReloadOutcome::Unchanged => {}
+    };
+    let by_signal = async {
+        let Ok(mut hangups) = signal(SignalKind::hangup()) else { return std::future::pending().await };
+        while hangups.recv().await.is_some() {
+            tell(reloader.reload().map_or_else(ReloadOutcome::Failed, |()| ReloadOutcome::Reloaded));
+        }
+    };
+    tokio::join!(reloader.run(TLS_LOOK_INTERVAL, tell), by_signal);
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn every_start_has_a_number_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!([(); 3].map(|()| next_epoch(folder.path()).unwrap()), [1, 2, 3]);
+        std::fs::write(folder.path().join(EPOCH_FILE), "garbage").unwrap();
+        assert!(next_epoch(folder.path()).unwrap_err().what.contains("does not hold a number"));
+    }
+}

@@ -1,0 +1,85 @@
+//! Values on the command line, and files written whole or not at all.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// A duration: `250ms`, `5s`, `2m`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let told = || format!("`{text}` is no duration; write 250ms, 5s, 2m or a number of seconds");
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| told()),
+        Err(_) => humantime::parse_duration(text).map_err(|_| told()),
+    }
+}
+
+/// `NAME=VALUE`, as `-H` takes it.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no header; write NAME=VALUE")),
+    }
+}
+
+/// Bytes: `65536`, `64KiB`, `16MiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let told = || format!("`{text}` is no size; write 65536, 64KiB or 16MiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return Err(told()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or_else(told)
+}
+
+/// Writes `text` to `file` so that a reader sees the old or the new text, never half of it, also after a power cut.
+pub(super) fn write_atomically(file: &Path, text: &str) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().ok_or_else(|| io::Error::other("this is no file name"))?.to_string_lossy();
+    let aside = folder.join(format!(".{name}.{}", std::process::id()));
+    let written = std::fs::File::create(&aside).and_then(|mut out| {
+        out.write_all(text.as_bytes())?;
+        out.sync_all()
+    });
+    let moved = written.and_then(|()| std::fs::rename(&aside, file));
+    if moved.is_err() {
+        let _ = std::fs::remove_file(&aside);
+    }
+    moved?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_seconds_unless_they_say_otherwise() {
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "x", "-1", "nan", "inf", "5 parsecs"] {
+            assert!(duration(bad).is_err_and(|told| told.contains("no duration")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_are_pairs() {
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(pair("a="), Ok(("a".into(), String::new())));
+        assert!(pair("a").is_err() && pair("=b").is_err());
+    }
+
+    #[test]
+    fn sizes_take_binary_units() {
+        assert_eq!([bytes("65536"), bytes("64KiB"), bytes("1m")], [Ok(65_536), Ok(65_536), Ok(1 << 20)]);
+        for bad in ["", "KiB", "5 apples", "99999999999999999999", "99999999999GiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

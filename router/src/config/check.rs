@@ -1,0 +1,77 @@
+//! What the types of a configuration do not say: bounds, and values that must go together.
+
+use super::load::{ConfigError, Places};
+use super::Config;
+use myelin_catalog::limits::{DEADLINE_MAX_US, DEADLINE_MIN_US, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MODULE_SIZE_MAX_BYTES};
+use myelin_transport::Identity;
+use myelin_wire::limits::PAYLOAD_BYTES_CEILING;
+
+/// Most workers: a worker's number is one byte of a connection id.
+const WORKERS_MAX: u64 = 255;
+/// Longest graceful shutdown, in seconds: no supervisor waits longer.
+const DRAIN_SECONDS_MAX: u64 = 3_600;
+/// Least address space in which the compiler starts at all, in bytes.
+const COMPILE_ADDRESS_SPACE_MIN_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Adds what is wrong with `config` to `errors`.
+pub(super) fn check(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
+    let mut range = |section, key, value: u64, min: u64, max: u64| {
+        if !(min..=max).contains(&value) {
+            let problem = format!("[{section}] {key} = {value}");
+            errors.push(ConfigError::new(places.of(section, key), problem, format!("give {min} to {max}")));
+        }
+    };
+    let Config { node, limits, outbox, wasm, .. } = config;
+    range("node", "workers", node.workers as u64, 0, WORKERS_MAX);
+    range("node", "sessions_per_worker", node.sessions_per_worker as u64, 1, u64::from(u32::MAX));
+    range("node", "drain_seconds", node.drain_seconds, 0, DRAIN_SECONDS_MAX);
+    range("limits", "payload_bytes", limits.payload_bytes.into(), 1, PAYLOAD_BYTES_CEILING.into());
+    range("limits", "subscriptions", limits.subscriptions.into(), 1, u64::from(u32::MAX));
+    range("outbox", "events", outbox.events as u64, 1, u64::from(u32::MAX));
+    // Else the largest event that may be published could never be delivered.
+    let largest_event = u64::from(limits.delivered_len_max());
+    range("outbox", "bytes", outbox.bytes as u64, largest_event, u64::from(u32::MAX));
+    range("wasm", "module_bytes", wasm.module_bytes as u64, 1, MODULE_SIZE_MAX_BYTES);
+    range("wasm", "memory_bytes", wasm.memory_bytes as u64, MEMORY_MIN_BYTES, MEMORY_MAX_BYTES);
+    range("wasm", "instances", wasm.instances.into(), 1, 1 << 20);
+    range("wasm", "deadline_us", wasm.deadline_us, DEADLINE_MIN_US.into(), DEADLINE_MAX_US.into());
+    range("wasm", "compile_cpu_seconds", wasm.compile_cpu_seconds, 1, 3_600);
+    let address_space = wasm.compile_address_space_bytes;
+    range("wasm", "compile_address_space_bytes", address_space, COMPILE_ADDRESS_SPACE_MIN_BYTES, u64::MAX);
+
+    check_names(config, places, errors);
+    check_tls(config, places, errors);
+}
+
+fn check_names(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
+    for (key, name) in [("site", &config.node.site), ("name", &config.node.name)] {
+        // Both become part of the router's identity, so what an identity refuses is refused here already.
+        if let Err(error) = Identity::service("myelin.dev", name) {
+            let remedy = "give a name of letters, digits, `-`, `.` and `_`";
+            errors.push(ConfigError::new(places.of("node", key), format!("[node] {key}: {error}"), remedy));
+        }
+    }
+    if config.node.data_dir.as_os_str().is_empty() {
+        let remedy = "give the folder where the router keeps its state";
+        errors.push(ConfigError::new(places.of("node", "data_dir"), "[node] data_dir is empty", remedy));
+    }
+}
+
+fn check_tls(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
+    let tls = &config.tls;
+    let files = [("cert", &tls.cert), ("key", &tls.key), ("ca", &tls.ca)];
+    let (given, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, file)| file.is_some());
+    if let (Some((first, _)), [_, ..]) = (given.first(), &missing[..]) {
+        let missing = missing.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(" and ");
+        let remedy = "give cert, key and ca together; `myelin cert issue` makes them";
+        errors.push(ConfigError::new(places.of("tls", first), format!("[tls] lacks {missing}"), remedy));
+    }
+    let is_open = !config.listen.admin.ip().is_loopback();
+    if is_open && given.is_empty() && config.admin.token_file.is_none() {
+        errors.push(ConfigError::new(
+            places.of("listen", "admin"),
+            format!("[listen] admin = {} is reachable from other machines, and nothing guards it", config.listen.admin),
+            "give certificates in [tls] or a token in [admin] token_file, or listen on 127.0.0.1",
+        ));
+    }
+}

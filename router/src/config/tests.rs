@@ -1,0 +1,131 @@
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use super::*;
+
+fn file(text: &str) -> Sources {
+    Sources { file: Some(("myelin.toml".into(), text.into())), ..Sources::default() }
+}
+
+fn with_variables(variables: &[(&str, &str)]) -> Sources {
+    Sources {
+        environment: variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        ..Sources::default()
+    }
+}
+
+fn faults(sources: &Sources) -> Vec<String> {
+    Config::load(sources).unwrap_err().0.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_given_is_the_default() {
+    assert_eq!(Config::load(&Sources::default()).unwrap(), Config::default());
+}
+
+#[test]
+fn the_printed_default_is_the_default_and_explains_every_key() {
+    assert_eq!(Config::load(&file(DEFAULT_TOML)).unwrap(), Config::default());
+    let mut section = "";
+    let mut explained = Vec::new();
+    let mut is_explained = false;
+    for line in DEFAULT_TOML.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        } else if let Some((key, _)) = line.trim_start_matches('#').split_once(" = ").filter(|_| !line.starts_with("# ")) {
+            assert!(is_explained, "{section}.{key} has no explanation above it");
+            explained.push((section, key));
+        }
+        is_explained = line.starts_with("# ");
+    }
+    let keys: Vec<_> = keys().iter().map(|key| (key.section, key.name)).collect();
+    assert_eq!(explained, keys, "default.toml and the structs name the same keys in the same order");
+}
+
+#[test]
+fn flags_stand_above_variables_and_variables_above_the_file() {
+    let mut sources = file("[node]\nsite = 'a'\nname = 'a'\nregion = 'a'\nworkers = 3");
+    sources.environment = vec![
+        ("MYELIN_NODE__SITE".into(), "b".into()),
+        ("MYELIN_NODE__NAME".into(), "b".into()),
+        ("MYELIN_LIMITS__PAYLOAD_BYTES".into(), "2_000".into()),
+        ("MYELIN_ADDR".into(), "an option of the command line, not a key".into()),
+        ("PATH".into(), "/bin".into()),
+    ];
+    sources.flags = vec![Setting { flag: "--name", section: "node", key: "name", value: "c".into() }];
+    let config = Config::load(&sources).unwrap();
+    assert_eq!((&*config.node.site, &*config.node.name, &*config.node.region), ("b", "c", "a"));
+    assert_eq!((config.node.workers, config.limits.payload_bytes), (3, 2_000));
+}
+
+#[test]
+fn a_name_that_looks_like_a_number_stays_a_name() {
+    assert_eq!(Config::load(&with_variables(&[("MYELIN_NODE__SITE", "42")])).unwrap().node.site, "42");
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_place_and_a_hint() {
+    let text = "[node]\nsite = 'x'\nwrokers = 4\n[listn]\nclient = '127.0.0.1:1'\n[listen]\nadmin = 'nowhere'\nsite = 'x'\n";
+    let told = faults(&file(text));
+    assert_eq!(told.len(), 4, "{told:#?}");
+    let expect = |start: &str, part: &str| {
+        assert!(told.iter().any(|fault| fault.starts_with(start) && fault.contains(part)), "{start} {part}: {told:#?}");
+    };
+    expect("myelin.toml:3:1: ", "there is no key `wrokers` in [node]; did you mean `workers`?");
+    expect("myelin.toml:4:2: ", "there is no section `listn`; did you mean `[listen]`?");
+    expect("myelin.toml:7:1: ", "[listen] admin: invalid socket address syntax");
+    expect("myelin.toml:8:1: ", "`site` belongs below `[node]`");
+}
+
+#[test]
+fn a_key_without_its_section_is_sent_there() {
+    assert_eq!(
+        faults(&file("workers = 4")),
+        ["myelin.toml:1:1: there is no section `workers`; `workers` belongs below `[node]`"]
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_its_place() {
+    let told = faults(&file("[node]\nsite = \"unclosed\nname = 'b'"));
+    assert!(told[0].starts_with("myelin.toml:2:"), "{told:?}");
+}
+
+#[test]
+fn unknown_variables_are_refused_with_a_hint() {
+    let told = faults(&with_variables(&[("MYELIN_NODE__SIET", "x"), ("MYELIN_NODE__WORKERS", "many")]));
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].contains("MYELIN_NODE__SIET") && told[0].contains("did you mean `MYELIN_NODE__SITE`?"), "{told:#?}");
+    assert!(told[1].contains("MYELIN_NODE__WORKERS") && told[1].contains("whole number"), "{told:#?}");
+}
+
+#[test]
+fn hostile_names_reach_no_terminal() {
+    let told = faults(&file(&format!("[node]\n\"\\u001b[2J{}\" = 1", "x".repeat(10_000))));
+    assert!(told[0].len() < 400 && !told[0].contains('\u{1b}'), "{told:?}");
+}
+
+#[test]
+fn values_out_of_bounds_are_refused_with_the_bounds() {
+    for (text, part) in [
+        ("[node]\nworkers = 256", "give 0 to 255"),
+        ("[node]\nworkers = -1", "whole number"),
+        ("[node]\nsessions_per_worker = 0", "give 1 to"),
+        ("[node]\nsite = 'a/b'", "[node] site"),
+        ("[limits]\npayload_bytes = 16_777_217", "give 1 to 16777216"),
+        ("[outbox]\nbytes = 1_000", "[outbox] bytes = 1000; give"),
+        ("[wasm]\ndeadline_us = 60_000", "give 100 to 50000"),
+        ("[tls]\ncert = 'a.pem'\nkey = 'b.pem'", "[tls] lacks ca"),
+        ("[listen]\nadmin = '0.0.0.0:7480'", "nothing guards it"),
+    ] {
+        let told = faults(&file(text));
+        assert!(told.len() == 1 && told[0].contains(part) && told[0].starts_with("myelin.toml:2:1"), "{text}: {told:?}");
+    }
+    let guarded = "[listen]\nadmin = '0.0.0.0:7480'\n[admin]\ntoken_file = '/etc/token'";
+    assert!(Config::load(&file(guarded)).is_ok());
+}
+
+#[test]
+fn a_missing_file_says_how_to_make_one() {
+    let error = Sources::of_process(Some("/nonexistent/myelin.toml".as_ref()), Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("myelin config default"), "{error}");
+}
