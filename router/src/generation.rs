@@ -142,14 +142,19 @@ impl BindingPlan {
         if let Some(site) = site {
             return Err(PrepareError::Site(site.to_string()));
         }
+        self.card.declare(current.info().clone());
         // The version before was good with the same configuration; where it is not any more, it is not asked.
         let previous = self.previous.as_ref().and_then(|previous| previous.filter(None).ok());
         Ok(BoundFilter::new(self.setup.clone(), current, previous)?)
     }
 
+    /// What its filter is set up with.
+    pub fn setup(&self) -> SlotSetup<'_> {
+        SlotSetup { limits: self.limits.clone(), config: &self.config, previous: None }
+    }
+
     fn filter(&self, previous: Option<&[u8]>) -> Result<Box<dyn Filter>, InstantiateError> {
-        let setup = SlotSetup { limits: self.limits.clone(), config: &self.config, previous };
-        Ok(Box::new(self.program.instantiate(&setup)?))
+        Ok(Box::new(self.program.instantiate(&SlotSetup { previous, ..self.setup() })?))
     }
 }
 
@@ -189,7 +194,7 @@ impl BindingCard {
     }
 
     /// Notes what the filter declared.
-    pub fn declare(&self, info: Arc<FilterInfo>) {
+    fn declare(&self, info: Arc<FilterInfo>) {
         if let Ok(mut state) = self.state.write() {
             state.info = Some(info);
         }

@@ -5,9 +5,12 @@ use crate::ledger::Counts;
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::worker::{Order, Worker};
+use crate::world::{World, WorldSetup};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use myelin_core::TableWriter;
+use myelin_engine::{CodeCache, CompilerConfig, CompilerLimits, ModuleLimits, Runtime, RuntimeConfig};
+use myelin_store::DiskStore;
 use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, TlsIdentity};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +22,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// How often a draining router looks whether its publishers are gone.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
+/// The hidden subcommand that compiles a module in a child process. Its arguments are the limits: address space in
+/// bytes, CPU time in seconds, module size in bytes.
+pub const COMPILE_COMMAND: &str = "compile-module";
+
 /// A running router.
 #[derive(Debug)]
 pub struct Node {
@@ -27,6 +34,30 @@ pub struct Node {
     addr: SocketAddr,
     listeners: Vec<Arc<ListenerStats>>,
     drain: Duration,
+    world: World,
+}
+
+/// Reads the ledger of a running router.
+#[derive(Clone, Debug)]
+pub struct Ledgers(Vec<mpsc::Sender<Order>>);
+
+impl Ledgers {
+    /// The ledger: each generation summed over the workers. Each worker answers between two batches, so that the sums
+    /// balance under load, too.
+    pub async fn read(&self) -> BTreeMap<u64, Counts> {
+        let mut sum: BTreeMap<u64, Counts> = BTreeMap::new();
+        for worker in &self.0 {
+            let (answer, cells) = oneshot::channel();
+            if worker.send(Order::Ledger(answer)).await.is_ok()
+                && let Ok(cells) = cells.await
+            {
+                for (generation, counts) in cells {
+                    sum.entry(generation).or_default().add(&counts);
+                }
+            }
+        }
+        sum
+    }
 }
 
 impl Node {
@@ -70,7 +101,9 @@ impl Node {
         for ((id, listener), mailbox) in (0..).zip(listeners).zip(mail) {
             workers.push(Worker::start(id, shared.clone(), listener, mailbox).context("starting a worker thread")?);
         }
-        Ok(Self { shared, workers, addr, listeners: stats, drain: config.drain() })
+        let orders = workers.iter().map(|worker| worker.orders.clone()).collect();
+        let world = open_world(config, orders).await?;
+        Ok(Self { shared, workers, addr, listeners: stats, drain: config.drain(), world })
     }
 
     /// Where clients connect, with the real port.
@@ -88,21 +121,14 @@ impl Node {
         &self.listeners
     }
 
-    /// The ledger: each generation summed over the workers. Each worker answers between two batches, so that the sums
-    /// balance under load, too.
-    pub async fn ledger(&self) -> BTreeMap<u64, Counts> {
-        let mut sum: BTreeMap<u64, Counts> = BTreeMap::new();
-        for worker in &self.workers {
-            let (answer, cells) = oneshot::channel();
-            if worker.orders.send(Order::Ledger(answer)).await.is_ok()
-                && let Ok(cells) = cells.await
-            {
-                for (generation, counts) in cells {
-                    sum.entry(generation).or_default().add(&counts);
-                }
-            }
-        }
-        sum
+    /// What is deployed, and how to change it.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Reads the ledger.
+    pub fn ledgers(&self) -> Ledgers {
+        Ledgers(self.workers.iter().map(|worker| worker.orders.clone()).collect())
     }
 
     /// Makes every worker's ledger forget to count `term`, to show that the balance notices.
@@ -129,7 +155,7 @@ impl Node {
         wait_for(&self.shared.publishers, until).await;
         self.shared.phase.send_replace(Phase::Flushing(until));
         wait_for(&self.shared.sessions, until + Duration::from_secs(5)).await;
-        let ledger = self.ledger().await;
+        let ledger = self.ledgers().read().await;
         for worker in &self.workers {
             let _ = worker.orders.send(Order::Stop).await;
         }
@@ -138,4 +164,45 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Worker::join)).await;
         ledger
     }
+}
+
+/// Opens the catalog and makes its active generation judge on every worker.
+async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyhow::Result<World> {
+    let (node, wasm) = (&config.node, &config.wasm);
+    let data_dir = node.data_dir.clone();
+    let (store, recovered) = tokio::task::spawn_blocking(move || DiskStore::open(&data_dir.join("catalog"))).await??;
+    if let Some(module) = recovered.missing.first() {
+        anyhow::bail!("the bytes of module {module} are missing in the catalog: restore {} from a backup", node.data_dir.display());
+    }
+    let engine = RuntimeConfig { slots: wasm.instances, memory_bytes_max: wasm.memory_bytes, ..RuntimeConfig::default() };
+    let program = match &wasm.compiler {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().context("finding the router's own program, which compiles filters")?,
+    };
+    let limits = CompilerLimits {
+        address_space_bytes: wasm.compile_address_space_bytes,
+        cpu_seconds: wasm.compile_cpu_seconds,
+        module_bytes_max: wasm.module_bytes,
+    };
+    let compiler = CompilerConfig {
+        program,
+        args: vec![
+            COMPILE_COMMAND.to_owned(),
+            limits.address_space_bytes.to_string(),
+            limits.cpu_seconds.to_string(),
+            limits.module_bytes_max.to_string(),
+        ],
+        limits,
+        wall: Duration::from_secs(wasm.compile_cpu_seconds * 2),
+    };
+    let setup = WorldSetup {
+        store,
+        recovered,
+        runtime: Runtime::new(&engine).context("the Wasm engine")?,
+        cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
+        compiler,
+        modules: ModuleLimits { bytes_max: wasm.module_bytes, ..ModuleLimits::default() },
+        workers,
+    };
+    setup.start().await.context("starting the filters of the active generation")
 }

@@ -206,6 +206,7 @@ impl Writer {
             let plan = self.plan_binding(&staged)?;
             let filter = plan.instantiate(None).map_err(|error| prepare_error(&plan.name, &error))?;
             drop(filter);
+            self.forge.test_bound(plan.program(), &plan.setup())?;
         }
         self.keep(&record)?;
         Ok(record.rev)
