@@ -166,3 +166,19 @@ impl Drop for Undo<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stops_waiting_leaves_nothing_behind() {
+        let replies = Replies::default();
+        let [first, second] = [replies.wait(), replies.wait()].map(|waiting| waiting.expect("there is room"));
+        assert_ne!(first.id, second.id);
+        drop(first);
+        assert_eq!(lock(&replies.waiting).len(), 1);
+        drop(second);
+        assert!(lock(&replies.waiting).is_empty());
+    }
+}

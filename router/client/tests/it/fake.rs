@@ -234,6 +234,12 @@ impl FakeSession {
         .await
     }
 
+    /// Whether the client has not finished the publish stream. Nothing is to come on it.
+    pub(crate) async fn publish_is_open(&mut self) -> bool {
+        let (stream, _) = self.publish.as_mut().unwrap();
+        tokio::time::timeout(Duration::from_millis(50), stream.read_chunk()).await.is_err()
+    }
+
     /// Waits until the client has finished the publish stream between two frames.
     pub(crate) async fn publish_end(&mut self) {
         let (stream, decoder) = self.publish.as_mut().unwrap();
