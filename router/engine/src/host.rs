@@ -1,0 +1,244 @@
+//! What a guest may ask of its host, and the account that is kept of it.
+
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+
+use crate::batch::Payloads;
+use crate::bindings::myelin::filter::host::{Host, Level};
+use crate::bindings::myelin::filter::types;
+use crate::deadline::Deadline;
+use crate::fault::{FaultCode, FilterFault};
+use crate::filter::{LogLevel, LogLine, Notes};
+use crate::limits::{COUNT_CALLS_MAX, LOG_LINE_BYTES_MAX, SlotLimits};
+
+/// The data of a slot's store: limits, the account of the running call, and what the guest said in it.
+pub(crate) struct HostState {
+    limits: SlotLimits,
+    table_elements_max: usize,
+    pub(crate) deadline: Deadline,
+    /// Declared counters; set once the filter has introduced itself.
+    pub(crate) counters: u32,
+    payloads: Option<Arc<Payloads>>,
+    now_unix_ns: u64,
+    calls: u32,
+    count_calls: u32,
+    bytes: usize,
+    notes: Notes,
+    log_gate: LogGate,
+}
+
+impl HostState {
+    pub(crate) fn new(limits: &SlotLimits, table_elements_max: usize, log_gate: LogGate) -> Self {
+        Self {
+            limits: limits.clone(),
+            table_elements_max,
+            deadline: Deadline::default(),
+            counters: 0,
+            payloads: None,
+            now_unix_ns: 0,
+            calls: 0,
+            count_calls: 0,
+            bytes: 0,
+            notes: Notes::default(),
+            log_gate,
+        }
+    }
+
+    /// Opens the account of a call.
+    pub(crate) fn begin(&mut self, payloads: Option<&Arc<Payloads>>, now_unix_ns: u64, now_ms: u64) {
+        self.payloads = payloads.cloned();
+        self.now_unix_ns = now_unix_ns;
+        (self.calls, self.count_calls, self.bytes) = (0, 0, 0);
+        self.log_gate.open(now_ms);
+    }
+
+    /// Closes the account of a call that did not fault and hands over what the guest said.
+    pub(crate) fn end(&mut self, notes: &mut Notes) {
+        self.payloads = None;
+        if self.calls > 0 || self.count_calls > 0 {
+            self.notes.host_calls = u64::from(self.calls) + u64::from(self.count_calls);
+            std::mem::swap(&mut self.notes, notes);
+            self.notes.clear();
+        }
+    }
+
+    /// The log account, which outlives the instance: a fault must not buy a filter more lines.
+    pub(crate) fn log_gate(&self) -> LogGate {
+        self.log_gate
+    }
+
+    fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.calls += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.calls > self.limits.host_calls_max {
+            return fault(FaultCode::HostCallBudget, format!("over {} host calls", self.limits.host_calls_max));
+        }
+        if self.bytes > self.limits.host_bytes_max {
+            let detail = format!("over {} bytes copied by host calls", self.limits.host_bytes_max);
+            return fault(FaultCode::HostCallBudget, detail);
+        }
+        Ok(())
+    }
+}
+
+/// At most so many logged bytes a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogGate {
+    bytes_per_second: usize,
+    second: u64,
+    left: usize,
+}
+
+impl LogGate {
+    pub(crate) fn new(bytes_per_second: usize) -> Self {
+        Self { bytes_per_second, second: 0, left: bytes_per_second }
+    }
+
+    fn open(&mut self, now_ms: u64) {
+        let second = now_ms / 1_000;
+        if second != self.second {
+            (self.second, self.left) = (second, self.bytes_per_second);
+        }
+    }
+
+    fn admit(&mut self, bytes: usize) -> bool {
+        let admitted = bytes <= self.left;
+        if admitted {
+            self.left -= bytes;
+        }
+        admitted
+    }
+}
+
+fn fault<T>(code: FaultCode, detail: String) -> wasmtime::Result<T> {
+    Err(wasmtime::Error::new(FilterFault::new(code, detail)))
+}
+
+impl types::Host for HostState {}
+
+impl Host for HostState {
+    fn log(&mut self, level: Level, mut text: String) -> wasmtime::Result<()> {
+        self.charge(text.len())?;
+        text.truncate(text.floor_char_boundary(LOG_LINE_BYTES_MAX));
+        if !self.log_gate.admit(text.len()) {
+            self.notes.logs_dropped += 1;
+            return Ok(());
+        }
+        let level = match level {
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        self.notes.logs.push(LogLine { time_unix_ns: self.now_unix_ns, level, text });
+        Ok(())
+    }
+
+    fn count(&mut self, counter: u32, by: u64) -> wasmtime::Result<()> {
+        self.count_calls += 1;
+        if self.count_calls > COUNT_CALLS_MAX {
+            return fault(FaultCode::HostCallBudget, format!("over {COUNT_CALLS_MAX} calls of `count`"));
+        }
+        if counter >= self.counters {
+            let detail = format!("`count` of counter {counter}, {} are declared", self.counters);
+            return fault(FaultCode::BadHostCall, detail);
+        }
+        self.notes.counts.push((counter, by));
+        Ok(())
+    }
+
+    fn payload(&mut self, event: u32, offset: u32, len: u32) -> wasmtime::Result<Vec<u8>> {
+        self.charge(0)?;
+        let payloads = self.payloads.clone();
+        let Some(payload) = payloads.as_ref().and_then(|payloads| payloads.payload(event as usize)) else {
+            return fault(FaultCode::BadHostCall, format!("`payload` of event {event}, which is not in the batch"));
+        };
+        let from = (offset as usize).min(payload.len());
+        let to = from.saturating_add(len as usize).min(payload.len());
+        self.bytes = self.bytes.saturating_add(to - from);
+        if self.bytes > self.limits.host_bytes_max {
+            let detail = format!("over {} bytes copied by host calls", self.limits.host_bytes_max);
+            return fault(FaultCode::HostCallBudget, detail);
+        }
+        Ok(payload[from..to].to_vec())
+    }
+
+    fn schema(&mut self, subject: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        self.charge(subject.len())?;
+        Ok(None)
+    }
+}
+
+/// Growth over the limit ends the call: `memory` says more than the panic that a refused growth would end in.
+impl ResourceLimiter for HostState {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let limit = self.limits.memory_bytes_max;
+        if desired <= limit {
+            return Ok(true);
+        }
+        fault(FaultCode::Memory, format!("{desired} bytes of memory asked for, {limit} are allowed"))
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let limit = self.table_elements_max;
+        if desired <= limit {
+            return Ok(true);
+        }
+        fault(FaultCode::Memory, format!("a table of {desired} elements asked for, {limit} are allowed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> HostState {
+        let limits = SlotLimits { host_calls_max: 4, host_bytes_max: 10, ..SlotLimits::default() };
+        let mut state = HostState::new(&limits, 10, LogGate::new(8));
+        state.counters = 1;
+        let mut payloads = Payloads::default();
+        payloads.push(b"0123456789");
+        state.begin(Some(&Arc::new(payloads)), 7, 0);
+        state
+    }
+
+    fn code<T>(result: wasmtime::Result<T>) -> Option<FaultCode> {
+        result.err().and_then(|e| e.downcast_ref::<FilterFault>().map(|fault| fault.code))
+    }
+
+    #[test]
+    fn payload_gives_what_is_there_and_no_more() {
+        let mut state = state();
+        assert_eq!(state.payload(0, 2, 3).expect("slice"), b"234");
+        assert_eq!(state.payload(0, 8, u32::MAX).expect("short"), b"89");
+        assert_eq!(state.payload(0, u32::MAX, u32::MAX).expect("past the end"), b"");
+        assert_eq!(code(state.payload(1, 0, 1)), Some(FaultCode::BadHostCall));
+    }
+
+    #[test]
+    fn calls_and_bytes_are_budgeted() {
+        let mut state = state();
+        state.payload(0, 0, 10).expect("within");
+        assert_eq!(code(state.payload(0, 0, 1)), Some(FaultCode::HostCallBudget), "bytes");
+        state.begin(None, 0, 0);
+        (0..4).for_each(|_| assert!(state.schema(String::new()).expect("within").is_none()));
+        assert_eq!(code(state.schema(String::new())), Some(FaultCode::HostCallBudget), "calls");
+        assert_eq!(code(state.count(1, 1)), Some(FaultCode::BadHostCall));
+    }
+
+    #[test]
+    fn logs_over_the_rate_are_dropped_and_counted() {
+        let mut state = state();
+        state.log(Level::Info, "12345".into()).expect("logged");
+        state.log(Level::Info, "12345".into()).expect("dropped");
+        let mut notes = Notes::default();
+        state.end(&mut notes);
+        assert_eq!((notes.logs.len(), notes.logs_dropped, notes.host_calls), (1, 1, 2));
+        state.begin(None, 0, 1_000);
+        state.log(Level::Info, "12345".into()).expect("logged");
+        notes.clear();
+        state.end(&mut notes);
+        assert_eq!(notes.logs.len(), 1, "a new second, a new budget");
+    }
+}

@@ -1,0 +1,64 @@
+//! Runs filters with hard limits; the only crate that names wasmtime.
+//!
+//! The shape is **runtime -> program -> slot**. A [`Runtime`] is process-wide. A module is looked over
+//! ([`inspect`]), compiled in a child process that limits itself ([`compile_in_child`], kept by a [`CodeCache`]) and
+//! loaded into a [`Program`]. A program makes [`Slot`]s: one live instance each, with its own store and its limits as
+//! constructor arguments, for one worker, one call at a time.
+//!
+//! A slot, or a native filter, meets the trait [`Filter`]. Under a binding it is a [`BoundFilter`]: its output is
+//! checked as if an enemy had written it, a fault takes no neighbour with it, and what follows from a fault is
+//! declared. Bindings in order are a [`Chain`], which runs over a whole [`Batch`] and writes into the caller's
+//! [`ChainScratch`].
+//!
+//! Absent on purpose: WASI, clocks and randomness for guests, and any knowledge of sockets, TOML or Prometheus.
+
+mod batch;
+mod bindings;
+mod bound;
+mod breaker;
+mod cache;
+mod chain;
+mod compile;
+mod deadline;
+mod fault;
+mod filter;
+mod grant;
+mod host;
+mod info;
+mod inspect;
+mod isolate;
+mod judge;
+mod lane;
+pub mod limits;
+#[cfg(any(test, feature = "testing"))]
+pub mod native;
+mod program;
+mod runtime;
+mod scratch;
+mod seat;
+mod selftest;
+mod slot;
+mod stats;
+mod vectors;
+
+pub use batch::{Batch, BatchError, EventView, FilterBatch, Payloads};
+pub use bound::{BindError, BindingSetup, BoundFilter, OnFault};
+pub use cache::{CacheError, CacheStats, CodeCache, ProgramError};
+pub use chain::{Chain, Emitted, Judged, Judgement};
+pub use compile::{Artefact, CompileError, compile_in_child, compiler_child_main};
+pub use fault::{FaultCode, FilterFault};
+pub use filter::{Filter, LogLevel, LogLine, Notes, Outcome};
+pub use grant::Grant;
+pub use info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
+pub use inspect::{ModuleFacts, ModuleRefusal, inspect};
+pub use limits::{
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CompilerConfig, CompilerLimits, FaultPolicy, ModuleLimits, RuntimeConfig,
+    SlotLimits,
+};
+pub use program::{LoadError, Program};
+pub use runtime::{Compatibility, Runtime, RuntimeError};
+pub use scratch::{ChainScratch, Fate};
+pub use selftest::{SelfTestFailure, SelfTestReport, self_test};
+pub use slot::{InstantiateError, Slot, SlotSetup};
+pub use stats::{BindingCells, BindingStats, LastFault};
+pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};

@@ -1,0 +1,110 @@
+//! A program: compiled and linked code of one module, shared by all its slots.
+
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use crate::bindings::FastPre;
+use crate::compile::Artefact;
+use crate::host::HostState;
+use crate::runtime::Runtime;
+use crate::slot::{InstantiateError, Slot, SlotSetup};
+
+/// Compiled and linked code; cheap to clone.
+#[derive(Clone)]
+pub struct Program(Arc<Inner>);
+
+struct Inner {
+    runtime: Runtime,
+    pre: FastPre<HostState>,
+    reads_payloads: bool,
+}
+
+/// Why compiled code could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It was compiled by another build of the engine.
+    #[error("the code was compiled by another build of the engine: compile the module again")]
+    Incompatible,
+    /// wasmtime refuses it.
+    #[error("the compiled code does not load: {0}")]
+    Refused(String),
+    /// It is no filter: an import or export has the wrong type.
+    #[error(
+        "the component does not fit the world `myelin:filter/fast@0.1.0`: {0}; build it with `myelin filter build`"
+    )]
+    WrongWorld(String),
+}
+
+impl LoadError {
+    /// The stable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Incompatible => "code-incompatible",
+            Self::Refused(_) => "code-refused",
+            Self::WrongWorld(_) => "wrong-world",
+        }
+    }
+}
+
+impl Runtime {
+    /// Loads compiled code and links it with the host.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the code belongs to another build of the engine, or the component is no filter.
+    pub fn load(&self, artefact: &Artefact) -> Result<Program, LoadError> {
+        if artefact.compatibility() != self.compatibility() {
+            return Err(LoadError::Incompatible);
+        }
+        let component = deserialize(self, artefact).map_err(|e| LoadError::Refused(format!("{e:#}")))?;
+        let linked = self.linker().instantiate_pre(&component).and_then(FastPre::new);
+        let pre = linked.map_err(|e| LoadError::WrongWorld(format!("{e:#}")))?;
+        let reads_payloads = imports_payload(self, &component);
+        Ok(Program(Arc::new(Inner { runtime: self.clone(), pre, reads_payloads })))
+    }
+}
+
+/// The crate's one reviewed unsafe.
+#[allow(unsafe_code, reason = "reviewed: see the comment within")]
+fn deserialize(runtime: &Runtime, artefact: &Artefact) -> wasmtime::Result<Component> {
+    // SAFETY: `Component::deserialize` runs the bytes as machine code, so they must come from wasmtime's own
+    // compiler, unchanged. An `Artefact` is made in two places only: from the output of the compiler child that this
+    // process has just started, and from a cache file whose keyed MAC holds. There is no constructor from bytes.
+    unsafe { Component::deserialize(runtime.engine(), artefact.code()) }
+}
+
+/// Whether the component can fetch payloads, so that the host has to keep them at hand.
+fn imports_payload(runtime: &Runtime, component: &Component) -> bool {
+    component.component_type().imports(runtime.engine()).any(|(name, item)| match item.ty {
+        ComponentItem::ComponentInstance(instance) => {
+            name.starts_with("myelin:filter/host") && instance.get_export(runtime.engine(), "payload").is_some()
+        }
+        _ => false,
+    })
+}
+
+impl Program {
+    /// Makes an instance and sets it up. Takes some 30 us, and up to the CPU limit of `init`: not for a worker that
+    /// serves.
+    ///
+    /// # Errors
+    /// [`InstantiateError`] says whether the configuration, the filter or the runtime's room was at fault.
+    pub fn instantiate(&self, setup: &SlotSetup<'_>) -> Result<Slot, InstantiateError> {
+        Slot::new(self.clone(), setup)
+    }
+
+    /// The runtime that it was loaded into.
+    pub fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
+    /// Whether its code can fetch payloads through the host.
+    pub fn reads_payloads(&self) -> bool {
+        self.0.reads_payloads
+    }
+
+    pub(crate) fn pre(&self) -> &FastPre<HostState> {
+        &self.0.pre
+    }
+}

@@ -1,0 +1,198 @@
+//! The process-wide part: one wasmtime engine and the thread that lets its epochs pass.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::bindings::Fast;
+use crate::host::HostState;
+use crate::limits::RuntimeConfig;
+
+/// How often the epoch moves on: the grain of every deadline.
+const TICK: Duration = Duration::from_millis(1);
+/// Core instances, and tables, that one component may have: its own module and what the componentiser adds.
+const PARTS_PER_SLOT: u32 = 4;
+/// Bytes of the host's own data for one instance of a component or of a core module.
+const INSTANCE_BYTES_MAX: usize = 1 << 20;
+
+/// Runs filters; cheap to clone. There is one in a process.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    linker: Linker<HostState>,
+    config: RuntimeConfig,
+    compatibility: Compatibility,
+    _ticker: Ticker,
+}
+
+/// Which builds of the engine can run each other's compiled code: equal values can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Compatibility([u8; 32]);
+
+impl Compatibility {
+    /// The value as bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let mut hasher = Sha256Hasher(Sha256::new());
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Self(hasher.0.finalize().into())
+    }
+}
+
+/// Feeds a hash into SHA-256, so that it is the same in every process.
+struct Sha256Hasher(Sha256);
+
+impl Hasher for Sha256Hasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let digest: [u8; 32] = self.0.clone().finalize().into();
+        digest.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+}
+
+/// The engine could not be started: our fault or the machine's, never a filter's.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// wasmtime refused the settings, or the machine has no room for the pool.
+    #[error("the Wasm engine does not start: {0}; fewer `slots` need less address space")]
+    Engine(String),
+    /// The thread that stops endless loops could not be started.
+    #[error("the epoch thread does not start: {0}")]
+    Ticker(#[from] std::io::Error),
+}
+
+impl RuntimeError {
+    /// The stable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Engine(_) => "engine-start",
+            Self::Ticker(_) => "engine-ticker",
+        }
+    }
+}
+
+impl Runtime {
+    /// Starts the engine and its ticker.
+    ///
+    /// # Errors
+    /// When the machine has no room for the pool, or no further thread.
+    pub fn new(config: &RuntimeConfig) -> Result<Self, RuntimeError> {
+        let engine = Engine::new(&engine_config(config)).map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
+        let mut linker = Linker::new(&engine);
+        Fast::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
+            .map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
+        let compatibility = Compatibility::of(&engine);
+        let ticker = Ticker::start(&engine)?;
+        Ok(Self(Arc::new(Inner { engine, linker, config: config.clone(), compatibility, _ticker: ticker })))
+    }
+
+    /// Which compiled code this runtime can run.
+    pub fn compatibility(&self) -> Compatibility {
+        self.0.compatibility
+    }
+
+    /// What it was made for.
+    pub fn config(&self) -> &RuntimeConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<HostState> {
+        &self.0.linker
+    }
+}
+
+/// The settings that the running engine and the compiler child share; WASM.md has the measurements behind them.
+pub(crate) fn engine_config(config: &RuntimeConfig) -> Config {
+    let mut engine = Config::new();
+    engine
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        // Costs 0.43 us and four allocations on each call.
+        .concurrency_support(false)
+        .max_wasm_stack(config.stack_bytes)
+        // A stack overflow costs 10 times as much with it.
+        .wasm_backtrace_max_frames(None)
+        // A replay gives the same bits on every machine.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .memory_init_cow(true);
+    if config.pooling {
+        engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    } else {
+        engine.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    }
+    engine
+}
+
+fn pool(config: &RuntimeConfig) -> PoolingAllocationConfig {
+    let parts = config.slots.saturating_mul(PARTS_PER_SLOT);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(config.slots)
+        .total_core_instances(parts)
+        .total_memories(config.slots)
+        .total_tables(parts)
+        .max_core_instances_per_component(PARTS_PER_SLOT * 2)
+        .max_memories_per_component(1)
+        .max_tables_per_component(PARTS_PER_SLOT)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(config.memory_bytes_max)
+        .table_elements(config.table_elements_max);
+    pool
+}
+
+/// The thread that raises the epoch each millisecond.
+struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engine: &Engine) -> std::io::Result<Self> {
+        let (stop, engine) = (Arc::new(AtomicBool::new(false)), engine.clone());
+        let stopped = Arc::clone(&stop);
+        let tick = move || {
+            while !stopped.load(Relaxed) {
+                thread::park_timeout(TICK);
+                engine.increment_epoch();
+            }
+        };
+        let thread = thread::Builder::new().name("wasm-epoch".into()).spawn(tick)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It has nothing to say, and a panic in it has been reported by its own hook.
+            drop(thread.join());
+        }
+    }
+}

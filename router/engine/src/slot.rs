@@ -1,0 +1,268 @@
+//! A slot: one live instance of a filter in a store of its own, for one thread at a time, one call at a time.
+
+use std::sync::Arc;
+
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use crate::batch::FilterBatch;
+use crate::bindings::Fast;
+use crate::bindings::exports::myelin::filter::filter::{Info, Setup};
+use crate::bindings::myelin::filter::types::PayloadNeed as WitPayloadNeed;
+use crate::deadline::{Tick, thread_cpu_ns};
+use crate::fault::{FaultCode, FilterFault};
+use crate::filter::{Filter, Notes, Outcome};
+use crate::host::{HostState, LogGate};
+use crate::info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
+use crate::limits::{BATCH_EVENTS_MAX, SlotLimits};
+use crate::program::Program;
+
+/// Ticks until the deadline is looked at for the first time.
+const TICKS: u64 = 1;
+
+/// What an instance is set up with.
+#[derive(Clone, Debug, Default)]
+pub struct SlotSetup<'a> {
+    /// What it may use.
+    pub limits: SlotLimits,
+    /// The binding's configuration, JSON as the operator wrote it; empty where none was given.
+    pub config: &'a [u8],
+    /// What `save` of the version before gave.
+    pub previous: Option<&'a [u8]>,
+}
+
+/// Why an instance could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstantiateError {
+    /// The filter does not like its configuration: the operator's fault.
+    #[error("the filter refuses its configuration: {0}")]
+    Configuration(String),
+    /// What it says about itself breaks the contract.
+    #[error("the filter describes itself wrongly: {0}")]
+    Info(String),
+    /// It faulted while it was set up.
+    #[error("the filter faults while it is set up: {0}")]
+    Fault(#[from] FilterFault),
+    /// All slots of the runtime are in use.
+    #[error("no slot is free: {0}; raise `wasm.slots` or lower the number of bindings")]
+    NoSlot(String),
+}
+
+impl InstantiateError {
+    /// The stable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Configuration(_) => "filter-config-refused",
+            Self::Info(_) => "filter-info-invalid",
+            Self::Fault(fault) => fault.code(),
+            Self::NoSlot(_) => "no-slot",
+        }
+    }
+}
+
+/// One instance of a program. After a fault its store is dropped; the next call makes a fresh one, without state.
+pub struct Slot {
+    program: Program,
+    limits: SlotLimits,
+    config: Vec<u8>,
+    info: Arc<FilterInfo>,
+    live: Option<Live>,
+    log_gate: LogGate,
+    /// What the filter said while it was set up, handed over with the next batch.
+    early: Notes,
+}
+
+struct Live {
+    store: Store<HostState>,
+    fast: Fast,
+}
+
+impl Slot {
+    pub(crate) fn new(program: Program, setup: &SlotSetup<'_>) -> Result<Self, InstantiateError> {
+        let log_gate = LogGate::new(setup.limits.log_bytes_per_second);
+        let (live, info, early) = start(&program, &setup.limits, setup.config, setup.previous, log_gate)?;
+        Ok(Self {
+            program,
+            limits: setup.limits.clone(),
+            config: setup.config.to_vec(),
+            info: Arc::new(info),
+            live: Some(live),
+            log_gate,
+            early,
+        })
+    }
+
+    /// The live instance, or a fresh one after a fault.
+    fn ready(&mut self) -> Result<&mut Live, FilterFault> {
+        if self.live.is_none() {
+            let again = start(&self.program, &self.limits, &self.config, None, self.log_gate);
+            let (live, info, early) = again.map_err(|e| FilterFault::new(FaultCode::Instantiate, e.to_string()))?;
+            if info != *self.info {
+                return Err(FilterFault::malformed("a fresh instance describes itself otherwise than the first"));
+            }
+            self.early = early;
+            self.live = Some(live);
+        }
+        self.live.as_mut().ok_or_else(|| FilterFault::new(FaultCode::Host, "no instance"))
+    }
+
+    /// Drops the store after a fault and says what the fault was.
+    fn fail(&mut self, error: &wasmtime::Error) -> FilterFault {
+        if let Some(live) = self.live.take() {
+            self.log_gate = live.store.data().log_gate();
+        }
+        fault_of(error)
+    }
+}
+
+impl Filter for Slot {
+    fn info(&self) -> &Arc<FilterInfo> {
+        &self.info
+    }
+
+    fn run(&mut self, batch: &FilterBatch<'_>, outcome: &mut Outcome) -> Result<(), FilterFault> {
+        let limit_ns = self.batch_cpu_ns_max();
+        let fuel = self.limits.batch_output_bytes_max + BATCH_EVENTS_MAX * size_of::<u64>();
+        let live = self.ready()?;
+        let state = live.store.data_mut();
+        state.begin(batch.payloads, batch.now_unix_ns, batch.now_ms);
+        state.deadline.begin(limit_ns, batch.cpu_start_ns);
+        live.store.set_epoch_deadline(TICKS);
+        live.store.set_hostcall_fuel(fuel);
+        let guest = live.fast.myelin_filter_filter();
+        match guest.call_run(&mut live.store, batch.arena, batch.count, batch.now_unix_ns) {
+            Ok(answer) => {
+                outcome.verdicts = answer.verdicts;
+                outcome.output = answer.output;
+                live.store.data_mut().end(&mut outcome.notes);
+                if self.early.host_calls > 0 {
+                    merge(&mut outcome.notes, &mut self.early);
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn reset(&mut self) {
+        if let Some(live) = self.live.take() {
+            self.log_gate = live.store.data().log_gate();
+        }
+    }
+
+    fn save(&mut self) -> Result<Vec<u8>, FilterFault> {
+        let (limit_ns, bytes_max) = (self.limits.save_cpu_ms_max * 1_000_000, self.limits.state_bytes_max);
+        let live = self.ready()?;
+        let state = live.store.data_mut();
+        state.begin(None, 0, 0);
+        state.deadline.begin(limit_ns, Some(thread_cpu_ns()));
+        live.store.set_epoch_deadline(TICKS);
+        live.store.set_hostcall_fuel(bytes_max.saturating_add(1));
+        match live.fast.myelin_filter_filter().call_save(&mut live.store) {
+            Ok(saved) if saved.len() <= bytes_max => {
+                live.store.data_mut().end(&mut Notes::default());
+                Ok(saved)
+            }
+            Ok(saved) => {
+                self.reset();
+                Err(FilterFault::malformed(format!("{} bytes of state, {bytes_max} are allowed", saved.len())))
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn reads_payloads(&self) -> bool {
+        self.program.reads_payloads()
+    }
+
+    fn batch_cpu_ns_max(&self) -> u64 {
+        self.limits.batch_cpu_us_max * 1_000
+    }
+}
+
+/// Makes an instance, calls `init` and checks what it says about itself.
+fn start(
+    program: &Program,
+    limits: &SlotLimits,
+    config: &[u8],
+    previous: Option<&[u8]>,
+    log_gate: LogGate,
+) -> Result<(Live, FilterInfo, Notes), InstantiateError> {
+    let runtime = program.runtime();
+    let mut state = HostState::new(limits, runtime.config().table_elements_max, log_gate);
+    state.deadline.begin(limits.init_cpu_ms_max * 1_000_000, Some(thread_cpu_ns()));
+    let mut store = Store::new(runtime.engine(), state);
+    store.limiter(|state| state);
+    store.epoch_deadline_callback(|mut context| match context.data_mut().deadline.on_tick(thread_cpu_ns()) {
+        Tick::Extend => Ok(UpdateDeadline::Continue(TICKS)),
+        Tick::Stop => Ok(UpdateDeadline::Interrupt),
+    });
+    store.set_epoch_deadline(TICKS);
+    store.set_hostcall_fuel(limits.batch_output_bytes_max);
+    let fast = program.pre().instantiate(&mut store).map_err(|error| {
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            InstantiateError::NoSlot(format!("{error:#}"))
+        } else {
+            InstantiateError::Fault(fault_of(&error))
+        }
+    })?;
+    let setup = Setup { config: config.to_vec(), previous_state: previous.map(<[u8]>::to_vec) };
+    let answer = fast.myelin_filter_filter().call_init(&mut store, &setup).map_err(|error| fault_of(&error))?;
+    let info = info_of(answer.map_err(InstantiateError::Configuration)?).map_err(InstantiateError::Info)?;
+    info.check(limits).map_err(InstantiateError::Info)?;
+    let mut early = Notes::default();
+    let state = store.data_mut();
+    state.counters = u32::try_from(info.counters.len()).unwrap_or(0);
+    state.end(&mut early);
+    Ok((Live { store, fast }, info, early))
+}
+
+/// Puts what was said earlier before what was said now.
+fn merge(notes: &mut Notes, early: &mut Notes) {
+    early.logs.append(&mut notes.logs);
+    early.counts.append(&mut notes.counts);
+    early.logs_dropped += notes.logs_dropped;
+    early.host_calls += notes.host_calls;
+    *notes = std::mem::take(early);
+}
+
+fn info_of(info: Info) -> Result<FilterInfo, String> {
+    let needs = Needs {
+        headers: info.needs.headers,
+        all_headers: info.needs.all_headers,
+        identity: info.needs.identity,
+        payload: match info.needs.payload {
+            WitPayloadNeed::None => PayloadNeed::None,
+            WitPayloadNeed::Prefix(bytes) => PayloadNeed::Prefix(bytes),
+            WitPayloadNeed::Full => PayloadNeed::Full,
+        },
+    };
+    let routes = info.routes.iter().map(|route| RouteTarget::parse(route)).collect::<Result<_, _>>()?;
+    Ok(FilterInfo {
+        name: info.name,
+        version: info.version,
+        needs,
+        routes,
+        reasons: info.reasons,
+        counters: info.counters,
+        max_output: info.max_output,
+    })
+}
+
+/// Sorts an error of a call by whose rule was broken.
+fn fault_of(error: &wasmtime::Error) -> FilterFault {
+    if let Some(fault) = error.downcast_ref::<FilterFault>() {
+        return fault.clone();
+    }
+    let Some(trap) = error.downcast_ref::<Trap>() else {
+        // Lowering or lifting failed: a pointer outside its memory, text that is not UTF-8, a result too large.
+        return FilterFault::malformed(format!("{error:#}"));
+    };
+    let code = match trap {
+        Trap::StackOverflow => FaultCode::StackOverflow,
+        Trap::MemoryOutOfBounds | Trap::TableOutOfBounds => FaultCode::OutOfBounds,
+        Trap::Interrupt | Trap::OutOfFuel => FaultCode::Deadline,
+        Trap::AllocationTooLarge => FaultCode::Memory,
+        _ => FaultCode::Trap,
+    };
+    FilterFault::new(code, trap.to_string())
+}
