@@ -8,7 +8,7 @@ mod toolchain;
 pub use toolchain::{MissingStep, TARGET, Toolchain, wasm_toolchain};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -31,7 +31,8 @@ const IMPORTS: [&str; 2] = ["myelin:filter/host@0.1.0", "myelin:filter/types@0.1
 /// What a filter must export.
 const EXPORT: &str = "myelin:filter/filter@0.1.0";
 /// Variables that are set for host builds, and would break a build for Wasm.
-const HOST_VARIABLES: [&str; 4] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"];
+const HOST_VARIABLES: [&str; 4] =
+    ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"];
 /// The profile of every filter, whatever its package says: small, fast, one clear trap on a panic.
 const PROFILE: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
@@ -225,7 +226,7 @@ fn artifact(message: &Value, manifest: &Path) -> Option<PathBuf> {
 }
 
 /// The name and the version that the SDK left in the module.
-fn label(core_module: &[u8]) -> Result<Option<(String, String)>> {
+pub(super) fn label(core_module: &[u8]) -> Result<Option<(String, String)>> {
     let sections = custom_sections(core_module)?;
     let Some((_, label)) = sections.iter().find(|(name, _)| *name == LABEL_SECTION) else { return Ok(None) };
     let text = std::str::from_utf8(label).ok().and_then(|label| label.split_once('\0'));
@@ -261,16 +262,19 @@ fn read_vectors(directory: &Path) -> Result<Option<Vectors>> {
     paths.retain(|path| path.extension().is_some_and(|it| it == "jsonl"));
     paths.sort();
     let mut vectors = Vectors { lines: Vec::new(), events: 0 };
-    let mut count = 0;
+    let (mut count, mut has_config) = (0, false);
     for path in &paths {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        // Each file begins without a configuration.
-        if !vectors.lines.is_empty() {
-            vectors.lines.extend_from_slice(b"{\"config\":null}\n");
-            count += 1;
-        }
+        let mut is_first = true;
         for (number, line) in (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty()) {
             let is_event = check_vector(line).with_context(|| format!("{}:{number}", path.display()))?;
+            // Each file begins without a configuration.
+            if is_first && is_event && has_config {
+                vectors.lines.extend_from_slice(b"{\"config\":null}\n");
+                (count, has_config) = (count + 1, false);
+            }
+            is_first = false;
+            has_config |= !is_event;
             vectors.events += usize::from(is_event);
             vectors.lines.extend_from_slice(line.as_bytes());
             vectors.lines.push(b'\n');
@@ -292,8 +296,38 @@ fn check_vector(line: &str) -> Result<bool> {
         ensure!(line.len() == 1, "a line with `config` has no other key");
         return Ok(false);
     }
+    const KEYS: [&str; 7] = ["topic", "headers", "type", "key", "identity", "payload", "expect"];
+    refuse_unknown(&line, &KEYS)?;
     ensure!(line.get("topic").is_some_and(Value::is_string), "`topic` is missing, or not a text");
+    for key in ["type", "key", "identity"] {
+        ensure!(line.get(key).is_none_or(Value::is_string), "`{key}` is not a text");
+    }
+    let is_texts = |headers: &Value| headers.as_object().is_some_and(|headers| headers.values().all(Value::is_string));
+    ensure!(line.get("headers").is_none_or(is_texts), "`headers` is not an object of texts");
+    if let Some(expect) = line.get("expect") {
+        check_expectation(expect.as_object().context("`expect` is not an object")?)?;
+    }
     Ok(true)
+}
+
+/// Checks what a line expects.
+fn check_expectation(expect: &Map<String, Value>) -> Result<()> {
+    const VERDICTS: [&str; 6] = ["allow", "deny", "dead-letter", "drop", "redirect", "add"];
+    refuse_unknown(expect, &["verdict", "reason", "routes", "payload"])?;
+    let is_known = expect.get("verdict").and_then(Value::as_str).is_some_and(|verdict| VERDICTS.contains(&verdict));
+    ensure!(is_known, "`expect.verdict` is none of {}", VERDICTS.join(", "));
+    ensure!(expect.get("reason").is_none_or(Value::is_string), "`expect.reason` is not a text");
+    let is_texts = |routes: &Value| routes.as_array().is_some_and(|routes| routes.iter().all(Value::is_string));
+    ensure!(expect.get("routes").is_none_or(is_texts), "`expect.routes` is not a list of texts");
+    Ok(())
+}
+
+/// A router refuses a self-test with other keys, so they are refused here already.
+fn refuse_unknown(object: &Map<String, Value>, keys: &[&str]) -> Result<()> {
+    match object.keys().find(|key| !keys.contains(&key.as_str())) {
+        Some(unknown) => bail!("`{unknown}` is not known here; known are {}", keys.join(", ")),
+        None => Ok(()),
+    }
 }
 
 /// Writes a file so that nobody ever sees half of it.

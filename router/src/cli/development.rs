@@ -30,6 +30,11 @@ pub(super) fn client_files(data_dir: &Path) -> TlsFiles {
     files(&folder(data_dir), "client")
 }
 
+/// The files of the development router.
+pub(super) fn router_files(data_dir: &Path) -> TlsFiles {
+    files(&folder(data_dir), "router")
+}
+
 /// What a running development router says about itself, for the other commands on this machine.
 pub(super) fn ready_file(data_dir: &Path) -> PathBuf {
     folder(data_dir).join("ready.json")
@@ -139,10 +144,7 @@ mod tests {
         let config = config(folder.path());
         let router = prepare(&config).unwrap();
         let client = client_files(&config.node.data_dir);
-        assert_eq!(
-            TlsIdentity::load(&router).unwrap().identity().as_str(),
-            "spiffe://myelin.dev/site/local/router/r1"
-        );
+        assert_eq!(TlsIdentity::load(&router).unwrap().identity().as_str(), "spiffe://myelin.dev/site/local/router/r1");
         assert_eq!(TlsIdentity::load(&client).unwrap().identity().as_str(), "spiffe://myelin.dev/service/dev");
         let before = [&router.cert, &router.ca, &client.cert].map(|file| text(file));
         prepare(&config).unwrap();

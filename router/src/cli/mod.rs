@@ -1,17 +1,34 @@
 //! The command line: every command is one file that parses its arguments and calls what does the work.
 
+mod admin;
+mod binding;
 pub mod build;
+mod cert;
 mod config;
+mod connect;
 mod development;
+mod doctor;
 mod failure;
+mod filter;
+mod format;
+mod http;
+mod ledger;
+mod listing;
 mod logging;
+mod publish;
+mod request;
+mod rollout;
 mod serve;
+mod signals;
+mod subscribe;
 mod values;
 
 pub use failure::{Exit, Failure};
 
+use crate::node::COMPILE_COMMAND;
 use clap::{Parser, Subcommand};
 use failure::Result;
+use myelin_engine::{CompilerLimits, compiler_child_main};
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
@@ -34,9 +51,39 @@ struct Cli {
 enum Command {
     /// Run a router
     Serve(serve::Serve),
+    /// Publish events
+    #[command(name = "pub")]
+    Publish(publish::Publish),
+    /// Subscribe and print events
+    #[command(name = "sub")]
+    Subscribe(subscribe::Subscribe),
+    /// Send a request and print the answer
+    Request(request::Request),
+    /// Answer requests
+    Reply(request::Reply),
+    /// Build filters and manage the modules of a router
+    #[command(subcommand)]
+    Filter(filter::Filter),
+    /// Attach a filter to the events of a pattern, and make it active
+    Bind(binding::Bind),
+    /// Detach a filter
+    Unbind(binding::Unbind),
+    /// Make staged bindings active, or go back
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
+    /// Show what became of every event
+    Ledger(ledger::Ledger),
+    /// Make certificates
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Show or check configuration
     #[command(subcommand)]
     Config(config::Config),
+    /// Look whether this machine has what is needed
+    Doctor(doctor::Doctor),
+    /// Compile a module from stdin to stdout within limits; the router starts this by itself
+    #[command(name = COMPILE_COMMAND, hide = true)]
+    CompileModule { address_space_bytes: u64, cpu_seconds: u64, module_bytes_max: usize },
 }
 
 /// Runs the command line of this process.
@@ -49,6 +96,10 @@ pub fn main() -> ExitCode {
             return if told.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
+    if let Command::CompileModule { address_space_bytes, cpu_seconds, module_bytes_max } = cli.command {
+        let limits = CompilerLimits { address_space_bytes, cpu_seconds, module_bytes_max };
+        return compiler_child_main(&limits);
+    }
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -61,7 +112,20 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(serve) => serve.run(),
+        Command::Publish(publish) => publish.run(),
+        Command::Subscribe(subscribe) => subscribe.run(),
+        Command::Request(request) => request.run(),
+        Command::Reply(reply) => reply.run(),
+        Command::Filter(filter) => filter.run(),
+        Command::Bind(bind) => bind.run(),
+        Command::Unbind(unbind) => unbind.run(),
+        Command::Rollout(rollout) => rollout.run(),
+        Command::Ledger(ledger) => ledger.run(),
+        Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        // Needs an exit code of its own: `main` has dealt with it.
+        Command::CompileModule { .. } => Ok(()),
     }
 }
 

@@ -3,7 +3,9 @@
 use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::logging::Logging;
+use super::signals::Signals;
 use super::values::write_atomically;
+use crate::admin::{self, AdminHandle, AdminListen, AdminState, Token};
 use crate::config::{Config, Setting, Sources};
 use crate::node::Node;
 use anyhow::Context;
@@ -14,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Threads of the control plane: one waits on files or compilers while the other answers.
 const CONTROL_THREADS: usize = 2;
@@ -90,7 +92,8 @@ impl Serve {
     pub(super) fn run(self) -> Result<()> {
         self.logging.start()?;
         let file = config_file(self.config.clone());
-        let config = Sources::of_process(file.as_deref(), self.settings()).and_then(|sources| Config::load(&sources))?;
+        let config =
+            Sources::of_process(file.as_deref(), self.settings()).and_then(|sources| Config::load(&sources))?;
         let data_dir = &config.node.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;
@@ -115,16 +118,17 @@ impl Serve {
 
     async fn serve(&self, config: &Config, tls: TlsFiles, epoch: u32) -> Result<()> {
         // Before anything else: a signal during the start must not kill a half-started router.
-        let mut signals = Signals::listen()?;
+        let mut signals = Signals::catch()?;
         let reloader = Arc::new(TlsReloader::open(tls).context("[tls]")?);
         let node = Node::start(config, &reloader.tls(), epoch).await?;
+        let admin = self.start_admin(config, &node, &reloader)?;
         tokio::spawn(follow_certificates(reloader));
 
         let ready = Ready {
             site: config.node.site.clone(),
             name: config.node.name.clone(),
             client_addr: node.client_addr(),
-            admin_addr: config.listen.admin,
+            admin_addr: admin.addr(),
             pid: std::process::id(),
         };
         let announced = self.announce(config, &ready)?;
@@ -134,7 +138,9 @@ impl Serve {
             let _ = std::fs::remove_file(file);
         }
         tokio::select! {
+            // The admin API answers until the end: a draining router is not ready, but it is alive.
             ledger = node.drain() => {
+                admin.stop().await;
                 for (generation, counts) in ledger.iter().filter(|(_, counts)| !counts.balances()) {
                     tracing::error!(generation, ?counts, "the ledger does not balance: this is a fault of the router");
                 }
@@ -148,6 +154,33 @@ impl Serve {
         }
     }
 
+    /// The admin API, on its own thread.
+    fn start_admin(&self, config: &Config, node: &Node, reloader: &Arc<TlsReloader>) -> Result<AdminHandle> {
+        let token = config.admin.token_file.as_deref().map(Token::read).transpose().context("[admin] token_file")?;
+        let listen = AdminListen {
+            addr: config.listen.admin,
+            dev: self.dev,
+            token,
+            tls: Some(reloader.tls()),
+            identities: Vec::new(),
+            module_bytes_max: config.wasm.module_bytes,
+        };
+        let ledgers = node.ledgers();
+        let state = AdminState {
+            world: node.world().clone(),
+            shared: node.shared().clone(),
+            listeners: node.listeners().to_vec(),
+            ledger: Arc::new(move || {
+                let ledgers = ledgers.clone();
+                Box::pin(async move { ledgers.read().await })
+            }),
+            client_addr: node.client_addr(),
+            reloader: Some(reloader.clone()),
+        };
+        let addr = config.listen.admin;
+        Ok(admin::serve(listen, state).with_context(|| format!("the admin API on {addr} ([listen] admin)"))?)
+    }
+
     /// What the flags set.
     fn settings(&self) -> Vec<Setting> {
         let flags = [
@@ -158,9 +191,9 @@ impl Serve {
             ("--data-dir", "node", "data_dir", &self.data_dir),
             ("--workers", "node", "workers", &self.workers),
         ];
-        let given = flags.into_iter().filter_map(|(flag, section, key, value)| {
-            value.clone().map(|value| Setting { flag, section, key, value })
-        });
+        let given = flags
+            .into_iter()
+            .filter_map(|(flag, section, key, value)| value.clone().map(|value| Setting { flag, section, key, value }));
         given.collect()
     }
 
@@ -172,7 +205,8 @@ impl Serve {
         }
         let text = serde_json::to_string(ready).context("the ready file's text")?;
         for file in &files {
-            write_atomically(file, &format!("{text}\n")).with_context(|| format!("the ready file {}", file.display()))?;
+            write_atomically(file, &format!("{text}\n"))
+                .with_context(|| format!("the ready file {}", file.display()))?;
         }
         let Ready { site, name, client_addr, admin_addr, .. } = ready;
         println!("myelin: router {name} of site {site} serves");
@@ -218,7 +252,9 @@ fn next_epoch(data_dir: &Path) -> Result<u32> {
 async fn follow_certificates(reloader: Arc<TlsReloader>) {
     let tell = |outcome: ReloadOutcome| match outcome {
         ReloadOutcome::Reloaded => tracing::info!("new certificates are in use"),
-        ReloadOutcome::Failed(error) => tracing::error!(code = error.code(), %error, "the old certificates stay in use"),
+        ReloadOutcome::Failed(error) => {
+            tracing::error!(code = error.code(), %error, "the old certificates stay in use")
+        }
         ReloadOutcome::Unchanged => {}
     };
     let by_signal = async {
@@ -228,25 +264,6 @@ async fn follow_certificates(reloader: Arc<TlsReloader>) {
         }
     };
     tokio::join!(reloader.run(TLS_LOOK_INTERVAL, tell), by_signal);
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What the types of a configuration do not say: bounds, and values that must go together.
 
-use super::load::{ConfigError, Places};
 use super::Config;
-use myelin_catalog::limits::{DEADLINE_MAX_US, DEADLINE_MIN_US, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MODULE_SIZE_MAX_BYTES};
+use super::load::{ConfigError, Places};
+use myelin_catalog::limits::{
+    DEADLINE_MAX_US, DEADLINE_MIN_US, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MODULE_SIZE_MAX_BYTES,
+};
 use myelin_transport::Identity;
 use myelin_wire::limits::PAYLOAD_BYTES_CEILING;
 

@@ -1,8 +1,8 @@
 //! Loading: file below environment below flags, every fault told at once and with its place.
 
+use super::Config;
 use super::check::check;
 use super::schema::{Key, Kind, keys, sections};
-use super::Config;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -207,7 +207,11 @@ impl Loading {
         };
         match value {
             Some(value) => self.set(key, value, place),
-            None => self.fault(place, format!("`{}` is no value for [{}] {}", cut(text), key.section, key.name), wanted(key)),
+            None => self.fault(
+                place,
+                format!("`{}` is no value for [{}] {}", cut(text), key.section, key.name),
+                wanted(key),
+            ),
         }
     }
 
@@ -283,7 +287,8 @@ fn did_you_mean(name: &str, known: impl Iterator<Item = String>) -> Option<Strin
     let letters = |text: &str| text.to_lowercase().replace(['[', ']', '-'], "");
     let name = letters(&cut(name));
     let likeness = |candidate: &String| strsim::jaro_winkler(&name, &letters(candidate));
-    let (likeness, best) = known.map(|candidate| (likeness(&candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let (likeness, best) =
+        known.map(|candidate| (likeness(&candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (likeness >= ALIKE_MIN).then(|| format!("did you mean `{best}`?"))
 }
 

@@ -31,7 +31,9 @@ fn the_printed_default_is_the_default_and_explains_every_key() {
     for line in DEFAULT_TOML.lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']');
-        } else if let Some((key, _)) = line.trim_start_matches('#').split_once(" = ").filter(|_| !line.starts_with("# ")) {
+        } else if let Some((key, _)) =
+            line.trim_start_matches('#').split_once(" = ").filter(|_| !line.starts_with("# "))
+        {
             assert!(is_explained, "{section}.{key} has no explanation above it");
             explained.push((section, key));
         }
@@ -64,7 +66,8 @@ fn a_name_that_looks_like_a_number_stays_a_name() {
 
 #[test]
 fn every_fault_is_told_at_once_with_its_place_and_a_hint() {
-    let text = "[node]\nsite = 'x'\nwrokers = 4\n[listn]\nclient = '127.0.0.1:1'\n[listen]\nadmin = 'nowhere'\nsite = 'x'\n";
+    let text =
+        "[node]\nsite = 'x'\nwrokers = 4\n[listn]\nclient = '127.0.0.1:1'\n[listen]\nadmin = 'nowhere'\nsite = 'x'\n";
     let told = faults(&file(text));
     assert_eq!(told.len(), 4, "{told:#?}");
     let expect = |start: &str, part: &str| {
@@ -94,7 +97,10 @@ fn what_is_not_toml_is_told_with_its_place() {
 fn unknown_variables_are_refused_with_a_hint() {
     let told = faults(&with_variables(&[("MYELIN_NODE__SIET", "x"), ("MYELIN_NODE__WORKERS", "many")]));
     assert_eq!(told.len(), 2, "{told:#?}");
-    assert!(told[0].contains("MYELIN_NODE__SIET") && told[0].contains("did you mean `MYELIN_NODE__SITE`?"), "{told:#?}");
+    assert!(
+        told[0].contains("MYELIN_NODE__SIET") && told[0].contains("did you mean `MYELIN_NODE__SITE`?"),
+        "{told:#?}"
+    );
     assert!(told[1].contains("MYELIN_NODE__WORKERS") && told[1].contains("whole number"), "{told:#?}");
 }
 
@@ -118,7 +124,10 @@ fn values_out_of_bounds_are_refused_with_the_bounds() {
         ("[listen]\nadmin = '0.0.0.0:7480'", "nothing guards it"),
     ] {
         let told = faults(&file(text));
-        assert!(told.len() == 1 && told[0].contains(part) && told[0].starts_with("myelin.toml:2:1"), "{text}: {told:?}");
+        assert!(
+            told.len() == 1 && told[0].contains(part) && told[0].starts_with("myelin.toml:2:1"),
+            "{text}: {told:?}"
+        );
     }
     let guarded = "[listen]\nadmin = '0.0.0.0:7480'\n[admin]\ntoken_file = '/etc/token'";
     assert!(Config::load(&file(guarded)).is_ok());

@@ -22,7 +22,9 @@ fn fixtures_come_in_order_and_each_file_with_its_own_configuration() {
         ("notes.txt", "not a fixture"),
     ];
     let read = vectors(&files).expect("read").expect("some");
-    let expected = "{\"config\":{\"x\":1}}\n{\"topic\":\"a\"}\n{\"config\":null}\n{\"topic\":\"b\"}\n{\"topic\":\"c\"}\n";
+    // The second file has none of its own, so the first one's is taken back.
+    let expected =
+        "{\"config\":{\"x\":1}}\n{\"topic\":\"a\"}\n{\"config\":null}\n{\"topic\":\"b\"}\n{\"topic\":\"c\"}\n";
     assert_eq!((String::from_utf8_lossy(&read.lines).as_ref(), read.events), (expected, 3));
     assert_eq!(vectors(&[("notes.txt", "")]).expect("read"), None);
     assert_eq!(read_vectors(Path::new("/nowhere/fixtures")).expect("absent"), None);
@@ -35,6 +37,10 @@ fn a_malformed_fixture_is_told_with_its_place() {
     assert!(refused("[]").contains("a.jsonl:1: the line is not an object"));
     assert!(refused("{\"payload\":1}").contains("`topic` is missing"));
     assert!(refused("{\"config\":{},\"topic\":\"a\"}").contains("`config` has no other key"));
+    assert!(refused("{\"topic\":\"a\",\"tpye\":\"t\"}").contains("`tpye` is not known here; known are topic, headers"));
+    assert!(refused("{\"topic\":\"a\",\"headers\":{\"x\":1}}").contains("`headers` is not an object of texts"));
+    let maybe = "{\"topic\":\"a\",\"expect\":{\"verdict\":\"maybe\"}}";
+    assert!(refused(maybe).contains("`expect.verdict` is none of allow, deny"));
     assert!(refused(&"{\"topic\":\"a\"}\n".repeat(1001)).contains("1001 lines; a self-test has at most 1000"));
     let large = format!("{{\"topic\":\"{}\"}}\n", "a".repeat(VECTORS_BYTES_MAX));
     assert!(refused(&large).contains("at most 1048576 fit"));

@@ -1,0 +1,256 @@
+//! `myelin doctor`: what is missing on this machine, and the step that mends it.
+
+use super::build::wasm_toolchain;
+use super::connect::{block_on, dialable, running};
+use super::development;
+use super::failure::{Exit, Failure, Result};
+use super::http::{Body, Server};
+use super::serve::{config_file, tls_files};
+use crate::config::{Config, Sources};
+use clap::Args;
+use hyper::Method;
+use myelin_transport::{QuicConfig, TlsFiles, TlsIdentity};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Certificates that end sooner are worth a warning, in days.
+const EXPIRES_SOON_DAYS: i64 = 30;
+/// How long a router may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+const AFTER_HELP: &str = "\
+Looks at: the configuration, the data directory, certificates, ports or the running router, UDP buffers, and the
+toolchain for filters. Exit code 1 when something is missing that a router needs.";
+
+/// Look whether this machine has what is needed
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Doctor {
+    /// Configuration file; ./myelin.toml where there is one
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What one look found.
+#[derive(Debug)]
+struct Finding {
+    level: Level,
+    what: &'static str,
+    found: String,
+    /// What to do about it.
+    step: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Good,
+    /// A router runs without it.
+    Warning,
+    Missing,
+}
+
+impl Finding {
+    fn good(what: &'static str, found: impl Into<String>) -> Self {
+        Self { level: Level::Good, what, found: found.into(), step: None }
+    }
+
+    fn warning(what: &'static str, found: impl Into<String>, step: impl Into<String>) -> Self {
+        Self { level: Level::Warning, what, found: found.into(), step: Some(step.into()) }
+    }
+
+    fn missing(what: &'static str, found: impl Into<String>, step: impl Into<String>) -> Self {
+        Self { level: Level::Missing, what, found: found.into(), step: Some(step.into()) }
+    }
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> Result<()> {
+        let file = config_file(self.config);
+        let (config, finding) = configuration(file.as_deref());
+        let mut findings = vec![finding, data_dir(&config.node.data_dir)];
+        findings.extend(certificates(&config));
+        findings.extend(block_on(async { Ok(router(&config).await) })?);
+        findings.push(udp_buffers());
+        findings.push(toolchain());
+        for Finding { level, what, found, step } in &findings {
+            let sign = match level {
+                Level::Good => "ok     ",
+                Level::Warning => "warning",
+                Level::Missing => "MISSING",
+            };
+            println!("{sign}  {what:<14} {found}");
+            if let Some(step) = step {
+                println!("         {:<14} do: {step}", "");
+            }
+        }
+        match findings.iter().filter(|finding| finding.level == Level::Missing).count() {
+            0 => Ok(()),
+            1 => Err(Failure::new(Exit::Failed, "one thing is missing; the step stands beside it")),
+            count => {
+                Err(Failure::new(Exit::Failed, format!("{count} things are missing; the steps stand beside them")))
+            }
+        }
+    }
+}
+
+/// The configuration, or the default where it is faulty: the other looks go on with that.
+fn configuration(file: Option<&Path>) -> (Config, Finding) {
+    const WHAT: &str = "configuration";
+    match Sources::of_process(file, Vec::new()).and_then(|sources| Config::load(&sources)) {
+        Ok(config) => {
+            let from = file.map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
+            (config, Finding::good(WHAT, from))
+        }
+        Err(errors) => {
+            let first = errors.0.first().map(ToString::to_string).unwrap_or_default();
+            let found = format!("{} faults; the first: {first}", errors.0.len());
+            (Config::default(), Finding::missing(WHAT, found, "see all with `myelin config check`"))
+        }
+    }
+}
+
+fn data_dir(folder: &Path) -> Finding {
+    const WHAT: &str = "data directory";
+    // What is not there yet is made at the start, below the nearest folder that is.
+    let existing = folder.ancestors().find(|folder| folder.exists() && !folder.as_os_str().is_empty());
+    let existing = existing.unwrap_or(Path::new("."));
+    let probe = existing.join(format!(".myelin-doctor-{}", std::process::id()));
+    let written = std::fs::write(&probe, b"probe");
+    let _ = std::fs::remove_file(&probe);
+    match written {
+        Ok(()) if existing == folder => Finding::good(WHAT, folder.display().to_string()),
+        Ok(()) => Finding::good(WHAT, format!("{}, made at the first start", folder.display())),
+        Err(error) => {
+            let step = format!("let this user write there, or set [node] data_dir: {}", existing.display());
+            Finding::missing(WHAT, format!("{}: {error}", folder.display()), step)
+        }
+    }
+}
+
+fn certificates(config: &Config) -> Vec<Finding> {
+    if let Some(files) = tls_files(config) {
+        return vec![certificate("certificate", &files)];
+    }
+    let data_dir = &config.node.data_dir;
+    if !development::folder(data_dir).exists() {
+        let step = "`myelin serve --dev` makes its own; `myelin cert ca` and `myelin cert issue` make real ones";
+        return vec![Finding::warning("certificate", "none in [tls], none of --dev", step)];
+    }
+    let router = development::router_files(data_dir);
+    vec![certificate("--dev router", &router), certificate("--dev client", &development::client_files(data_dir))]
+}
+
+fn certificate(what: &'static str, files: &TlsFiles) -> Finding {
+    match TlsIdentity::load(files) {
+        Err(error) => Finding::missing(what, format!("{}: {}", error.file.display(), error.problem), error.remedy),
+        Ok(tls) => {
+            let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let left_s = tls.not_after_unix_s().saturating_sub(i64::try_from(now_unix_s).unwrap_or(i64::MAX));
+            let days = left_s / 86_400;
+            let found = format!("{}, good for {days} days", tls.identity());
+            if days < EXPIRES_SOON_DAYS {
+                Finding::warning(
+                    what,
+                    found,
+                    "issue a new one with `myelin cert issue`; routers take it up by themselves",
+                )
+            } else {
+                Finding::good(what, found)
+            }
+        }
+    }
+}
+
+/// The running router, or whether one could start.
+async fn router(config: &Config) -> Vec<Finding> {
+    const WHAT: &str = "router";
+    let ready = running(&config.node.data_dir);
+    let (client, admin) =
+        ready.map_or((config.listen.client, config.listen.admin), |ready| (ready.client_addr, ready.admin_addr));
+    match ask(dialable(admin)).await {
+        Ok(()) => return vec![Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"))],
+        Err(failure) if is_taken(admin) => {
+            let step = "`myelin rollout status` and the router's log say more; another program may have the port";
+            return vec![Finding::warning(WHAT, format!("something listens on {admin}: {}", failure.what), step)];
+        }
+        Err(_) => {}
+    }
+    let mut findings = vec![Finding::good(WHAT, "none runs here; `myelin serve --dev` starts one")];
+    let listen = &config.listen;
+    findings.push(match UdpSocket::bind(listen.client) {
+        Ok(_) => Finding::good("client port", format!("UDP {} is free", listen.client)),
+        Err(error) => Finding::missing("client port", format!("UDP {}: {error}", listen.client), "set [listen] client"),
+    });
+    findings
+}
+
+async fn ask(admin: SocketAddr) -> Result<()> {
+    let url = format!("http://{admin}").parse().map_err(|_| Failure::new(Exit::Failed, "no URL"))?;
+    let server = Server { url, token: None, client: None, ca: None, timeout: ANSWER_TIMEOUT };
+    server.call(Method::GET, "/readyz", None, Body::None).await.map(drop)
+}
+
+fn is_taken(addr: SocketAddr) -> bool {
+    TcpListener::bind(addr).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+fn udp_buffers() -> Finding {
+    const WHAT: &str = "UDP buffers";
+    let wanted = usize::try_from(QuicConfig::default().socket_buffer_bytes).unwrap_or(usize::MAX);
+    let most = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok()?;
+        text.trim().parse::<usize>().ok()
+    };
+    let (Some(receive), Some(send)) = (most("rmem_max"), most("wmem_max")) else {
+        return Finding::warning(
+            WHAT,
+            "the kernel does not say how large they may be",
+            "nothing, unless packets get lost",
+        );
+    };
+    let least = receive.min(send);
+    if least >= wanted {
+        return Finding::good(WHAT, format!("{} KiB allowed, {} KiB wanted", least / 1024, wanted / 1024));
+    }
+    let found = format!("{} KiB allowed, {} KiB wanted: bursts may get lost", least / 1024, wanted / 1024);
+    Finding::warning(WHAT, found, format!("sudo sysctl -w net.core.rmem_max={wanted} net.core.wmem_max={wanted}"))
+}
+
+fn toolchain() -> Finding {
+    match wasm_toolchain() {
+        Ok(_) => Finding::good("toolchain", "builds filters"),
+        Err(step) => Finding::warning("toolchain", format!("{}; only filter authors need it", step.what), step.run),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_still_to_be_made_is_good_and_a_file_in_its_place_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(data_dir(&folder.path().join("a/b")).level, Level::Good);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the probe is gone");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let finding = data_dir(&file.join("data"));
+        assert!(finding.level == Level::Missing && finding.step.is_some(), "{finding:?}");
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_named_with_its_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.node.data_dir = folder.path().into();
+        assert_eq!(certificates(&config)[0].level, Level::Warning);
+        development::prepare(&config).unwrap();
+        assert!(certificates(&config).iter().all(|finding| finding.level == Level::Good));
+        std::fs::write(development::client_files(folder.path()).cert, "damaged").unwrap();
+        let finding = &certificates(&config)[1];
+        assert!(finding.level == Level::Missing && finding.found.contains("client.pem"), "{finding:?}");
+    }
+}

@@ -1,0 +1,297 @@
+//! `myelin filter build|push|ls|describe|logs|release|rm`
+
+mod describe;
+
+use super::admin::{Admin, module_path};
+use super::build::{self, BuildOptions, BuiltFilter, build_filter};
+use super::connect::block_on;
+use super::failure::{Exit, Failure, Result};
+use super::http::Body;
+use super::listing::{Listing, items, size, table, text, time};
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Largest component that is read from a file, in bytes: more than any router takes.
+const COMPONENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Characters of a digest in a table.
+const DIGEST_SHOWN: usize = 12;
+
+const BUILD_HELP: &str = "\
+Examples:
+  myelin filter build                        the filter in this folder, to target/myelin/NAME-VERSION.wasm
+  myelin filter build filters/redact --out redact.wasm
+
+Needs cargo and a Wasm target; `myelin doctor` tells what is missing. Lines of fixtures/*.jsonl become the self-test
+that every router runs before the filter is active.";
+
+const PUSH_HELP: &str = "\
+Examples:
+  myelin filter push redact.wasm             name and version as the filter's package says
+  myelin filter push filters/redact          builds first
+  myelin filter push other.wasm --as redact@1.1.0
+
+Pushing makes nothing active: `myelin bind` does.";
+
+/// Build filters and manage the modules of a router
+#[derive(Debug, Subcommand)]
+pub(super) enum Filter {
+    /// Build a filter's package as a Wasm component
+    #[command(after_help = BUILD_HELP)]
+    Build(Build),
+    /// Upload a component, or build and upload a package
+    #[command(after_help = PUSH_HELP)]
+    Push(Push),
+    /// List modules and bindings
+    Ls(List),
+    /// Show everything about a module: bindings, verdicts, faults
+    #[command(after_help = "Example:\n  myelin filter describe redact@1.0.0")]
+    Describe(Describe),
+    /// Show what the filters of a module logged
+    Logs(Named),
+    /// Lift a quarantine: the module runs again from the next rollout on
+    Release(Named),
+    /// Remove a module that no binding uses
+    Rm(Named),
+}
+
+/// Build a filter's package as a Wasm component
+#[derive(Args, Debug)]
+pub(super) struct Build {
+    /// The package's folder
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Where the component goes [default: DIR/target/myelin/NAME-VERSION.wasm]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Cargo features to turn on
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<String>,
+    /// Folder for cargo's own files; share one among several filters
+    #[arg(long, value_name = "DIR")]
+    target_dir: Option<PathBuf>,
+    /// Only errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Upload a component, or build and upload a package
+#[derive(Args, Debug)]
+pub(super) struct Push {
+    /// A component's file or a package's folder
+    what: PathBuf,
+    /// Another name and version than the package's
+    #[arg(long = "as", value_name = "NAME@VERSION")]
+    called: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// List modules and bindings
+#[derive(Args, Debug)]
+pub(super) struct List {
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Show everything about a module
+#[derive(Args, Debug)]
+pub(super) struct Describe {
+    /// The module as NAME@VERSION
+    module: String,
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// A module
+#[derive(Args, Debug)]
+pub(super) struct Named {
+    /// The module as NAME@VERSION
+    module: String,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Filter {
+    pub(super) fn run(self) -> Result<()> {
+        match self {
+            Self::Build(build) => build.run(),
+            Self::Push(push) => block_on(push.run()),
+            Self::Ls(list) => block_on(list.run()),
+            Self::Describe(describe) => block_on(describe.run()),
+            Self::Logs(named) => block_on(named.logs()),
+            Self::Release(named) => block_on(named.release()),
+            Self::Rm(named) => block_on(named.remove()),
+        }
+    }
+}
+
+impl Build {
+    fn run(self) -> Result<()> {
+        let Self { dir, out, features, target_dir, quiet } = self;
+        let built = build(&BuildOptions { dir, out, features, target_dir, quiet })?;
+        let BuiltFilter { path, name, version, digest, size, vectors } = built;
+        if quiet {
+            println!("{}", path.display());
+        } else {
+            println!("{name}@{version}  {} KiB  sha256 {}", size.div_ceil(1024), cut(&digest));
+            println!("  {}", path.display());
+            println!("  self-test: {vectors} events");
+            println!("  next: myelin filter push {}", path.display());
+        }
+        Ok(())
+    }
+}
+
+fn build(options: &BuildOptions) -> Result<BuiltFilter> {
+    build_filter(options).map_err(|error| match error.downcast_ref::<build::MissingStep>() {
+        Some(step) => Failure::new(Exit::Failed, step.what).next(step.run),
+        None => Failure::from(error),
+    })
+}
+
+impl Push {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let file = match self.what.is_dir() {
+            true => build(&BuildOptions { dir: self.what.clone(), ..BuildOptions::default() })?.path,
+            false => self.what.clone(),
+        };
+        let component = component(&file)?;
+        let module = match &self.called {
+            Some(called) => called.clone(),
+            None => {
+                let label = build::label(&component).with_context(|| format!("{}", file.display()))?;
+                let (name, version) = label.ok_or_else(|| {
+                    Failure::new(Exit::Usage, format!("{} does not say what it is called", file.display()))
+                        .next("give --as NAME@VERSION")
+                })?;
+                format!("{name}@{version}")
+            }
+        };
+        let path = module_path(&module)?;
+        let pushed: Value = api.ask(Method::PUT, &path, Body::Wasm(component.into())).await?;
+        println!("{module} is there ({}, sha256 {})", size(&pushed["size_bytes"]), cut(&text(&pushed["digest"])));
+        println!("  next: myelin bind NAME --module {module} --pattern 'TOPICS/**'");
+        Ok(())
+    }
+}
+
+fn component(file: &Path) -> Result<Vec<u8>> {
+    let told = |error: std::io::Error| {
+        Failure::new(Exit::Usage, format!("{}: {error}", file.display()))
+            .next("`myelin filter build` makes a component of a package")
+    };
+    let bytes = std::fs::metadata(file).map_err(told)?.len();
+    if bytes > COMPONENT_BYTES_MAX {
+        return Err(Failure::new(Exit::Usage, format!("{} has {bytes} bytes; no router takes it", file.display())));
+    }
+    std::fs::read(file).map_err(told)
+}
+
+impl List {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let fetch = || async {
+            let (modules, bindings) = (api.get("/v1/modules").await?, api.get("/v1/bindings").await?);
+            Ok(json!({
+                "modules": modules["modules"],
+                "bindings": bindings["bindings"],
+                "revision": bindings["revision"],
+                "active_generation": bindings["active_generation"],
+            }))
+        };
+        self.listing.show(fetch, lists).await
+    }
+}
+
+fn lists(value: &Value) -> String {
+    let modules = items(value, "modules").iter().map(|module| {
+        vec![
+            format!("{}@{}", text(&module["name"]), text(&module["version"])),
+            text(&module["state"]),
+            size(&module["size_bytes"]),
+            cut(&text(&module["digest"])),
+            time(&module["uploaded_unix_ms"]),
+        ]
+    });
+    let modules = table(&["module", "state", "size", "digest", "uploaded"], &["size"], modules);
+    format!(
+        "{modules}\n{}\ngeneration {}, revision {}\n",
+        bindings(items(value, "bindings")),
+        text(&value["active_generation"]),
+        text(&value["revision"])
+    )
+}
+
+/// A table of bindings.
+pub(super) fn bindings(bindings: &[Value]) -> String {
+    let rows = bindings.iter().map(|binding| {
+        ["name", "state", "stage", "order", "pattern", "module", "on_fault"].map(|field| text(&binding[field])).into()
+    });
+    table(&["binding", "state", "stage", "order", "pattern", "module", "on fault"], &["order"], rows)
+}
+
+fn cut(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(DIGEST_SHOWN).collect()
+}
+
+impl Describe {
+    async fn run(self) -> Result<()> {
+        let (api, path) = (self.admin.api()?, module_path(&self.module)?);
+        self.listing.show(|| api.get(&path), describe::describe).await
+    }
+}
+
+impl Named {
+    async fn logs(self) -> Result<()> {
+        let path = module_path(&self.module)?;
+        let logs = self.admin.api()?.get(&format!("{path}/logs")).await?;
+        for line in items(&logs, "lines") {
+            let time_ms = json!(line["time_unix_ns"].as_u64().unwrap_or_default() / 1_000_000);
+            let [level, binding, message] = ["level", "binding", "message"].map(|field| text(&line[field]));
+            println!("{} {level:5} {binding}: {}", time(&time_ms), super::listing::shown(&message));
+        }
+        Ok(())
+    }
+
+    async fn release(self) -> Result<()> {
+        let path = module_path(&self.module)?;
+        self.admin.api()?.tell(Method::POST, &format!("{path}/release"), Body::None).await?;
+        println!("{} is released; it runs again after `myelin rollout start`", self.module);
+        Ok(())
+    }
+
+    async fn remove(self) -> Result<()> {
+        let path = module_path(&self.module)?;
+        self.admin.api()?.tell(Method::DELETE, &path, Body::None).await?;
+        println!("{} is removed", self.module);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_show_modules_and_bindings() {
+        let shown = lists(&json!({
+            "modules": [{"name": "redact", "version": "1.0.0", "digest": "sha256:0123456789abcdef", "size_bytes": 2048,
+                "uploaded_unix_ms": 0, "state": "active"}],
+            "bindings": [{"name": "hide", "module": "redact@1.0.0", "pattern": "a/**", "stage": "ingress", "order": 10,
+                "state": "active", "on_fault": "reject"}],
+            "revision": 7,
+            "active_generation": 6,
+        }));
+        for part in ["redact@1.0.0  active", "0123456789ab ", "hide", "a/**", "generation 6, revision 7"] {
+            assert!(shown.contains(part), "{part}:\n{shown}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! A small HTTP client for the admin API: one connection a call, bounded answers, problems as failures.
+
+use super::failure::{Exit, Failure, Result, exit_for_code, exit_for_status};
+use anyhow::Context;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use myelin_transport::{TlsFiles, crypto_provider};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// Largest answer that is read, in bytes: the longest lists there are have some megabytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the admin API is, and how to prove who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Its URL, without a path.
+    pub(super) url: Uri,
+    /// The bearer token.
+    pub(super) token: Option<String>,
+    /// The client's certificate, for HTTPS.
+    pub(super) client: Option<TlsFiles>,
+    /// The authorities that are trusted, for HTTPS.
+    pub(super) ca: Option<std::path::PathBuf>,
+    /// How long a call may take.
+    pub(super) timeout: Duration,
+}
+
+/// What to send.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Body {
+    /// Nothing.
+    #[default]
+    None,
+    /// JSON.
+    Json(Value),
+    /// A Wasm component.
+    Wasm(Bytes),
+}
+
+/// A problem (RFC 9457).
+#[derive(Debug, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    code: String,
+}
+
+impl Server {
+    /// Asks, and gives the answer's body; anything but success is a failure.
+    pub(super) async fn call(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<Bytes> {
+        match tokio::time::timeout(self.timeout, self.exchange(method, path, if_match, body)).await {
+            Ok(Ok((status, answer))) if (200..300).contains(&status) => Ok(answer),
+            Ok(Ok((status, answer))) => Err(problem(status, &answer, path)),
+            Ok(Err(failure)) => Err(failure.doing(format!("the admin API at {}", self.url))),
+            Err(_) => {
+                let what = format!("the admin API at {} did not answer within {:?}", self.url, self.timeout);
+                Err(Failure::new(Exit::Timeout, what)
+                    .next("wait longer with --timeout; what was asked may still happen"))
+            }
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<(u16, Bytes)> {
+        let host = self.url.host().context("the URL names no host")?.trim_matches(['[', ']']).to_owned();
+        let is_secure = self.url.scheme_str() == Some("https");
+        let port = self.url.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), port))).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Err(_) => return Err(unreachable(format!("no connection within {CONNECT_TIMEOUT:?}"))),
+        };
+        let request = self.request(method, path, if_match, body)?;
+        if is_secure {
+            let name = ServerName::try_from(host).context("the URL's host")?;
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls()?));
+            let stream = connector.connect(name, stream).await.context("TLS")?;
+            send(stream, request).await
+        } else {
+            send(stream, request).await
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        if_match: Option<u64>,
+        body: Body,
+    ) -> anyhow::Result<Request<Full<Bytes>>> {
+        let authority = self.url.authority().context("the URL names no host")?;
+        let mut request = Request::builder().method(method).uri(path).header(HOST, authority.as_str());
+        if let Some(token) = &self.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}")).context("the token")?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(revision) = if_match {
+            request = request.header("if-match", format!("\"{revision}\""));
+        }
+        let (content_type, bytes) = match body {
+            Body::None => (None, Bytes::new()),
+            Body::Json(value) => (Some("application/json"), serde_json::to_vec(&value)?.into()),
+            Body::Wasm(bytes) => (Some("application/wasm"), bytes),
+        };
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        Ok(request.body(Full::new(bytes))?)
+    }
+
+    fn tls(&self) -> anyhow::Result<rustls::ClientConfig> {
+        let ca = self.ca.as_deref().context("HTTPS needs --ca: the authorities whose routers are trusted")?;
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in certificates(ca)? {
+            roots.add(certificate).with_context(|| format!("{}", ca.display()))?;
+        }
+        let config = rustls::ClientConfig::builder_with_provider(crypto_provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots);
+        let Some(client) = &self.client else { return Ok(config.with_no_client_auth()) };
+        let key = PrivateKeyDer::from_pem_file(&client.key).with_context(|| format!("{}", client.key.display()))?;
+        Ok(config.with_client_auth_cert(certificates(&client.cert)?, key)?)
+    }
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    read.with_context(|| format!("{}", file.display()))
+}
+
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("HTTP")?;
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await.context("HTTP")?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    connection.abort();
+    let body = body.map_err(|error| Failure::new(Exit::Failed, format!("reading the answer: {error}")))?;
+    Ok((status, body.to_bytes()))
+}
+
+fn unreachable(why: String) -> Failure {
+    Failure::new(Exit::Failed, why)
+        .next("start a router with `myelin serve --dev`, or name the one that runs with --admin URL")
+}
+
+/// What the server said, as a failure.
+fn problem(status: u16, answer: &[u8], path: &str) -> Failure {
+    let Ok(Problem { title, detail, code }) = serde_json::from_slice::<Problem>(answer) else {
+        let what = format!("{path}: HTTP status {status}, and no problem in JSON: is this Myelin's admin API?");
+        return Failure::new(exit_for_status(status), what);
+    };
+    let exit = exit_for_code(&code).unwrap_or_else(|| exit_for_status(status));
+    let sentence = if detail.is_empty() { title } else { detail };
+    // The server's words may quote a stranger's.
+    let sentence: String = sentence.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    let failure = Failure::new(exit, format!("{sentence} ({code})"));
+    match exit {
+        Exit::Denied if status == 401 => {
+            failure.next("give --token, or a client certificate with --cert, --key and --ca")
+        }
+        Exit::Conflict => failure.next("look at what is there now with `myelin rollout status`, then decide again"),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn server(answer: &'static [u8]) -> (Server, std::thread::JoinHandle<String>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            stream.write_all(answer).unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let timeout = Duration::from_secs(10);
+        (Server { url, token: Some("sesame".into()), client: None, ca: None, timeout }, thread)
+    }
+
+    fn call(server: &Server) -> Result<Bytes> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(server.call(Method::PUT, "/v1/x", Some(7), Body::Json(serde_json::json!({"a": 1}))))
+    }
+
+    #[test]
+    fn a_call_carries_token_revision_and_body() {
+        let (server, thread) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+        assert_eq!(&call(&server).unwrap()[..], b"{}");
+        let request = thread.join().unwrap().to_lowercase();
+        for part in ["put /v1/x http/1.1\r\n", "authorization: bearer sesame", "if-match: \"7\"", "application/json"] {
+            assert!(request.contains(part), "{part}: {request}");
+        }
+    }
+
+    #[test]
+    fn problems_become_failures_with_their_exit_code() {
+        let answer = b"HTTP/1.1 409 Conflict\r\ncontent-type: application/problem+json\r\ncontent-length: 63\r\n\r\n\
+            {\"title\":\"Conflict\",\"status\":409,\"detail\":\"no\",\"code\":\"conflict\"}";
+        let (server, thread) = server(answer);
+        let failure = call(&server).unwrap_err();
+        assert_eq!((failure.exit, failure.what.as_str()), (Exit::Conflict, "no (conflict)"));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn other_servers_and_none_at_all_are_told_apart() {
+        let (mut server, thread) = server(b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnope");
+        let failure = call(&server).unwrap_err();
+        assert!(failure.exit == Exit::NotFound && failure.what.contains("is this Myelin's admin API?"));
+        thread.join().unwrap();
+        server.url = "http://127.0.0.1:1".parse().unwrap();
+        assert!(call(&server).unwrap_err().next.unwrap().contains("myelin serve --dev"));
+    }
+}

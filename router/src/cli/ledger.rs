@@ -1,0 +1,123 @@
+//! `myelin ledger`
+
+use super::admin::Admin;
+use super::connect::block_on;
+use super::failure::{Exit, Failure, Result};
+use super::listing::{Listing, items, table, text};
+use clap::Args;
+use serde_json::Value;
+use std::cell::Cell;
+
+const AFTER_HELP: &str = "\
+Examples:
+  myelin ledger
+  myelin ledger --watch 2
+  myelin ledger -o json | jq .total
+
+For each generation, two balances hold:
+  accepted + emitted = rejected + dropped + dead-lettered + expired + unmatched + matched + judging
+  copies             = delivered + forwarded + rejected at egress + expired + shed + lost + queued
+Exit code 7 when one does not.";
+
+/// The terms of the first balance: what the API calls them, and the table.
+const EVENTS: &[(&str, &str)] = &[
+    ("accepted", "accepted"),
+    ("emitted", "emitted"),
+    ("rejected", "rejected"),
+    ("dropped", "dropped"),
+    ("dead_lettered", "dead-lettered"),
+    ("expired", "expired"),
+    ("unmatched", "unmatched"),
+    ("matched", "matched"),
+    ("in_pipeline", "judging"),
+];
+/// The terms of the second balance.
+const COPIES: &[(&str, &str)] = &[
+    ("targets", "copies"),
+    ("delivered", "delivered"),
+    ("forwarded", "forwarded"),
+    ("egress_rejected", "rejected"),
+    ("copies_expired", "expired"),
+    ("shed", "shed"),
+    ("lost", "lost"),
+    ("in_queue", "queued"),
+];
+
+/// Show what became of every event
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Ledger {
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Ledger {
+    pub(super) fn run(self) -> Result<()> {
+        block_on(async {
+            let api = self.admin.api()?;
+            let balances = Cell::new(true);
+            let fetch = || async {
+                let ledger = api.get("/v1/ledger").await?;
+                balances.set(ledger["balances"] == true);
+                Ok(ledger)
+            };
+            self.listing.show(fetch, show).await?;
+            if balances.get() {
+                return Ok(());
+            }
+            Err(Failure::new(Exit::GateFailed, "the ledger does not balance: events are lost, doubled or not counted")
+                .next("this is a fault of the router; keep its log and the output of `myelin ledger -o json`"))
+        })
+    }
+}
+
+fn show(ledger: &Value) -> String {
+    let lines: Vec<&Value> = items(ledger, "generations").iter().chain(std::iter::once(&ledger["total"])).collect();
+    let part = |terms: &[(&str, &str)], off_by: &str| {
+        let mut header = vec!["generation"];
+        header.extend(terms.iter().map(|(_, name)| name));
+        header.push("off by");
+        let rows = lines.iter().map(|line| {
+            let generation = line.get("generation").map_or_else(|| "all".to_owned(), text);
+            let counts = terms.iter().map(|(term, _)| text(&line[*term]));
+            std::iter::once(generation).chain(counts).chain(std::iter::once(text(&line[off_by]))).collect()
+        });
+        table(&header, &header, rows)
+    };
+    let balances = if ledger["balances"] == true { "the ledger balances" } else { "THE LEDGER DOES NOT BALANCE" };
+    let settled = if ledger["total"]["settled"] == true { "nothing is under way" } else { "some is under way" };
+    format!(
+        "events\n{}\ncopies\n{}\n{balances}; {settled}\n",
+        part(EVENTS, "events_off_by"),
+        part(COPIES, "copies_off_by")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Counts, Term};
+    use serde_json::json;
+
+    #[test]
+    fn every_term_is_shown_under_the_name_that_the_api_has() {
+        let shown: Vec<_> = EVENTS.iter().chain(COPIES).map(|(term, _)| *term).collect();
+        let terms: Vec<_> = Term::ALL.iter().map(|term| term.name()).collect();
+        assert_eq!(shown, terms);
+        let counts = json!(Counts::default());
+        assert!(terms.iter().all(|term| counts.get(term).is_some()), "{counts}");
+    }
+
+    #[test]
+    fn it_says_whether_it_balances() {
+        let mut line = json!(Counts { accepted: 5, matched: 5, ..Counts::default() });
+        line["events_off_by"] = json!(0);
+        let total = line.clone();
+        line["generation"] = json!(3);
+        let shown = show(&json!({"generations": [line], "total": total, "balances": true}));
+        assert!(shown.contains("the ledger balances") && shown.contains("all"), "{shown}");
+        assert!(show(&json!({"generations": [], "total": {}, "balances": false})).contains("DOES NOT BALANCE"));
+    }
+}

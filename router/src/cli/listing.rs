@@ -1,0 +1,156 @@
+//! Lists: as a table for people or JSON for programs, once or again and again.
+
+use super::failure::Result;
+use super::signals::Signals;
+use clap::{Args, ValueEnum};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use serde_json::Value;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Clears a terminal and goes to its upper left corner.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// How a list is shown.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+pub(super) struct Listing {
+    /// For people or for programs
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Show it again every so many seconds
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = period)]
+    watch: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+impl Listing {
+    /// Shows what `fetch` gives, as `show` makes text of it, until it need not be shown again.
+    pub(super) async fn show<F>(&self, mut fetch: impl FnMut() -> F, show: impl Fn(&Value) -> String) -> Result<()>
+    where
+        F: Future<Output = Result<Value>>,
+    {
+        let mut signals = Signals::catch()?;
+        loop {
+            let value = tokio::select! {
+                value = fetch() => value?,
+                () = signals.next() => return Ok(()),
+            };
+            if !self.print(&value, &show) {
+                return Ok(());
+            }
+            let Some(watch) = self.watch else { return Ok(()) };
+            tokio::select! {
+                () = tokio::time::sleep(watch) => {}
+                () = signals.next() => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether somebody still reads.
+    fn print(&self, value: &Value, show: &impl Fn(&Value) -> String) -> bool {
+        let clear = if self.watch.is_some() && std::io::stdout().is_terminal() { CLEAR } else { "" };
+        let text = match self.output {
+            Output::Json => format!("{value}\n"),
+            Output::Table => format!("{clear}{}", show(value)),
+        };
+        let mut out = std::io::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    }
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    let period = super::values::duration(text)?;
+    if period < Duration::from_millis(100) { Err("give at least 0.1 seconds".into()) } else { Ok(period) }
+}
+
+/// A table without lines; columns named in `right` are aligned there.
+pub(super) fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|name| name.to_uppercase()));
+    let mut count = 0;
+    for row in rows {
+        table.add_row(row.iter().map(|text| shown(text)));
+        count += 1;
+    }
+    if count == 0 {
+        return "none\n".to_owned();
+    }
+    for (column, name) in table.column_iter_mut().zip(header) {
+        column.set_padding((0, 2));
+        if right.contains(name) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Text of a stranger, fit for a terminal.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+}
+
+/// The text of a value: texts without quotes, nothing for `null`.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// The items of a list of the API.
+pub(super) fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Unix milliseconds as a time of day and date.
+pub(super) fn time(unix_ms: &Value) -> String {
+    match unix_ms.as_u64() {
+        // The calendar of the formatter ends with the year 9999.
+        Some(unix_ms) if unix_ms < 253_402_300_800_000 => {
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string()
+        }
+        _ => String::new(),
+    }
+}
+
+/// Bytes for people.
+pub(super) fn size(bytes: &Value) -> String {
+    match bytes.as_u64() {
+        Some(bytes) if bytes < 10 * 1024 => format!("{bytes} B"),
+        Some(bytes) if bytes < 10 * 1024 * 1024 => format!("{} KiB", bytes / 1024),
+        Some(bytes) => format!("{} MiB", bytes / 1024 / 1024),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn tables_align_and_say_when_there_is_nothing() {
+        let rows = vec![vec!["a".into(), "1".into()], vec!["bb\u{1b}".into(), "100".into()]];
+        assert_eq!(table(&["name", "count"], &["count"], rows), "NAME  COUNT\na         1\nbb?     100\n");
+        assert_eq!(table(&["name"], &[], []), "none\n");
+    }
+
+    #[test]
+    fn values_are_shown_for_people() {
+        assert_eq!(time(&json!(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(time(&json!(u64::MAX)), "");
+        assert_eq!([size(&json!(512)), size(&json!(20_480)), size(&json!(null))], ["512 B", "20 KiB", ""]);
+        assert_eq!(text(&json!(["a", 1, null])), "a, 1, ");
+    }
+}

@@ -1,0 +1,222 @@
+//! `myelin pub`
+
+use super::connect::{self, Attributes, Connect, PAYLOAD_BYTES_MAX, block_on};
+use super::failure::{Exit, Failure, Result, exit_for_code};
+use super::values::duration;
+use anyhow::Context;
+use clap::{ArgGroup, Args};
+use myelin_client::{Client, Code, PublishException, Summary};
+use std::io::{BufRead, Read};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Refusals that are told one by one; further ones are counted.
+const REFUSALS_TOLD_MAX: u64 = 10;
+
+const AFTER_HELP: &str = "\
+Examples:
+  myelin pub orders/eu -m '{\"amount\": 12}' --content-type application/json
+  myelin pub orders/eu -k customer-7 -H x-tenant=acme -f order.json
+  myelin pub sensors/t1 -l < readings.txt                one event for each line
+  myelin pub load/test -m x --count 100000 --rate 5000   5,000 events a second
+
+Waits until the router has decided about every event. Exit code 4 when a filter or the router denied one.";
+
+/// Publish events
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP, group = ArgGroup::new("what").args(["message", "file", "lines"]))]
+pub(super) struct Publish {
+    /// Where to publish, such as orders/eu
+    topic: String,
+    /// The payload
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    message: Option<String>,
+    /// Read the payload from a file; - is stdin
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Publish each line of stdin
+    #[arg(short, long, conflicts_with = "count")]
+    lines: bool,
+    /// How often to publish it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    count: u64,
+    /// Events a second, at most
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: Option<f64>,
+    /// How long to wait for the router's word after the last event
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    timeout: Duration,
+    /// Say nothing when all went well
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    attributes: Attributes,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+impl Publish {
+    pub(super) fn run(self) -> Result<()> {
+        block_on(self.publish())
+    }
+
+    async fn publish(self) -> Result<()> {
+        let payload = match self.lines {
+            true => None,
+            false => Some(connect::payload(self.message.as_deref(), self.file.as_deref())?),
+        };
+        // A lost connection leaves events undecided: told as that, rather than waited for.
+        let client = self.connect.client(|config| config.with_reconnect(false)).await?;
+        let refusals = tokio::spawn(tell_refusals(client.clone()));
+        let started = Instant::now();
+        match &payload {
+            Some(payload) => self.repeat(&client, payload, started).await?,
+            None => self.lines(&client, started).await?,
+        }
+        if tokio::time::timeout(self.timeout, client.flush()).await.is_err() {
+            let what = format!("the router did not decide about all events within {:?}", self.timeout);
+            return Err(Failure::new(Exit::Timeout, what).next("it may be overloaded: wait longer with --timeout"));
+        }
+        let took = started.elapsed();
+        let summary = client.close().await;
+        let refusals = refusals.await.context("the task that tells refusals")?;
+        if !self.quiet && summary.published > 0 {
+            eprintln!("{}", told(&summary, took));
+        }
+        verdict(&summary, &refusals)
+    }
+
+    async fn repeat(&self, client: &Client, payload: &[u8], started: Instant) -> Result<()> {
+        for number in 0..self.count {
+            self.pace(number, started).await;
+            client.send(self.attributes.event(&self.topic, payload)).await?;
+        }
+        Ok(())
+    }
+
+    async fn lines(&self, client: &Client, started: Instant) -> Result<()> {
+        let mut stdin = std::io::stdin().lock();
+        let mut line = Vec::new();
+        for number in 0.. {
+            line.clear();
+            // Blocks this thread alone: the connection has one of its own.
+            let read = stdin.by_ref().take(PAYLOAD_BYTES_MAX + 1).read_until(b'\n', &mut line).context("stdin")?;
+            if read == 0 {
+                break;
+            }
+            while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+                line.pop();
+            }
+            if line.len() as u64 > PAYLOAD_BYTES_MAX {
+                let what = format!("line {} has more than {PAYLOAD_BYTES_MAX} bytes", number + 1);
+                return Err(Failure::new(Exit::Usage, what));
+            }
+            self.pace(number, started).await;
+            let sent = client.send(self.attributes.event(&self.topic, &line)).await;
+            sent.map_err(|error| Failure::from(error).doing(format!("line {}", number + 1)))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until event `number` is due.
+    async fn pace(&self, number: u64, started: Instant) {
+        let Some(rate) = self.rate else { return };
+        #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 events nobody counts microseconds")]
+        let due = started + Duration::from_secs_f64(number as f64 / rate);
+        if due > Instant::now() {
+            tokio::time::sleep_until(due.into()).await;
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    // The slowest is one event in about a day: a longer wait is a mistake in a unit.
+    match text.parse::<f64>() {
+        Ok(rate) if (1e-5..=1e9).contains(&rate) => Ok(rate),
+        _ => Err(format!("`{text}` is no rate; give events a second, such as 500")),
+    }
+}
+
+/// Refusals by code, with the first detail of each.
+type Refusals = Vec<(Code, u64, String)>;
+
+/// Tells refusals as they come in, until the client is closed.
+async fn tell_refusals(client: Client) -> Refusals {
+    let mut refusals = Refusals::new();
+    let mut told = 0;
+    while let Some(PublishException { number, code, detail }) = client.next_exception().await {
+        told += 1;
+        if told <= REFUSALS_TOLD_MAX {
+            let detail = if detail.is_empty() { String::new() } else { format!(": {}", detail.escape_debug()) };
+            eprintln!("event {number} was refused: {code}{detail}");
+        } else if told == REFUSALS_TOLD_MAX + 1 {
+            eprintln!("further refusals are counted only");
+        }
+        match refusals.iter_mut().find(|(known, ..)| *known == code) {
+            Some((_, count, _)) => *count += 1,
+            None => refusals.push((code, 1, detail)),
+        }
+    }
+    refusals
+}
+
+fn told(summary: &Summary, took: Duration) -> String {
+    let Summary { published, acked, refused, unknown, .. } = summary;
+    if *published == 1 {
+        return format!("{} in {took:.1?}", if *acked == 1 { "acknowledged" } else { "not acknowledged" });
+    }
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let rate = *published as f64 / took.as_secs_f64().max(1e-9);
+    format!(
+        "{published} published, {acked} acknowledged, {refused} refused, {unknown} unknown, in {took:.1?} ({rate:.0}/s)"
+    )
+}
+
+/// Whether all went well.
+fn verdict(summary: &Summary, refusals: &Refusals) -> Result<()> {
+    if summary.refused > 0 {
+        let exits: Vec<_> = refusals.iter().filter_map(|(code, ..)| exit_for_code(code.name())).collect();
+        let exit = match exits.contains(&Exit::Denied) {
+            true => Exit::Denied,
+            false => exits.first().copied().unwrap_or(Exit::Failed),
+        };
+        let codes: Vec<_> = refusals.iter().map(|(code, count, _)| format!("{code} {count}")).collect();
+        let what = format!("{} of {} events were refused ({})", summary.refused, summary.published, codes.join(", "));
+        return Err(Failure::new(exit, what)
+            .next("docs/PROTOCOL.md explains the codes; `myelin filter describe` shows what filters say"));
+    }
+    if summary.unknown > 0 {
+        let what = format!("the connection was lost: what became of {} events is unknown", summary.unknown);
+        return Err(Failure::new(Exit::Failed, what)
+            .next("they may have been delivered; publish again only what may be there twice"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(refused: u64, unknown: u64, codes: &[Code]) -> Option<Exit> {
+        let summary = Summary { published: 9, acked: 9 - refused - unknown, refused, unknown, ..Summary::default() };
+        let refusals = codes.iter().map(|code| (*code, 1, String::new())).collect();
+        verdict(&summary, &refusals).err().map(|failure| failure.exit)
+    }
+
+    #[test]
+    fn the_exit_code_says_what_became_of_the_events() {
+        assert_eq!(exit(0, 0, &[]), None);
+        assert_eq!(exit(1, 0, &[Code::Denied]), Some(Exit::Denied));
+        assert_eq!(exit(2, 0, &[Code::Expired, Code::FilterFault]), Some(Exit::Denied));
+        assert_eq!(exit(1, 0, &[Code::PayloadTooLarge]), Some(Exit::Failed));
+        assert_eq!(exit(0, 1, &[]), Some(Exit::Failed));
+    }
+
+    #[test]
+    fn rates_are_positive_numbers() {
+        assert_eq!(rate("500"), Ok(500.0));
+        for bad in ["0", "-1", "nan", "inf", "fast"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `myelin rollout start|status|history|rollback`
+
+use super::admin::{Admin, Api};
+use super::connect::block_on;
+use super::failure::Result;
+use super::filter::bindings;
+use super::http::Body;
+use super::listing::{Listing, items, shown, table, text, time};
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Value, json};
+
+/// Make staged bindings active, or go back
+#[derive(Debug, Subcommand)]
+pub(super) enum Rollout {
+    /// Make everything that is staged active, at once
+    #[command(after_help = "Example:\n  myelin bind check --module schema@1.1.0 --pattern 'a/**' --no-rollout\n  \
+        myelin rollout start --note 'stricter schema'")]
+    Start(Start),
+    /// Show the active generation and what a rollout would change
+    Status(Show),
+    /// Show the rollouts since the router's start
+    History(Show),
+    /// Make the generation before active again, or the one that --to names
+    Rollback(Rollback),
+}
+
+/// Make everything that is staged active
+#[derive(Args, Debug)]
+pub(super) struct Start {
+    /// Why, for those who read the history
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Show rollouts
+#[derive(Args, Debug)]
+pub(super) struct Show {
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Make an earlier generation active again
+#[derive(Args, Debug)]
+pub(super) struct Rollback {
+    /// The generation to return to; `myelin rollout history` shows them
+    #[arg(long, value_name = "GENERATION")]
+    to: Option<u64>,
+    /// Why, for those who read the history
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Rollout {
+    pub(super) fn run(self) -> Result<()> {
+        match self {
+            Self::Start(Start { note, admin }) => block_on(async { start(&admin.api()?, note).await }),
+            Self::Status(show) => block_on(show.status()),
+            Self::History(show) => block_on(show.history()),
+            Self::Rollback(rollback) => block_on(rollback.run()),
+        }
+    }
+}
+
+/// Makes what is staged active, waits until it is, and tells it.
+pub(super) async fn start(api: &Api, note: Option<String>) -> Result<()> {
+    let report: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note }))).await?;
+    print!("{}", told(&report));
+    Ok(())
+}
+
+impl Rollback {
+    async fn run(self) -> Result<()> {
+        let body = Body::Json(json!({ "to": self.to, "note": self.note }));
+        let report: Value = self.admin.api()?.ask(Method::POST, "/v1/rollouts/rollback", body).await?;
+        print!("{}", told(&report));
+        Ok(())
+    }
+}
+
+impl Show {
+    async fn status(self) -> Result<()> {
+        let api = self.admin.api()?;
+        self.listing.show(|| api.get("/v1/bindings"), status).await
+    }
+
+    async fn history(self) -> Result<()> {
+        let api = self.admin.api()?;
+        self.listing.show(|| api.get("/v1/rollouts"), history).await
+    }
+}
+
+/// What a rollout did.
+fn told(report: &Value) -> String {
+    let field = |name: &str| text(&report[name]);
+    let mut told = format!(
+        "generation {} is active on {} workers (was {}), after {} ms\n",
+        field("generation"),
+        field("workers"),
+        field("previous"),
+        field("took_ms")
+    );
+    for kind in ["added", "changed", "removed"] {
+        let names: Vec<_> = items(&report["plan"], kind).iter().map(change).collect();
+        if !names.is_empty() {
+            told += &format!("  {kind}: {}\n", shown(&names.join(", ")));
+        }
+    }
+    for why in items(report, "not_handed_over") {
+        told += &format!("  began without the state of its previous version: {}\n", shown(&text(why)));
+    }
+    told
+}
+
+/// A binding of a plan: its name, or its name and what differs.
+fn change(value: &Value) -> String {
+    match value.get("name") {
+        Some(name) => format!("{} ({})", text(name), text(&value["fields"])),
+        None => text(value),
+    }
+}
+
+fn status(value: &Value) -> String {
+    let all = items(value, "bindings");
+    let pending = all.iter().filter(|binding| binding["state"] != "active").count();
+    let next = match pending {
+        0 => "nothing is staged that is not active".to_owned(),
+        _ => format!("{pending} bindings differ from what is active; `myelin rollout start` makes them active"),
+    };
+    format!(
+        "generation {} is active; the catalog's revision is {}\n{next}\n\n{}",
+        text(&value["active_generation"]),
+        text(&value["revision"]),
+        bindings(all)
+    )
+}
+
+fn history(value: &Value) -> String {
+    let rollouts = items(value, "rollouts").iter().map(|rollout| {
+        let plan = &rollout["plan"];
+        let changes = [("+", "added"), ("~", "changed"), ("-", "removed")].into_iter().flat_map(|(sign, kind)| {
+            items(plan, kind).iter().map(move |item| format!("{sign}{}", text(item.get("name").unwrap_or(item))))
+        });
+        vec![
+            text(&rollout["generation"]),
+            text(&rollout["kind"]),
+            time(&rollout["at_unix_ms"]),
+            format!("{} ms", text(&rollout["took_ms"])),
+            changes.collect::<Vec<_>>().join(" "),
+            text(&rollout["actor"]),
+            text(&rollout["note"]),
+        ]
+    });
+    let header = ["generation", "kind", "at", "took", "changes", "by", "note"];
+    let rollouts = table(&header, &["generation", "took"], rollouts);
+    let kept: Vec<_> = items(value, "generations").iter().map(|kept| text(&kept["generation"])).collect();
+    format!(
+        "{rollouts}\nactive: {}; a rollback can return to: {}\n",
+        text(&value["active_generation"]),
+        kept.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_tells_what_changed() {
+        let told = told(&json!({"generation": 5, "previous": 3, "workers": 2, "took_ms": 41,
+            "plan": {"added": ["a"], "changed": [{"name": "b", "fields": ["module", "config"]}], "removed": []},
+            "not_handed_over": ["b: it is another format"]}));
+        assert_eq!(
+            told,
+            "generation 5 is active on 2 workers (was 3), after 41 ms\n  added: a\n  changed: b (module, config)\n  \
+             began without the state of its previous version: b: it is another format\n"
+        );
+    }
+
+    #[test]
+    fn status_says_what_a_rollout_would_do() {
+        let value = |state: &str| json!({"active_generation": 1, "revision": 2, "bindings": [{"name": "a", "state": state, "order": 0}]});
+        assert!(status(&value("active")).contains("nothing is staged"));
+        assert!(status(&value("staged")).contains("1 bindings differ"));
+    }
+
+    #[test]
+    fn history_shows_changes_and_where_a_rollback_can_go() {
+        let shown = history(&json!({"active_generation": 5, "generations": [{"generation": 3}, {"generation": 5}],
+            "rollouts": [{"generation": 5, "kind": "activated", "at_unix_ms": 0, "took_ms": 7, "actor": "dev",
+                "note": "why", "plan": {"added": ["a"], "changed": [{"name": "b", "fields": []}], "removed": ["c"]}}]}));
+        assert!(shown.contains("+a ~b -c") && shown.contains("return to: 3, 5"), "{shown}");
+    }
+}
