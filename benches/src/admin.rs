@@ -21,6 +21,8 @@ pub(crate) struct Filter<'a> {
     pub(crate) file: &'a Path,
     /// What it is configured with.
     pub(crate) config: &'a Value,
+    /// The topics that it may send to.
+    pub(crate) grant: &'a [String],
     /// The topics it judges.
     pub(crate) pattern: &'a str,
 }
@@ -34,6 +36,7 @@ pub(crate) fn bind(admin: SocketAddr, filter: Filter<'_>) -> anyhow::Result<()> 
     request(admin, "PUT", &format!("/v1/modules/{name}/versions/{VERSION}"), "application/wasm", &bytes)?;
     let binding = json!({
         "module": format!("{name}@{VERSION}"), "pattern": filter.pattern, "stage": "ingress", "config": filter.config,
+        "grant": { "topics": filter.grant },
     });
     send_json(admin, "PUT", "/v1/bindings/bench", &binding)?;
     send_json(admin, "POST", "/v1/rollouts", &json!({ "note": "bench" }))

@@ -139,6 +139,8 @@ pub(crate) fn run(arguments: &LoadArgs) -> anyhow::Result<()> {
     let progress = &client.progress;
     measured.lost = progress.missing() + progress.gaps.load(Relaxed);
     measured.doubled = progress.doubled.load(Relaxed);
+    // Only now: the events of the window that were late have arrived, too.
+    measured.latency = rate.map(|_| latency(&client));
     progress.begin(Phase::Done);
     for _ in 0..THREADS {
         match news.recv_timeout(FAREWELL) {
@@ -170,7 +172,6 @@ fn measure(arguments: &LoadArgs, client: &Client, news: &Receiver<News>) -> anyh
         client_cpu_seconds: own_cpu - own_before,
         server_memory_mib,
         server_memory_mib_max,
-        latency: arguments.rate.map(|_| latency(client)),
         ..Measured::default()
     })
 }

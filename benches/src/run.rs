@@ -36,9 +36,12 @@ pub(crate) struct RunArgs {
     /// A filter (Wasm component) for the rows with one; without it `tenant.wasm` of MYELIN_FILTERS_DIR is taken.
     #[arg(long)]
     filter: Option<PathBuf>,
-    /// The filter's configuration, as JSON.
-    #[arg(long, default_value = "null", value_parser = |text: &str| serde_json::from_str::<Value>(text))]
+    /// The filter's configuration, as JSON; the default is for `tenant.wasm`.
+    #[arg(long, default_value = r#"{"tenants":["acme"]}"#, value_parser = |text: &str| serde_json::from_str::<Value>(text))]
     filter_config: Value,
+    /// Topics that the filter declares as routes, and is granted; the default is for `tenant.wasm`.
+    #[arg(long, value_delimiter = ',', default_value = "audit/orders")]
+    filter_grant: Vec<String>,
     /// The header that events of the rows with a filter carry.
     #[arg(long, default_value = "x-tenant=acme")]
     header: String,
@@ -132,7 +135,8 @@ impl Bench<'_> {
         if kind == Kind::Filter
             && let Some(file) = &self.filter
         {
-            let filter = Filter { file, config: &self.arguments.filter_config, pattern: PATTERN };
+            let RunArgs { filter_config: config, filter_grant: grant, .. } = self.arguments;
+            let filter = Filter { file, config, grant, pattern: PATTERN };
             admin::bind(server.admin_addr()?, filter)?;
         }
         let measured = self.load(&server, kind, cell, rate)?;
