@@ -106,7 +106,8 @@ impl Judge<'_> {
             untouched &= self.pass(Pass { chain, is_egress: false, seen: &seen, depth: 0 }, buffer, items, bench).await;
         }
         if let Some(chain) = &route.egress {
-            untouched &= self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth: 0 }, buffer, items, bench).await;
+            untouched &=
+                self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth: 0 }, buffer, items, bench).await;
         }
         untouched
     }
@@ -129,7 +130,13 @@ impl Judge<'_> {
     }
 
     /// Egress filters see only events that somebody wants.
-    async fn pass_wanted(&self, pass: Pass<'_>, buffer: &[u8], items: &mut Vec<Passing>, bench: &mut Workbench) -> bool {
+    async fn pass_wanted(
+        &self,
+        pass: Pass<'_>,
+        buffer: &[u8],
+        items: &mut Vec<Passing>,
+        bench: &mut Workbench,
+    ) -> bool {
         let (mut wanted, mut unwanted): (Vec<_>, Vec<_>) = items.drain(..).partition(|item| item.route.copies > 0);
         let untouched = wanted.is_empty() || self.pass(pass, buffer, &mut wanted, bench).await;
         // Order matters among events that are delivered; those that nobody wants are only counted.
@@ -220,7 +227,15 @@ type Changes = (Option<Bytes>, Option<Bytes>);
 impl Context<'_> {
     /// Makes the events that follow from one event's verdict: copies for routes, or the event itself where it was
     /// redirected.
-    fn derive(&self, judgement: &Judgement<'_>, index: usize, judged: &Judged<'_>, event: &EventView<'_>, seq: Option<u64>, verdicts: &mut Verdicts) {
+    fn derive(
+        &self,
+        judgement: &Judgement<'_>,
+        index: usize,
+        judged: &Judged<'_>,
+        event: &EventView<'_>,
+        seq: Option<u64>,
+        verdicts: &mut Verdicts,
+    ) {
         if !judged.has_targets {
             return;
         }
@@ -275,7 +290,8 @@ impl Context<'_> {
 
     /// An event that a filter has ended: counted, told to the publisher, and kept as a dead letter where it is to be.
     fn end(&self, judged: &Judged<'_>, item: &Passing, event: &EventView<'_>, verdicts: &mut Verdicts) {
-        let binding = judged.binding.and_then(|index| self.pass.chain.bindings().get(index)).map_or("", |binding| binding.name());
+        let binding =
+            judged.binding.and_then(|index| self.pass.chain.bindings().get(index)).map_or("", |binding| binding.name());
         let why = match judged.fault {
             Some(fault) => format!("{}: {}", fault.code(), fault.detail),
             None if judged.detail.is_empty() => judged.reason.to_owned(),

@@ -52,7 +52,9 @@ pub enum PrepareError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// It wants to route to sites.
-    #[error("the filter declares the route `{0}`: this router is not part of a mesh of sites; declare `topic:` routes only")]
+    #[error(
+        "the filter declares the route `{0}`: this router is not part of a mesh of sites; declare `topic:` routes only"
+    )]
     Site(String),
 }
 

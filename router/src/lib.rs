@@ -1,6 +1,7 @@
 //! The shell of a Myelin router: everything that has a socket, a clock or a thread.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod delivery;
@@ -15,5 +16,6 @@ pub mod outbox;
 pub mod pipeline;
 pub mod sessions;
 pub mod subscriptions;
+pub mod telemetry;
 pub mod worker;
 pub mod world;

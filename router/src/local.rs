@@ -5,13 +5,13 @@
 //! Deliveries for another worker's sessions go there in parcels, through a bounded queue.
 
 use crate::generation::Active;
-use myelin_engine::Chain;
 use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Offered, Outbox, OutboxLimits};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use myelin_core::{MatchSet, SessionKey, Table};
+use myelin_engine::Chain;
 use myelin_wire::{Code, Limits, Refusal};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};

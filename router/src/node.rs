@@ -172,9 +172,13 @@ async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyho
     let data_dir = node.data_dir.clone();
     let (store, recovered) = tokio::task::spawn_blocking(move || DiskStore::open(&data_dir.join("catalog"))).await??;
     if let Some(module) = recovered.missing.first() {
-        anyhow::bail!("the bytes of module {module} are missing in the catalog: restore {} from a backup", node.data_dir.display());
+        anyhow::bail!(
+            "the bytes of module {module} are missing in the catalog: restore {} from a backup",
+            node.data_dir.display()
+        );
     }
-    let engine = RuntimeConfig { slots: wasm.instances, memory_bytes_max: wasm.memory_bytes, ..RuntimeConfig::default() };
+    let engine =
+        RuntimeConfig { slots: wasm.instances, memory_bytes_max: wasm.memory_bytes, ..RuntimeConfig::default() };
     let program = match &wasm.compiler {
         Some(program) => program.clone(),
         None => std::env::current_exe().context("finding the router's own program, which compiles filters")?,

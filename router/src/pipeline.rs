@@ -9,14 +9,14 @@ use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::outbox::{Gauge, Origin};
+use myelin_engine::Chain;
+use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::frame::FrameType;
 use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_REFS_MAX};
 use myelin_wire::message::Exception;
 use myelin_wire::stream::{DataDecoder, Item};
 use myelin_wire::{Attrs, Code, Limits, Refusal, topic, validate_topic};
-use myelin_engine::Chain;
-use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -213,13 +213,12 @@ impl Publisher {
         let block = span.attrs(self.decoder.buffer());
         myelin_wire::attrs::validate(block, usize::from(limits.headers))
             .map_err(|error| Refusal::new(Code::InvalidAttributes, error.to_string()))?;
-        if Attrs::new(block).ttl_ms().is_some() != (span.head.flags & FLAG_TTL != 0) {
-            return Err(Refusal::new(
-                Code::InvalidAttributes,
-                "flag bit 0 must be set exactly where tag 9 (ttl) is present",
-            ));
+        let ttl_ms = Attrs::new(block).ttl_ms();
+        if ttl_ms.is_some() != (span.head.flags & FLAG_TTL != 0) {
+            let message = "flag bit 0 must be set exactly where tag 9 (ttl) is present";
+            return Err(Refusal::new(Code::InvalidAttributes, message));
         }
-        Ok(())
+        if ttl_ms == Some(0) { Err(Refusal::new(Code::Expired, "the time to live was 0")) } else { Ok(()) }
     }
 
     fn refuse(&mut self, seq: u64, code: Code, detail: &str) {
@@ -355,7 +354,8 @@ impl Publisher {
                 let buffer = self.decoder.buffer();
                 let received = span.map(|span| (span.attrs(buffer), span.payload(buffer)));
                 let (old_attrs, old_payload) = received.unwrap_or_default();
-                let (attrs, payload) = (attrs.as_deref().unwrap_or(old_attrs), payload.as_deref().unwrap_or(old_payload));
+                let (attrs, payload) =
+                    (attrs.as_deref().unwrap_or(old_attrs), payload.as_deref().unwrap_or(old_payload));
                 self.fanout.write(local, &route, &topic, attrs, payload)
             }
         };

@@ -332,7 +332,7 @@ async fn read_control(session: Rc<Session>, local: Rc<Local>, mut recv: RecvStre
     let mut subscriptions = HashSet::new();
     let end = loop {
         // All requests that have come are asked for together: the table is published at most once a millisecond.
-        let mut asked = Vec::new();
+        let (mut asked, mut is_more) = (Vec::new(), false);
         let taken = loop {
             match decoder.poll() {
                 Ok(Some(message)) => match session.take_message(&local, message, &mut subscriptions).await {
@@ -343,6 +343,7 @@ async fn read_control(session: Rc<Session>, local: Rc<Local>, mut recv: RecvStre
                 Err(refusal) => break Err(refusal),
             }
             if asked.len() >= ANSWERS_WAITING_MAX {
+                is_more = true;
                 break Ok(());
             }
         };
@@ -359,6 +360,9 @@ async fn read_control(session: Rc<Session>, local: Rc<Local>, mut recv: RecvStre
             break refusal;
         }
         session.wait_for_room().await;
+        if is_more {
+            continue;
+        }
         match recv.read_chunk().await {
             Ok(Some(bytes)) => decoder.push(&bytes),
             Ok(None) | Err(_) => break Refusal::new(Code::OutOfOrder, BYE),

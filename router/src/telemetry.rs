@@ -213,7 +213,8 @@ impl Collector for Readings {
 
 impl Readings {
     fn encode_router(&self, family: &mut Family<'_, '_>) -> fmt::Result {
-        let build = vec![("version", self.version.into()), ("site", self.site.clone()), ("router", self.router.clone())];
+        let build =
+            vec![("version", self.version.into()), ("site", self.site.clone()), ("router", self.router.clone())];
         family.gauge("myelin_build_info", "Which program this is, and where it runs", [(build, Value::Count(1))])?;
         let seconds = Some(&Unit::Seconds);
         let real = |value| [(Vec::new(), Value::Real(value))];
@@ -249,7 +250,8 @@ impl Readings {
         family.counter("myelin_refusals", "Refusals told to clients, by code", by("code", &self.refusals))?;
         let workers = || self.listeners.iter().enumerate();
         let each = |read: fn(&ListenerStats) -> u64| {
-            let series = workers().map(move |(worker, stats)| (label("worker", worker.to_string()), read(stats).into()));
+            let series =
+                workers().map(move |(worker, stats)| (label("worker", worker.to_string()), read(stats).into()));
             series.collect::<Vec<Series>>()
         };
         let attempts = each(|stats| stats.attempts.load(Relaxed));
@@ -321,7 +323,11 @@ impl Readings {
         let events = split("verdict", |binding| &binding.verdicts);
         family.counter("myelin_filter_events", "Events that came to a filter, by its verdict", events)?;
         let faulted = split("became", |binding| &binding.faulted);
-        family.counter("myelin_filter_faulted_events", "Events on which a filter failed, by what became of them", faulted)?;
+        family.counter(
+            "myelin_filter_faulted_events",
+            "Events on which a filter failed, by what became of them",
+            faulted,
+        )?;
         let faults = split("code", |binding| &binding.faults);
         family.counter("myelin_filter_faults", "Calls of a filter that failed, by code", faults)?;
         family.counter("myelin_filter_batches", "Batches that a filter judged", each(|b| b.batches.into()))?;

@@ -62,3 +62,6 @@ pub use selftest::{SelfTestFailure, SelfTestReport, self_test};
 pub use slot::{InstantiateError, Slot, SlotSetup};
 pub use stats::{BindingCells, BindingStats, LastFault};
 pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};
+
+#[cfg(test)]
+mod tests;

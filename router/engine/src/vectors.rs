@@ -16,7 +16,7 @@ pub const VECTORS_SECTION: &str = "myelin:vectors";
 #[serde(deny_unknown_fields)]
 struct Line {
     /// Only on a line of its own: the configuration of the events after it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     config: Option<Box<RawValue>>,
     #[serde(default)]
     topic: String,
@@ -32,6 +32,11 @@ struct Line {
     payload: Option<Box<RawValue>>,
     #[serde(default)]
     expect: Option<Expect>,
+}
+
+/// What was given, `null` included.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// What a filter ought to say about an event.

@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn problems_become_failures_with_their_exit_code() {
-        let answer = b"HTTP/1.1 409 Conflict\r\ncontent-type: application/problem+json\r\ncontent-length: 63\r\n\r\n\
+        let answer = b"HTTP/1.1 409 Conflict\r\ncontent-type: application/problem+json\r\ncontent-length: 65\r\n\r\n\
             {\"title\":\"Conflict\",\"status\":409,\"detail\":\"no\",\"code\":\"conflict\"}";
         let (server, thread) = server(answer);
         let failure = call(&server).unwrap_err();

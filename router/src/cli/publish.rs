@@ -67,7 +67,7 @@ impl Publish {
         };
         // A lost connection leaves events undecided: told as that, rather than waited for.
         let client = self.connect.client(|config| config.with_reconnect(false)).await?;
-        let refusals = tokio::spawn(tell_refusals(client.clone()));
+        let refusals = tokio::spawn(tell_refusals(client.clone(), self.lines || self.count > 1));
         let started = Instant::now();
         match &payload {
             Some(payload) => self.repeat(&client, payload, started).await?,
@@ -80,7 +80,7 @@ impl Publish {
         let took = started.elapsed();
         let summary = client.close().await;
         let refusals = refusals.await.context("the task that tells refusals")?;
-        if !self.quiet && summary.published > 0 {
+        if !self.quiet && summary.published > 0 && (summary.refused == 0 || summary.published > 1) {
             eprintln!("{}", told(&summary, took));
         }
         verdict(&summary, &refusals)
@@ -141,14 +141,13 @@ fn rate(text: &str) -> Result<f64, String> {
 type Refusals = Vec<(Code, u64, String)>;
 
 /// Tells refusals as they come in, until the client is closed.
-async fn tell_refusals(client: Client) -> Refusals {
+async fn tell_refusals(client: Client, one_by_one: bool) -> Refusals {
     let mut refusals = Refusals::new();
     let mut told = 0;
     while let Some(PublishException { number, code, detail }) = client.next_exception().await {
-        told += 1;
-        if told <= REFUSALS_TOLD_MAX {
-            let detail = if detail.is_empty() { String::new() } else { format!(": {}", detail.escape_debug()) };
-            eprintln!("event {number} was refused: {code}{detail}");
+        told += u64::from(one_by_one);
+        if one_by_one && told <= REFUSALS_TOLD_MAX {
+            eprintln!("event {number} was refused: {}", said(code, &detail));
         } else if told == REFUSALS_TOLD_MAX + 1 {
             eprintln!("further refusals are counted only");
         }
@@ -158,6 +157,12 @@ async fn tell_refusals(client: Client) -> Refusals {
         }
     }
     refusals
+}
+
+/// A refusal in words. The detail is a filter's: its control characters must not reach the terminal.
+fn said(code: Code, detail: &str) -> String {
+    let detail: String = detail.chars().filter(|character| !character.is_control()).collect();
+    if detail.is_empty() { code.to_string() } else { format!("{code}: {detail}") }
 }
 
 fn told(summary: &Summary, took: Duration) -> String {
@@ -181,9 +186,12 @@ fn verdict(summary: &Summary, refusals: &Refusals) -> Result<()> {
             false => exits.first().copied().unwrap_or(Exit::Failed),
         };
         let codes: Vec<_> = refusals.iter().map(|(code, count, _)| format!("{code} {count}")).collect();
-        let what = format!("{} of {} events were refused ({})", summary.refused, summary.published, codes.join(", "));
-        return Err(Failure::new(exit, what)
-            .next("docs/PROTOCOL.md explains the codes; `myelin filter describe` shows what filters say"));
+        let what = match &refusals[..] {
+            [(code, 1, detail)] if summary.published == 1 => format!("the event was refused: {}", said(*code, detail)),
+            _ => format!("{} of {} events were refused ({})", summary.refused, summary.published, codes.join(", ")),
+        };
+        let next = "docs/PROTOCOL.md explains the codes; `myelin filter describe` shows what filters say";
+        return Err(Failure::new(exit, what).next(next));
     }
     if summary.unknown > 0 {
         let what = format!("the connection was lost: what became of {} events is unknown", summary.unknown);

@@ -30,9 +30,12 @@ pub(super) fn check(config: &Config, places: &Places, errors: &mut Vec<ConfigErr
     range("limits", "payload_bytes", limits.payload_bytes.into(), 1, PAYLOAD_BYTES_CEILING.into());
     range("limits", "subscriptions", limits.subscriptions.into(), 1, u64::from(u32::MAX));
     range("outbox", "events", outbox.events as u64, 1, u64::from(u32::MAX));
-    // Else the largest event that may be published could never be delivered.
-    let largest_event = u64::from(limits.delivered_len_max());
-    range("outbox", "bytes", outbox.bytes as u64, largest_event, u64::from(u32::MAX));
+    // Else the largest event that may be published could never be delivered. A payload limit that is told already
+    // must not be told twice.
+    if limits.payload_bytes <= PAYLOAD_BYTES_CEILING {
+        let largest_event = u64::from(limits.delivered_len_max());
+        range("outbox", "bytes", outbox.bytes as u64, largest_event, u64::from(u32::MAX));
+    }
     range("wasm", "module_bytes", wasm.module_bytes as u64, 1, MODULE_SIZE_MAX_BYTES);
     range("wasm", "memory_bytes", wasm.memory_bytes as u64, MEMORY_MIN_BYTES, MEMORY_MAX_BYTES);
     range("wasm", "instances", wasm.instances.into(), 1, 1 << 20);

@@ -28,19 +28,25 @@ impl Forge {
     /// # Errors
     /// What is wrong with it, by its author's blame.
     pub fn inspect(&self, bytes: &[u8]) -> Result<ModuleFacts, WorldError> {
-        inspect(bytes, &self.limits).map_err(|refusal| WorldError::new(Blame::Filter, refusal.code(), refusal.to_string()))
+        inspect(bytes, &self.limits)
+            .map_err(|refusal| WorldError::new(Blame::Filter, refusal.code(), refusal.to_string()))
     }
 
     /// The program of the module with `digest`; `bytes` are asked for unless it is in use already.
     ///
     /// # Errors
     /// When the module does not compile within its limits, or its bytes are not to be had.
-    pub fn program(&mut self, digest: Digest, bytes: impl FnOnce() -> Result<Vec<u8>, WorldError>) -> Result<Program, WorldError> {
+    pub fn program(
+        &mut self,
+        digest: Digest,
+        bytes: impl FnOnce() -> Result<Vec<u8>, WorldError>,
+    ) -> Result<Program, WorldError> {
         if let Some(program) = self.programs.get(&digest) {
             return Ok(program.clone());
         }
         let program = self.cache.program(&self.runtime, &self.compiler, &bytes()?);
-        let program = program.map_err(|error| WorldError::new(compile_blame(error.code()), error.code(), error.to_string()))?;
+        let program =
+            program.map_err(|error| WorldError::new(compile_blame(error.code()), error.code(), error.to_string()))?;
         self.programs.insert(digest, program.clone());
         Ok(program)
     }

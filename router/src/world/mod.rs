@@ -121,7 +121,13 @@ impl World {
     ///
     /// # Errors
     /// Refusals of the module by its blame, or of the catalog.
-    pub async fn add_module(&self, name: Name, version: Version, bytes: Bytes, actor: Actor) -> Result<Arc<Module>, WorldError> {
+    pub async fn add_module(
+        &self,
+        name: Name,
+        version: Version,
+        bytes: Bytes,
+        actor: Actor,
+    ) -> Result<Arc<Module>, WorldError> {
         self.ask(|answer| Command::AddModule { name, version, bytes, actor, answer }).await
     }
 

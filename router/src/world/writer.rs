@@ -79,8 +79,13 @@ async fn watch_quarantine(commands: mpsc::WeakSender<Command>, view: Weak<ArcSwa
             if view.catalog.quarantine(&card.module).is_some() {
                 continue;
             }
-            let last = card.figures().into_iter().filter_map(|(_, figures)| figures.last_fault).max_by_key(|fault| fault.time_unix_ns);
-            let reason = last.map_or_else(|| "too many faults".to_owned(), |fault| format!("{}: {}", fault.code, fault.detail));
+            let last = card
+                .figures()
+                .into_iter()
+                .filter_map(|(_, figures)| figures.last_fault)
+                .max_by_key(|fault| fault.time_unix_ns);
+            let reason =
+                last.map_or_else(|| "too many faults".to_owned(), |fault| format!("{}: {}", fault.code, fault.detail));
             let command = Command::Quarantine { module: card.module.clone(), binding, reason };
             if commands.send(command).await.is_err() {
                 return;
@@ -164,13 +169,20 @@ impl Writer {
         }
     }
 
-    fn add_module(&mut self, name: Name, version: Version, bytes: &[u8], actor: &str) -> Result<Arc<Module>, WorldError> {
+    fn add_module(
+        &mut self,
+        name: Name,
+        version: Version,
+        bytes: &[u8],
+        actor: &str,
+    ) -> Result<Arc<Module>, WorldError> {
         let module_ref = ModuleRef { name: name.clone(), version: version.clone() };
         let digest = Digest::of(bytes);
         match self.catalog.module(&module_ref) {
             Some(known) if known.digest == digest => return Ok(known.clone()),
             Some(_) => {
-                let message = format!("{module_ref} exists with other bytes; a version never changes: upload a new version");
+                let message =
+                    format!("{module_ref} exists with other bytes; a version never changes: upload a new version");
                 return Err(WorldError::new(Blame::Conflict, "conflict", message));
             }
             None => {}
@@ -221,7 +233,9 @@ impl Writer {
         let revision = self.catalog.head().rev;
         match if_match {
             Some(wanted) if wanted != revision => {
-                let message = format!("the catalog is at revision {revision}, not {wanted}: look at what has changed, then try again");
+                let message = format!(
+                    "the catalog is at revision {revision}, not {wanted}: look at what has changed, then try again"
+                );
                 Err(WorldError::new(Blame::Conflict, "conflict", message))
             }
             _ => Ok(()),
@@ -275,13 +289,15 @@ impl Writer {
 
     /// Plans every binding of `set`; those that are active as they are keep their plan, and with it their instances.
     fn plan(&mut self, number: u64, set: &BindingSet) -> Result<Arc<Plan>, WorldError> {
-        let staged: Vec<_> = [Stage::Ingress, Stage::Egress].into_iter().flat_map(|stage| set.stage(stage)).cloned().collect();
+        let staged: Vec<_> =
+            [Stage::Ingress, Stage::Egress].into_iter().flat_map(|stage| set.stage(stage)).cloned().collect();
         let bindings = staged.iter().map(|staged| self.plan_binding(staged)).collect::<Result<_, _>>()?;
         Ok(Arc::new(Plan { number, bindings }))
     }
 
     fn plan_binding(&mut self, staged: &Arc<StagedBinding>) -> Result<Arc<BindingPlan>, WorldError> {
-        let same_name = self.active.plan.bindings.iter().find(|plan| *plan.name == *staged.binding.name.as_str()).cloned();
+        let same_name =
+            self.active.plan.bindings.iter().find(|plan| *plan.name == *staged.binding.name.as_str()).cloned();
         if let Some(same) = same_name.as_ref().filter(|same| same.revision == staged.rev) {
             return Ok(same.clone());
         }
@@ -297,13 +313,19 @@ impl Writer {
     }
 
     /// Lets every worker swap to `next`, and waits for the last of them.
-    fn swap(&mut self, next: Numbered, prepared: Vec<Prepared>, report: RolloutReport) -> Result<Arc<RolloutReport>, WorldError> {
+    fn swap(
+        &mut self,
+        next: Numbered,
+        prepared: Vec<Prepared>,
+        report: RolloutReport,
+    ) -> Result<Arc<RolloutReport>, WorldError> {
         let orders = self.workers.iter().zip(prepared).map(|(worker, prepared)| {
             let (answer, swapped) = oneshot::channel();
             (worker, Order::Swap(prepared, answer), swapped)
         });
         let waiting: Vec<_> = orders.map(|(worker, order, swapped)| (worker.blocking_send(order), swapped)).collect();
-        let swapped: Vec<Swapped> = waiting.into_iter().filter_map(|(_, swapped)| swapped.blocking_recv().ok()).collect();
+        let swapped: Vec<Swapped> =
+            waiting.into_iter().filter_map(|(_, swapped)| swapped.blocking_recv().ok()).collect();
         self.finish(next, swapped, report)
     }
 
@@ -314,11 +336,17 @@ impl Writer {
             (worker, Order::SwapBack(next.number, answer), swapped)
         });
         let waiting: Vec<_> = orders.map(|(worker, order, swapped)| (worker.blocking_send(order), swapped)).collect();
-        let swapped: Vec<Swapped> = waiting.into_iter().filter_map(|(_, swapped)| swapped.blocking_recv().ok().flatten()).collect();
+        let swapped: Vec<Swapped> =
+            waiting.into_iter().filter_map(|(_, swapped)| swapped.blocking_recv().ok().flatten()).collect();
         self.finish(next, swapped, report)
     }
 
-    fn finish(&mut self, next: Numbered, swapped: Vec<Swapped>, mut report: RolloutReport) -> Result<Arc<RolloutReport>, WorldError> {
+    fn finish(
+        &mut self,
+        next: Numbered,
+        swapped: Vec<Swapped>,
+        mut report: RolloutReport,
+    ) -> Result<Arc<RolloutReport>, WorldError> {
         if swapped.len() < self.workers.len() {
             return Err(WorldError::stopped());
         }
@@ -343,7 +371,12 @@ impl Writer {
             self.rollouts.pop_front();
         }
         self.rollouts.push_back(report.clone());
-        tracing::info!(generation = report.generation, previous = report.previous, swap_us = report.swap_us_max, "swapped");
+        tracing::info!(
+            generation = report.generation,
+            previous = report.previous,
+            swap_us = report.swap_us_max,
+            "swapped"
+        );
         Ok(report)
     }
 

@@ -1,0 +1,164 @@
+//! Slots: what a guest may do, and what happens when it does more.
+
+use super::*;
+use myelin_arena::ArenaBuilder;
+
+/// Runs payloads through a slot as one batch.
+fn run(slot: &mut Slot, payloads: &[&str]) -> Result<Outcome, FilterFault> {
+    let mut builder = ArenaBuilder::new(payloads.len());
+    let mut copies = Payloads::default();
+    for payload in payloads {
+        let payload = payload.as_bytes();
+        builder.push(&Entry { topic: "t", attrs: &[], payload, payload_total: payload.len() as u32, identity: None });
+        copies.push(payload);
+    }
+    let copies = Arc::new(copies);
+    let batch = FilterBatch {
+        arena: builder.finish(),
+        count: payloads.len() as u32,
+        now_unix_ns: 5,
+        now_ms: 0,
+        payloads: Some(&copies),
+        cpu_start_ns: None,
+    };
+    let mut outcome = Outcome::default();
+    slot.run(&batch, &mut outcome).map(|()| outcome)
+}
+
+#[test]
+fn a_healthy_batch_is_judged() {
+    let mut slot = slot(hostile());
+    let outcome = run(&mut slot, &["a", "D", "H"]).expect("judged");
+    assert_eq!(outcome.verdicts, vec![0, 1 | 1 << 16, 1]);
+    assert!(outcome.output.is_empty());
+    let info = slot.info();
+    assert_eq!((info.name.as_str(), info.version.as_str(), info.max_output), ("guest", "1.0.0", 1024));
+    assert_eq!(info.reasons, ["first reason", "second reason"]);
+    assert_eq!((info.needs.all_headers, info.needs.identity, info.needs.payload), (true, false, PayloadNeed::Full));
+    assert_eq!(info.routes[0].to_string(), "topic:audit/log");
+    assert!(slot.reads_payloads());
+}
+
+#[test]
+fn each_fault_has_its_code_and_the_next_call_finds_a_fresh_instance() {
+    let mut slot = slot(hostile());
+    for (payload, code) in [
+        ("X", FaultCode::Trap),
+        ("L", FaultCode::Deadline),
+        ("M", FaultCode::Memory),
+        ("R", FaultCode::StackOverflow),
+        ("O", FaultCode::OutOfBounds),
+        ("B", FaultCode::HostCallBudget),
+        ("Q", FaultCode::BadHostCall),
+        ("Z", FaultCode::MalformedOutput),
+    ] {
+        let fault = run(&mut slot, &["a", payload]).expect_err(payload);
+        assert_eq!(fault.code, code, "{payload}: {fault}");
+        assert!(!fault.detail.is_empty());
+        assert_eq!(run(&mut slot, &["a", "D"]).expect("fresh").verdicts, vec![0, 65537], "after {payload}");
+    }
+}
+
+#[test]
+fn state_goes_from_save_to_init_and_is_lost_with_a_fault() {
+    let mut first = slot(hostile());
+    run(&mut first, &["a", "b", "c"]).expect("judged");
+    let saved = first.save().expect("saved");
+    assert_eq!(saved, 3_u32.to_le_bytes());
+    let setup = SlotSetup { previous: Some(&saved), ..SlotSetup::default() };
+    let mut second = hostile().instantiate(&setup).expect("a slot");
+    run(&mut second, &["d"]).expect("judged");
+    assert_eq!(second.save().expect("saved"), 4_u32.to_le_bytes());
+    run(&mut second, &["X"]).expect_err("trap");
+    assert_eq!(second.save().expect("saved"), 0_u32.to_le_bytes());
+}
+
+#[test]
+fn a_refused_configuration_is_told_from_a_fault() {
+    let start = |config: &[u8], limits: SlotLimits| {
+        let setup = SlotSetup { config, limits, ..SlotSetup::default() };
+        hostile().instantiate(&setup).err().expect("no slot")
+    };
+    let refused = start(b"bad", SlotLimits::default());
+    assert_eq!(refused, InstantiateError::Configuration("config is bad".into()));
+    assert_eq!(refused.code(), "filter-config-refused");
+    let endless = start(b"loop", SlotLimits { init_cpu_ms_max: 5, ..SlotLimits::default() });
+    assert_eq!(endless.code(), "deadline", "{endless}");
+    let large = start(b"", SlotLimits { memory_bytes_max: 65536, ..SlotLimits::default() });
+    assert_eq!(large.code(), "memory", "{large}");
+    let verbose = start(b"", SlotLimits { event_output_bytes_max: 1000, ..SlotLimits::default() });
+    assert_eq!(verbose.code(), "filter-info-invalid", "{verbose}");
+}
+
+#[test]
+fn a_route_that_leads_nowhere_is_refused() {
+    let guest = Guest { route: "audit/log", ..Guest::default() };
+    let refused = program(&guest).instantiate(&SlotSetup::default()).err().expect("no slot");
+    assert!(matches!(&refused, InstantiateError::Info(text) if text.contains("topic:NAME")), "{refused}");
+}
+
+#[test]
+fn logs_counters_and_payloads_work_and_a_fault_takes_them_back() {
+    let mut slot = slot(hostile());
+    let outcome = run(&mut slot, &["G", "Gx", "P?!", "P!?"]).expect("judged");
+    assert_eq!(outcome.verdicts, vec![0, 0, 1, 0]);
+    assert_eq!(outcome.notes.counts, vec![(0, 2), (0, 2)]);
+    let line = LogLine { time_unix_ns: 5, level: LogLevel::Info, text: "config is bad".into() };
+    assert_eq!(outcome.notes.logs, vec![line.clone(), line]);
+    assert_eq!(outcome.notes.host_calls, 6);
+    run(&mut slot, &["G", "X"]).expect_err("trap");
+    assert_eq!(run(&mut slot, &["a"]).expect("fresh").notes, Notes::default(), "nothing of the faulted call is left");
+}
+
+#[test]
+fn an_endless_loop_costs_its_deadline_and_little_more() {
+    let mut slot = slot(hostile());
+    let before = crate::deadline::thread_cpu_ns();
+    assert_eq!(run(&mut slot, &["L"]).expect_err("endless").code, FaultCode::Deadline);
+    let spent_ms = (crate::deadline::thread_cpu_ns() - before) / 1_000_000;
+    assert!((1..50).contains(&spent_ms), "{spent_ms} ms of CPU");
+}
+
+#[test]
+fn slots_are_bounded_and_come_back() {
+    let small = Runtime::new(&RuntimeConfig { slots: 2, ..RuntimeConfig::default() }).unwrap();
+    let program = small.load(&small.compile_here(&Guest::default().component()).unwrap()).unwrap();
+    let setup = SlotSetup::default();
+    let (first, _second) = (program.instantiate(&setup).unwrap(), program.instantiate(&setup).unwrap());
+    let third = program.instantiate(&setup).err().expect("no room");
+    assert_eq!(third.code(), "no-slot", "{third}");
+    drop(first);
+    program.instantiate(&setup).expect("room again");
+}
+
+#[test]
+fn code_of_the_pool_runs_without_it_and_the_other_way_round() {
+    let single = Runtime::new(&RuntimeConfig { pooling: false, ..RuntimeConfig::default() }).unwrap();
+    assert_eq!(single.compatibility(), runtime().compatibility());
+    let artefact = single.compile_here(&Guest::default().component()).unwrap();
+    for runtime in [&single, runtime()] {
+        let mut slot = slot(&runtime.load(&artefact).expect("loaded"));
+        assert_eq!(run(&mut slot, &["D"]).expect("judged").verdicts, vec![65537]);
+    }
+}
+
+#[test]
+fn the_self_test_runs_vectors_or_makes_events_up() {
+    let setup = SlotSetup::default();
+    let report = self_test(hostile(), &setup, None).expect("healthy on made-up events");
+    assert_eq!(report, SelfTestReport { vectors: 0, expected: 0, synthetic: 65 });
+    let vectors = concat!(
+        r#"{"topic":"a","payload":"Dx","expect":{"verdict":"deny","reason":"second reason","routes":[]}}"#,
+        "\n",
+        r#"{"topic":"a","payload":{"b":1}}"#
+    );
+    let report = self_test(hostile(), &setup, Some(vectors.as_bytes())).expect("as expected");
+    assert_eq!(report, SelfTestReport { vectors: 2, expected: 1, synthetic: 0 });
+    let fails = |line: &str| self_test(hostile(), &setup, Some(line.as_bytes())).expect_err("fails");
+    let other = fails(r#"{"topic":"a","payload":"a","expect":{"verdict":"deny"}}"#);
+    assert_eq!(other.code(), "self-test-unexpected", "{other}");
+    assert!(other.to_string().contains("expects deny, the filter says allow"), "{other}");
+    assert!(fails(r#"{"topic":"a","payload":"D","expect":{"verdict":"deny","reason":"x"}}"#).to_string().contains('x'));
+    assert_eq!(fails(r#"{"topic":"a","payload":"X"}"#).code(), "self-test-fault");
+    assert_eq!(fails("{}").code(), "module-vectors");
+}

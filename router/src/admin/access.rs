@@ -1,0 +1,271 @@
+//! Who may ask: a bearer token, a client certificate, or, with `--dev`, whoever is on this machine.
+
+use super::Context;
+use super::problem::{Problem, shown};
+use super::server::Peer;
+use crate::world::Actor;
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use myelin_transport::Identity;
+use sha2::{Digest, Sha256};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+
+/// Characters of the shortest token that is accepted: 16 of base64 are 96 bits.
+pub const TOKEN_LEN_MIN: usize = 16;
+/// Characters of the longest token that is accepted.
+pub const TOKEN_LEN_MAX: usize = 512;
+/// Bytes of a token file that are read: a wrong path must not fill the memory.
+const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
+
+/// The bearer token of the admin API. Only its digest is kept.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+/// A token that cannot be one.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Its length or its characters will not do.
+    #[error(
+        "a token has {TOKEN_LEN_MIN} to {TOKEN_LEN_MAX} printable ASCII characters without blanks; make one with `openssl rand -base64 32`"
+    )]
+    Text,
+    /// The file cannot be read.
+    #[error("the token file {path}: {error}; check [admin] token_file")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+impl Token {
+    /// The token `text`.
+    ///
+    /// # Errors
+    /// When it is too short, too long, or holds blanks.
+    pub fn new(text: &str) -> Result<Self, TokenError> {
+        let fits = (TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&text.len());
+        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::Text);
+        }
+        Ok(Self(Sha256::digest(text).into()))
+    }
+
+    /// The token that stands in the file at `path`; blanks around it do not count.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds no token.
+    pub fn read(path: &Path) -> Result<Self, TokenError> {
+        use std::io::Read;
+        let mut text = String::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text));
+        read.map_err(|error| TokenError::File { path: path.display().to_string(), error })?;
+        Self::new(text.trim())
+    }
+
+    /// Whether `text` is this token. Takes the same time whatever it holds: digests are compared, all bytes of them.
+    fn is(&self, text: &[u8]) -> bool {
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        self.0.ct_eq(&digest).into()
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Token(elided)")
+    }
+}
+
+/// Who may ask at this listener.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// The listener's address.
+    pub(super) addr: SocketAddr,
+    /// Whether it speaks HTTPS.
+    pub(super) is_tls: bool,
+    /// Whether whoever is on this machine may ask.
+    pub(super) is_open: bool,
+    /// The bearer token.
+    pub(super) token: Option<Token>,
+    /// The certificates that may ask; none named = every one that the trusted authorities issued.
+    pub(super) identities: Vec<Identity>,
+}
+
+/// Lets a request through with its [`Actor`], or refuses it before anything else is looked at.
+pub(super) async fn check(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let actor = context.gate.admit(&peer, request.headers())?;
+    request.extensions_mut().insert(actor);
+    Ok(next.run(request).await)
+}
+
+impl Gate {
+    fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Actor, Problem> {
+        self.check_origin(headers)?;
+        if let Some(given) = headers.get(AUTHORIZATION)
+            && let Some(token) = &self.token
+        {
+            return match bearer(given.as_bytes()) {
+                Some(given) if token.is(given) => Ok(Actor::from("token")),
+                _ => Err(unauthorized("the bearer token is not the right one; send what [admin] token_file holds")),
+            };
+        }
+        if let Some(identity) = &peer.identity {
+            return self.admit_certificate(identity);
+        }
+        if self.is_open {
+            self.check_host(headers)?;
+            return Ok(Actor::from("local"));
+        }
+        Err(match (self.is_tls, &self.token) {
+            (true, Some(_)) => unauthorized("send `Authorization: Bearer TOKEN`, or connect with a client certificate"),
+            (true, None) => unauthorized("connect with a client certificate that `myelin cert issue` made"),
+            (false, _) => unauthorized("send `Authorization: Bearer TOKEN` with what [admin] token_file holds"),
+        })
+    }
+
+    fn admit_certificate(&self, identity: &Identity) -> Result<Actor, Problem> {
+        if self.identities.is_empty() || self.identities.contains(identity) {
+            return Ok(Actor::from(identity.as_str()));
+        }
+        let detail = format!("{identity} is not among [admin] identities; use another certificate or add it there");
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+
+    /// A page of another site, loaded in a browser on this machine, sends its own `Origin` with what it posts; a
+    /// browser would add the certificate by itself.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let scheme = if self.is_tls { "https://" } else { "http://" };
+        let own = headers.get(HOST).map(|host| [scheme.as_bytes(), host.as_bytes()].concat());
+        if own.is_some_and(|own| own.eq_ignore_ascii_case(origin.as_bytes())) {
+            return Ok(());
+        }
+        let origin = shown(&String::from_utf8_lossy(origin.as_bytes()));
+        let detail =
+            format!("a web page of `{origin}` may not use this API; use the `myelin` command or a page of this router");
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden-origin", detail))
+    }
+
+    /// A page whose name was pointed at this machine (DNS rebinding) counts as of the same origin, but cannot hide
+    /// its name.
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let port = self.addr.port();
+        let known = ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| match host.get(..name.len()) {
+            Some(start) if start.eq_ignore_ascii_case(name) => match host.get(name.len()..) {
+                Some("") => port == 80,
+                Some(rest) => rest.strip_prefix(':').is_some_and(|text| text == port.to_string()),
+                None => false,
+            },
+            _ => false,
+        });
+        if known || host == self.addr.to_string() {
+            return Ok(());
+        }
+        let detail = format!("`{}` is not this router; ask for localhost:{port} or 127.0.0.1:{port}", shown(host));
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden-host", detail))
+    }
+}
+
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked("bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
+}
+
+fn unauthorized(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    fn gate(token: Option<&str>, is_open: bool, is_tls: bool) -> Gate {
+        let token = token.map(|text| Token::new(text).unwrap());
+        Gate { addr: ([127, 0, 0, 1], 7480).into(), is_tls, is_open, token, identities: Vec::new() }
+    }
+
+    fn asks(gate: &Gate, identity: Option<&str>, headers: &[(&'static str, &str)]) -> Result<String, &'static str> {
+        let peer = Peer { identity: identity.map(|text| Identity::parse(text).unwrap()) };
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        gate.admit(&peer, &headers).map(|actor| actor.to_string()).map_err(|problem| problem.code())
+    }
+
+    #[test]
+    fn an_open_gate_knows_its_own_names_only() {
+        let open = gate(None, true, false);
+        for good in ["localhost:7480", "LOCALHOST:7480", "127.0.0.1:7480", "[::1]:7480"] {
+            assert_eq!(asks(&open, None, &[("host", good)]), Ok("local".into()), "{good}");
+        }
+        for bad in [
+            "",
+            "localhost",
+            "localhost:80",
+            "evil.example:7480",
+            "localhost.evil.example:7480",
+            "127.0.0.1:74801",
+            "[::1]",
+        ] {
+            assert_eq!(asks(&open, None, &[("host", bad)]), Err("forbidden-host"), "{bad}");
+        }
+        assert_eq!(asks(&open, None, &[]), Err("forbidden-host"));
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused_whatever_it_carries() {
+        let token = "0123456789abcdef";
+        let open = gate(Some(token), true, false);
+        let bearer = format!("Bearer {token}");
+        for origin in ["http://evil.example", "null", "https://127.0.0.1:7480", "http://127.0.0.1:7481"] {
+            let headers = [("host", "127.0.0.1:7480"), ("origin", origin), ("authorization", &bearer)];
+            assert_eq!(asks(&open, None, &headers), Err("forbidden-origin"), "{origin}");
+        }
+        let own = [("host", "127.0.0.1:7480"), ("origin", "http://127.0.0.1:7480")];
+        assert_eq!(asks(&open, None, &own), Ok("local".into()));
+    }
+
+    #[test]
+    fn a_closed_gate_wants_the_token_or_a_certificate() {
+        let token = "0123456789abcdef";
+        let closed = gate(Some(token), false, true);
+        let service = "spiffe://test.example/service/ops";
+        assert_eq!(asks(&closed, None, &[("host", "127.0.0.1:7480")]), Err("unauthorized"));
+        assert_eq!(asks(&closed, None, &[("authorization", "bearer 0123456789abcdef")]), Ok("token".into()));
+        for bad in
+            ["Bearer 0123456789abcdeF", "Bearer", "Bearer ", "Basic 0123456789abcdef", "Bearer 0123456789abcdef0"]
+        {
+            assert_eq!(asks(&closed, None, &[("authorization", bad)]), Err("unauthorized"), "{bad}");
+            assert_eq!(asks(&closed, Some(service), &[("authorization", bad)]), Err("unauthorized"), "{bad}");
+        }
+        assert_eq!(asks(&closed, Some(service), &[]), Ok(service.into()));
+        let named =
+            Gate { identities: vec![Identity::parse("spiffe://test.example/service/other").unwrap()], ..closed };
+        assert_eq!(asks(&named, Some(service), &[]), Err("forbidden"));
+    }
+
+    #[test]
+    fn a_token_has_a_least_length_and_no_blanks() {
+        assert!(Token::new("0123456789abcde").is_err() && Token::new("0123456789 abcdef").is_err());
+        assert!(Token::new(&"x".repeat(TOKEN_LEN_MAX + 1)).is_err() && Token::new("0123456789abcdéf").is_err());
+        assert_eq!(format!("{:?}", Token::new("0123456789abcdef").unwrap()), "Token(elided)");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "0123456789abcdef\n").unwrap();
+        assert!(Token::read(file.path()).unwrap().is(b"0123456789abcdef"));
+        assert!(Token::read(Path::new("/nonexistent")).unwrap_err().to_string().contains("/nonexistent"));
+    }
+}

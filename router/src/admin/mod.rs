@@ -1,0 +1,221 @@
+//! The admin API: HTTP on a thread of its own, so that health answers however busy the workers are.
+//!
+//! Plain HTTP on loopback, TLS 1.3 elsewhere. A request passes the gate (who asks), then the bounds (headers, body,
+//! time, memory), then its handler, which asks the [`World`] for the change or reads its view. Every route is declared
+//! once, together with its description: `/openapi.json` cannot differ from what is served.
+
+mod access;
+mod bindings;
+mod health;
+mod intake;
+mod logs;
+mod metrics;
+mod modules;
+mod observe;
+mod problem;
+mod rollouts;
+mod server;
+mod spec;
+mod stall;
+mod types;
+
+pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
+pub use server::AdminHandle;
+
+use crate::ledger::Counts;
+use crate::local::Shared;
+use crate::world::{View, World};
+use access::Gate;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Json, Router};
+use logs::LogBook;
+use myelin_transport::{Identity, ListenerStats, TlsIdentity, TlsReloader};
+use rollouts::{Notes, Tally};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// How often the view is looked at after a change, and how many times at most.
+const VIEW_LOOK: Duration = Duration::from_millis(1);
+/// See [`VIEW_LOOK`].
+const VIEW_LOOKS_MAX: usize = 1_000;
+
+/// Where the ledger's sums come from; see [`Counts`].
+pub type LedgerSource = Arc<dyn Fn() -> LedgerFuture + Send + Sync>;
+
+/// The ledger's sums by generation, on their way.
+pub type LedgerFuture = Pin<Box<dyn Future<Output = BTreeMap<u64, Counts>> + Send>>;
+
+/// Where the admin API listens, and who may use it.
+#[derive(Clone, Debug)]
+pub struct AdminListen {
+    /// TCP address; port 0 takes any free one.
+    pub addr: SocketAddr,
+    /// `--dev`: on loopback, whoever is on this machine may use it without a token.
+    pub dev: bool,
+    /// The bearer token.
+    pub token: Option<Token>,
+    /// The router's certificate; needed wherever TLS is spoken.
+    pub tls: Option<TlsIdentity>,
+    /// The client certificates that may use the API; none named = every one that the trusted authorities issued.
+    pub identities: Vec<Identity>,
+    /// Largest module that is accepted, in bytes.
+    pub module_bytes_max: usize,
+}
+
+/// What the admin API shows and changes.
+#[derive(Clone)]
+pub struct AdminState {
+    /// What is deployed.
+    pub world: World,
+    /// What the workers share.
+    pub shared: Arc<Shared>,
+    /// Counters of the client listeners, one for each worker.
+    pub listeners: Vec<Arc<ListenerStats>>,
+    /// The ledger.
+    pub ledger: LedgerSource,
+    /// Where clients connect.
+    pub client_addr: SocketAddr,
+    /// What follows the certificate's files, where there are files.
+    pub reloader: Option<Arc<TlsReloader>>,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AdminState({}/{})", self.shared.site, self.shared.router)
+    }
+}
+
+/// Starts the admin API on a thread of its own. Speaks plain HTTP where the address is loopback and there is a token
+/// or `dev`; TLS 1.3 everywhere else.
+///
+/// # Errors
+/// When the address cannot be bound, or there is no certificate where TLS is needed.
+pub fn serve(listen: AdminListen, state: AdminState) -> io::Result<AdminHandle> {
+    server::start(listen, state)
+}
+
+/// What the handlers share.
+pub(crate) struct Context {
+    state: AdminState,
+    gate: Gate,
+    tls: Option<TlsIdentity>,
+    /// Bytes of an uploaded module.
+    module_bytes_max: usize,
+    /// Memory for bodies, in KiB.
+    bodies: Arc<Semaphore>,
+    logs: LogBook,
+    notes: Notes,
+    tally: Tally,
+    openapi: OpenApi,
+}
+
+impl Context {
+    /// The context of a listener at `addr`, with the routes that use it.
+    fn new(listen: AdminListen, addr: SocketAddr, is_tls: bool, state: AdminState) -> Router {
+        let AdminListen { dev, token, tls, identities, module_bytes_max, .. } = listen;
+        let gate = Gate { addr, is_tls, is_open: dev && addr.ip().is_loopback(), token, identities };
+        let (router, openapi) = declared().split_for_parts();
+        let context = Arc::new(Self {
+            state,
+            gate,
+            tls,
+            module_bytes_max,
+            bodies: Arc::new(Semaphore::new(intake::BODIES_KIB_MAX)),
+            logs: LogBook::default(),
+            notes: Notes::default(),
+            tally: Tally::default(),
+            openapi,
+        });
+        router
+            .fallback(problem::unknown_route)
+            .method_not_allowed_fallback(problem::unknown_method)
+            .layer(from_fn_with_state(context.clone(), access::check))
+            .layer(from_fn(seal))
+            .with_state(context)
+    }
+}
+
+impl Context {
+    /// Waits until the view shows what was just changed: the writer answers a moment before it publishes, and whoever
+    /// reads what they wrote must find it.
+    async fn shows(&self, is_shown: impl Fn(&View) -> bool) {
+        for _ in 0..VIEW_LOOKS_MAX {
+            if is_shown(&self.state.world.view()) {
+                return;
+            }
+            sleep(VIEW_LOOK).await;
+        }
+    }
+}
+
+/// Every route, each with its description.
+fn declared() -> OpenApiRouter<Arc<Context>> {
+    OpenApiRouter::with_openapi(frame())
+        .routes(routes!(modules::list))
+        .routes(routes!(modules::upload, modules::describe, modules::remove))
+        .routes(routes!(modules::release))
+        .routes(routes!(modules::logs))
+        .routes(routes!(bindings::list))
+        .routes(routes!(bindings::stage, bindings::describe, bindings::remove))
+        .routes(routes!(rollouts::list, rollouts::start))
+        .routes(routes!(rollouts::roll_back))
+        .routes(routes!(observe::ledger))
+        .routes(routes!(observe::clients))
+        .routes(routes!(observe::status))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(openapi))
+}
+
+/// What the description says about all routes.
+fn frame() -> OpenApi {
+    let description = "The admin API of a Myelin router. Loopback needs no credentials with `--dev`; anything else \
+         needs a bearer token or a client certificate. Refusals are problems (RFC 9457) with a stable `code`.";
+    let info = InfoBuilder::new()
+        .title("Myelin admin API")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(description))
+        .license(Some(License::new("Apache-2.0")))
+        .build();
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    let description_mutual = Some("a client certificate".to_owned());
+    let mutual = SecurityScheme::MutualTls { description: description_mutual, deprecated: None, extensions: None };
+    let components = ComponentsBuilder::new().security_scheme("token", bearer).security_scheme("certificate", mutual);
+    let schemes = ["token", "certificate"];
+    let none: [&str; 0] = [];
+    let security = schemes.map(|name| utoipa::openapi::SecurityRequirement::new(name, none));
+    OpenApiBuilder::new().info(info).components(Some(components.build())).security(Some(security)).build()
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "description", responses(
+    (status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"),
+))]
+async fn openapi(State(context): State<Arc<Context>>) -> Json<OpenApi> {
+    Json(context.openapi.clone())
+}
+
+/// No answer is kept by a cache or taken for anything but what it says it is.
+async fn seal(request: axum::extract::Request, next: axum::middleware::Next) -> axum::response::Response {
+    let mut response = next.run(request).await;
+    let sealed: [(HeaderName, &'static str); 2] = [(CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    for (name, value) in sealed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

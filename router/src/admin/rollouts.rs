@@ -1,0 +1,193 @@
+//! `/v1/rollouts`: what is staged becomes active, or an earlier generation does again.
+
+use super::Context;
+use super::intake::OptionalJson;
+use super::problem::Problem;
+use super::types::{GenerationInfo, RollbackRequest, Rollout, RolloutList, RolloutRequest};
+use crate::world::{Actor, ROLLOUTS_REMEMBERED, RolloutKind, RolloutReport, View, WorldError};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of a note.
+const NOTE_BYTES_MAX: usize = 1_024;
+
+/// Why rollouts were made, by generation: for as many as are remembered.
+#[derive(Debug, Default)]
+pub(super) struct Notes(Mutex<VecDeque<(u64, String)>>);
+
+impl Notes {
+    fn keep(&self, generation: u64, note: Option<String>) {
+        let Some(note) = note else { return };
+        // A poisoned lock still guards whole values.
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() == ROLLOUTS_REMEMBERED {
+            notes.pop_front();
+        }
+        notes.push_back((generation, note));
+    }
+
+    fn find(&self, generation: u64) -> Option<String> {
+        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().find(|(number, _)| *number == generation).map(|(_, note)| note.clone())
+    }
+}
+
+/// Rollouts by kind. The view remembers the newest only, and a counter must not fall: they are counted when somebody
+/// looks, each once.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    /// The newest report that was counted; a report's number and kind are its own.
+    newest: Option<Arc<RolloutReport>>,
+    started: u64,
+    activated: u64,
+    rolled_back: u64,
+}
+
+impl Tally {
+    /// How many there were of each kind.
+    pub(super) fn read(&self, view: &View) -> Vec<(&'static str, u64)> {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counted.newest.as_ref();
+        let known = known.and_then(|newest| view.rollouts.iter().position(|report| Arc::ptr_eq(report, newest)));
+        for report in view.rollouts.iter().skip(known.map_or(0, |at| at + 1)) {
+            match report.kind {
+                RolloutKind::Started => counted.started += 1,
+                RolloutKind::Activated => counted.activated += 1,
+                RolloutKind::RolledBack => counted.rolled_back += 1,
+            }
+        }
+        counted.newest = view.rollouts.back().cloned();
+        vec![("started", counted.started), ("activated", counted.activated), ("rolled-back", counted.rolled_back)]
+    }
+}
+
+/// The rollouts since the router's start, and the generations that a rollback can return to.
+#[utoipa::path(get, path = "/v1/rollouts", tag = "rollouts", responses(
+    (status = 200, body = RolloutList),
+))]
+pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutList> {
+    let view = context.state.world.view();
+    let known = view.rollouts.iter();
+    let rollouts = known.map(|report| Rollout::new(report, context.notes.find(report.generation))).collect();
+    let generations = view.catalog.history().map(|generation| GenerationInfo {
+        generation: generation.number,
+        source: generation.source,
+        at_unix_ms: generation.at_unix_ms,
+        actor: generation.actor.clone(),
+        bindings: generation.bindings.len(),
+    });
+    let active_generation = view.catalog.generation();
+    Json(RolloutList { rollouts, active_generation, generations: generations.collect() })
+}
+
+/// Make the staged set active. Every filter is prepared on every worker before any worker swaps; answers when all run
+/// the new generation.
+#[utoipa::path(post, path = "/v1/rollouts", tag = "rollouts",
+    request_body(content = Option<RolloutRequest>),
+    responses(
+        (status = 200, body = Rollout),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 415, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A filter cannot be prepared; nothing has changed"),
+    ))]
+pub(super) async fn start(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    OptionalJson(request): OptionalJson<RolloutRequest>,
+) -> Result<Json<Rollout>, Problem> {
+    let world = context.state.world.clone();
+    finish(context, request.note, async move { world.rollout(actor).await }).await
+}
+
+/// Make an earlier generation's set active again.
+#[utoipa::path(post, path = "/v1/rollouts/rollback", tag = "rollouts",
+    request_body(content = Option<RollbackRequest>),
+    responses(
+        (status = 200, body = Rollout),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such generation"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 415, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A filter cannot be prepared; nothing has changed"),
+    ))]
+pub(super) async fn roll_back(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    OptionalJson(request): OptionalJson<RollbackRequest>,
+) -> Result<Json<Rollout>, Problem> {
+    let world = context.state.world.clone();
+    finish(context, request.note, async move { world.rollback(request.to, actor).await }).await
+}
+
+/// Waits for the change on a task of its own, so that its note is kept even when the client has gone.
+async fn finish(
+    context: Arc<Context>,
+    note: Option<String>,
+    change: impl Future<Output = Result<Arc<RolloutReport>, WorldError>> + Send + 'static,
+) -> Result<Json<Rollout>, Problem> {
+    if note.as_ref().is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
+        let detail = format!("`note` has more than {NOTE_BYTES_MAX} bytes, which is the most; shorten it");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail));
+    }
+    let task = tokio::spawn(async move {
+        let report = change.await?;
+        context.notes.keep(report.generation, note.clone());
+        context.shows(|view| view.catalog.generation() >= report.generation).await;
+        Ok::<_, WorldError>(Rollout::new(&report, note))
+    });
+    let done = task.await.map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("the rollout broke off: {error}"))
+    })?;
+    Ok(Json(done?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(kind: RolloutKind) -> Arc<RolloutReport> {
+        Arc::new(RolloutReport {
+            kind,
+            generation: 1,
+            previous: 0,
+            plan: myelin_catalog::Plan::default(),
+            actor: String::new(),
+            at_unix_ms: 0,
+            prepare_ms: 0,
+            swap_us_max: 0,
+            workers: 1,
+            handed_over: Vec::new(),
+            not_handed_over: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn rollouts_are_counted_once_and_stay_counted_when_they_are_forgotten() {
+        let (tally, mut view) = (Tally::default(), View::default());
+        view.rollouts.push_back(report(RolloutKind::Started));
+        view.rollouts.push_back(report(RolloutKind::Activated));
+        assert_eq!(tally.read(&view), tally.read(&view));
+        view.rollouts.push_back(report(RolloutKind::RolledBack));
+        view.rollouts.pop_front();
+        assert_eq!(tally.read(&view), [("started", 1), ("activated", 1), ("rolled-back", 1)]);
+    }
+
+    #[test]
+    fn notes_are_found_and_bounded() {
+        let notes = Notes::default();
+        (0..200).for_each(|generation| notes.keep(generation, Some(generation.to_string())));
+        notes.keep(200, None);
+        assert_eq!(notes.find(199).as_deref(), Some("199"));
+        assert_eq!((notes.find(0), notes.find(200)), (None, None));
+    }
+}

@@ -1,0 +1,130 @@
+//! Filters written by hand in the text format, for what no SDK would let an author do.
+
+use anyhow::{Context, Result};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+const WIT: &str = include_str!("../../wit/0.1.0/filter.wit");
+
+/// What a hand-written filter does with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Lets everything pass.
+    Allow,
+    /// Traps on every batch.
+    Trap,
+    /// Traps when the first event's payload begins with `P`.
+    TrapOnPoison,
+    /// Never comes back.
+    Loop,
+    /// Calls itself until the stack is gone.
+    Recurse,
+    /// Takes all the memory it gets, on every batch, then lets everything pass.
+    Grow,
+    /// Gives one verdict too many.
+    SurplusVerdict,
+    /// Gives verdicts of a kind that does not exist.
+    UnknownKind,
+    /// Says that its output lies outside of its memory.
+    DanglingOutput,
+}
+
+impl Behaviour {
+    /// The body of `run`, which leaves the address of the outcome.
+    fn body(self) -> &'static str {
+        match self {
+            Self::Allow => "(call $answer (local.get $count) (i64.const 0))",
+            Self::Trap => "unreachable",
+            Self::TrapOnPoison => {
+                "(call $poison (local.get $arena) (local.get $count)) (call $answer (local.get $count) (i64.const 0))"
+            }
+            Self::Loop => "(loop $again (br $again)) unreachable",
+            Self::Recurse => "(call $recurse (i32.const 1)) drop unreachable",
+            Self::Grow => {
+                "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+                 (call $answer (local.get $count) (i64.const 0))"
+            }
+            Self::SurplusVerdict => "(call $answer (i32.add (local.get $count) (i32.const 1)) (i64.const 0))",
+            Self::UnknownKind => "(call $answer (local.get $count) (i64.const 7))",
+            Self::DanglingOutput => {
+                "(drop (call $answer (local.get $count) (i64.const 0)))
+                 (i32.store (i32.const 1032) (i32.const 0x7fffff00)) (i32.store (i32.const 1036) (i32.const 0x1000))
+                 (i32.const 1024)"
+            }
+        }
+    }
+}
+
+/// A whole component that behaves so; it asks for the full payload.
+///
+/// # Errors
+/// A mistake in this file.
+pub fn component(behaviour: Behaviour) -> Result<Vec<u8>> {
+    let mut module = wat::parse_str(core_module(behaviour)).context("the text of the module")?;
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("filter.wit", WIT)?;
+    let world = resolve.select_world(&[package], Some("fast"))?;
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    ComponentEncoder::default().module(&module)?.validate(true).encode()
+}
+
+/// The core module of that behaviour: not a component.
+pub fn core_module(behaviour: Behaviour) -> String {
+    // What `init` answers lies at 512: ok, then name, version, needs (payload full), routes, reasons, counters and
+    // max-output, as the canonical ABI lays the record out.
+    format!(
+        r#"(module
+  (memory (export "memory") 16)
+  (data (i32.const 256) "hostile1.0.0")
+  (data (i32.const 516) "\00\01\00\00\07\00\00\00\07\01\00\00\05\00\00\00")
+  (data (i32.const 544) "\02")
+  (func $answer (param $count i32) (param $verdict i64) (result i32) (local $at i32)
+    (local.set $at (i32.const 0))
+    (loop $fill
+      (i64.store (i32.add (i32.const 2048) (i32.shl (local.get $at) (i32.const 3))) (local.get $verdict))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $fill (i32.lt_u (local.get $at) (local.get $count))))
+    (i32.store (i32.const 1024) (i32.const 2048))
+    (i32.store (i32.const 1028) (local.get $count))
+    (i64.store (i32.const 1032) (i64.const 0))
+    (i32.const 1024))
+  (func $poison (param $arena i32) (param $count i32) (local $at i32) (local $entry i32)
+    (loop $next
+      (local.set $entry (i32.add (local.get $arena) (i32.add (i32.const 8) (i32.shl (local.get $at) (i32.const 5)))))
+      (if (i32.eq (i32.load8_u (i32.add (local.get $arena) (i32.load offset=16 (local.get $entry)))) (i32.const 80))
+        (then unreachable))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $at) (local.get $count)))))
+  (func $recurse (param $depth i32) (result i32)
+    (i32.add (call $recurse (i32.add (local.get $depth) (i32.const 1))) (i32.const 1)))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
+  (func (export "myelin:filter/filter@0.1.0#init") (param i32 i32 i32 i32 i32) (result i32) (i32.const 512))
+  (func (export "myelin:filter/filter@0.1.0#run") (param $arena i32) (param $len i32) (param $count i32) (param $now i64) (result i32)
+    {body})
+  (func (export "myelin:filter/filter@0.1.0#save") (result i32) (i64.store (i32.const 1536) (i64.const 0)) (i32.const 1536)))"#,
+        body = behaviour.body()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_behaviour_is_a_component() {
+        use Behaviour as B;
+        for behaviour in [
+            B::Allow,
+            B::Trap,
+            B::TrapOnPoison,
+            B::Loop,
+            B::Recurse,
+            B::Grow,
+            B::SurplusVerdict,
+            B::UnknownKind,
+            B::DanglingOutput,
+        ] {
+            component(behaviour).unwrap_or_else(|error| panic!("{behaviour:?}: {error:#}"));
+        }
+    }
+}

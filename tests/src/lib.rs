@@ -1,0 +1,7 @@
+//! What the end-to-end tests stand on: real router processes, driven from outside by the `myelin` program and the
+//! client library, and hostile filters written by hand.
+
+pub mod guests;
+mod router;
+
+pub use router::{Ran, Router, Setup, program};

@@ -1,0 +1,12 @@
+//! End to end: real router processes, the `myelin` program and the client library from outside.
+//!
+//! One test program on purpose: it links once. Needs the program `myelin` (`MYELIN_BIN`, or built beside it).
+#![allow(clippy::unwrap_used, reason = "in a test an unexpected error is the failure")]
+
+mod drain;
+mod faults;
+mod filters;
+mod ledger;
+mod restart;
+mod routing;
+mod swaps;
