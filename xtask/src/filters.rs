@@ -8,6 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::repository::Repository;
 use crate::shell;
 
+/// Further versions of a filter: folder, name of the component, cargo features. The demo and the tests swap between
+/// the two.
+const VARIANTS: &[(&str, &str, &str)] = &[("tenant", "tenant-2", "audit")];
+
 /// Which build of `myelin` does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -46,20 +50,33 @@ pub(crate) fn build_all(repository: &Repository, profile: Profile) -> Result<()>
     std::fs::create_dir_all(&components).with_context(|| format!("cannot make {}", components.display()))?;
     for (number, folder) in folders.iter().enumerate() {
         let name = folder.rsplit('/').next().unwrap_or(folder);
-        let component = components.join(format!("{name}.wasm"));
-        let started = Instant::now();
         eprintln!("    filter {}/{}: {folder}", number + 1, folders.len());
-        shell::run(
-            repository
-                .command(router(repository, profile))
-                .env("CARGO_TARGET_DIR", repository.guest_target())
-                .args(["filter", "build", folder, "--out"])
-                .arg(&component),
-        )?;
-        let size = std::fs::metadata(&component)
-            .with_context(|| format!("`myelin filter build` succeeded but left no {}", component.display()))?
-            .len();
-        eprintln!("    {name}: {} KiB in {:.1} s", size / 1024, started.elapsed().as_secs_f64());
+        build_one(repository, profile, folder, name, None)?;
+        for (_, variant, features) in VARIANTS.iter().filter(|(of, _, _)| *of == name) {
+            build_one(repository, profile, folder, variant, Some(features))?;
+        }
     }
+    Ok(())
+}
+
+fn build_one(
+    repository: &Repository,
+    profile: Profile,
+    folder: &str,
+    name: &str,
+    features: Option<&str>,
+) -> Result<()> {
+    let component = repository.filter_components().join(format!("{name}.wasm"));
+    let started = Instant::now();
+    let mut build = repository.command(router(repository, profile));
+    build.env("CARGO_TARGET_DIR", repository.guest_target()).args(["filter", "build", folder, "--out"]).arg(&component);
+    if let Some(features) = features {
+        build.args(["--features", features]);
+    }
+    shell::run(&mut build)?;
+    let size = std::fs::metadata(&component)
+        .with_context(|| format!("`myelin filter build` succeeded but left no {}", component.display()))?
+        .len();
+    eprintln!("    {name}: {} KiB in {:.1} s", size / 1024, started.elapsed().as_secs_f64());
     Ok(())
 }

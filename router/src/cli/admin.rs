@@ -1,6 +1,7 @@
 //! Where the admin API is, and its answers as Rust types.
 
 use super::connect::{dialable, running};
+use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::http::{Body, Server};
 use super::values::duration;
@@ -46,23 +47,35 @@ pub(super) struct Admin {
 impl Admin {
     /// The admin API.
     pub(super) fn api(&self) -> Result<Api> {
-        let found = running(&self.data_dir).map(|ready| format!("http://{}", dialable(ready.admin_addr)));
-        let url = match &self.admin {
-            Some(url) => url.clone(),
-            None => found.as_deref().unwrap_or(DEFAULT_URL).parse().context("the URL of the admin API")?,
+        let found = match &self.admin {
+            Some(_) => None,
+            None => running(&self.data_dir),
+        };
+        let url = match (&self.admin, &found) {
+            (Some(url), _) => url.clone(),
+            (None, Some(ready)) => {
+                let scheme = ready.admin_url.split("://").next().unwrap_or("http");
+                format!("{scheme}://{}", dialable(ready.admin_addr)).parse().context("the router's admin URL")?
+            }
+            (None, None) => DEFAULT_URL.parse().context("the URL of the admin API")?,
         };
         if url.host().is_none() || !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(Failure::new(Exit::Usage, format!("--admin `{url}` is no URL of an admin API"))
                 .next("write it as http://127.0.0.1:7480"));
         }
-        let client = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => {
-                let ca = self.ca.clone().unwrap_or_default();
-                Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca })
-            }
+        let own = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             _ => None,
         };
-        let (token, ca) = (self.token.clone(), self.ca.clone());
+        let (client, ca) = match found {
+            // The development router trusts the client that it made, and that client trusts it.
+            Some(_) if own.is_none() && self.ca.is_none() => {
+                let TlsFiles { cert, key, ca } = development::client_files(&self.data_dir);
+                (Some((cert, key)), Some(ca))
+            }
+            _ => (own, self.ca.clone()),
+        };
+        let token = self.token.clone();
         Ok(Api(Server { url, token, client, ca, timeout: self.timeout }))
     }
 }

@@ -4,11 +4,13 @@ use super::admin::{Admin, binding_path, module_path};
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
+use super::listing::text;
 use super::rollout;
-use super::values::{bytes, duration};
+use super::values::{bytes, duration, say};
 use clap::{Args, ValueEnum};
 use hyper::Method;
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const BIND_HELP: &str = "\
@@ -16,22 +18,31 @@ Examples:
   myelin bind check-orders --module schema-json@1.0.0 --pattern 'orders/**' --config schema.json
   myelin bind hide-cards --module redact@1.0.0 --pattern 'payments/**' --stage egress --config '{\"fields\": [\"/card\"]}'
   myelin bind route --module content-route@1.0.0 --pattern 'orders/**' --order 20 --grant-topic 'orders/eu/**'
+  myelin bind -f binding.json                            all of it as JSON, as `GET /v1/bindings` shows it
 
 Stages the binding, then makes everything that is staged active, and waits: every filter is compiled, tested on its own
 sample events and warm on every worker before the first event sees it. A binding of the same name is replaced.";
+
+/// What `-f` says itself.
+const FLAGS: &[&str] =
+    &["module", "pattern", "stage", "order", "config", "on_fault", "grant_topic", "memory", "deadline", "policy"];
 
 /// Attach a filter to the events of a pattern, and make it active
 #[derive(Args, Debug)]
 #[command(after_help = BIND_HELP)]
 pub(super) struct Bind {
     /// What the binding is called
-    name: String,
+    #[arg(required_unless_present = "file")]
+    name: Option<String>,
     /// The filter's module as NAME@VERSION
-    #[arg(long, value_name = "NAME@VERSION")]
-    module: String,
+    #[arg(long, value_name = "NAME@VERSION", required_unless_present = "file")]
+    module: Option<String>,
     /// Whose events it judges: * is one level, ** at the end is any number; quote it
-    #[arg(long)]
-    pattern: String,
+    #[arg(long, required_unless_present = "file")]
+    pattern: Option<String>,
+    /// Take all of it from a JSON file
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = FLAGS)]
+    file: Option<PathBuf>,
     /// Where on an event's way
     #[arg(long, value_enum, default_value_t)]
     stage: Stage,
@@ -110,11 +121,18 @@ enum OnFault {
 
 impl Bind {
     pub(super) fn run(self) -> Result<()> {
-        let path = binding_path(&self.name)?;
+        let body = match &self.file {
+            Some(file) => binding_file(file)?,
+            None => self.body()?,
+        };
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => text(&body["name"]),
+        };
+        let path = binding_path(&name)?;
         // Checked here, so that a slip in a name is told without a router.
-        module_path(&self.module)?;
-        let body = Body::Json(self.body()?);
-        block_on(self.change.make(&self.name, Method::PUT, path, body))
+        module_path(&text(&body["module"]))?;
+        block_on(self.change.make(&name, Method::PUT, path, Body::Json(body)))
     }
 
     /// The binding as the API takes it; what was not given is left to the router's defaults.
@@ -159,7 +177,7 @@ impl Change {
         let api = self.admin.api()?;
         let staged: Value = api.ask_if(method, &path, self.if_match, body).await?;
         if self.no_rollout {
-            println!("{name} is staged (revision {}); `myelin rollout start` makes it active", staged["revision"]);
+            say!("{name} is staged (revision {}); `myelin rollout start` makes it active", staged["revision"]);
             return Ok(());
         }
         rollout::start(&api, self.note.clone()).await.map_err(|failure| {
@@ -173,6 +191,17 @@ impl Change {
 /// The name of a value in the API.
 fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// A binding in a file.
+fn binding_file(file: &Path) -> Result<Value> {
+    let told = |error: String| {
+        Failure::new(Exit::Usage, format!("{}: {error}", file.display()))
+            .next("write it as {\"name\": .., \"module\": \"NAME@VERSION\", \"pattern\": .., \"config\": {..}}")
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| told(error.to_string()))?;
+    let body: Value = serde_json::from_str(&text).map_err(|error| told(error.to_string()))?;
+    if body.is_object() { Ok(body) } else { Err(told("this is no object".into())) }
 }
 
 /// JSON that is given, or that is in the file that is given.
@@ -231,6 +260,16 @@ mod tests {
         assert_eq!(binding.grant.topics.len(), 2);
         assert!(binding.policy && binding.validate().is_ok());
         assert_eq!((binding.stage.as_str(), binding.on_fault.as_str()), ("egress", "last-good"));
+    }
+
+    #[test]
+    fn a_binding_comes_from_a_file_or_from_flags() {
+        let parse = |line: &str| Line::try_parse_from(line.split(' ')).map(|line| line.bind.file.is_some());
+        assert_eq!(parse("bind -f b.json").ok(), Some(true));
+        assert_eq!(parse("bind x -f b.json --no-rollout").ok(), Some(true));
+        for bad in ["bind", "bind x", "bind x --module a@1.0.0", "bind -f b.json --pattern a"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `myelin cert ca|issue`
 
 use super::failure::{Exit, Failure, Result};
-use super::values::write_atomically;
+use super::values::{say, write_atomically};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use myelin_transport::ca::{CA_CERT_FILE, CaError, CertificateAuthority, IssuedCertificate};
@@ -91,8 +91,8 @@ impl Cert {
         match self {
             Self::Ca(Authority { trust_domain, out, days }) => {
                 CertificateAuthority::create(&trust_domain, days)?.save(&out)?;
-                println!("the authority of {trust_domain} is in {}, good for {days} days", out.display());
-                println!("  next: myelin cert issue router SITE NAME --host HOST --ca {}", out.display());
+                say!("the authority of {trust_domain} is in {}, good for {days} days", out.display());
+                say!("  next: myelin cert issue router SITE NAME --host HOST --ca {}", out.display());
                 Ok(())
             }
             Self::Issue(Issue::Router { site, name, host, issuing }) => {
@@ -117,8 +117,8 @@ impl Issuing {
         let (cert, key) = issue(&authority, self.days)?.save(&self.out, stem)?;
         let ca = self.out.join(CA_CERT_FILE);
         place_authority(&ca, authority.cert_pem())?;
-        println!("{}\n{}\n{}", cert.display(), key.display(), ca.display());
-        println!("  [tls] cert, key and ca of a router; --cert, --key and --ca of a client");
+        say!("{}\n{}\n{}", cert.display(), key.display(), ca.display());
+        say!("  [tls] cert, key and ca of a router; --cert, --key and --ca of a client");
         Ok(())
     }
 }

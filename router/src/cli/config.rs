@@ -2,6 +2,7 @@
 
 use super::failure::{Exit, Failure, Result};
 use super::serve;
+use super::values::{print, say};
 use crate::config::{Config as Configuration, DEFAULT_TOML, Sources};
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ impl Config {
     pub(super) fn run(self) -> Result<()> {
         match self {
             Self::Default => {
-                print!("{DEFAULT_TOML}");
+                print(DEFAULT_TOML);
                 Ok(())
             }
             Self::Check { config } => check(config),
@@ -42,8 +43,8 @@ fn check(file: Option<PathBuf>) -> Result<()> {
             .map_err(|error| Failure::new(Exit::Usage, error.to_string()).doing("[tls]"))?;
     }
     match file {
-        Some(file) => println!("{} is good", file.display()),
-        None => println!("no file is given and ./myelin.toml does not exist; defaults and environment are good"),
+        Some(file) => say!("{} is good", file.display()),
+        None => say!("no file is given and ./myelin.toml does not exist; defaults and environment are good"),
     }
     Ok(())
 }

@@ -82,7 +82,10 @@ impl Connect {
 /// What the development router with this data directory said when it began to serve.
 pub(super) fn running(data_dir: &Path) -> Option<Ready> {
     let text = std::fs::read_to_string(development::ready_file(data_dir)).ok()?;
-    serde_json::from_str(&text).ok()
+    let ready: Ready = serde_json::from_str(&text).ok()?;
+    // A killed router leaves its file behind. Where there is no /proc, it is believed.
+    let is_gone = Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{}", ready.pid)).exists();
+    (!is_gone).then_some(ready)
 }
 
 /// An address that listens everywhere is reached on loopback.

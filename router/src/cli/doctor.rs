@@ -6,6 +6,7 @@ use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::http::{Body, Server};
 use super::serve::{config_file, tls_files};
+use super::values::say;
 use crate::config::{Config, Sources};
 use clap::Args;
 use hyper::Method;
@@ -79,9 +80,9 @@ impl Doctor {
                 Level::Warning => "warning",
                 Level::Missing => "MISSING",
             };
-            println!("{sign}  {what:<14} {found}");
+            say!("{sign}  {what:<14} {found}");
             if let Some(step) = step {
-                println!("         {:<14} do: {step}", "");
+                say!("         {:<14} do: {step}", "");
             }
         }
         match findings.iter().filter(|finding| finding.level == Level::Missing).count() {

@@ -8,6 +8,7 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
 use super::listing::{Listing, items, size, table, text, time};
+use super::values::say;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -138,12 +139,12 @@ impl Build {
         let built = build(&BuildOptions { dir, out, features, target_dir, quiet })?;
         let BuiltFilter { path, name, version, digest, size, vectors } = built;
         if quiet {
-            println!("{}", path.display());
+            say!("{}", path.display());
         } else {
-            println!("{name}@{version}  {} KiB  sha256 {}", size.div_ceil(1024), cut(&digest));
-            println!("  {}", path.display());
-            println!("  self-test: {vectors} events");
-            println!("  next: myelin filter push {}", path.display());
+            say!("{name}@{version}  {} KiB  sha256 {}", size.div_ceil(1024), cut(&digest));
+            say!("  {}", path.display());
+            say!("  self-test: {vectors} events");
+            say!("  next: myelin filter push {}", path.display());
         }
         Ok(())
     }
@@ -177,8 +178,8 @@ impl Push {
         };
         let path = module_path(&module)?;
         let pushed: Value = api.ask(Method::PUT, &path, Body::Wasm(component.into())).await?;
-        println!("{module} is there ({}, sha256 {})", size(&pushed["size_bytes"]), cut(&text(&pushed["digest"])));
-        println!("  next: myelin bind NAME --module {module} --pattern 'TOPICS/**'");
+        say!("{module} is there ({}, sha256 {})", size(&pushed["size_bytes"]), cut(&text(&pushed["digest"])));
+        say!("  next: myelin bind NAME --module {module} --pattern 'TOPICS/**'");
         Ok(())
     }
 }
@@ -221,7 +222,10 @@ fn lists(value: &Value) -> String {
             time(&module["uploaded_unix_ms"]),
         ]
     });
-    let modules = table(&["module", "state", "size", "digest", "uploaded"], &["size"], modules);
+    let modules = match modules.len() {
+        0 => "no modules; `myelin filter push` uploads one\n".to_owned(),
+        _ => table(&["module", "state", "size", "digest", "uploaded"], &["size"], modules),
+    };
     format!(
         "{modules}\n{}\ngeneration {}, revision {}\n",
         bindings(items(value, "bindings")),
@@ -232,6 +236,9 @@ fn lists(value: &Value) -> String {
 
 /// A table of bindings.
 pub(super) fn bindings(bindings: &[Value]) -> String {
+    if bindings.is_empty() {
+        return "no bindings; `myelin bind` makes one\n".to_owned();
+    }
     let rows = bindings.iter().map(|binding| {
         ["name", "state", "stage", "order", "pattern", "module", "on_fault"].map(|field| text(&binding[field])).into()
     });
@@ -256,7 +263,7 @@ impl Named {
         for line in items(&logs, "lines") {
             let time_ms = json!(line["time_unix_ns"].as_u64().unwrap_or_default() / 1_000_000);
             let [level, binding, message] = ["level", "binding", "message"].map(|field| text(&line[field]));
-            println!("{} {level:5} {binding}: {}", time(&time_ms), super::listing::shown(&message));
+            say!("{} {level:5} {binding}: {}", time(&time_ms), super::listing::shown(&message));
         }
         Ok(())
     }
@@ -264,14 +271,14 @@ impl Named {
     async fn release(self) -> Result<()> {
         let path = module_path(&self.module)?;
         self.admin.api()?.tell(Method::POST, &format!("{path}/release"), Body::None).await?;
-        println!("{} is released; it runs again after `myelin rollout start`", self.module);
+        say!("{} is released; it runs again after `myelin rollout start`", self.module);
         Ok(())
     }
 
     async fn remove(self) -> Result<()> {
         let path = module_path(&self.module)?;
         self.admin.api()?.tell(Method::DELETE, &path, Body::None).await?;
-        println!("{} is removed", self.module);
+        say!("{} is removed", self.module);
         Ok(())
     }
 }

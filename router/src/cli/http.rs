@@ -7,12 +7,12 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
-use myelin_transport::{TlsFiles, crypto_provider};
+use myelin_transport::crypto_provider;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,10 +30,10 @@ pub(super) struct Server {
     pub(super) url: Uri,
     /// The bearer token.
     pub(super) token: Option<String>,
-    /// The client's certificate, for HTTPS.
-    pub(super) client: Option<TlsFiles>,
+    /// The client's certificate and its key, for HTTPS.
+    pub(super) client: Option<(PathBuf, PathBuf)>,
     /// The authorities that are trusted, for HTTPS.
-    pub(super) ca: Option<std::path::PathBuf>,
+    pub(super) ca: Option<PathBuf>,
     /// How long a call may take.
     pub(super) timeout: Duration,
 }
@@ -133,9 +133,9 @@ impl Server {
         let config = rustls::ClientConfig::builder_with_provider(crypto_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots);
-        let Some(client) = &self.client else { return Ok(config.with_no_client_auth()) };
-        let key = PrivateKeyDer::from_pem_file(&client.key).with_context(|| format!("{}", client.key.display()))?;
-        Ok(config.with_client_auth_cert(certificates(&client.cert)?, key)?)
+        let Some((cert, key)) = &self.client else { return Ok(config.with_no_client_auth()) };
+        let private = PrivateKeyDer::from_pem_file(key).with_context(|| format!("{}", key.display()))?;
+        Ok(config.with_client_auth_cert(certificates(cert)?, private)?)
     }
 }
 

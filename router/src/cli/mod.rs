@@ -6,6 +6,7 @@ pub mod build;
 mod cert;
 mod config;
 mod connect;
+mod demo;
 mod development;
 mod doctor;
 mod failure;
@@ -79,6 +80,8 @@ enum Command {
     /// Show or check configuration
     #[command(subcommand)]
     Config(config::Config),
+    /// Play real events through filters that are swapped under load
+    Demo(demo::Demo),
     /// Look whether this machine has what is needed
     Doctor(doctor::Doctor),
     /// Compile a module from stdin to stdout within limits; the router starts this by itself
@@ -123,6 +126,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ledger(ledger) => ledger.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Doctor(doctor) => doctor.run(),
         // Needs an exit code of its own: `main` has dealt with it.
         Command::CompileModule { .. } => Ok(()),

@@ -6,6 +6,7 @@ use super::failure::Result;
 use super::filter::bindings;
 use super::http::Body;
 use super::listing::{Listing, items, shown, table, text, time};
+use super::values::print;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -71,7 +72,7 @@ impl Rollout {
 /// Makes what is staged active, waits until it is, and tells it.
 pub(super) async fn start(api: &Api, note: Option<String>) -> Result<()> {
     let report: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note }))).await?;
-    print!("{}", told(&report));
+    print(told(&report));
     Ok(())
 }
 
@@ -79,7 +80,7 @@ impl Rollback {
     async fn run(self) -> Result<()> {
         let body = Body::Json(json!({ "to": self.to, "note": self.note }));
         let report: Value = self.admin.api()?.ask(Method::POST, "/v1/rollouts/rollback", body).await?;
-        print!("{}", told(&report));
+        print(told(&report));
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::logging::Logging;
 use super::signals::Signals;
-use super::values::write_atomically;
+use super::values::{say, write_atomically};
 use crate::admin::{self, AdminHandle, AdminListen, AdminState, Token};
 use crate::config::{Config, Setting, Sources};
 use crate::node::Node;
@@ -84,6 +84,8 @@ pub(super) struct Ready {
     pub(super) client_addr: SocketAddr,
     /// Where the admin API is.
     pub(super) admin_addr: SocketAddr,
+    /// The same as a URL: HTTP or HTTPS.
+    pub(super) admin_url: String,
     /// Process id.
     pub(super) pid: u32,
 }
@@ -92,8 +94,8 @@ impl Serve {
     pub(super) fn run(self) -> Result<()> {
         self.logging.start()?;
         let file = config_file(self.config.clone());
-        let config =
-            Sources::of_process(file.as_deref(), self.settings()).and_then(|sources| Config::load(&sources))?;
+        let config = Sources::of_process(file.as_deref(), self.settings())
+            .and_then(|sources| Config::load(&Sources { dev: self.dev, ..sources }))?;
         let data_dir = &config.node.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;
@@ -113,12 +115,19 @@ impl Serve {
             .enable_all()
             .build()
             .context("the control plane's runtime")?;
-        runtime.block_on(self.serve(&config, tls, epoch))
+        let served = runtime.block_on(self.serve(&config, tls, epoch));
+        // Not dropped: that would wait for whatever still blocks, and a second signal means at once.
+        runtime.shutdown_background();
+        served
     }
 
     async fn serve(&self, config: &Config, tls: TlsFiles, epoch: u32) -> Result<()> {
         // Before anything else: a signal during the start must not kill a half-started router.
         let mut signals = Signals::catch()?;
+        for file in self.ready_files(config) {
+            // Left behind by a run that was killed.
+            let _ = std::fs::remove_file(file);
+        }
         let reloader = Arc::new(TlsReloader::open(tls).context("[tls]")?);
         let node = Node::start(config, &reloader.tls(), epoch).await?;
         let admin = self.start_admin(config, &node, &reloader)?;
@@ -129,12 +138,13 @@ impl Serve {
             name: config.node.name.clone(),
             client_addr: node.client_addr(),
             admin_addr: admin.addr(),
+            admin_url: admin.url(),
             pid: std::process::id(),
         };
-        let announced = self.announce(config, &ready)?;
+        self.announce(config, &ready)?;
         signals.next().await;
         tracing::info!(seconds_max = config.node.drain_seconds, "draining; a second signal ends at once");
-        for file in &announced {
+        for file in self.ready_files(config) {
             let _ = std::fs::remove_file(file);
         }
         tokio::select! {
@@ -197,27 +207,29 @@ impl Serve {
         given.collect()
     }
 
-    /// Tells people and programs that the router serves. Returns the files that hold only while it does.
-    fn announce(&self, config: &Config, ready: &Ready) -> Result<Vec<PathBuf>> {
-        let mut files: Vec<PathBuf> = self.ready_file.iter().cloned().collect();
-        if self.dev {
-            files.push(development::ready_file(&config.node.data_dir));
-        }
+    /// The files that are there only while the router serves.
+    fn ready_files(&self, config: &Config) -> impl Iterator<Item = PathBuf> {
+        let of_dev = self.dev.then(|| development::ready_file(&config.node.data_dir));
+        self.ready_file.iter().cloned().chain(of_dev)
+    }
+
+    /// Tells people and programs that the router serves.
+    fn announce(&self, config: &Config, ready: &Ready) -> Result<()> {
         let text = serde_json::to_string(ready).context("the ready file's text")?;
-        for file in &files {
-            write_atomically(file, &format!("{text}\n"))
+        for file in self.ready_files(config) {
+            write_atomically(&file, &format!("{text}\n"))
                 .with_context(|| format!("the ready file {}", file.display()))?;
         }
-        let Ready { site, name, client_addr, admin_addr, .. } = ready;
-        println!("myelin: router {name} of site {site} serves");
-        println!("  clients  {client_addr} (QUIC)");
-        println!("  admin    {admin_addr}");
+        let Ready { site, name, client_addr, admin_url, .. } = ready;
+        say!("myelin: router {name} of site {site} serves");
+        say!("  clients  {client_addr} (QUIC)");
+        say!("  admin    {admin_url}");
         if self.dev {
-            println!("  files    {}", development::folder(&config.node.data_dir).display());
-            println!("  try      myelin sub 'demo/**'    and, in another terminal,    myelin pub demo/hello -m hi");
+            say!("  files    {}", development::folder(&config.node.data_dir).display());
+            say!("  try      myelin sub 'demo/**'    and, in another terminal,    myelin pub demo/hello -m hi");
         }
         tracing::info!(%site, router = %name, %client_addr, workers = config.workers(), "serving");
-        Ok(files)
+        Ok(())
     }
 }
 

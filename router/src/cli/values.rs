@@ -1,5 +1,6 @@
 //! Values on the command line, and files written whole or not at all.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -34,6 +35,18 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(told()),
     };
     number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or_else(told)
+}
+
+/// Prints a line to stdout, as `println!` does, without a panic when nobody reads: `| head` closes the pipe.
+macro_rules! say {
+    ($($argument:tt)*) => { $crate::cli::values::print(format_args!("{}\n", format_args!($($argument)*))) };
+}
+pub(super) use say;
+
+/// Prints text to stdout. Whether somebody still reads makes no difference.
+pub(super) fn print(text: impl fmt::Display) {
+    let mut out = io::stdout().lock();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
 }
 
 /// Writes `text` to `file` so that a reader sees the old or the new text, never half of it, also after a power cut.
