@@ -211,7 +211,7 @@ fn compile(toolchain: &Toolchain, manifest: &Path, options: &BuildOptions) -> Re
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "cargo could not build {} (its errors stand above)", manifest.display());
     let messages = output.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    let module = messages.filter_map(|message: Value| artifact(&message, manifest)).last();
+    let module = messages.filter_map(|message: Value| artifact(&message, manifest)).next_back();
     module.context("cargo built the package, but told of no module")
 }
 

@@ -15,8 +15,8 @@ const DRAIN_SECONDS_MAX: u64 = 3_600;
 /// Least address space in which the compiler starts at all, in bytes.
 const COMPILE_ADDRESS_SPACE_MIN_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Adds what is wrong with `config` to `errors`.
-pub(super) fn check(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
+/// Adds what is wrong with `config` to `errors`. With `dev`, certificates are made where none are named.
+pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Vec<ConfigError>) {
     let mut range = |section, key, value: u64, min: u64, max: u64| {
         if !(min..=max).contains(&value) {
             let problem = format!("[{section}] {key} = {value}");
@@ -45,7 +45,7 @@ pub(super) fn check(config: &Config, places: &Places, errors: &mut Vec<ConfigErr
     range("wasm", "compile_address_space_bytes", address_space, COMPILE_ADDRESS_SPACE_MIN_BYTES, u64::MAX);
 
     check_names(config, places, errors);
-    check_tls(config, places, errors);
+    check_tls(config, dev, places, errors);
 }
 
 fn check_names(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
@@ -62,7 +62,7 @@ fn check_names(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) 
     }
 }
 
-fn check_tls(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
+fn check_tls(config: &Config, dev: bool, places: &Places, errors: &mut Vec<ConfigError>) {
     let tls = &config.tls;
     let files = [("cert", &tls.cert), ("key", &tls.key), ("ca", &tls.ca)];
     let (given, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, file)| file.is_some());
@@ -72,7 +72,7 @@ fn check_tls(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
         errors.push(ConfigError::new(places.of("tls", first), format!("[tls] lacks {missing}"), remedy));
     }
     let is_open = !config.listen.admin.ip().is_loopback();
-    if is_open && given.is_empty() && config.admin.token_file.is_none() {
+    if is_open && !dev && given.is_empty() && config.admin.token_file.is_none() {
         errors.push(ConfigError::new(
             places.of("listen", "admin"),
             format!("[listen] admin = {} is reachable from other machines, and nothing guards it", config.listen.admin),

@@ -28,6 +28,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// What the command line sets.
     pub flags: Vec<Setting>,
+    /// `--dev`: where no certificate is named, one is made.
+    pub dev: bool,
 }
 
 /// One key that a flag sets.
@@ -85,7 +87,7 @@ impl Sources {
         // A variable that is not UTF-8 cannot be one of ours.
         let environment =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Ok(Self { file, environment: environment.collect(), flags })
+        Ok(Self { file, environment: environment.collect(), flags, dev: false })
     }
 }
 
@@ -112,7 +114,7 @@ impl Config {
         let mut errors = loading.errors;
         match Self::deserialize(Value::Table(loading.values)) {
             Ok(config) => {
-                check(&config, &loading.places, &mut errors);
+                check(&config, sources.dev, &loading.places, &mut errors);
                 if errors.is_empty() {
                     return Ok(config);
                 }

@@ -131,6 +131,8 @@ fn values_out_of_bounds_are_refused_with_the_bounds() {
     }
     let guarded = "[listen]\nadmin = '0.0.0.0:7480'\n[admin]\ntoken_file = '/etc/token'";
     assert!(Config::load(&file(guarded)).is_ok());
+    let open = Sources { dev: true, ..file("[listen]\nadmin = '0.0.0.0:7480'") };
+    assert!(Config::load(&open).is_ok(), "--dev makes certificates");
 }
 
 #[test]
