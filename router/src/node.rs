@@ -19,6 +19,8 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// How long clients with nothing in flight have to read GOAWAY and to move on by themselves.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// How often a draining router looks whether its publishers are gone.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
@@ -152,6 +154,7 @@ impl Node {
                 tokio::time::sleep(DRAIN_POLL).await;
             }
         };
+        wait_for(&self.shared.sessions, until.min(Instant::now() + DRAIN_GRACE)).await;
         wait_for(&self.shared.publishers, until).await;
         self.shared.phase.send_replace(Phase::Flushing(until));
         wait_for(&self.shared.sessions, until + Duration::from_secs(5)).await;

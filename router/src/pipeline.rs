@@ -159,7 +159,7 @@ impl Publisher {
                     if reference >= TOPIC_REFS_MAX {
                         let message =
                             format!("topic reference {reference} is over the limit of {}", TOPIC_REFS_MAX - 1);
-                        return Err(Refusal::new(Code::UnknownTopicRef, message));
+                        return Err(Refusal::new(Code::Malformed, message));
                     }
                     let in_use = self.batch.iter().any(|event| event.span.head.topic_ref == reference);
                     if in_use {

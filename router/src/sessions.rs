@@ -147,7 +147,7 @@ impl Session {
     async fn run(self: Rc<Self>, local: &Rc<Local>, send: SendStream, recv: RecvStream, decoder: MessageDecoder) {
         local.shared.sessions.fetch_add(1, Ordering::Relaxed);
         self.answer(Message::Welcome(self.welcome(local)));
-        let writer = spawn_local(write_control(self.clone(), send));
+        let mut writer = spawn_local(write_control(self.clone(), send));
         let reader = spawn_local(read_control(self.clone(), local.clone(), recv, decoder));
         let publisher = spawn_local(accept_publisher(self.clone(), local.clone()));
         let (connection, seat) = (self.connection.clone(), self.seat.clone());
@@ -155,7 +155,7 @@ impl Session {
         let end = self.wait_for_end(local).await;
         self.seat.ending.set(end.clone());
         // The publisher may be in the middle of a batch: it ends by itself, at the batch's end.
-        self.connection_farewell(&end, &writer).await;
+        self.farewell(&mut writer).await;
         close_session(local, &self.connection, &end);
         reader.abort();
         writer.abort();
@@ -188,7 +188,6 @@ impl Session {
                 Ok(Phase::Flushing(until)) => until,
                 _ => Instant::now(),
             };
-            self.say_goodbye(until);
             let left = until.saturating_duration_since(Instant::now());
             let _ = timeout(left, self.outstanding.settled(&self.seat.outbox)).await;
             Refusal::new(Code::Draining, "the router is shutting down; connect to another one, or again later")
@@ -207,18 +206,11 @@ impl Session {
     }
 
     /// Lets the control writer write what it has, for a while.
-    async fn connection_farewell(&self, end: &Refusal, writer: &tokio::task::JoinHandle<()>) {
-        if self.connection.close_reason().is_some() || end.code == Code::Malformed {
-            return;
+    async fn farewell(&self, writer: &mut tokio::task::JoinHandle<()>) {
+        if self.connection.close_reason().is_none() {
+            self.wake_writer.notify_one();
+            let _ = timeout(FAREWELL_TIMEOUT, writer).await;
         }
-        let written = async {
-            while !writer.is_finished() && self.answers.borrow().has_work() {
-                let room = self.room.notified();
-                self.wake_writer.notify_one();
-                room.await;
-            }
-        };
-        let _ = timeout(FAREWELL_TIMEOUT, written).await;
     }
 
     /// Gives up the seat and the subscriptions, and counts what did not reach the client.
@@ -316,6 +308,12 @@ async fn write_control(session: Rc<Session>, mut send: SendStream) {
         let encoded = session.answers.borrow_mut().encode(&mut out);
         if let Err(refusal) = encoded {
             return session.seat.ending.set(refusal);
+        }
+        if out.is_empty() && session.seat.ending.is_set() {
+            // Everything was written: closing now would throw away what the client has not got yet.
+            let _ = send.finish();
+            let _ = send.stopped().await;
+            return;
         }
         if out.is_empty() {
             session.room.notify_waiters();
@@ -476,15 +474,18 @@ async fn accept_publisher(session: Rc<Session>, local: Rc<Local>) {
         }
     };
     // The publisher's own future runs to the end of its batch whatever happens: it is not cancelled by the others.
+    let mut second = std::pin::pin!(second);
     let mut publish = std::pin::pin!(read_published(&session, &local, stream));
     let end = tokio::select! {
         end = &mut publish => end,
-        () = second => publish.await,
+        () = &mut second => publish.await,
     };
     local.shared.publishers.fetch_sub(1, Ordering::Relaxed);
     if let Err(refusal) = end {
-        session.seat.ending.set(refusal);
+        return session.seat.ending.set(refusal);
     }
+    // The end of the stream is the end of publishing: a further stream is one too many all the same.
+    until_end(&session, second).await;
 }
 
 /// Reads the publish stream to its end, batch by batch.

@@ -41,7 +41,7 @@ def test_malformed_vectors_on_the_publish_stream(router: Router, vector: Vector)
 
 @pytest.mark.parametrize("data, code", [
     (HELLO, Code.OUT_OF_ORDER),
-    pytest.param(wire.frame(Frame.BYE, b"\x80"), Code.MALFORMED, marks=router_differs("a body of BYE is ignored")),
+    (wire.frame(Frame.BYE, b"\x80"), Code.MALFORMED),
     (wire.frame(Frame.SUBSCRIBE), Code.MALFORMED),
     pytest.param(wire.frame(Frame.WELCOME, b"\x80"), Code.OUT_OF_ORDER,
                  marks=router_differs("the body is read before it is asked whether the frame belongs here")),
@@ -66,7 +66,7 @@ def test_any_other_first_frame_than_hello(router: Router, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data, code", [
-    pytest.param(Name(65536, "a").encode(), Code.MALFORMED, marks=router_differs("it closes with unknown-topic-ref")),
+    (Name(65536, "a").encode(), Code.MALFORMED),
     (wire.frame(Frame.NAME, b"\x01\0\0"), Code.MALFORMED),
     (wire.frame(Frame.EVENTS, EVENT[:-1]), Code.MALFORMED),
     (wire.frame(Frame.EVENTS, EVENT + b"\0"), Code.MALFORMED),
@@ -115,7 +115,6 @@ def test_a_second_publish_stream(router: Router) -> None:
     run(go())
 
 
-@router_differs("the second stream is neither refused nor read")
 def test_a_second_publish_stream_after_the_first_was_finished(router: Router) -> None:
     async def go() -> None:
         connection = await welcomed(router)

@@ -10,7 +10,6 @@ from typing import Iterator
 from myelin_client import Message, open_session
 from myelin_quic import Close
 from myelin_wire import Code
-from raw import router_differs
 from routers import Router, run
 
 IN_FLIGHT = 3000
@@ -45,9 +44,8 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
         run(go())
 
 
-@router_differs("sessions without anything in flight are closed at once, at times before they could read GOAWAY")
 def test_sigterm_leaves_idle_sessions_their_time(tmp_path: Path) -> None:
-    """Section 8.8: for `drain_ms` it goes on taking and delivering."""
+    """Section 8.8: for two seconds at least it goes on taking and delivering."""
     router = Router(tmp_path)
 
     async def go() -> None:
