@@ -124,8 +124,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The context of a listener at `addr`, with the routes that use it.
-    fn new(listen: AdminListen, addr: SocketAddr, is_tls: bool, state: AdminState) -> Router {
+    /// What a listener at `addr` serves.
+    fn routes(listen: AdminListen, addr: SocketAddr, is_tls: bool, state: AdminState) -> Router {
         let AdminListen { dev, token, tls, identities, module_bytes_max, .. } = listen;
         let gate = Gate { addr, is_tls, is_open: dev && addr.ip().is_loopback(), token, identities };
         let (router, openapi) = declared().split_for_parts();

@@ -98,7 +98,7 @@ pub(super) fn start(listen: AdminListen, state: AdminState) -> io::Result<AdminH
     socket.set_nonblocking(true)?;
     let addr = socket.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let router = Context::new(listen, addr, is_tls, state);
+    let router = Context::routes(listen, addr, is_tls, state);
     let (stop, stopping) = watch::channel(false);
     let (ended, stopped) = oneshot::channel();
     thread::Builder::new().name("admin".into()).spawn(move || {

@@ -1,0 +1,153 @@
+//! Bindings and rollouts: staged, made active, taken back; refused without a trace.
+
+use crate::guest::component;
+use crate::world::Router;
+use serde_json::{Value, json};
+
+async fn with_module() -> Router {
+    let router = Router::start().await;
+    assert_eq!(router.upload("quiet", "1.0.0", &component("1.0.0")).await.status, 201);
+    router
+}
+
+fn binding() -> Value {
+    json!({"module": "quiet@1.0.0", "pattern": "orders/**"})
+}
+
+#[tokio::test]
+async fn a_binding_is_staged_then_active_then_taken_back() {
+    let router = with_module().await;
+    let staged = router.send_json("PUT", "/v1/bindings/first", &binding()).await;
+    assert_eq!(staged.status, 202, "{staged:?}");
+    let revision = staged.json()["revision"].as_u64().unwrap();
+    assert_eq!(staged.header("etag"), Some(&*format!("\"{revision}\"")));
+    let described = router.show("/v1/bindings/first").await;
+    assert_eq!((&described["state"], &described["stats"]), (&json!("staged"), &Value::Null));
+    assert_eq!((&described["on_fault"], &described["name"]), (&json!("reject"), &json!("first")));
+
+    let active = router.send_json("POST", "/v1/rollouts", &json!({"note": "the first"})).await;
+    assert_eq!(active.status, 200, "{active:?}");
+    let report = active.json();
+    assert_eq!(
+        (&report["kind"], &report["workers"], &report["plan"]["added"]),
+        (&json!("activated"), &json!(2), &json!(["first"]))
+    );
+    assert!(report["took_ms"].is_u64() && report["previous"].as_u64() < report["generation"].as_u64());
+    let generation = report["generation"].clone();
+
+    let described = router.show("/v1/bindings/first").await;
+    assert_eq!((&described["state"], &described["info"]["name"]), (&json!("active"), &json!("quiet")));
+    assert_eq!((&described["stats"]["workers"], &described["stats"]["verdicts"]["allow"]), (&json!(2), &json!(0)));
+    let module = router.show("/v1/modules/quiet/versions/1.0.0").await;
+    assert_eq!((&module["state"], &module["bindings"][0]["name"]), (&json!("active"), &json!("first")));
+    let in_use = router.ask("DELETE", "/v1/modules/quiet/versions/1.0.0", &[], b"").await;
+    assert_eq!(in_use.problem(), (409, "conflict".into()));
+    let list = router.show("/v1/bindings").await;
+    assert_eq!((&list["active_generation"], list["bindings"].as_array().unwrap().len()), (&generation, 1));
+
+    let back = router.send_json("POST", "/v1/rollouts/rollback", &json!({})).await;
+    assert_eq!((back.status, &back.json()["kind"]), (200, &json!("rolled-back")), "{back:?}");
+    assert_eq!(router.show("/v1/bindings").await["bindings"], json!([]));
+    let again =
+        router.send_json("POST", "/v1/rollouts/rollback", &json!({"to": generation, "note": "after all"})).await;
+    assert_eq!(again.status, 200, "{again:?}");
+    let rollouts = router.show("/v1/rollouts").await;
+    let notes: Vec<_> =
+        rollouts["rollouts"].as_array().unwrap().iter().map(|rollout| rollout["note"].clone()).collect();
+    assert_eq!(notes, [Value::Null, json!("the first"), Value::Null, json!("after all")]);
+    assert_eq!(rollouts["generations"].as_array().unwrap().last().unwrap()["bindings"], 1);
+
+    let removed = router.ask("DELETE", "/v1/bindings/first", &[], b"").await;
+    assert_eq!(removed.status, 202, "{removed:?}");
+    assert_eq!(router.show("/v1/bindings/first").await["state"], "leaving", "it judges until the next rollout");
+    let empty = router.ask("POST", "/v1/rollouts", &[], b"").await;
+    assert_eq!(empty.status, 200, "a rollout needs no body: {empty:?}");
+    assert_eq!(router.get("/v1/bindings/first").await.problem(), (404, "not-found".into()));
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_that_expects_another_revision_is_a_conflict() {
+    let router = with_module().await;
+    let body = binding().to_string();
+    let revision = router.revision().await;
+    let put = async |tag: &str| {
+        let headers = [("Content-Type", "application/json"), ("If-Match", tag)];
+        router.ask("PUT", "/v1/bindings/first", &headers, body.as_bytes()).await
+    };
+    assert_eq!(put(&format!("\"{}\"", revision + 1)).await.problem(), (409, "conflict".into()));
+    for bad in ["*", "W/\"1\"", "\"x\"", "\"\"", "-1", "\"1\", \"2\"", "99999999999999999999999"] {
+        assert_eq!(put(bad).await.problem(), (400, "invalid-if-match".into()), "{bad}");
+    }
+    assert_eq!(router.revision().await, revision);
+    assert_eq!(put(&format!("\"{revision}\"")).await.status, 202);
+    let stale = router.ask("DELETE", "/v1/bindings/first", &[("If-Match", &format!("\"{revision}\""))], b"").await;
+    assert_eq!(stale.problem(), (409, "conflict".into()));
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_body_is_told_where_and_changes_nothing() {
+    let router = with_module().await;
+    let revision = router.revision().await;
+    let with = |key: &str, value: Value| {
+        let mut binding = binding();
+        binding[key] = value;
+        binding
+    };
+    let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    let cases = [
+        (json!([]), 400, "invalid-body", "expected an object"),
+        (json!(["quiet@1.0.0", "a"]), 400, "invalid-body", "expected an object"),
+        (with("limits", json!([65536, 2000])), 400, "invalid-body", "expected an object"),
+        (with("grant", json!([[], []])), 400, "invalid-body", "`grant`"),
+        (json!({"pattern": "a"}), 400, "invalid-body", "missing field `module`"),
+        (with("color", json!("red")), 400, "invalid-body", "unknown field `color`"),
+        (with("limits", json!({"memory_bytes": "much"})), 400, "invalid-body", "`limits.memory_bytes`"),
+        (with("limits", json!({"memory": 1})), 400, "invalid-body", "unknown field `memory`"),
+        (with("on_fault", json!("explode")), 400, "invalid-body", "`on_fault`"),
+        (with("module", json!("quiet")), 400, "invalid-body", "NAME@VERSION"),
+        (with("pattern", json!("a//b")), 400, "invalid-body", "`pattern`"),
+        (with("order", json!(1e99)), 400, "invalid-body", "`order`"),
+        (with("grant", json!({"topics": ["a", 7]})), 400, "invalid-body", "`grant.topics[1]`"),
+        (with("name", json!("second")), 400, "invalid-binding", "leave it out"),
+        (with("limits", json!({"memory_bytes": 1})), 400, "invalid-binding", "limits.memory_bytes"),
+        (with("per_subscriber", json!(true)), 400, "invalid-binding", "per_subscriber"),
+        (with("module", json!("quiet@9.9.9")), 404, "not-found", "quiet@9.9.9"),
+    ];
+    for (body, status, code, part) in cases {
+        let answer = router.send_json("PUT", "/v1/bindings/first", &body).await;
+        assert_eq!(answer.problem(), (status, code.into()), "{body}: {answer:?}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(part), "{body}: no `{part}` in `{detail}`");
+    }
+    let refused = router.send_json("PUT", "/v1/bindings/first", &with("config", json!("no"))).await;
+    let (status, _) = refused.problem();
+    assert_eq!(status, 422);
+    assert!(refused.text().contains("no texts"), "the filter's own words: {refused:?}");
+    for text in ["", "{", "{} {}", "\u{feff}{}", "nul"] {
+        let answer =
+            router.ask("PUT", "/v1/bindings/first", &[("Content-Type", "application/json")], text.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{text}: {answer:?}");
+    }
+    for (path, body) in [
+        ("/v1/rollouts", json!({"force": true})),
+        ("/v1/rollouts", json!({"note": "x".repeat(1_025)})),
+        ("/v1/rollouts", json!({"note": 7})),
+        ("/v1/rollouts/rollback", json!({"to": -1})),
+        ("/v1/rollouts/rollback", json!({"to": 7.5})),
+    ] {
+        assert_eq!(
+            router.send_json("POST", path, &body).await.problem(),
+            (400, "invalid-body".into()),
+            "{path} {body}"
+        );
+    }
+    assert_eq!(router.send_json("POST", "/v1/rollouts/rollback", &json!({"to": 999})).await.problem().0, 404);
+    assert_eq!(router.ask("DELETE", "/v1/bindings/first", &[], b"").await.problem(), (404, "not-found".into()));
+    let accepted = router.send_json("PUT", "/v1/bindings/deep", &with("config", deep)).await;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let list = router.show("/v1/bindings").await;
+    assert_eq!((&list["revision"], list["bindings"].as_array().unwrap().len()), (&json!(revision + 1), 1));
+    router.stop().await;
+}

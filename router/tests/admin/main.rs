@@ -1,0 +1,11 @@
+//! The admin API of a real router, asked as strangers and friends would ask it.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod access;
+mod bounds;
+mod changes;
+mod contract;
+mod guest;
+mod http;
+mod modules;
+mod world;
