@@ -4,6 +4,7 @@ use super::connect::{dialable, running};
 use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::http::{Body, Server};
+use super::serve::Ready;
 use super::values::duration;
 use anyhow::Context;
 use clap::Args;
@@ -11,7 +12,7 @@ use hyper::{Method, Uri};
 use myelin_client::TlsFiles;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the admin API is when nothing else is known.
@@ -47,37 +48,37 @@ pub(super) struct Admin {
 impl Admin {
     /// The admin API.
     pub(super) fn api(&self) -> Result<Api> {
-        let found = match &self.admin {
-            Some(_) => None,
-            None => running(&self.data_dir),
-        };
-        let url = match (&self.admin, &found) {
-            (Some(url), _) => url.clone(),
-            (None, Some(ready)) => {
-                let scheme = ready.admin_url.split("://").next().unwrap_or("http");
-                format!("{scheme}://{}", dialable(ready.admin_addr)).parse().context("the router's admin URL")?
+        let found = if self.admin.is_none() { running(&self.data_dir) } else { None };
+        let mut server = match found {
+            Some(ready) => development_server(&ready, &self.data_dir, self.timeout)?,
+            None => {
+                let default = || DEFAULT_URL.parse().context("the URL of the admin API");
+                let url = self.admin.clone().map_or_else(default, Ok)?;
+                Server { url, token: None, client: None, ca: None, timeout: self.timeout }
             }
-            (None, None) => DEFAULT_URL.parse().context("the URL of the admin API")?,
         };
+        let url = &server.url;
         if url.host().is_none() || !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(Failure::new(Exit::Usage, format!("--admin `{url}` is no URL of an admin API"))
                 .next("write it as http://127.0.0.1:7480"));
         }
-        let own = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
-            _ => None,
-        };
-        let (client, ca) = match found {
-            // The development router trusts the client that it made, and that client trusts it.
-            Some(_) if own.is_none() && self.ca.is_none() => {
-                let TlsFiles { cert, key, ca } = development::client_files(&self.data_dir);
-                (Some((cert, key)), Some(ca))
-            }
-            _ => (own, self.ca.clone()),
-        };
-        let token = self.token.clone();
-        Ok(Api(Server { url, token, client, ca, timeout: self.timeout }))
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            server.client = Some((cert.clone(), key.clone()));
+        }
+        if let Some(ca) = &self.ca {
+            server.ca = Some(ca.clone());
+        }
+        server.token.clone_from(&self.token);
+        Ok(Api(server))
     }
+}
+
+/// The admin API of a running development router, which trusts the client that it made.
+pub(super) fn development_server(ready: &Ready, data_dir: &Path, timeout: Duration) -> Result<Server> {
+    let scheme = ready.admin_url.split("://").next().unwrap_or("http");
+    let url = format!("{scheme}://{}", dialable(ready.admin_addr)).parse().context("the router's admin URL")?;
+    let TlsFiles { cert, key, ca } = development::client_files(data_dir);
+    Ok(Server { url, token: None, client: Some((cert, key)), ca: Some(ca), timeout })
 }
 
 /// The admin API of a router.

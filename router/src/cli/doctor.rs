@@ -1,5 +1,6 @@
 //! `myelin doctor`: what is missing on this machine, and the step that mends it.
 
+use super::admin::development_server;
 use super::build::wasm_toolchain;
 use super::connect::{block_on, dialable, running};
 use super::development;
@@ -8,6 +9,7 @@ use super::http::{Body, Server};
 use super::serve::{config_file, tls_files};
 use super::values::say;
 use crate::config::{Config, Sources};
+use anyhow::Context;
 use clap::Args;
 use hyper::Method;
 use myelin_transport::{QuicConfig, TlsFiles, TlsIdentity};
@@ -168,9 +170,14 @@ async fn router(config: &Config) -> Vec<Finding> {
     const WHAT: &str = "router";
     let ready = running(&config.node.data_dir);
     let (client, admin) =
-        ready.map_or((config.listen.client, config.listen.admin), |ready| (ready.client_addr, ready.admin_addr));
-    match ask(dialable(admin)).await {
-        Ok(()) => return vec![Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"))],
+        ready.as_ref().map_or((config.listen.client, config.listen.admin), |it| (it.client_addr, it.admin_addr));
+    let server = match &ready {
+        Some(ready) => development_server(ready, &config.node.data_dir, ANSWER_TIMEOUT),
+        None => configured_server(config),
+    };
+    let answer = async { server?.call(Method::GET, "/readyz", None, Body::None).await };
+    match answer.await {
+        Ok(_) => return vec![Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"))],
         Err(failure) if is_taken(admin) => {
             let step = "`myelin rollout status` and the router's log say more; another program may have the port";
             return vec![Finding::warning(WHAT, format!("something listens on {admin}: {}", failure.what), step)];
@@ -186,10 +193,13 @@ async fn router(config: &Config) -> Vec<Finding> {
     findings
 }
 
-async fn ask(admin: SocketAddr) -> Result<()> {
-    let url = format!("http://{admin}").parse().map_err(|_| Failure::new(Exit::Failed, "no URL"))?;
-    let server = Server { url, token: None, client: None, ca: None, timeout: ANSWER_TIMEOUT };
-    server.call(Method::GET, "/readyz", None, Body::None).await.map(drop)
+/// The admin API as it is configured: HTTP on loopback with a token, HTTPS otherwise.
+fn configured_server(config: &Config) -> Result<Server> {
+    let admin = config.listen.admin;
+    let tls = tls_files(config).filter(|_| !admin.ip().is_loopback() || config.admin.token_file.is_none());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", dialable(admin)).parse().context("[listen] admin")?;
+    Ok(Server { url, token: None, client: None, ca: tls.map(|files| files.ca), timeout: ANSWER_TIMEOUT })
 }
 
 fn is_taken(addr: SocketAddr) -> bool {

@@ -260,6 +260,9 @@ impl Named {
     async fn logs(self) -> Result<()> {
         let path = module_path(&self.module)?;
         let logs = self.admin.api()?.get(&format!("{path}/logs")).await?;
+        if items(&logs, "lines").is_empty() {
+            eprintln!("its filters logged nothing");
+        }
         for line in items(&logs, "lines") {
             let time_ms = json!(line["time_unix_ns"].as_u64().unwrap_or_default() / 1_000_000);
             let [level, binding, message] = ["level", "binding", "message"].map(|field| text(&line[field]));

@@ -132,7 +132,7 @@ fn status(value: &Value) -> String {
     let pending = all.iter().filter(|binding| binding["state"] != "active").count();
     let next = match pending {
         0 => "nothing is staged that is not active".to_owned(),
-        _ => format!("{pending} bindings differ from what is active; `myelin rollout start` makes them active"),
+        _ => format!("staged and not active: {pending}; `myelin rollout start` makes that active"),
     };
     format!(
         "generation {} is active; the catalog's revision is {}\n{next}\n\n{}",
@@ -188,7 +188,7 @@ mod tests {
     fn status_says_what_a_rollout_would_do() {
         let value = |state: &str| json!({"active_generation": 1, "revision": 2, "bindings": [{"name": "a", "state": state, "order": 0}]});
         assert!(status(&value("active")).contains("nothing is staged"));
-        assert!(status(&value("staged")).contains("1 bindings differ"));
+        assert!(status(&value("staged")).contains("staged and not active: 1;"));
     }
 
     #[test]

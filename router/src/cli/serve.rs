@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use myelin_transport::{ReloadOutcome, TlsFiles, TlsReloader};
 use serde::{Deserialize, Serialize};
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ const BLOCKING_THREADS_MAX: usize = 16;
 const TLS_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The configuration that is taken when none is named.
 const CONFIG_FILE: &str = "myelin.toml";
+/// Locked while a router uses the data directory.
+const LOCK_FILE: &str = "lock";
 /// Holds how often the router was started, below the data directory.
 const EPOCH_FILE: &str = "epoch";
 
@@ -99,6 +102,8 @@ impl Serve {
         let data_dir = &config.node.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;
+        // Held until the process ends: two starts at once would renew each other's certificates and share an epoch.
+        let _lock = lock(data_dir)?;
         let tls = match tls_files(&config) {
             Some(files) => files,
             None if self.dev => development::prepare(&config)?,
@@ -244,6 +249,23 @@ pub(super) fn tls_files(config: &Config) -> Option<TlsFiles> {
     Some(TlsFiles { cert: tls.cert?, key: tls.key?, ca: tls.ca? })
 }
 
+/// Claims the data directory for this process.
+fn lock(data_dir: &Path) -> Result<File> {
+    let file = data_dir.join(LOCK_FILE);
+    let open = File::options().create(true).truncate(false).write(true).open(&file);
+    let open = open.with_context(|| format!("{}", file.display()))?;
+    match open.try_lock() {
+        Ok(()) => Ok(open),
+        Err(TryLockError::WouldBlock) => {
+            let what = format!("the data directory {} is in use by another router", data_dir.display());
+            Err(Failure::new(Exit::Conflict, what).next("stop that router, or give this one its own --data-dir"))
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(Failure::new(Exit::Failed, format!("{} cannot be locked: {error}", file.display())))
+        }
+    }
+}
+
 /// Counts this start, on disk before anything is sent: two runs must never give out the same stamps.
 fn next_epoch(data_dir: &Path) -> Result<u32> {
     let file = data_dir.join(EPOCH_FILE);
@@ -283,6 +305,15 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_router() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        assert_eq!(lock(folder.path()).unwrap_err().exit, Exit::Conflict);
+        drop(first);
+        assert!(lock(folder.path()).is_ok());
+    }
 
     #[test]
     fn every_start_has_a_number_of_its_own() {

@@ -35,12 +35,12 @@ pub(super) fn describe(module: &Value) -> String {
 
 fn binding(out: &mut String, binding: &Value) {
     let field = |name: &str| text(&binding[name]);
+    out.push('\n');
     let mut line = |name: &str, value: String| {
         if !value.is_empty() {
             let _ = writeln!(out, "  {name:<14}{}", shown(&value));
         }
     };
-    line("", String::new());
     line("binding", format!("{} ({})", field("name"), field("state")));
     line("attached", format!("{} of {}, order {}", field("stage"), field("pattern"), field("order")));
     line("on fault", field("on_fault"));
