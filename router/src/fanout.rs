@@ -14,6 +14,7 @@ use myelin_wire::attrs::KEY;
 use myelin_wire::event::{EventHead, HEAD_BYTES};
 use myelin_wire::{Attrs, EventBuilder, Refusal};
 use smallvec::SmallVec;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ pub struct Fanout {
 }
 
 impl Fanout {
-    /// Adds the event at `start..end` of `place` to the batch.
+    /// Adds the event at `range` of `place` to the batch.
     #[inline]
     pub fn push(
         &mut self,
@@ -56,10 +57,10 @@ impl Fanout {
         route: &Rc<Route>,
         topic: &TopicEntry,
         place: Place,
-        start: usize,
-        end: usize,
+        range: Range<usize>,
         expires: bool,
     ) {
+        let Range { start, end } = range;
         let seq = local.seq.get();
         local.seq.set(seq + 1);
         if let Some(run) = self.runs.last_mut()
@@ -98,7 +99,7 @@ impl Fanout {
         let event = EventBuilder { topic_ref: topic.name.reference, attrs, payload, request: false };
         event.write(&mut self.side)?;
         let expires = !attrs.is_empty() && Attrs::new(attrs).ttl_ms().is_some();
-        self.push(local, route, topic, Place::Side, start, self.side.len(), expires);
+        self.push(local, route, topic, Place::Side, start..self.side.len(), expires);
         Ok(())
     }
 

@@ -273,6 +273,9 @@ pub struct Handover {
     pub refused: Vec<String>,
 }
 
+/// Chains by stage and the places of their bindings in the plan.
+type Chains = HashMap<(Stage, Vec<u16>), Rc<Chain>>;
+
 /// The set of filters that judges events at one worker.
 pub struct Active {
     /// The generation's number.
@@ -281,7 +284,7 @@ pub struct Active {
     filters: Vec<Rc<BoundFilter>>,
     /// Chains by stage and the bindings in them: topics that are judged alike share one, so that their events can go
     /// into one batch.
-    chains: RefCell<HashMap<(Stage, Vec<u16>), Rc<Chain>>>,
+    chains: RefCell<Chains>,
 }
 
 impl fmt::Debug for Active {

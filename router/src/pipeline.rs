@@ -346,8 +346,7 @@ impl Publisher {
         let placed = match span {
             Some(span) if attrs.is_none() && payload.is_none() => {
                 self.decoder.patch_topic_ref(&span, topic.name.reference);
-                let Range { start, end } = span.range();
-                self.fanout.push(local, &route, &topic, Place::Received, start, end, span.head.flags & FLAG_TTL != 0);
+                self.fanout.push(local, &route, &topic, Place::Received, span.range(), span.head.flags & FLAG_TTL != 0);
                 Ok(())
             }
             span => {
@@ -379,8 +378,7 @@ impl Publisher {
             let Admitted { seq, span } = self.batch[at];
             if wanted {
                 self.decoder.patch_topic_ref(&span, topic.name.reference);
-                let Range { start, end } = span.range();
-                self.fanout.push(local, route, topic, Place::Received, start, end, span.head.flags & FLAG_TTL != 0);
+                self.fanout.push(local, route, topic, Place::Received, span.range(), span.head.flags & FLAG_TTL != 0);
             } else if span.head.flags & FLAG_REQUEST != 0 {
                 self.refuse(seq, Code::NoResponder, "nobody subscribes to this topic");
             }

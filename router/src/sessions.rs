@@ -254,11 +254,9 @@ impl Session {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            let answers = self.answers.borrow();
-            if answers.messages.len() < ANSWERS_WAITING_MAX && answers.exceptions.len() < EXCEPTIONS_WAITING_MAX {
+            if self.answers.borrow().have_room() {
                 return;
             }
-            drop(answers);
             room.await;
         }
     }
@@ -276,8 +274,8 @@ fn close_session(local: &Local, connection: &Connection, end: &Refusal) {
 const BYE: &str = "bye";
 
 impl Answers {
-    fn has_work(&self) -> bool {
-        !self.messages.is_empty() || self.seq > self.acked
+    fn have_room(&self) -> bool {
+        self.messages.len() < ANSWERS_WAITING_MAX && self.exceptions.len() < EXCEPTIONS_WAITING_MAX
     }
 
     /// Encodes everything that can be written now.
@@ -478,7 +476,12 @@ async fn accept_publisher(session: Rc<Session>, local: Rc<Local>) {
     let mut publish = std::pin::pin!(read_published(&session, &local, stream));
     let end = tokio::select! {
         end = &mut publish => end,
-        () = &mut second => publish.await,
+        // The session ends with the second stream; the batch under way is finished all the same.
+        () = &mut second => {
+            let _ = publish.await;
+            local.shared.publishers.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
     };
     local.shared.publishers.fetch_sub(1, Ordering::Relaxed);
     if let Err(refusal) = end {

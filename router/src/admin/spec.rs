@@ -130,7 +130,8 @@ mod tests {
         assert_eq!(written(BindingSpec::from(&binding)), written(&binding));
         assert_eq!(serde_json::to_value(BindingSpec::from(&binding)).unwrap(), serde_json::to_value(&binding).unwrap());
         let (mut limits, mut grant) = (described::<LimitsSchema>(), described::<GrantSchema>());
-        (limits.sort(), grant.sort());
+        limits.sort();
+        grant.sort();
         assert_eq!((limits, grant), (written(binding.limits), written(&binding.grant)));
     }
 

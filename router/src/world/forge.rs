@@ -9,7 +9,7 @@ use myelin_engine::{
 use std::collections::HashMap;
 
 /// Makes programs and keeps those that are in use.
-pub struct Forge {
+pub(super) struct Forge {
     runtime: Runtime,
     cache: CodeCache,
     compiler: CompilerConfig,
@@ -19,7 +19,7 @@ pub struct Forge {
 
 impl Forge {
     /// A forge that compiles as `compiler` says and remembers compiled code in `cache`.
-    pub fn new(runtime: Runtime, cache: CodeCache, compiler: CompilerConfig, limits: ModuleLimits) -> Self {
+    pub(super) fn new(runtime: Runtime, cache: CodeCache, compiler: CompilerConfig, limits: ModuleLimits) -> Self {
         Self { runtime, cache, compiler, limits, programs: HashMap::new() }
     }
 
@@ -27,7 +27,7 @@ impl Forge {
     ///
     /// # Errors
     /// What is wrong with it, by its author's blame.
-    pub fn inspect(&self, bytes: &[u8]) -> Result<ModuleFacts, WorldError> {
+    pub(super) fn inspect(&self, bytes: &[u8]) -> Result<ModuleFacts, WorldError> {
         inspect(bytes, &self.limits)
             .map_err(|refusal| WorldError::new(Blame::Filter, refusal.code(), refusal.to_string()))
     }
@@ -36,7 +36,7 @@ impl Forge {
     ///
     /// # Errors
     /// When the module does not compile within its limits, or its bytes are not to be had.
-    pub fn program(
+    pub(super) fn program(
         &mut self,
         digest: Digest,
         bytes: impl FnOnce() -> Result<Vec<u8>, WorldError>,
@@ -55,7 +55,7 @@ impl Forge {
     ///
     /// # Errors
     /// The first sample that is not judged as expected, or the fault.
-    pub fn test(&self, program: &Program, facts: &ModuleFacts) -> Result<(), WorldError> {
+    pub(super) fn test(&self, program: &Program, facts: &ModuleFacts) -> Result<(), WorldError> {
         match self_test(program, &SlotSetup::default(), facts.vectors.as_deref()) {
             // Without samples of its own there is no configuration to try it with: its binding brings one.
             Err(SelfTestFailure::Instantiate(InstantiateError::Configuration(_))) if facts.vectors.is_none() => Ok(()),
@@ -67,12 +67,12 @@ impl Forge {
     ///
     /// # Errors
     /// The fault.
-    pub fn test_bound(&self, program: &Program, setup: &SlotSetup<'_>) -> Result<(), WorldError> {
+    pub(super) fn test_bound(&self, program: &Program, setup: &SlotSetup<'_>) -> Result<(), WorldError> {
         failed(self_test(program, setup, None))
     }
 
     /// Forgets programs that are not `needed`.
-    pub fn keep(&mut self, needed: impl Fn(&Digest) -> bool) {
+    pub(super) fn keep(&mut self, needed: impl Fn(&Digest) -> bool) {
         self.programs.retain(|digest, _| needed(digest));
     }
 }

@@ -17,14 +17,14 @@ fn built(file: &str) -> Result<PathBuf> {
 }
 
 /// Pushes a built filter.
-pub fn push_built(router: &Router, file: &str, name: &str, version: &str) -> Result<()> {
+pub(crate) fn push_built(router: &Router, file: &str, name: &str, version: &str) -> Result<()> {
     let path = built(file)?;
     router.myelin(&["filter", "push", &path.to_string_lossy(), "--as", &format!("{name}@{version}")])?.good()?;
     Ok(())
 }
 
 /// Binds a module and waits until it judges.
-pub fn bind(router: &Router, name: &str, module: &str, pattern: &str, more: &[&str]) -> Result<()> {
+pub(crate) fn bind(router: &Router, name: &str, module: &str, pattern: &str, more: &[&str]) -> Result<()> {
     let mut args = vec!["bind", name, "--module", module, "--pattern", pattern];
     args.extend_from_slice(more);
     router.myelin(&args)?.good()?;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Longer than anything here takes, shorter than a person waits.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The next `count` payloads of a subscription, as text.
-pub async fn payloads(subscription: &mut Subscription, count: usize) -> Result<Vec<String>> {
+pub(crate) async fn payloads(subscription: &mut Subscription, count: usize) -> Result<Vec<String>> {
     let mut found = Vec::new();
     while found.len() < count {
         let event = timeout(PATIENCE, subscription.next())
@@ -24,7 +24,7 @@ pub async fn payloads(subscription: &mut Subscription, count: usize) -> Result<V
 }
 
 /// Publishes and waits for the router's word.
-pub async fn decided(client: &Client, event: Event<'_>) -> Result<Outcome> {
+pub(crate) async fn decided(client: &Client, event: Event<'_>) -> Result<Outcome> {
     Ok(timeout(PATIENCE, client.publish(event).await?).await?)
 }
 
