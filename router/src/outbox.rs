@@ -1,5 +1,6 @@
 //! The outbox of a subscriber: what waits to be sent to it, bounded, with a declared overflow policy.
 
+use crate::config::OutboxConfig;
 use crate::names::Name;
 use bytes::Bytes;
 use myelin_wire::message::Overflow;
@@ -127,6 +128,12 @@ pub struct OutboxLimits {
     pub bytes: usize,
     /// Events.
     pub events: usize,
+}
+
+impl From<OutboxConfig> for OutboxLimits {
+    fn from(OutboxConfig { bytes, events }: OutboxConfig) -> Self {
+        Self { bytes, events }
+    }
 }
 
 /// The outbox of one subscriber, owned by its worker.

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 const BIND_HELP: &str = "\
 Examples:
-  myelin bind check-orders --module schema-json@1.0.0 --pattern 'orders/**' --config schema.json
-  myelin bind hide-cards --module redact@1.0.0 --pattern 'payments/**' --stage egress --config '{\"fields\": [\"/card\"]}'
-  myelin bind route --module content-route@1.0.0 --pattern 'orders/**' --order 20 --grant-topic 'orders/eu/**'
+  myelin bind check-orders --module schema-json@0.1.0 --pattern 'orders/**' --config schema.json
+  myelin bind hide-cards --module redact@0.1.0 --pattern 'payments/**' --config '{\"fields\": [\"card.number\"]}'
+  myelin bind route --module content-route@0.1.0 --pattern 'orders/**' --order 20 --grant-topic 'orders/eu/**'
   myelin bind -f binding.json                            all of it as JSON, as `GET /v1/bindings` shows it
 
 Stages the binding, then makes everything that is staged active, and waits: every filter is compiled, tested on its own
@@ -208,7 +208,7 @@ fn binding_file(file: &Path) -> Result<Value> {
 fn configuration(given: &str) -> Result<Value> {
     let told = |place: &str, error: serde_json::Error| {
         Failure::new(Exit::Usage, format!("--config {place}: {error}"))
-            .next("give JSON such as '{\"fields\": [\"/card\"]}', or the name of a file that holds JSON")
+            .next("give JSON such as '{\"fields\": [\"card.number\"]}', or the name of a file that holds JSON")
     };
     let looks_like_json = given.trim_start().starts_with(['{', '[', '"']);
     if looks_like_json {

@@ -32,7 +32,7 @@ const PUSH_HELP: &str = "\
 Examples:
   myelin filter push redact.wasm             name and version as the filter's package says
   myelin filter push filters/redact          builds first
-  myelin filter push other.wasm --as redact@1.1.0
+  myelin filter push other.wasm --as redact@0.2.0
 
 Pushing makes nothing active: `myelin bind` does.";
 
@@ -48,7 +48,7 @@ pub(super) enum Filter {
     /// List modules and bindings
     Ls(List),
     /// Show everything about a module: bindings, verdicts, faults
-    #[command(after_help = "Example:\n  myelin filter describe redact@1.0.0")]
+    #[command(after_help = "Example:\n  myelin filter describe redact@0.1.0")]
     Describe(Describe),
     /// Show what the filters of a module logged
     Logs(Named),

@@ -42,7 +42,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeou
 
 /// The WebAssembly-programmable edge router of an event mesh.
 #[derive(Debug, Parser)]
-#[command(name = "myelin", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
+#[command(name = "myelin", version, after_help = AFTER_HELP, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

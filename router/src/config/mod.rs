@@ -11,7 +11,6 @@ mod tests;
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
 pub use schema::{Key, Kind, keys, sections};
 
-use crate::outbox::OutboxLimits;
 use myelin_wire::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -119,12 +118,6 @@ pub struct OutboxConfig {
 impl Default for OutboxConfig {
     fn default() -> Self {
         Self { bytes: 4 * 1024 * 1024, events: 65_536 }
-    }
-}
-
-impl From<OutboxConfig> for OutboxLimits {
-    fn from(OutboxConfig { bytes, events }: OutboxConfig) -> Self {
-        Self { bytes, events }
     }
 }
 
