@@ -4,7 +4,6 @@
 //! [`Prepared`] instances, made before the swap on the writer's thread. The swap itself - state handed over, the new
 //! [`Active`] set in place - happens on the worker, between two batches.
 
-use crate::local::unix_ns;
 use myelin_catalog::{ModuleRef, Stage, StagedBinding};
 use myelin_engine::{
     BindError, BindingCells, BindingSetup, BindingStats, BoundFilter, Chain, FaultPolicy, Filter, FilterInfo, Grant,
@@ -384,7 +383,7 @@ fn hand_over(old: &BoundFilter, binding: &BindingPlan, fresh: BoundFilter, hando
         }
         Err(error) => {
             handover.refused.push(format!("{}: {error}", binding.name));
-            tracing::warn!(binding = &*binding.name, %error, at_ns = unix_ns(), "the state of the version before is refused");
+            tracing::warn!(binding = &*binding.name, %error, "the state of the version before is refused");
             fresh
         }
     }
