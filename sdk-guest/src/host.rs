@@ -1,4 +1,4 @@
-//! What a filter may ask of its host. Every call is recorded for replay and budgeted: too many are a fault.
+//! What a filter may ask of its host. All of it is recorded for replay and budgeted: too much is a fault.
 //!
 //! On the host target the calls go to the [`crate::testing::Harness`] that runs the filter; outside of one they do
 //! nothing.
@@ -26,7 +26,8 @@ pub fn log(level: Level, text: &str) {
     imports::log(level, text);
 }
 
-/// Raises a declared counter, `counter!("name")`, by `by`.
+/// Raises a declared counter, `counter!("name")`, by `by`. The host is told at the end of the batch, once for each
+/// counter: counting costs a few nanoseconds.
 pub fn count(counter: u32, by: u64) {
     imports::count(counter, by);
 }

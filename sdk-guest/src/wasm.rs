@@ -1,10 +1,11 @@
 //! The component's side: bindings made from the WIT files, and the glue that `#[filter]` exports.
 
+use crate::filter::COUNTERS_MAX;
 use crate::instance::Instance;
 use crate::{Filter, PayloadNeed};
 use bindings::exports::myelin::filter::filter as contract;
-use bindings::myelin::filter::types;
-use std::cell::RefCell;
+use bindings::myelin::filter::{host, types};
+use std::cell::{Cell, RefCell};
 
 /// What the generated code calls.
 pub use wit_bindgen::rt as runtime;
@@ -38,6 +39,7 @@ impl<F> Slot<F> {
 pub fn init<F: Filter>(slot: &Slot<F>, setup: contract::Setup) -> Result<contract::Info, String> {
     let (instance, info) = Instance::<F>::new(&setup.config, setup.previous_state.as_deref())?;
     *slot.0.borrow_mut() = Some(instance);
+    flush_counters();
     let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     Ok(contract::Info {
         name: F::NAME.to_owned(),
@@ -67,16 +69,35 @@ pub fn run<F: Filter>(slot: &Slot<F>, arena: &[u8], count: u32, now_unix_ns: u64
     let mut slot = slot.0.borrow_mut();
     let instance = slot.as_mut().expect("the host calls init first");
     let outcome = instance.run(arena, count, now_unix_ns);
+    flush_counters();
     contract::Outcome { verdicts: outcome.verdicts, output: outcome.output }
 }
 
 /// The state for the next version; empty before `init`.
 pub fn save<F: Filter>(slot: &Slot<F>) -> Vec<u8> {
-    slot.0.borrow_mut().as_mut().map(|instance| instance.filter.save()).unwrap_or_default()
+    let state = slot.0.borrow_mut().as_mut().map(|instance| instance.filter.save());
+    flush_counters();
+    state.unwrap_or_default()
+}
+
+thread_local! {
+    /// What was counted since the last flush, for each counter.
+    static COUNTED: [Cell<u64>; COUNTERS_MAX] = const { [const { Cell::new(0) }; COUNTERS_MAX] };
+}
+
+/// Tells the host what was counted: once for each counter and batch, where a call for each event costs more than most
+/// verdicts.
+fn flush_counters() {
+    COUNTED.with(|counted| {
+        for (counter, by) in (0..).zip(counted).filter(|(_, by)| by.get() > 0) {
+            host::count(counter, by.take());
+        }
+    });
 }
 
 /// Host calls.
 pub(crate) mod imports {
+    use super::COUNTED;
     use super::bindings::myelin::filter::host;
     use crate::host::Level;
 
@@ -91,7 +112,11 @@ pub(crate) mod imports {
     }
 
     pub(crate) fn count(counter: u32, by: u64) {
-        host::count(counter, by);
+        COUNTED.with(|counted| match counted.get(counter as usize) {
+            Some(sum) => sum.set(sum.get().saturating_add(by)),
+            // No filter declares so many: the host says so.
+            None => host::count(counter, by),
+        });
     }
 
     pub(crate) fn payload(event: u32, offset: u32, len_bytes: u32) -> Vec<u8> {

@@ -178,6 +178,8 @@ impl Walk<'_> {
     /// Copies what lies before `at` and was neither copied nor left out.
     fn copy_to(&mut self, at: usize) {
         if at > self.copied {
+            // The first copy makes room for all: a payload without any of the fields allocates nothing.
+            self.out.reserve(if self.out.is_empty() { self.json.len() } else { 0 });
             self.out.extend_from_slice(&self.json[self.copied..at]);
             self.copied = at;
         }

@@ -1,8 +1,8 @@
 //! Single fields of a JSON document, without parsing all of it.
 //!
-//! [`field`] walks the document from its beginning, skips what it does not want and stops at the field: 15-30 ns for a
-//! field that stands early, about 1 ns a byte for what it must skip. Parsing the whole document with a JSON library
-//! costs about 3 µs per KiB inside a filter; do that only where a filter must look at everything.
+//! [`field`] walks the document from its beginning, skips what it does not want and stops at the field: some 20-60 ns
+//! inside a filter for a field that stands early, about 1 ns a byte for what it must skip. Parsing the whole document
+//! with a JSON library costs about 3 µs per KiB; do that only where a filter must look at everything.
 //!
 //! What the early stop means:
 //! * What stands behind the field is not read, so a document that is broken there is not noticed. [`check`] reads it
@@ -104,7 +104,7 @@ impl JsonValue<'_> {
 /// `None` where there is no such field or the document is malformed before it. For names that hold dots see
 /// [`field_at`]. Read the module's notes on what the early stop means.
 pub fn field<'a>(json: &'a [u8], path: &str) -> Option<JsonValue<'a>> {
-    walk(json, path.split('.'))
+    walk(json, Steps(Some(path)))
 }
 
 /// The same with the steps of the path given one by one; without any step, the whole document.
@@ -123,6 +123,23 @@ pub fn check(json: &[u8]) -> Result<(), usize> {
     let mut scanner = Scanner::new(json);
     let whole = scanner.skip_value().is_some() && scanner.at_end();
     if whole { Ok(()) } else { Err(scanner.position()) }
+}
+
+/// The steps of a path; quicker than `split`, which is made for long texts.
+struct Steps<'p>(Option<&'p str>);
+
+impl<'p> Iterator for Steps<'p> {
+    type Item = &'p str;
+
+    fn next(&mut self) -> Option<&'p str> {
+        let rest = self.0?;
+        let (step, after) = match rest.bytes().position(|byte| byte == b'.') {
+            Some(dot) => (&rest[..dot], Some(&rest[dot + 1..])),
+            None => (rest, None),
+        };
+        self.0 = after;
+        Some(step)
+    }
 }
 
 fn walk<'a, 'p>(json: &'a [u8], path: impl Iterator<Item = &'p str>) -> Option<JsonValue<'a>> {

@@ -107,25 +107,34 @@ impl<'a> Scanner<'a> {
 
     /// Reads the next value.
     pub fn value(&mut self) -> Option<JsonValue<'a>> {
-        let kind = self.peek()?;
+        let first = self.next_visible()?;
         let from = self.at;
-        if kind == Token::String {
-            return self.string()?.decode().map(JsonValue::String);
+        match first {
+            b'"' => return self.string()?.decode().map(JsonValue::String),
+            b'{' | b'[' => self.skip_value()?,
+            _ => self.scalar()?,
         }
-        self.skip_value()?;
         let written = &self.bytes[from..self.at];
-        Some(match (kind, written) {
-            (Token::Object, _) => JsonValue::Object(written),
-            (Token::Array, _) => JsonValue::Array(written),
-            (_, b"null") => JsonValue::Null,
-            (_, b"true") => JsonValue::Bool(true),
-            (_, b"false") => JsonValue::Bool(false),
+        Some(match first {
+            b'{' => JsonValue::Object(written),
+            b'[' => JsonValue::Array(written),
+            b'n' => JsonValue::Null,
+            b't' => JsonValue::Bool(true),
+            b'f' => JsonValue::Bool(false),
             _ => JsonValue::Number(std::str::from_utf8(written).ok()?),
         })
     }
 
     /// Passes the next value, however deep, without recursion; at most [`DEPTH_MAX`] levels.
     pub fn skip_value(&mut self) -> Option<()> {
+        match self.next_visible()? {
+            b'{' | b'[' => self.skip_nested(),
+            b'"' => self.string().map(|_| ()),
+            _ => self.scalar(),
+        }
+    }
+
+    fn skip_nested(&mut self) -> Option<()> {
         // One bit for each open level: 1 = object, 0 = array.
         let mut levels = 0_u64;
         let mut depth = 0;
@@ -169,10 +178,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes white space; the byte behind it, not passed.
+    #[inline]
     fn next_visible(&mut self) -> Option<u8> {
         loop {
             let byte = *self.bytes.get(self.at)?;
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+            // The first test alone decides for nearly every byte.
+            if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
                 return Some(byte);
             }
             self.at += 1;
@@ -180,6 +191,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes `mark` where it comes next.
+    #[inline]
     fn mark(&mut self, mark: u8) -> bool {
         let found = self.next_visible() == Some(mark);
         self.at += usize::from(found);
@@ -240,15 +252,15 @@ impl<'a> Scanner<'a> {
 
     /// Passes a number; on failure stands on the byte that does not fit.
     fn number(&mut self) -> Option<()> {
-        self.byte(b"-");
-        if !self.byte(b"0") && self.digits() == 0 {
+        self.byte(b'-');
+        if !self.byte(b'0') && self.digits() == 0 {
             return None;
         }
-        if self.byte(b".") && self.digits() == 0 {
+        if self.byte(b'.') && self.digits() == 0 {
             return None;
         }
-        if self.byte(b"eE") {
-            self.byte(b"+-");
+        if self.byte(b'e') || self.byte(b'E') {
+            let _ = self.byte(b'+') || self.byte(b'-');
             if self.digits() == 0 {
                 return None;
             }
@@ -257,8 +269,8 @@ impl<'a> Scanner<'a> {
         (!self.bytes.get(self.at).is_some_and(u8::is_ascii_digit)).then_some(())
     }
 
-    fn byte(&mut self, any_of: &[u8]) -> bool {
-        let found = self.bytes.get(self.at).is_some_and(|byte| any_of.contains(byte));
+    fn byte(&mut self, wanted: u8) -> bool {
+        let found = self.bytes.get(self.at) == Some(&wanted);
         self.at += usize::from(found);
         found
     }

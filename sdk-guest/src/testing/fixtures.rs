@@ -19,10 +19,9 @@ pub struct FixtureReport {
 
 /// Runs every line of `DIRECTORY/*.jsonl` and holds each verdict against the line's `expect`.
 ///
-/// A line is an object with `topic` and, where wanted, `headers`, `type`, `key`, `content-type`, `identity`, `payload`
-/// (a string is taken as the payload's bytes, anything else is written as JSON) and `expect` with `verdict` (`allow`,
-/// `deny`, `dead-letter`, `drop`, `redirect`, `add`) and, where wanted, `reason`, `routes`, `payload`, `detail` (a part
-/// of it). A line `{"config": ..}` makes a new filter with this configuration for what follows; each file begins
+/// A line is an object with `topic` and, where wanted, `headers`, `type`, `key`, `identity`, `payload` (a string is taken
+/// as the payload's bytes, anything else is written as JSON) and `expect` with `verdict` (`allow`, `deny`,
+/// `dead-letter`, `drop`, `redirect`, `add`) and, where wanted, `reason`, `routes`, `payload`. A line `{"config": ..}` makes a new filter with this configuration for what follows; each file begins
 /// without one.
 ///
 /// # Panics
@@ -69,7 +68,7 @@ fn make<F: Filter>(config: &Value, place: &str) -> Harness<F> {
 
 /// Makes the event of one line.
 fn event(line: &Map<String, Value>, place: &str) -> OwnedEvent {
-    const KEYS: [&str; 8] = ["topic", "headers", "type", "key", "content-type", "identity", "payload", "expect"];
+    const KEYS: [&str; 7] = ["topic", "headers", "type", "key", "identity", "payload", "expect"];
     if let Some(unknown) = line.keys().find(|key| !KEYS.contains(&key.as_str())) {
         panic!("{place}: `{unknown}` is not known; a line has {}", KEYS.join(", "));
     }
@@ -81,7 +80,7 @@ fn event(line: &Map<String, Value>, place: &str) -> OwnedEvent {
         payload: line.get("payload").map(payload_bytes).unwrap_or_default(),
         ..OwnedEvent::default()
     };
-    for (key, tag) in [("type", attrs::TYPE), ("key", attrs::KEY), ("content-type", attrs::CONTENT_TYPE)] {
+    for (key, tag) in [("type", attrs::TYPE), ("key", attrs::KEY)] {
         if let Some(value) = text(key) {
             event.attrs.own(tag, value.as_bytes());
         }
@@ -99,17 +98,14 @@ fn payload_bytes(value: &Value) -> Vec<u8> {
 
 fn compare(expect: &Value, observed: &Observed, place: &str) {
     let Value::Object(expect) = expect else { panic!("{place}: `expect` is an object") };
+    assert!(expect.contains_key("verdict"), "{place}: `expect` has no `verdict`");
     for (key, wanted) in expect {
         let same = match key.as_str() {
             "verdict" => wanted.as_str() == Some(kind_name(observed.kind)),
             "reason" => wanted.as_str() == observed.reason.as_deref(),
             "routes" => *wanted == Value::from(observed.routes.clone()),
             "payload" => observed.payload.as_deref().is_some_and(|payload| same_payload(wanted, payload)),
-            "detail" => {
-                let wanted = wanted.as_str().unwrap_or_else(|| panic!("{place}: `detail` is not text"));
-                observed.detail.as_deref().is_some_and(|detail| detail.contains(wanted))
-            }
-            other => panic!("{place}: `expect.{other}` is not known; write verdict, reason, routes, payload or detail"),
+            other => panic!("{place}: `expect.{other}` is not known; write verdict, reason, routes or payload"),
         };
         assert!(same, "{place}: expected {key} {wanted}, got {observed:?}");
     }
