@@ -2,7 +2,7 @@
 
 use super::forge::Forge;
 use super::rollout::{RolloutKind, RolloutReport};
-use super::{Actor, Blame, COMMANDS_WAITING_MAX, Command, ROLLOUTS_REMEMBERED, View, World, WorldError};
+use super::{Actor, Answer, Blame, COMMANDS_WAITING_MAX, Command, ROLLOUTS_REMEMBERED, View, World, WorldError};
 use crate::generation::{BindingPlan, Plan, Prepared};
 use crate::worker::{Order, Swapped};
 use arc_swap::ArcSwap;
@@ -143,30 +143,50 @@ impl Writer {
     fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         while let Some(command) = queue.blocking_recv() {
             self.obey(command);
-            self.publish();
         }
     }
 
     fn obey(&mut self, command: Command) {
-        // The asker may have gone: the change is made all the same.
         match command {
             Command::AddModule { name, version, bytes, actor, answer } => {
-                drop(answer.send(self.add_module(name, version, &bytes, &actor)));
+                let done = self.add_module(name, version, &bytes, &actor);
+                self.answer(answer, done);
             }
-            Command::RemoveModule { module, actor, answer } => drop(answer.send(self.remove_module(module, &actor))),
+            Command::RemoveModule { module, actor, answer } => {
+                let done = self.remove_module(module, &actor);
+                self.answer(answer, done);
+            }
             Command::Stage { binding, if_match, actor, answer } => {
-                drop(answer.send(self.stage(binding, if_match, &actor)));
+                let done = self.stage(binding, if_match, &actor);
+                self.answer(answer, done);
             }
             Command::Unstage { name, if_match, actor, answer } => {
-                drop(answer.send(self.unstage(name, if_match, &actor)));
+                let done = self.unstage(name, if_match, &actor);
+                self.answer(answer, done);
             }
-            Command::Rollout { actor, answer } => drop(answer.send(self.rollout(&actor))),
-            Command::Rollback { to, actor, answer } => drop(answer.send(self.rollback(to, &actor))),
+            Command::Rollout { actor, answer } => {
+                let done = self.rollout(&actor);
+                self.answer(answer, done);
+            }
+            Command::Rollback { to, actor, answer } => {
+                let done = self.rollback(to, &actor);
+                self.answer(answer, done);
+            }
             Command::Release { module, actor, answer } => {
-                drop(answer.send(self.record(Op::Released { module }, &actor).map(|_| ())));
+                let done = self.record(Op::Released { module }, &actor).map(|_| ());
+                self.answer(answer, done);
             }
-            Command::Quarantine { module, binding, reason } => self.quarantine(module, binding, reason),
+            Command::Quarantine { module, binding, reason } => {
+                self.quarantine(module, binding, reason);
+                self.publish();
+            }
         }
+    }
+
+    /// Lets everybody see the change, then says so to the asker; who may have gone: the change is made all the same.
+    fn answer<T>(&self, answer: Answer<T>, done: Result<T, WorldError>) {
+        self.publish();
+        let _ = answer.send(done);
     }
 
     fn add_module(
