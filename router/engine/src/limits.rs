@@ -166,9 +166,9 @@ pub struct CompilerConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompilerLimits {
-    /// Address space, in bytes.
+    /// Address space, in bytes. A component of 2.6 MB compiles in 192 MiB.
     pub address_space_bytes: u64,
-    /// CPU time of all its threads, in seconds.
+    /// CPU time of all its threads, in seconds. A component of 2.6 MB takes five on a slow machine.
     pub cpu_seconds: u64,
     /// Bytes of the module on its standard input.
     pub module_bytes_max: usize,
@@ -176,7 +176,7 @@ pub struct CompilerLimits {
 
 impl Default for CompilerLimits {
     fn default() -> Self {
-        Self { address_space_bytes: 1 << 30, cpu_seconds: 5, module_bytes_max: 16 << 20 }
+        Self { address_space_bytes: 1 << 30, cpu_seconds: 20, module_bytes_max: 16 << 20 }
     }
 }
 
