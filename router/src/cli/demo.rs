@@ -176,7 +176,7 @@ impl Demo {
             binding.grant.topics.iter().for_each(|topic| args.extend(["--grant-topic", topic]));
             stage.command(&args, true)?;
         }
-        bind_tenant(stage, "1.0.0", true)
+        bind_tenant(stage, "1.0.0")
     }
 
     /// Swaps between the two versions of the example filter; every third time by a rollback.
@@ -184,10 +184,10 @@ impl Demo {
         let pause = Duration::from_secs(self.load) / (self.swaps + 1);
         for swap in 0..self.swaps {
             tokio::time::sleep(pause).await;
-            tokio::task::block_in_place(|| match swap % 3 {
-                2 => stage.command(&["rollout", "rollback"], true),
-                0 => bind_tenant(stage, "2.0.0", true),
-                _ => bind_tenant(stage, "1.0.0", true),
+            tokio::task::block_in_place(|| match swap % 6 {
+                2 | 5 => stage.command(&["rollout", "rollback"], true),
+                0 | 4 => bind_tenant(stage, "2.0.0"),
+                _ => bind_tenant(stage, "1.0.0"),
             })?;
         }
         tokio::time::sleep(pause).await;
@@ -195,11 +195,11 @@ impl Demo {
     }
 }
 
-fn bind_tenant(stage: &Stage, version: &str, print: bool) -> anyhow::Result<()> {
+fn bind_tenant(stage: &Stage, version: &str) -> anyhow::Result<()> {
     let module = format!("tenant@{version}");
     let tenants = r#"{"tenants":["acme","globex","initech","umbrella","hooli"]}"#;
     let args = ["bind", "tenants", "--module", &module, "--pattern", "orders/**", "--order", "5", "--config", tenants];
-    stage.command(&[&args[..], &["--grant-topic", "audit/**"]].concat(), print)
+    stage.command(&[&args[..], &["--grant-topic", "audit/**"]].concat(), true)
 }
 
 /// The demo's router process.
