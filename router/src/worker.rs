@@ -97,11 +97,16 @@ async fn run(
         Err(error) => return tracing::error!(%error, worker = local.id, "the listener does not start"),
     };
     spawn_local(sort_mail(local.clone(), mailbox));
+    // Nobody is served before the catalog's generation judges: a filter that was told to run never misses an event.
+    let mut judges = false;
     loop {
         tokio::select! {
-            Some(connection) = listener.accept() => drop(spawn_local(sessions::serve(local.clone(), connection))),
+            Some(connection) = listener.accept(), if judges => drop(spawn_local(sessions::serve(local.clone(), connection))),
             order = orders.recv() => match order {
-                Some(order) if !is_stop(&order) => obey(&local, &listener, order),
+                Some(order) if !is_stop(&order) => {
+                    judges |= matches!(order, Order::Swap(..));
+                    obey(&local, &listener, order);
+                }
                 _ => break,
             },
         }
