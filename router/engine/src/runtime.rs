@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ struct Inner {
     linker: Linker<HostState>,
     config: RuntimeConfig,
     compatibility: Compatibility,
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 /// Which builds of the engine can run each other's compiled code: equal values can.
@@ -101,7 +101,7 @@ impl Runtime {
             .map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
         let compatibility = Compatibility::of(&engine);
         let ticker = Ticker::start(&engine)?;
-        Ok(Self(Arc::new(Inner { engine, linker, config: config.clone(), compatibility, _ticker: ticker })))
+        Ok(Self(Arc::new(Inner { engine, linker, config: config.clone(), compatibility, ticker })))
     }
 
     /// Which compiled code this runtime can run.
@@ -112,6 +112,11 @@ impl Runtime {
     /// What it was made for.
     pub fn config(&self) -> &RuntimeConfig {
         &self.0.config
+    }
+
+    /// Lets epochs pass for as long as the answer lives.
+    pub(crate) fn ticking(&self) -> Ticking {
+        self.0.ticker.hold()
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -165,34 +170,62 @@ fn pool(config: &RuntimeConfig) -> PoolingAllocationConfig {
     pool
 }
 
-/// The thread that raises the epoch each millisecond.
+/// The thread that raises the epoch each millisecond, while there is an instance that could overrun its deadline. A
+/// router without filters is not woken a thousand times a second for nothing.
 struct Ticker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    pulse: Arc<Pulse>,
+    thread: JoinHandle<()>,
+}
+
+/// What the ticker's thread looks at.
+#[derive(Debug, Default)]
+struct Pulse {
+    live: AtomicUsize,
+    stop: AtomicBool,
+}
+
+/// Keeps the epoch moving; every instance holds one from before its first call.
+pub(crate) struct Ticking {
+    pulse: Arc<Pulse>,
 }
 
 impl Ticker {
     fn start(engine: &Engine) -> std::io::Result<Self> {
-        let (stop, engine) = (Arc::new(AtomicBool::new(false)), engine.clone());
-        let stopped = Arc::clone(&stop);
+        let (pulse, engine) = (Arc::new(Pulse::default()), engine.clone());
+        let watched = Arc::clone(&pulse);
         let tick = move || {
-            while !stopped.load(Relaxed) {
-                thread::park_timeout(TICK);
-                engine.increment_epoch();
+            while !watched.stop.load(SeqCst) {
+                // Whoever raises the count unparks afterwards, and an unpark that comes early is kept for the next park.
+                if watched.live.load(SeqCst) == 0 {
+                    thread::park();
+                } else {
+                    thread::park_timeout(TICK);
+                    engine.increment_epoch();
+                }
             }
         };
         let thread = thread::Builder::new().name("wasm-epoch".into()).spawn(tick)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { pulse, thread })
+    }
+
+    fn hold(&self) -> Ticking {
+        if self.pulse.live.fetch_add(1, SeqCst) == 0 {
+            self.thread.thread().unpark();
+        }
+        Ticking { pulse: Arc::clone(&self.pulse) }
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.pulse.live.fetch_sub(1, SeqCst);
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // It has nothing to say, and a panic in it has been reported by its own hook.
-            drop(thread.join());
-        }
+        // The thread ends by itself: whoever drops the runtime need not wait for it.
+        self.pulse.stop.store(true, SeqCst);
+        self.thread.thread().unpark();
     }
 }

@@ -15,6 +15,7 @@ use crate::host::{HostState, LogGate};
 use crate::info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
 use crate::limits::{BATCH_EVENTS_MAX, SlotLimits};
 use crate::program::Program;
+use crate::runtime::Ticking;
 
 /// Ticks until the deadline is looked at for the first time.
 const TICKS: u64 = 1;
@@ -74,6 +75,7 @@ pub struct Slot {
 struct Live {
     store: Store<HostState>,
     fast: Fast,
+    _ticking: Ticking,
 }
 
 impl Slot {
@@ -188,6 +190,7 @@ fn start(
     log_gate: LogGate,
 ) -> Result<(Live, FilterInfo, Notes), InstantiateError> {
     let runtime = program.runtime();
+    let ticking = runtime.ticking();
     let mut state = HostState::new(limits, runtime.config().table_elements_max, log_gate);
     state.deadline.begin(limits.init_cpu_ms_max * 1_000_000, Some(thread_cpu_ns()));
     let mut store = Store::new(runtime.engine(), state);
@@ -213,7 +216,7 @@ fn start(
     let state = store.data_mut();
     state.counters = u32::try_from(info.counters.len()).unwrap_or(0);
     state.end(&mut early);
-    Ok((Live { store, fast }, info, early))
+    Ok((Live { store, fast, _ticking: ticking }, info, early))
 }
 
 /// Puts what was said earlier before what was said now.
