@@ -98,12 +98,33 @@ pub struct Workbench {
 }
 
 impl Judge<'_> {
-    /// Takes `items`, all of `route`'s chains, through the filters. Afterwards `items` are those that go on; `true`
-    /// when that is all of them, as they came.
-    pub async fn run(&self, buffer: &[u8], route: &Route, items: &mut Vec<Passing>, bench: &mut Workbench) -> bool {
+    /// Takes a publisher's events, all of `route`'s chains, through the filters; `true` when all go on as they came.
+    /// Only where not, or where the egress has filters too, `enlist` puts them into `items`, and `items` are
+    /// afterwards those that go on.
+    pub async fn run(
+        &self,
+        (buffer, views): (&[u8], &[EventView<'_>]),
+        route: &Route,
+        items: &mut Vec<Passing>,
+        bench: &mut Workbench,
+        enlist: impl Fn(&mut Vec<Passing>),
+    ) -> bool {
         let (mut untouched, seen) = (true, Seen::new());
         if let Some(chain) = &route.ingress {
-            untouched &= self.pass(Pass { chain, is_egress: false, seen: &seen, depth: 0 }, buffer, items, bench).await;
+            let pass = Pass { chain, is_egress: false, seen: &seen, depth: 0 };
+            let Workbench { scratch, verdicts } = &mut *bench;
+            let judgement = self.ask(chain, views, scratch).await;
+            untouched = judgement.is_some_and(|judgement| judgement.all_pass_untouched());
+            if untouched && route.egress.is_none() {
+                return true;
+            }
+            enlist(items);
+            if !untouched {
+                let changes = self.carry_out(pass, judgement, views, items, verdicts);
+                keep_changed(items, changes);
+            }
+        } else {
+            enlist(items);
         }
         if let Some(chain) = &route.egress {
             untouched &=
@@ -137,6 +158,9 @@ impl Judge<'_> {
         items: &mut Vec<Passing>,
         bench: &mut Workbench,
     ) -> bool {
+        if items.iter().all(|item| item.route.copies > 0) {
+            return self.pass(pass, buffer, items, bench).await;
+        }
         let (mut wanted, mut unwanted): (Vec<_>, Vec<_>) = items.drain(..).partition(|item| item.route.copies > 0);
         let untouched = wanted.is_empty() || self.pass(pass, buffer, &mut wanted, bench).await;
         // Order matters among events that are delivered; those that nobody wants are only counted.
@@ -145,32 +169,55 @@ impl Judge<'_> {
         untouched
     }
 
-    /// One chain over one batch.
+    /// One chain over events that are ready.
     async fn pass(&self, pass: Pass<'_>, buffer: &[u8], items: &mut Vec<Passing>, bench: &mut Workbench) -> bool {
         if items.is_empty() {
             return true;
         }
         let Workbench { scratch, verdicts } = bench;
-        let before = std::mem::take(items);
         let identity = &*self.identity;
-        let views: Vec<EventView<'_>> = before.iter().map(|item| view(item, buffer, identity)).collect();
-        let Ok(batch) = Batch::new(&views, self.now_ns, self.local.shared.now_ms()) else {
+        let views: Vec<EventView<'_>> = items.iter().map(|item| view(item, buffer, identity)).collect();
+        let judgement = self.ask(pass.chain, &views, scratch).await;
+        if judgement.is_some_and(|judgement| judgement.all_pass_untouched()) {
+            return true;
+        }
+        let changes = self.carry_out(pass, judgement, &views, items, verdicts);
+        drop(views);
+        keep_changed(items, changes);
+        false
+    }
+
+    /// What a chain finds out about `views`; `None` where they do not fit a batch.
+    async fn ask<'a>(
+        &self,
+        chain: &'a Chain,
+        views: &[EventView<'_>],
+        scratch: &'a mut ChainScratch,
+    ) -> Option<Judgement<'a>> {
+        let batch = Batch::new(views, self.now_ns, self.local.shared.now_ms()).ok()?;
+        Some(chain.run(&batch, scratch).await)
+    }
+
+    /// Carries out what a chain said; for each event what changes in it, or `None` where it does not go on.
+    fn carry_out(
+        &self,
+        pass: Pass<'_>,
+        judgement: Option<Judgement<'_>>,
+        views: &[EventView<'_>],
+        items: &[Passing],
+        verdicts: &mut Verdicts,
+    ) -> Vec<Option<Changes>> {
+        let Some(judgement) = judgement else {
             // The caller bounds batches; whatever does not fit all the same must not pass unjudged.
-            for item in &before {
+            for item in items {
                 self.settle(pass.is_egress, item, Term::Rejected);
                 refuse(verdicts, item, Code::Internal, "the batch does not fit a filter's bounds".to_owned());
             }
-            return false;
+            return Vec::new();
         };
-        let judgement = pass.chain.run(&batch, scratch).await;
-        if judgement.all_pass_untouched() {
-            drop(views);
-            *items = before;
-            return true;
-        }
         let context = Context { judge: self, pass };
-        let mut changes = Vec::with_capacity(before.len());
-        for (index, item) in before.iter().enumerate() {
+        let mut changes = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
             let (judged, event) = (judgement.event(index), &views[index]);
             context.derive(&judgement, index, &judged, event, item.seq, verdicts);
             changes.push(match judged.fate {
@@ -189,15 +236,7 @@ impl Judge<'_> {
             let (attrs, payload) = (Bytes::copy_from_slice(emitted.attrs), Bytes::copy_from_slice(emitted.payload));
             context.enter(emitted.topic, attrs, payload, seen, verdicts);
         }
-        drop(views);
-        for (mut item, change) in before.into_iter().zip(changes) {
-            if let Some((attrs, payload)) = change {
-                item.attrs = attrs.or(item.attrs);
-                item.payload = payload.or(item.payload);
-                items.push(item);
-            }
-        }
-        false
+        changes
     }
 
     /// Counts an event that ends here: at ingress among the events, at egress among the copies.
@@ -213,6 +252,17 @@ impl Judge<'_> {
             ledger.add(generation, term, 1);
         }
     }
+}
+
+/// Keeps the events that go on, with what changes in them.
+fn keep_changed(items: &mut Vec<Passing>, changes: Vec<Option<Changes>>) {
+    let mut changes = changes.into_iter();
+    items.retain_mut(|item| {
+        let Some((attrs, payload)) = changes.next().flatten() else { return false };
+        item.attrs = attrs.or(item.attrs.take());
+        item.payload = payload.or(item.payload.take());
+        true
+    });
 }
 
 /// One chain's run, as its verdicts are carried out.

@@ -9,8 +9,8 @@ use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::outbox::{Gauge, Origin};
-use myelin_engine::Chain;
 use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
+use myelin_engine::{Chain, EventView};
 use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::frame::FrameType;
 use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_REFS_MAX};
@@ -59,6 +59,8 @@ pub struct Publisher {
     exceptions: Vec<Exception>,
     fanout: Fanout,
     bench: Workbench,
+    /// The events that filters have touched; empty between batches.
+    items: Vec<Passing>,
 }
 
 /// What a batch led to.
@@ -85,6 +87,7 @@ impl Publisher {
             exceptions: Vec::new(),
             fanout: Fanout::default(),
             bench: Workbench::default(),
+            items: Vec::new(),
         }
     }
 
@@ -247,11 +250,7 @@ impl Publisher {
     /// Topic and route of the event at `at` of the batch.
     #[inline]
     fn route(&self, local: &Local, active: &Active, at: usize) -> Option<(Rc<TopicEntry>, Rc<Route>)> {
-        match self.topics.get(self.batch.get(at)?.span.head.topic_ref as usize) {
-            Some(Announced::Topic(topic)) => Some((topic.clone(), local.route(topic, active))),
-            // Admission lets no event of another topic into the batch.
-            _ => None,
-        }
+        Received { topics: &self.topics, events: &self.batch }.route(local, active, self.batch.get(at)?)
     }
 
     /// How far from `at` on the events go through the same chains as `route`, within the bounds of a filter's batch.
@@ -284,17 +283,20 @@ impl Publisher {
 
     /// Takes events of the same chains through their filters.
     async fn filter(&mut self, local: &Local, active: &Rc<Active>, route: &Route, events: Range<usize>, now_ns: u64) {
-        let mut items: Vec<Passing> = Vec::with_capacity(events.len());
-        for at in events.clone() {
-            let Some((topic, route)) = self.route(local, active, at) else { continue };
-            let Admitted { seq, span } = self.batch[at];
-            items.push(Passing { seq: Some(seq), span: Some(span), topic, route, attrs: None, payload: None });
-        }
         let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns };
         let buffer = self.decoder.buffer();
-        let untouched = judge.run(buffer, route, &mut items, &mut self.bench).await;
+        let received = Received { topics: &self.topics, events: &self.batch[events.clone()] };
+        let views: Vec<EventView<'_>> =
+            received.events.iter().map(|event| received.view(event, buffer, &judge.identity)).collect();
+        // Kept from batch to batch: in the steady state no event costs an allocation.
+        let mut items = std::mem::take(&mut self.items);
+        let enlist = |items: &mut Vec<Passing>| received.enlist(local, active, items);
+        let untouched = judge.run((buffer, &views), route, &mut items, &mut self.bench, enlist).await;
+        drop(views);
         if untouched {
             // The common case: as if there were no filter.
+            items.clear();
+            self.items = items;
             let mut at = events.start;
             while at < events.end {
                 let Some((topic, route)) = self.route(local, active, at) else { break };
@@ -309,6 +311,7 @@ impl Publisher {
         for item in items.drain(..) {
             self.place(local, active.number, item);
         }
+        self.items = items;
         self.judge_derived(local, active, now_ns).await;
         for (seq, code, detail) in std::mem::take(&mut self.bench.verdicts.exceptions) {
             self.refuse(seq, code, &detail);
@@ -385,6 +388,47 @@ impl Publisher {
         }
         local.ledger.sub(generation, Term::InPipeline, count);
         local.ledger.add(generation, if wanted { Term::Matched } else { Term::Unmatched }, count);
+    }
+}
+
+/// Admitted events, with what their topic references mean.
+#[derive(Clone, Copy)]
+struct Received<'a> {
+    topics: &'a [Announced],
+    events: &'a [Admitted],
+}
+
+impl<'a> Received<'a> {
+    /// The topic of an event. Admission lets no event without one into a batch.
+    #[inline]
+    fn topic(&self, event: &Admitted) -> Option<&'a Rc<TopicEntry>> {
+        match self.topics.get(event.span.head.topic_ref as usize) {
+            Some(Announced::Topic(topic)) => Some(topic),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn route(&self, local: &Local, active: &Active, event: &Admitted) -> Option<(Rc<TopicEntry>, Rc<Route>)> {
+        let topic = self.topic(event)?;
+        Some((topic.clone(), local.route(topic, active)))
+    }
+
+    /// An event as its filters see it.
+    fn view(&self, event: &Admitted, buffer: &'a [u8], identity: &'a str) -> EventView<'a> {
+        let topic = self.topic(event).map_or("", |topic| &*topic.name.text);
+        EventView { topic, attrs: event.span.attrs(buffer), payload: event.span.payload(buffer), identity }
+    }
+
+    /// Makes ready what filters have touched. Neighbours of one topic share one look-up.
+    fn enlist(&self, local: &Local, active: &Active, items: &mut Vec<Passing>) {
+        for event in self.events {
+            let Admitted { seq, span } = *event;
+            let same = |last: &&Passing| last.span.is_some_and(|other| other.head.topic_ref == span.head.topic_ref);
+            let known = items.last().filter(same).map(|last| (last.topic.clone(), last.route.clone()));
+            let Some((topic, route)) = known.or_else(|| self.route(local, active, event)) else { continue };
+            items.push(Passing { seq: Some(seq), span: Some(span), topic, route, attrs: None, payload: None });
+        }
     }
 }
 
