@@ -126,7 +126,14 @@ impl<'a> Attrs<'a> {
 
     /// The value of the own attribute `tag`.
     pub fn own(&self, tag: u8) -> Option<&'a [u8]> {
-        self.iter().find(|attr| attr.tag == tag && tag != HEADER).map(|attr| attr.value)
+        let mut rest = self.0;
+        while let Some((raw, after)) = split_raw(rest).ok()? {
+            if raw.tag == tag && tag != HEADER {
+                return Some(raw.value);
+            }
+            rest = after;
+        }
+        None
     }
 
     /// The own attribute `tag` as text.
@@ -136,7 +143,15 @@ impl<'a> Attrs<'a> {
 
     /// The value of the first header called `name` (exact, case-sensitive).
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.iter().find(|attr| attr.tag == HEADER && attr.name == name)?.text()
+        let mut rest = self.0;
+        // Names are compared as bytes: checking the text of each costs more than the comparison.
+        while let Some((raw, after)) = split_raw(rest).ok()? {
+            if raw.tag == HEADER && raw.name == name.as_bytes() {
+                return str::from_utf8(raw.value).ok();
+            }
+            rest = after;
+        }
+        None
     }
 
     /// The remaining time to live in milliseconds.
@@ -150,19 +165,31 @@ impl<'a> Attrs<'a> {
     }
 }
 
+/// An attribute whose name was not looked at.
+struct RawAttr<'a> {
+    tag: u8,
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
 /// The first attribute of `block` and what follows it; `None` at the end of the block.
 fn split_attr(block: &[u8]) -> Result<Option<(Attr<'_>, &[u8])>, AttrError> {
+    let Some((RawAttr { tag, name, value }, after)) = split_raw(block)? else { return Ok(None) };
+    let name = str::from_utf8(name).map_err(|_| AttrError::NotUtf8(HEADER))?;
+    Ok(Some((Attr { tag, name, value }, after)))
+}
+
+#[inline]
+fn split_raw(block: &[u8]) -> Result<Option<(RawAttr<'_>, &[u8])>, AttrError> {
     let Some((&tag, mut rest)) = block.split_first() else { return Ok(None) };
-    let mut name = "";
+    let mut name = &[][..];
     if tag == HEADER {
         let (&len, after) = rest.split_first().ok_or(AttrError::Truncated)?;
-        let (bytes, after) = after.split_at_checked(usize::from(len)).ok_or(AttrError::Truncated)?;
-        name = str::from_utf8(bytes).map_err(|_| AttrError::NotUtf8(HEADER))?;
-        rest = after;
+        (name, rest) = after.split_at_checked(usize::from(len)).ok_or(AttrError::Truncated)?;
     }
     let len = usize::from(u16_at(rest, 0).ok_or(AttrError::Truncated)?);
     let (value, after) = rest[2..].split_at_checked(len).ok_or(AttrError::Truncated)?;
-    Ok(Some((Attr { tag, name, value }, after)))
+    Ok(Some((RawAttr { tag, name, value }, after)))
 }
 
 /// Checks a whole block: known tags, each own attribute at most once, lengths, UTF-8, at most `headers_max` headers.

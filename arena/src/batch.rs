@@ -100,6 +100,16 @@ impl<'a> Arena<'a> {
     /// # Errors
     /// When there is no such entry, it points outside the arena, or its text is not UTF-8.
     pub fn entry(&self, index: usize) -> Result<Entry<'a>, ArenaError> {
+        self.read(index, &mut Texts::default())
+    }
+
+    /// All events in order. Neighbours that share a topic or an identity have its text checked once.
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, ArenaError>> + use<'a> {
+        let (arena, mut known) = (*self, Texts::default());
+        (0..arena.count).map(move |index| arena.read(index, &mut known))
+    }
+
+    fn read(&self, index: usize, known: &mut Texts<'a>) -> Result<Entry<'a>, ArenaError> {
         if index >= self.count {
             return Err(ArenaError::Table);
         }
@@ -110,22 +120,17 @@ impl<'a> Arena<'a> {
             0 => None,
             offset => {
                 let len = u16_at(self.bytes, offset as usize).ok_or(ArenaError::OutOfBounds)?;
-                Some(self.text(offset.checked_add(2).ok_or(ArenaError::OutOfBounds)?, u32::from(len))?)
+                let start = offset.checked_add(2).ok_or(ArenaError::OutOfBounds)?;
+                Some(self.text(start, u32::from(len), &mut known.identity)?)
             }
         };
         Ok(Entry {
-            topic: self.text(word(0)?, topic_len)?,
+            topic: self.text(word(0)?, topic_len, &mut known.topic)?,
             attrs: self.slice(word(8)?, word(12)?)?,
             payload: self.slice(word(16)?, word(20)?)?,
             payload_total: word(24)?,
             identity,
         })
-    }
-
-    /// All events in order.
-    pub fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, ArenaError>> + use<'a> {
-        let arena = *self;
-        (0..arena.count).map(move |index| arena.entry(index))
     }
 
     fn slice(&self, offset: u32, len: u32) -> Result<&'a [u8], ArenaError> {
@@ -136,9 +141,27 @@ impl<'a> Arena<'a> {
         self.bytes.get(offset as usize..end).ok_or(ArenaError::OutOfBounds)
     }
 
-    fn text(&self, offset: u32, len: u32) -> Result<&'a str, ArenaError> {
-        str::from_utf8(self.slice(offset, len)?).map_err(|_| ArenaError::NotUtf8)
+    fn text(&self, offset: u32, len: u32, known: &mut Text<'a>) -> Result<&'a str, ArenaError> {
+        if known.offset != offset || known.text.len() != len as usize {
+            let text = str::from_utf8(self.slice(offset, len)?).map_err(|_| ArenaError::NotUtf8)?;
+            *known = Text { offset, text };
+        }
+        Ok(known.text)
     }
+}
+
+/// The texts of the entry before.
+#[derive(Default)]
+struct Texts<'a> {
+    topic: Text<'a>,
+    identity: Text<'a>,
+}
+
+/// A text that was checked, and where it stands; at first the empty one.
+#[derive(Default)]
+struct Text<'a> {
+    offset: u32,
+    text: &'a str,
 }
 
 /// Writes an arena. The buffers are kept from batch to batch: in the steady state nothing is allocated.
