@@ -70,7 +70,7 @@ pub struct AdminListen {
     pub token: Option<Token>,
     /// The router's certificate; needed wherever TLS is spoken.
     pub tls: Option<TlsIdentity>,
-    /// The client certificates that may use the API; none named = every one that the trusted authorities issued.
+    /// The client certificates that may use the API; none named = none may.
     pub identities: Vec<Identity>,
     /// Largest module that is accepted, in bytes.
     pub module_bytes_max: usize,
@@ -185,7 +185,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
 /// What the description says about all routes.
 fn frame() -> OpenApi {
     let description = "The admin API of a Myelin router. Loopback needs no credentials with `--dev`; anything else \
-         needs a bearer token or a client certificate. Refusals are problems (RFC 9457) with a stable `code`.";
+         needs a bearer token or a client certificate that the configuration names. Refusals are problems (RFC 9457) with a stable `code`.";
     let info = InfoBuilder::new()
         .title("Myelin admin API")
         .version(env!("CARGO_PKG_VERSION"))

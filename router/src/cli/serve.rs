@@ -172,12 +172,17 @@ impl Serve {
     /// The admin API, on its own thread.
     fn start_admin(&self, config: &Config, node: &Node, reloader: &Arc<TlsReloader>) -> Result<AdminHandle> {
         let token = config.admin.token_file.as_deref().map(Token::read).transpose().context("[admin] token_file")?;
+        let mut identities = config.admin.identities.clone();
+        if self.dev && tls_files(config).is_none() {
+            // The authority is ours, and so is the one client that it has issued a certificate to.
+            identities.push(development::client_identity()?);
+        }
         let listen = AdminListen {
             addr: config.listen.admin,
             dev: self.dev,
             token,
             tls: Some(reloader.tls()),
-            identities: Vec::new(),
+            identities,
             module_bytes_max: config.wasm.module_bytes,
         };
         let ledgers = node.ledgers();
