@@ -7,7 +7,7 @@ use bytes::Bytes;
 use myelin_transport::{RecvStream, SendStream};
 use myelin_wire::limits::{ACK_EXCEPTIONS_MAX, GROUP_BYTES_MAX};
 use myelin_wire::message::{Ack, Exception, Message, MessageDecoder, Refused, Subscribe, SubscriptionId};
-use myelin_wire::{Code, Pattern, Refusal, topic};
+use myelin_wire::{Code, FrameType, Pattern, Refusal, topic};
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvS
         // All requests that have come are asked for together: the table is published at most once a millisecond.
         let (mut asked, mut is_more) = (Vec::new(), false);
         let taken = loop {
-            match decoder.poll() {
+            match decoder.poll_if(|kind| kind.is_from_client() && kind != FrameType::Hello) {
                 Ok(Some(message)) => match session.take_message(&local, message, &mut subscriptions).await {
                     Ok(request) => asked.extend(request),
                     Err(refusal) => break Err(refusal),
@@ -98,14 +98,9 @@ pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvS
                 break Ok(());
             }
         };
-        for (id, answer, live) in asked {
-            match live.await.unwrap_or_else(|_| Err(Refusal::new(Code::Draining, "the router has stopped"))) {
-                Ok(()) => session.answer(answer),
-                Err(refusal) => {
-                    subscriptions.remove(&id);
-                    session.refuse(&local, id, refusal);
-                }
-            }
+        // In the order of the requests, refused ones among them: a client may name one id several times in a row.
+        for request in asked {
+            session.settle(&local, request, &mut subscriptions).await;
         }
         if let Err(refusal) = taken {
             break refusal;
@@ -116,14 +111,22 @@ pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvS
         }
         match recv.read_chunk().await {
             Ok(Some(bytes)) => decoder.push(&bytes),
+            Ok(None) if !decoder.is_at_boundary() => {
+                break Refusal::new(Code::Malformed, "the control stream ends inside a frame");
+            }
             Ok(None) | Err(_) => break Refusal::new(Code::OutOfOrder, BYE),
         }
     };
     session.seat.ending.set(end);
 }
 
-/// A request that waits for the table: the subscription, the answer when it is live, and who tells.
-type Asked = (u32, Message, oneshot::Receiver<Result<(), Refusal>>);
+/// A request that was looked at, and what it is answered.
+enum Request {
+    /// It changes the table: `answer` when the change is live.
+    Asked { id: u32, answer: Message, live: oneshot::Receiver<Result<(), Refusal>> },
+    /// It is refused.
+    Refused { id: u32, refusal: Refusal },
+}
 
 impl Session {
     /// Queues a message for the control writer.
@@ -158,29 +161,25 @@ impl Session {
         local: &Local,
         message: Message,
         subscriptions: &mut HashSet<u32>,
-    ) -> Result<Option<Asked>, Refusal> {
+    ) -> Result<Option<Request>, Refusal> {
         match message {
-            Message::Subscribe(request) => match self.check_subscribe(local, &request, subscriptions) {
-                Ok((pattern, group)) => {
-                    let id = request.id;
-                    subscriptions.insert(id);
-                    let change = TableChange::Subscribe { id, pattern, group };
-                    let live = self.ask(local, change).await?;
-                    Ok(Some((id, Message::Subscribed(SubscriptionId { id }), live)))
-                }
-                Err(refusal) => {
-                    self.refuse(local, request.id, refusal);
-                    Ok(None)
-                }
-            },
+            Message::Subscribe(request) => {
+                let id = request.id;
+                let (pattern, group) = match self.check_subscribe(local, &request, subscriptions) {
+                    Ok(checked) => checked,
+                    Err(refusal) => return Ok(Some(Request::Refused { id, refusal })),
+                };
+                subscriptions.insert(id);
+                let live = self.ask(local, TableChange::Subscribe { id, pattern, group }).await?;
+                Ok(Some(Request::Asked { id, answer: Message::Subscribed(SubscriptionId { id }), live }))
+            }
             Message::Unsubscribe(SubscriptionId { id }) => {
                 if !subscriptions.remove(&id) {
                     let message = format!("there is no subscription {id} in this session");
-                    self.refuse(local, id, Refusal::new(Code::SubscriptionId, message));
-                    return Ok(None);
+                    return Ok(Some(Request::Refused { id, refusal: Refusal::new(Code::SubscriptionId, message) }));
                 }
                 let live = self.ask(local, TableChange::Unsubscribe { id }).await?;
-                Ok(Some((id, Message::Unsubscribed(SubscriptionId { id }), live)))
+                Ok(Some(Request::Asked { id, answer: Message::Unsubscribed(SubscriptionId { id }), live }))
             }
             Message::Receipt(receipt) => {
                 self.outstanding.receipt(receipt.events, |generation, count| {
@@ -236,8 +235,21 @@ impl Session {
         Ok(live)
     }
 
-    fn refuse(&self, local: &Local, id: u32, Refusal { code, message }: Refusal) {
-        local.shared.refusals.count(code);
-        self.answer(Message::Refused(Refused { id, code, message: message.into_owned() }));
+    /// Answers a request, once what it changes is live.
+    async fn settle(&self, local: &Local, request: Request, subscriptions: &mut HashSet<u32>) {
+        let (id, refusal) = match request {
+            Request::Refused { id, refusal } => (id, refusal),
+            Request::Asked { id, answer, live } => {
+                match live.await.unwrap_or_else(|_| Err(Refusal::new(Code::Draining, "the router has stopped"))) {
+                    Ok(()) => return self.answer(answer),
+                    Err(refusal) => {
+                        subscriptions.remove(&id);
+                        (id, refusal)
+                    }
+                }
+            }
+        };
+        local.shared.refusals.count(refusal.code);
+        self.answer(Message::Refused(Refused { id, code: refusal.code, message: refusal.message.into_owned() }));
     }
 }

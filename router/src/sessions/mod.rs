@@ -17,7 +17,7 @@ use myelin_core::SessionKey;
 use myelin_transport::{Connection, RecvStream, SendStream};
 use myelin_wire::limits::{CLIENT_NAME_BYTES_MAX, HELLO_TIMEOUT_MS};
 use myelin_wire::message::{GoAway, Hello, Message, MessageDecoder, Welcome};
-use myelin_wire::{Code, Refusal, VERSION};
+use myelin_wire::{Code, FrameType, Refusal, VERSION};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, Messa
     let (send, mut recv) = connection.accept_bi().await.map_err(|_| lost("the connection ended"))?;
     let mut decoder = MessageDecoder::new();
     loop {
-        match decoder.poll()? {
+        match decoder.poll_if(|kind| kind == FrameType::Hello)? {
             Some(Message::Hello(hello)) if (hello.min..=hello.max).contains(&VERSION) => {
                 return Ok((send, recv, decoder, hello));
             }
