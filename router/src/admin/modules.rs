@@ -61,7 +61,6 @@ pub(super) async fn upload(
     let module = task.await.map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("the upload broke off: {error}"))
     })??;
-    context.shows(|view| view.catalog.module(&module.module_ref()).is_some()).await;
     let status = if is_known { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(summary(&context.state.world.view(), &module))))
 }
@@ -108,8 +107,7 @@ pub(super) async fn remove(
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
 ) -> Result<StatusCode, Problem> {
-    context.state.world.remove_module(module.clone(), actor).await?;
-    context.shows(|view| view.catalog.module(&module).is_none()).await;
+    context.state.world.remove_module(module, actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -127,8 +125,7 @@ pub(super) async fn release(
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
 ) -> Result<StatusCode, Problem> {
-    context.state.world.release(module.clone(), actor).await?;
-    context.shows(|view| view.catalog.quarantine(&module).is_none()).await;
+    context.state.world.release(module, actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -142,7 +142,6 @@ async fn finish(
     let task = tokio::spawn(async move {
         let report = change.await?;
         context.notes.keep(report.generation, note.clone());
-        context.shows(|view| view.catalog.generation() >= report.generation).await;
         Ok::<_, WorldError>(Rollout::new(&report, note))
     });
     let done = task.await.map_err(|error| {
