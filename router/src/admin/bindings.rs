@@ -46,6 +46,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> impl IntoRespon
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "The filter refuses its configuration, or declares what is not granted"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn stage(
     State(context): State<Arc<Context>>,
@@ -89,6 +90,7 @@ pub(super) async fn describe(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,

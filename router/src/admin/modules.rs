@@ -38,6 +38,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<ModuleList
         (status = 413, body = Problem, content_type = "application/problem+json", description = "The module is too large"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Not application/wasm"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "The module is no filter, does not compile, or fails its test"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn upload(
     State(context): State<Arc<Context>>,
@@ -101,6 +102,7 @@ pub(super) async fn describe(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "A binding uses it"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
@@ -119,6 +121,7 @@ pub(super) async fn remove(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such module, or it is not quarantined"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn release(
     State(context): State<Arc<Context>>,
