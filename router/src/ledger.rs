@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use utoipa::ToSchema;
 
 /// How many generations a worker tells apart. Older ones are added up into the oldest kept: the sums still balance.
@@ -123,6 +123,30 @@ fn off(entered: u64, left: &[u64], inside: u64) -> i64 {
     left.iter().fold(entered.wrapping_sub(inside), |rest, term| rest.wrapping_sub(*term)) as i64
 }
 
+/// The ledger is off: somewhere an event or a copy was not counted. A defect of the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger does not balance: off by {events} events and {copies} copies, a defect of the router")]
+pub struct Unbalanced {
+    /// By how many the balance of the events is off.
+    pub events: i64,
+    /// By how many the balance of the copies is off.
+    pub copies: i64,
+}
+
+/// Checks the balances over all generations. Workers may have added up different old ones, so that only the whole is
+/// proof.
+///
+/// # Errors
+/// By how much it is off.
+pub fn check(ledger: &BTreeMap<u64, Counts>) -> Result<(), Unbalanced> {
+    let mut total = Counts::default();
+    ledger.values().for_each(|counts| total.add(counts));
+    if total.balances() {
+        return Ok(());
+    }
+    Err(Unbalanced { events: total.events_off_by(), copies: total.copies_off_by() })
+}
+
 /// The cells of one worker.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -215,6 +239,17 @@ mod tests {
         ledger.sub(7, Term::InQueue, 1);
         let (generation, counts) = ledger.snapshot()[0];
         assert_eq!((generation, counts.copies_off_by(), counts.events_off_by()), (7, 1, 0));
+    }
+
+    #[test]
+    fn the_whole_is_checked_whatever_the_generations() {
+        let counts = |accepted, rejected| Counts { accepted, rejected, ..Counts::default() };
+        assert_eq!(check(&BTreeMap::new()), Ok(()));
+        // One worker has added generation 1 up into generation 2, the other has not.
+        let mut ledger = BTreeMap::from([(1, counts(0, 5)), (2, counts(7, 2))]);
+        assert_eq!(check(&ledger), Ok(()));
+        ledger.insert(3, Counts { targets: 2, delivered: 3, ..counts(1, 0) });
+        assert_eq!(check(&ledger), Err(Unbalanced { events: 1, copies: -1 }));
     }
 
     #[test]

@@ -197,7 +197,7 @@ def _known_keys(where: str, value: Any, table: Iterable[tuple[str, str, Any]]) -
     found = dict(value)
     body = {}
     for key, kind, default in table:
-        if key in found:
+        if found.get(key) is not None:  # nil says the same as leaving the key out
             body[key] = _value(f"{where}.{key}", kind, found[key])
         elif default is REQUIRED:
             raise malformed(f"{where}: {key} is missing")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 import myelin_wire as wire
 from myelin_client import Message, open_session
 from myelin_quic import CONTROL_STREAM, PUBLISH_STREAM, Close, Connection, connect
@@ -14,12 +12,6 @@ from myelin_wire import Code, Frame, Reader
 from routers import Router
 
 CLOSE_TIMEOUT_S = 3.0
-
-def router_differs(how: str) -> pytest.MarkDecorator:
-    """For a test of what the page says and the router does not do yet. Strict: the day it does, the mark must go."""
-    refuted = (AssertionError, TimeoutError, pytest.fail.Exception)
-    return pytest.mark.xfail(strict=True, raises=refuted, reason=f"not as the page says: {how}")
-
 
 HELLO = wire.encode_control(Frame.HELLO, {"min": 1, "max": 1})
 BYE = wire.encode_control(Frame.BYE)

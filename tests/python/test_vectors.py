@@ -58,7 +58,7 @@ def test_malformed_vector(vector: Vector) -> None:
     where = meaning["on"]
     if where in ("control", "events", "deliver"):
         with pytest.raises(ProtocolError) as refused:
-            list(Reader(where).feed(vector.data))
+            list(Reader(where, sender="client").feed(vector.data))
         assert refused.value.code.label == meaning["refusal"]
     elif where == "attrs":
         with pytest.raises(events.AttributeFault) as refused:

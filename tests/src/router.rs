@@ -96,7 +96,7 @@ impl Router {
         Ok(router)
     }
 
-    /// Starts the process on the data directory as it is.
+    /// Starts the process on the data directory as it is, on the client port of the run before.
     ///
     /// # Errors
     /// When it does not come up.
@@ -106,7 +106,7 @@ impl Router {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"))?;
         let mut command = Command::new(program());
         command
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["serve", "--dev", "--listen", &self.client_addr.to_string(), "--admin", "127.0.0.1:0"])
             .args(["--workers", &self.setup.workers.to_string()])
             .arg("--data-dir")
             .arg(self.data_dir())

@@ -23,6 +23,8 @@ const DEBIAN_TOOLCHAIN: &str = "debian";
 const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web", "lld"];
 /// rustup retries by itself; past this the network is taken for closed.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(180);
+/// A machine that has just started installs its own updates first, and holds the lock meanwhile, in seconds.
+const APT_LOCK_WAIT: &str = "DPkg::Lock::Timeout=300";
 /// Pinned Python packages of the tests.
 const PYTHON_REQUIREMENTS: &str = "tests/python/requirements.txt";
 
@@ -84,7 +86,7 @@ fn install_wasm_toolchain(repository: &Repository) -> Result<()> {
         Ok(()) => return confirm_wasm_toolchain(repository, "rustup added it"),
         Err(error) => say("Wasm target", &format!("{error:#}; taking Debian's toolchain instead")),
     }
-    if !shell::succeeds(repository.command("apt-get").arg("--version")) {
+    if !has_apt(repository) {
         bail!(
             "there is no Wasm target and no apt-get to fall back to; run `rustup target add {WASM_TARGET}` where rustup \
              can reach its server, or link any toolchain with the sources of std as '{DEBIAN_TOOLCHAIN}'"
@@ -164,8 +166,15 @@ pub(crate) fn python(repository: &Repository) -> Result<()> {
     Ok(())
 }
 
-/// Installs Debian packages as root; as anyone else fails with the command to run.
+/// Installs Debian packages as root; as anyone else, or on another system, fails with what to do.
 fn apt_install(repository: &Repository, packages: &[&str]) -> Result<()> {
+    if !has_apt(repository) {
+        bail!(
+            "there is no apt-get on this machine. Install what Debian calls {} with its own package manager, then run \
+             the same command again",
+            packages.join(", ")
+        );
+    }
     if shell::output(repository.command("id").arg("-u"))? != "0" {
         bail!(
             "this needs root. Run this once, then the same command again:\n\n    sudo apt-get update && {}\n",
@@ -177,9 +186,13 @@ fn apt_install(repository: &Repository, packages: &[&str]) -> Result<()> {
         repository
             .command("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(["install", "-y", "-qq", "--no-install-recommends", "-o", APT_LOCK_WAIT])
             .args(packages),
     )
+}
+
+fn has_apt(repository: &Repository) -> bool {
+    shell::succeeds(repository.command("apt-get").arg("--version"))
 }
 
 fn apt_line(packages: &[&str]) -> String {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use myelin_transport::{Connection, RecvStream, SendStream};
 use myelin_wire::limits::HELLO_TIMEOUT_MS;
 use myelin_wire::message::{Hello, Message, MessageDecoder, Receipt, Welcome};
-use myelin_wire::{Code, VERSION};
+use myelin_wire::{Code, FrameType, VERSION};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -81,7 +81,7 @@ async fn greet(connection: &Connection, config: &ClientConfig) -> Result<Establi
     Message::Hello(hello).encode(&mut bytes).map_err(ClientError::Invalid)?;
     send.write_chunk(bytes.into()).await.map_err(ClientError::from_write)?;
     let mut decoder = MessageDecoder::new();
-    match read_message(&mut recv, &mut decoder).await? {
+    match read_message(&mut recv, &mut decoder, |kind| kind == FrameType::Welcome).await? {
         Some(Message::Welcome(welcome)) if welcome.version == VERSION => {
             Ok(Established { connection: connection.clone(), send, recv, decoder, welcome })
         }
@@ -94,10 +94,14 @@ async fn greet(connection: &Connection, config: &ClientConfig) -> Result<Establi
     }
 }
 
-/// The next control message; `None` at the end of the stream.
-async fn read_message(recv: &mut RecvStream, decoder: &mut MessageDecoder) -> Result<Option<Message>, ClientError> {
+/// The next control message, of a type that may come now; `None` at the end of the stream.
+async fn read_message(
+    recv: &mut RecvStream,
+    decoder: &mut MessageDecoder,
+    may_come: impl Fn(FrameType) -> bool,
+) -> Result<Option<Message>, ClientError> {
     loop {
-        if let Some(message) = decoder.poll().map_err(ClientError::Protocol)? {
+        if let Some(message) = decoder.poll_if(&may_come).map_err(ClientError::Protocol)? {
             return Ok(Some(message));
         }
         match recv.read_chunk().await.map_err(ClientError::from_read)? {
@@ -145,7 +149,8 @@ impl Session {
     ) -> Result<(), ClientError> {
         let shared = &*self.shared;
         loop {
-            let Some(message) = read_message(&mut recv, &mut decoder).await? else { break };
+            let may_come = |kind: FrameType| kind.is_from_router() && kind != FrameType::Welcome;
+            let Some(message) = read_message(&mut recv, &mut decoder, may_come).await? else { break };
             match message {
                 Message::Ack(ack) => shared.publisher.acknowledge(ack)?,
                 Message::Subscribed(answer) => {

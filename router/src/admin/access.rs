@@ -95,7 +95,7 @@ pub(super) struct Gate {
     pub(super) is_open: bool,
     /// The bearer token.
     pub(super) token: Option<Token>,
-    /// The certificates that may ask; none named = every one that the trusted authorities issued.
+    /// The certificates that may ask: that a trusted authority issued it is not enough.
     pub(super) identities: Vec<Identity>,
 }
 
@@ -131,16 +131,16 @@ impl Gate {
         }
         Err(match (self.is_tls, &self.token) {
             (true, Some(_)) => unauthorized("send `Authorization: Bearer TOKEN`, or connect with a client certificate"),
-            (true, None) => unauthorized("connect with a client certificate that `myelin cert issue` made"),
+            (true, None) => unauthorized("connect with a client certificate that is among [admin] identities"),
             (false, _) => unauthorized("send `Authorization: Bearer TOKEN` with what [admin] token_file holds"),
         })
     }
 
     fn admit_certificate(&self, identity: &Identity) -> Result<Actor, Problem> {
-        if self.identities.is_empty() || self.identities.contains(identity) {
+        if self.identities.contains(identity) {
             return Ok(Actor::from(identity.as_str()));
         }
-        let detail = format!("{identity} is not among [admin] identities; use another certificate or add it there");
+        let detail = format!("{identity} is not among [admin] identities; add it there, or use another certificate");
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 
@@ -252,10 +252,12 @@ mod tests {
             assert_eq!(asks(&closed, None, &[("authorization", bad)]), Err("unauthorized"), "{bad}");
             assert_eq!(asks(&closed, Some(service), &[("authorization", bad)]), Err("unauthorized"), "{bad}");
         }
-        assert_eq!(asks(&closed, Some(service), &[]), Ok(service.into()));
-        let named =
-            Gate { identities: vec![Identity::parse("spiffe://test.example/service/other").unwrap()], ..closed };
-        assert_eq!(asks(&named, Some(service), &[]), Err("forbidden"));
+        assert_eq!(asks(&closed, Some(service), &[]), Err("forbidden"), "none named is none let in");
+        let named = |text: &str| vec![Identity::parse(text).unwrap()];
+        let other = Gate { identities: named("spiffe://test.example/service/other"), ..closed };
+        assert_eq!(asks(&other, Some(service), &[]), Err("forbidden"));
+        let ours = Gate { identities: named(service), ..other };
+        assert_eq!(asks(&ours, Some(service), &[]), Ok(service.into()));
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> impl IntoRespon
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "The filter refuses its configuration, or declares what is not granted"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn stage(
     State(context): State<Arc<Context>>,
@@ -56,7 +57,6 @@ pub(super) async fn stage(
 ) -> Result<impl IntoResponse, Problem> {
     let binding = spec.named(name)?;
     let revision = context.state.world.stage(binding, if_match, actor).await?;
-    context.shows(|view| view.catalog.head().rev >= revision).await;
     Ok((StatusCode::ACCEPTED, revision_tag(revision), Json(Staged { revision })))
 }
 
@@ -90,6 +90,7 @@ pub(super) async fn describe(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
@@ -98,7 +99,6 @@ pub(super) async fn remove(
     IfMatch(if_match): IfMatch,
 ) -> Result<impl IntoResponse, Problem> {
     let revision = context.state.world.unstage(name, if_match, actor).await?;
-    context.shows(|view| view.catalog.head().rev >= revision).await;
     Ok((StatusCode::ACCEPTED, revision_tag(revision), Json(Staged { revision })))
 }
 

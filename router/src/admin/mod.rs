@@ -24,7 +24,7 @@ pub use server::AdminHandle;
 
 use crate::ledger::Counts;
 use crate::local::Shared;
-use crate::world::{View, World};
+use crate::world::World;
 use access::Gate;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -40,18 +40,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// How often the view is looked at after a change, and how many times at most.
-const VIEW_LOOK: Duration = Duration::from_millis(1);
-/// See [`VIEW_LOOK`].
-const VIEW_LOOKS_MAX: usize = 1_000;
 
 /// Where the ledger's sums come from; see [`Counts`].
 pub type LedgerSource = Arc<dyn Fn() -> LedgerFuture + Send + Sync>;
@@ -70,7 +63,7 @@ pub struct AdminListen {
     pub token: Option<Token>,
     /// The router's certificate; needed wherever TLS is spoken.
     pub tls: Option<TlsIdentity>,
-    /// The client certificates that may use the API; none named = every one that the trusted authorities issued.
+    /// The client certificates that may use the API; none named = none may.
     pub identities: Vec<Identity>,
     /// Largest module that is accepted, in bytes.
     pub module_bytes_max: usize,
@@ -149,19 +142,6 @@ impl Context {
     }
 }
 
-impl Context {
-    /// Waits until the view shows what was just changed: the writer answers a moment before it publishes, and whoever
-    /// reads what they wrote must find it.
-    async fn shows(&self, is_shown: impl Fn(&View) -> bool) {
-        for _ in 0..VIEW_LOOKS_MAX {
-            if is_shown(&self.state.world.view()) {
-                return;
-            }
-            sleep(VIEW_LOOK).await;
-        }
-    }
-}
-
 /// Every route, each with its description.
 fn declared() -> OpenApiRouter<Arc<Context>> {
     OpenApiRouter::with_openapi(frame())
@@ -185,7 +165,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
 /// What the description says about all routes.
 fn frame() -> OpenApi {
     let description = "The admin API of a Myelin router. Loopback needs no credentials with `--dev`; anything else \
-         needs a bearer token or a client certificate. Refusals are problems (RFC 9457) with a stable `code`.";
+         needs a bearer token or a client certificate that the configuration names. Refusals are problems (RFC 9457) with a stable `code`.";
     let info = InfoBuilder::new()
         .title("Myelin admin API")
         .version(env!("CARGO_PKG_VERSION"))

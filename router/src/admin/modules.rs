@@ -38,6 +38,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<ModuleList
         (status = 413, body = Problem, content_type = "application/problem+json", description = "The module is too large"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Not application/wasm"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "The module is no filter, does not compile, or fails its test"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn upload(
     State(context): State<Arc<Context>>,
@@ -61,7 +62,6 @@ pub(super) async fn upload(
     let module = task.await.map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("the upload broke off: {error}"))
     })??;
-    context.shows(|view| view.catalog.module(&module.module_ref()).is_some()).await;
     let status = if is_known { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(summary(&context.state.world.view(), &module))))
 }
@@ -102,14 +102,14 @@ pub(super) async fn describe(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "A binding uses it"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
 ) -> Result<StatusCode, Problem> {
-    context.state.world.remove_module(module.clone(), actor).await?;
-    context.shows(|view| view.catalog.module(&module).is_none()).await;
+    context.state.world.remove_module(module, actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -121,14 +121,14 @@ pub(super) async fn remove(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such module, or it is not quarantined"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn release(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
 ) -> Result<StatusCode, Problem> {
-    context.state.world.release(module.clone(), actor).await?;
-    context.shows(|view| view.catalog.quarantine(&module).is_none()).await;
+    context.state.world.release(module, actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

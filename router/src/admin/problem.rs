@@ -59,6 +59,7 @@ impl From<WorldError> for Problem {
             Blame::Request => StatusCode::BAD_REQUEST,
             Blame::NotFound => StatusCode::NOT_FOUND,
             Blame::Conflict => StatusCode::CONFLICT,
+            Blame::Full => StatusCode::INSUFFICIENT_STORAGE,
             Blame::Filter => StatusCode::UNPROCESSABLE_ENTITY,
             Blame::Router if error.code == "stopping" => StatusCode::SERVICE_UNAVAILABLE,
             Blame::Router => StatusCode::INTERNAL_SERVER_ERROR,

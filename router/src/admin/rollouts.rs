@@ -98,6 +98,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "A filter cannot be prepared; nothing has changed"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn start(
     State(context): State<Arc<Context>>,
@@ -119,6 +120,7 @@ pub(super) async fn start(
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "A filter cannot be prepared; nothing has changed"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn roll_back(
     State(context): State<Arc<Context>>,
@@ -142,7 +144,6 @@ async fn finish(
     let task = tokio::spawn(async move {
         let report = change.await?;
         context.notes.keep(report.generation, note.clone());
-        context.shows(|view| view.catalog.generation() >= report.generation).await;
         Ok::<_, WorldError>(Rollout::new(&report, note))
     });
     let done = task.await.map_err(|error| {

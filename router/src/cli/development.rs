@@ -30,6 +30,11 @@ pub(super) fn client_files(data_dir: &Path) -> TlsFiles {
     files(&folder(data_dir), "client")
 }
 
+/// Who the development client is.
+pub(super) fn client_identity() -> Result<Identity> {
+    Ok(Identity::service(TRUST_DOMAIN, CLIENT).context("the development client's identity")?)
+}
+
 /// The files of the development router.
 pub(super) fn router_files(data_dir: &Path) -> TlsFiles {
     files(&folder(data_dir), "router")
@@ -46,7 +51,7 @@ pub(super) fn prepare(config: &Config) -> Result<TlsFiles> {
     let doing = || format!("development certificates in {}", folder.display());
     let router = Identity::router(TRUST_DOMAIN, &config.node.site, &config.node.name)
         .context("the router's identity ([node] site and name)")?;
-    let client = Identity::service(TRUST_DOMAIN, CLIENT).context("the development client's identity")?;
+    let client = client_identity()?;
     let authority = authority(&folder).with_context(doing)?;
 
     let hosts = hosts(config);

@@ -7,11 +7,13 @@ use super::signals::Signals;
 use super::values::{say, write_atomically};
 use crate::admin::{self, AdminHandle, AdminListen, AdminState, Token};
 use crate::config::{Config, Setting, Sources};
+use crate::ledger::{self, Counts};
 use crate::node::Node;
 use anyhow::Context;
 use clap::Args;
 use myelin_transport::{ReloadOutcome, TlsFiles, TlsReloader};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,7 +41,7 @@ Examples:
   myelin serve -c /etc/myelin/myelin.toml              as configured; see `myelin config default`
 
 SIGTERM or Ctrl-C shuts down gracefully: clients are told to move on, what is in flight is finished. A second one ends
-at once. SIGHUP reloads the certificates.";
+at once. SIGHUP reloads the certificates. Exit code 0 after a graceful end whose ledger balances, else 1.";
 
 /// Run a router
 #[derive(Args, Debug)]
@@ -156,9 +158,7 @@ impl Serve {
             // The admin API answers until the end: a draining router is not ready, but it is alive.
             ledger = node.drain() => {
                 admin.stop().await;
-                for (generation, counts) in ledger.iter().filter(|(_, counts)| !counts.balances()) {
-                    tracing::error!(generation, ?counts, "the ledger does not balance: this is a fault of the router");
-                }
+                check_ledger(&ledger)?;
                 tracing::info!("drained");
                 Ok(())
             }
@@ -172,12 +172,17 @@ impl Serve {
     /// The admin API, on its own thread.
     fn start_admin(&self, config: &Config, node: &Node, reloader: &Arc<TlsReloader>) -> Result<AdminHandle> {
         let token = config.admin.token_file.as_deref().map(Token::read).transpose().context("[admin] token_file")?;
+        let mut identities = config.admin.identities.clone();
+        if self.dev && tls_files(config).is_none() {
+            // The authority is ours, and so is the one client that it has issued a certificate to.
+            identities.push(development::client_identity()?);
+        }
         let listen = AdminListen {
             addr: config.listen.admin,
             dev: self.dev,
             token,
             tls: Some(reloader.tls()),
-            identities: Vec::new(),
+            identities,
             module_bytes_max: config.wasm.module_bytes,
         };
         let ledgers = node.ledgers();
@@ -236,6 +241,17 @@ impl Serve {
         tracing::info!(%site, router = %name, %client_addr, workers = config.workers(), "serving");
         Ok(())
     }
+}
+
+/// What was lost count of must not end well: supervisors read the exit code.
+fn check_ledger(ledger: &BTreeMap<u64, Counts>) -> Result<()> {
+    ledger::check(ledger).map_err(|unbalanced| {
+        for (generation, counts) in ledger {
+            tracing::error!(generation, ?counts, balances = counts.balances(), "the ledger at the end");
+        }
+        Failure::new(Exit::Failed, format!("drained, but {unbalanced}"))
+            .next("report it, with the log's last lines: they hold the ledger of every generation")
+    })
 }
 
 /// The file that is named, else `./myelin.toml` where there is one.
@@ -313,6 +329,15 @@ mod tests {
         assert_eq!(lock(folder.path()).unwrap_err().exit, Exit::Conflict);
         drop(first);
         assert!(lock(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_ledger_that_is_off_fails_the_command() {
+        let good = Counts { accepted: 3, rejected: 3, ..Counts::default() };
+        assert!(check_ledger(&BTreeMap::from([(1, good)])).is_ok());
+        let failure = check_ledger(&BTreeMap::from([(1, Counts { rejected: 2, ..good })])).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        assert!(failure.what.contains("off by 1 events"), "{failure}");
     }
 
     #[test]

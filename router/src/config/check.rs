@@ -15,7 +15,8 @@ const DRAIN_SECONDS_MAX: u64 = 3_600;
 /// Least address space in which the compiler starts at all, in bytes.
 const COMPILE_ADDRESS_SPACE_MIN_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Adds what is wrong with `config` to `errors`. With `dev`, certificates are made where none are named.
+/// Adds what is wrong with `config` to `errors`. With `dev`, certificates are made where none are named, and whoever
+/// is on this machine may use the admin API.
 pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Vec<ConfigError>) {
     let mut range = |section, key, value: u64, min: u64, max: u64| {
         if !(min..=max).contains(&value) {
@@ -45,7 +46,8 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
     range("wasm", "compile_address_space_bytes", address_space, COMPILE_ADDRESS_SPACE_MIN_BYTES, u64::MAX);
 
     check_names(config, places, errors);
-    check_tls(config, dev, places, errors);
+    check_tls(config, places, errors);
+    check_admin(config, dev, places, errors);
 }
 
 fn check_names(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
@@ -62,7 +64,7 @@ fn check_names(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) 
     }
 }
 
-fn check_tls(config: &Config, dev: bool, places: &Places, errors: &mut Vec<ConfigError>) {
+fn check_tls(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
     let tls = &config.tls;
     let files = [("cert", &tls.cert), ("key", &tls.key), ("ca", &tls.ca)];
     let (given, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, file)| file.is_some());
@@ -71,12 +73,16 @@ fn check_tls(config: &Config, dev: bool, places: &Places, errors: &mut Vec<Confi
         let remedy = "give cert, key and ca together; `myelin cert issue` makes them";
         errors.push(ConfigError::new(places.of("tls", first), format!("[tls] lacks {missing}"), remedy));
     }
-    let is_open = !config.listen.admin.ip().is_loopback();
-    if is_open && !dev && given.is_empty() && config.admin.token_file.is_none() {
-        errors.push(ConfigError::new(
-            places.of("listen", "admin"),
-            format!("[listen] admin = {} is reachable from other machines, and nothing guards it", config.listen.admin),
-            "give certificates in [tls] or a token in [admin] token_file, or listen on 127.0.0.1",
-        ));
+}
+
+/// A router that is meant for more than a try must let somebody ask for its health, its figures and its filters.
+fn check_admin(config: &Config, dev: bool, places: &Places, errors: &mut Vec<ConfigError>) {
+    let has_certificates = [&config.tls.cert, &config.tls.key, &config.tls.ca].iter().all(|file| file.is_some());
+    let is_meant = has_certificates || !config.listen.admin.ip().is_loopback();
+    if is_meant && !dev && config.admin.token_file.is_none() && config.admin.identities.is_empty() {
+        let remedy = "name client certificates in [admin] identities, such as \"spiffe://example.org/service/ops\", or \
+                      a token in [admin] token_file";
+        let problem = "[admin] identities is empty and token_file not given: nobody could use the admin API";
+        errors.push(ConfigError::new(places.of("admin", "identities"), problem, remedy));
     }
 }

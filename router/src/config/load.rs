@@ -205,6 +205,7 @@ impl Loading {
             Kind::Text => Some(Value::String(text.to_owned())),
             Kind::Integer => text.replace('_', "").parse().ok().map(Value::Integer),
             Kind::Bool => text.parse().ok().map(Value::Boolean),
+            Kind::List => Some(listed(text)),
             Kind::Other => text.parse().ok(),
         };
         match value {
@@ -299,9 +300,16 @@ fn wanted(key: Key) -> String {
         Kind::Bool => "true or false",
         Kind::Integer => "a whole number",
         Kind::Text => "text, in quotes in the file",
+        Kind::List => "a list of texts: [\"a\", \"b\"] in the file, a,b in a variable",
         Kind::Other => "a TOML value",
     };
     format!("[{}] {} is {kind}; `myelin config default` explains it", key.section, key.name)
+}
+
+/// The texts between the commas: a variable or a flag has no quotes.
+fn listed(text: &str) -> Value {
+    let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+    Value::Array(texts.map(|text| Value::String(text.to_owned())).collect())
 }
 
 /// Text of a stranger in a message: bounded, without control characters.

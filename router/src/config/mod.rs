@@ -11,6 +11,7 @@ mod tests;
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
 pub use schema::{Key, Kind, keys, sections};
 
+use myelin_transport::Identity;
 use myelin_wire::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -162,6 +163,25 @@ impl Default for WasmConfig {
 pub struct AdminConfig {
     /// A file that holds the bearer token; without it only client certificates are accepted outside `--dev`.
     pub token_file: Option<PathBuf>,
+    /// The client certificates that may use the admin API. None named = none may: whoever may publish is not yet
+    /// trusted with the filters of everybody.
+    #[serde(with = "identity_texts")]
+    pub identities: Vec<Identity>,
+}
+
+/// Identities as the texts that they are.
+mod identity_texts {
+    use myelin_transport::Identity;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(identities: &[Identity], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(identities.iter().map(Identity::as_str))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| Identity::parse(text).map_err(D::Error::custom)).collect()
+    }
 }
 
 impl Config {

@@ -26,6 +26,8 @@ pub enum Kind {
     Integer,
     /// Text: a name, a path, an address.
     Text,
+    /// Several texts.
+    List,
     /// Anything else; written as TOML.
     Other,
 }
@@ -119,10 +121,11 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         deserialize_u8: Integer, deserialize_u16: Integer, deserialize_u32: Integer, deserialize_u64: Integer,
         deserialize_i8: Integer, deserialize_i16: Integer, deserialize_i32: Integer, deserialize_i64: Integer,
         deserialize_str: Text, deserialize_string: Text,
+        deserialize_seq: List,
     }
 
     forward_to_deserialize_any! {
-        i128 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct seq tuple tuple_struct map enum
+        i128 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct map enum
         identifier ignored_any
     }
 }
@@ -162,6 +165,7 @@ mod tests {
             ("listen", "admin", Kind::Text),
             ("limits", "headers", Kind::Integer),
             ("admin", "token_file", Kind::Text),
+            ("admin", "identities", Kind::List),
         ] {
             assert!(keys.contains(&Key { section, name, kind }), "{section}.{name}: {keys:?}");
         }

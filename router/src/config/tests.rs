@@ -121,7 +121,8 @@ fn values_out_of_bounds_are_refused_with_the_bounds() {
         ("[outbox]\nbytes = 1_000", "[outbox] bytes = 1000; give"),
         ("[wasm]\ndeadline_us = 60_000", "give 100 to 50000"),
         ("[tls]\ncert = 'a.pem'\nkey = 'b.pem'", "[tls] lacks ca"),
-        ("[listen]\nadmin = '0.0.0.0:7480'", "nothing guards it"),
+        ("[admin]\nidentities = ['ops']", "`ops` is not of the form spiffe://"),
+        ("[admin]\nidentities = 'spiffe://a/service/ops'", "is a list of texts"),
     ] {
         let told = faults(&file(text));
         assert!(
@@ -129,10 +130,34 @@ fn values_out_of_bounds_are_refused_with_the_bounds() {
             "{text}: {told:?}"
         );
     }
-    let guarded = "[listen]\nadmin = '0.0.0.0:7480'\n[admin]\ntoken_file = '/etc/token'";
-    assert!(Config::load(&file(guarded)).is_ok());
-    let open = Sources { dev: true, ..file("[listen]\nadmin = '0.0.0.0:7480'") };
-    assert!(Config::load(&open).is_ok(), "--dev makes certificates");
+}
+
+#[test]
+fn a_router_that_nobody_could_administer_is_refused() {
+    let outside = "[listen]\nadmin = '0.0.0.0:7480'\n";
+    let with_certificates = "[tls]\ncert = 'a.pem'\nkey = 'b.pem'\nca = 'c.pem'\n";
+    for text in [outside, with_certificates] {
+        for empty in ["", "[admin]\nidentities = []"] {
+            let told = faults(&file(&format!("{text}{empty}")));
+            assert!(told.len() == 1 && told[0].contains("nobody could use the admin API"), "{text}: {told:?}");
+            assert!(told[0].contains("[admin] identities") && told[0].contains("token_file"), "{text}: {told:?}");
+        }
+        for good in ["token_file = '/etc/token'", "identities = ['spiffe://a/service/ops']"] {
+            assert!(Config::load(&file(&format!("{text}[admin]\n{good}"))).is_ok(), "{text} {good}");
+        }
+        assert!(Config::load(&Sources { dev: true, ..file(text) }).is_ok(), "--dev names its own client");
+    }
+}
+
+#[test]
+fn a_list_in_a_variable_is_separated_by_commas() {
+    let of = |value| Config::load(&with_variables(&[("MYELIN_ADMIN__IDENTITIES", value)]));
+    let ops = Identity::service("a", "ops").unwrap();
+    let two = of("spiffe://a/service/ops, spiffe://a/site/s/router/r1,").unwrap().admin.identities;
+    assert_eq!(two, [ops, Identity::router("a", "s", "r1").unwrap()]);
+    assert_eq!(of("").unwrap().admin.identities, []);
+    let told = faults(&with_variables(&[("MYELIN_ADMIN__IDENTITIES", "spiffe://a/service/ops;b")]));
+    assert!(told.len() == 1 && told[0].contains("a,b in a variable"), "{told:?}");
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub enum Blame {
     NotFound,
     /// The change does not fit what is there now.
     Conflict,
+    /// Nobody's: a bound of the catalog is reached.
+    Full,
     /// The filter's: it does not compile, refuses its configuration, or fails its self-test.
     Filter,
     /// The router's.
@@ -92,6 +94,7 @@ impl From<CatalogError> for WorldError {
         let blame = match error.code() {
             "not-found" => Blame::NotFound,
             "conflict" => Blame::Conflict,
+            "catalog-full" => Blame::Full,
             "chain-broken" => Blame::Router,
             _ => Blame::Request,
         };

@@ -4,7 +4,7 @@ use crate::http::{Answer, exchange, request};
 use crate::world::{Router, files, open, state};
 use myelin::admin::{Token, serve};
 use myelin_transport::ca::CertificateAuthority;
-use myelin_transport::{TlsFiles, crypto_provider};
+use myelin_transport::{Identity, TlsFiles, crypto_provider};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -68,6 +68,7 @@ async fn beyond_loopback_there_is_no_plaintext_and_no_stranger() {
     let router = Router::start_with(|listen| {
         listen.addr = (Ipv4Addr::UNSPECIFIED, 0).into();
         listen.token = Some(Token::new(TOKEN).unwrap());
+        listen.identities = vec![Identity::service("test.example", "ops").unwrap()];
     })
     .await;
     assert!(router.admin.url().starts_with("https://"), "although --dev was given");
@@ -95,20 +96,29 @@ async fn beyond_loopback_there_is_no_plaintext_and_no_stranger() {
 }
 
 #[tokio::test]
-async fn named_certificates_only_where_some_are_named() {
-    let router = Router::start_with(|listen| {
-        listen.dev = false;
-        listen.identities = vec![myelin_transport::Identity::service("test.example", "ops").unwrap()];
-    })
-    .await;
-    assert!(router.admin.url().starts_with("https://"), "without a token only certificates are left");
-    let addr = router.addr();
-    let ops = files(&router.dir, &router.ca, "ops", &router.ca.issue_service("ops", 1).unwrap());
-    let web = files(&router.dir, &router.ca, "web", &router.ca.issue_service("web", 1).unwrap());
-    assert_eq!(ask(addr, &router.ca, Some(&ops), &[]).await.unwrap().status, 200);
-    assert_eq!(ask(addr, &router.ca, Some(&web), &[]).await.unwrap().problem(), (403, "forbidden".into()));
-    assert_eq!(ask(addr, &router.ca, None, &[]).await.unwrap().problem(), (401, "unauthorized".into()));
-    router.stop().await;
+async fn only_named_certificates_are_let_in_and_none_named_is_nobody() {
+    for named in [&["ops"][..], &[]] {
+        let router = Router::start_with(|listen| {
+            listen.dev = false;
+            listen.identities = named.iter().map(|name| Identity::service("test.example", name).unwrap()).collect();
+        })
+        .await;
+        assert!(router.admin.url().starts_with("https://"), "without a token only certificates are left");
+        let addr = router.addr();
+        for name in ["ops", "web"] {
+            let shown = files(&router.dir, &router.ca, name, &router.ca.issue_service(name, 1).unwrap());
+            let answer = ask(addr, &router.ca, Some(&shown), &[]).await.unwrap();
+            if named.contains(&name) {
+                assert_eq!(answer.status, 200, "{name} of {named:?}");
+                continue;
+            }
+            assert_eq!(answer.problem(), (403, "forbidden".into()), "{name} of {named:?}");
+            let detail = answer.json()["detail"].to_string();
+            assert!(detail.contains("[admin] identities") && detail.contains(name), "{detail}");
+        }
+        assert_eq!(ask(addr, &router.ca, None, &[]).await.unwrap().problem(), (401, "unauthorized".into()));
+        router.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use crate::guest::component;
 use crate::world::Router;
+use myelin_catalog::limits::{CONFIG_LEN_MAX_BYTES, CONFIGS_TOTAL_MAX_BYTES};
 use serde_json::{Value, json};
 
 async fn with_module() -> Router {
@@ -149,5 +150,24 @@ async fn a_wrong_body_is_told_where_and_changes_nothing() {
     assert_eq!(accepted.status, 202, "{accepted:?}");
     let list = router.show("/v1/bindings").await;
     assert_eq!((&list["revision"], list["bindings"].as_array().unwrap().len()), (&json!(revision + 1), 1));
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_catalog_is_no_fault_of_the_request() {
+    let router = with_module().await;
+    let config = json!({ "filling": "x".repeat(CONFIG_LEN_MAX_BYTES - 64) });
+    let fitting = CONFIGS_TOTAL_MAX_BYTES / CONFIG_LEN_MAX_BYTES;
+    for n in 0..=fitting {
+        let binding = json!({"module": "quiet@1.0.0", "pattern": format!("n/{n}"), "config": config});
+        let answer = router.send_json("PUT", &format!("/v1/bindings/b{n}"), &binding).await;
+        if n < fitting {
+            assert_eq!(answer.status, 202, "{n}: {answer:?}");
+        } else {
+            assert_eq!(answer.problem(), (507, "catalog-full".into()));
+        }
+    }
+    let there = router.show("/v1/bindings").await["bindings"].as_array().unwrap().len();
+    assert_eq!(there, fitting, "nothing of the refused one was kept");
     router.stop().await;
 }

@@ -54,6 +54,16 @@ impl FrameType {
         })
     }
 
+    /// Whether clients send frames of this type on the control stream.
+    pub const fn is_from_client(self) -> bool {
+        matches!(self, Self::Hello | Self::Subscribe | Self::Unsubscribe | Self::Receipt | Self::Bye)
+    }
+
+    /// Whether routers send frames of this type on the control stream.
+    pub const fn is_from_router(self) -> bool {
+        !self.is_from_client() && !self.is_data()
+    }
+
     /// Whether frames of this type travel on a data stream.
     pub const fn is_data(self) -> bool {
         matches!(self, Self::Name | Self::Events | Self::Deliver)

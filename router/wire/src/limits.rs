@@ -29,9 +29,9 @@ pub const DETAIL_BYTES_MAX: usize = 120;
 pub const CLIENT_NAME_BYTES_MAX: usize = 128;
 /// Time within which HELLO must be there, in milliseconds.
 pub const HELLO_TIMEOUT_MS: u32 = 5_000;
-/// Events that a router has under way to a session without a receipt, at most.
+/// Events that a router has under way to a session without a receipt; the write that reaches this may go above it.
 pub const UNRECEIPTED_EVENTS_MAX: u64 = 131_072;
-/// Bytes of events that a router has under way to a session without a receipt, at most (one larger event excepted).
+/// Bytes of events that a router has under way to a session without a receipt; likewise.
 pub const UNRECEIPTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A client sends a receipt after this many events at the latest.
 pub const RECEIPT_EVENTS: u64 = 1_000;

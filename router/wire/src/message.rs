@@ -1,12 +1,13 @@
 //! Control messages: the bodies of control frames, MessagePack maps with string keys.
 //!
-//! Unknown keys are ignored, so that later versions can add to a message; a missing key without a default refuses it.
+//! Unknown keys are ignored, so that later versions can add to a message; a missing key without a default refuses it,
+//! and nil says the same as leaving a key out.
 
 use crate::frame::{FrameHeader, FrameType, HEADER_BYTES};
 use crate::limits::{CONTROL_DEPTH_MAX, Limits};
 use crate::refusal::{Code, Refusal};
 use bytes::{Buf, Bytes, BytesMut};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 /// What the router does when a subscriber's outbox is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,11 +30,16 @@ pub struct Hello {
     /// Highest protocol version that the client speaks.
     pub max: u16,
     /// Name and version of the client's software, for logs; at most 128 bytes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub client: String,
     /// What to do when this client's outbox is full.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub overflow: Overflow,
+}
+
+/// Reads a key that has a default. Encoders of languages with null write nil where there is nothing to say.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// First frame of a router.
@@ -54,7 +60,7 @@ pub struct Welcome {
 
 /// Reads limits as another router announced them: one that this version does not know is no fault, whereas in a
 /// configuration file it is.
-fn announced_limits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
+fn announced_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
     #[derive(Deserialize)]
     struct Announced {
         payload_bytes: Option<u32>,
@@ -107,7 +113,7 @@ pub struct Ack {
     /// All events of the publish stream up to this one (the first is 1) are decided.
     pub seq: u64,
     /// Those among them that were not offered, and why.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<Exception>,
 }
 
@@ -255,13 +261,31 @@ impl MessageDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole message; `None` until more bytes come.
+    /// Whether the stream may end here.
+    pub fn is_at_boundary(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// The next whole message, whatever it is; `None` until more bytes come.
     ///
     /// # Errors
     /// Any refusal of a header or a body. The stream is then of no more use.
     pub fn poll(&mut self) -> Result<Option<Message>, Refusal> {
+        self.poll_if(|_| true)
+    }
+
+    /// Like [`poll`](Self::poll), where `may_come` knows which frames belong to this side of the stream, and now. The
+    /// others are refused by their header: what their body holds is nobody's concern.
+    ///
+    /// # Errors
+    /// `out-of-order` for them, and any refusal of a header or a body. The stream is then of no more use.
+    pub fn poll_if(&mut self, may_come: impl Fn(FrameType) -> bool) -> Result<Option<Message>, Refusal> {
         while let Some(header) = FrameHeader::parse(&self.buffer)? {
             let kind = header.classify(false)?;
+            if let Some(kind) = kind.filter(|kind| !may_come(*kind)) {
+                let message = format!("a {kind:?} frame is not allowed here, or not now");
+                return Err(Refusal::new(Code::OutOfOrder, message));
+            }
             let whole = HEADER_BYTES + header.body_len as usize;
             if self.buffer.len() < whole {
                 return Ok(None);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use myelin::config::Config;
-use myelin::ledger::{Counts, Term};
+use myelin::ledger::{Counts, Term, Unbalanced, check};
 use myelin::node::Node;
 use myelin_client::{Client, ClientConfig, Event, SubscribeOptions, TlsFiles};
 use myelin_transport::TlsIdentity;
@@ -29,8 +29,8 @@ async fn node(folder: &Path) -> Result<(Node, ClientConfig)> {
     Ok((node, client))
 }
 
-/// A little of everything, then the ledger once it is settled, or as it is after a while.
-async fn traffic(sabotaged: Option<Term>) -> Result<Counts> {
+/// A little of everything, then the ledger after the drain, and what `myelin serve` makes its exit code of.
+async fn traffic(sabotaged: Option<Term>) -> Result<(Counts, Result<(), Unbalanced>)> {
     let folder = tempfile::tempdir()?;
     let (node, config) = node(folder.path()).await?;
     node.sabotage(sabotaged).await;
@@ -47,22 +47,24 @@ async fn traffic(sabotaged: Option<Term>) -> Result<Counts> {
         events.next().await.context("an event")?;
     }
     client.close().await;
+    let ledger = node.drain().await;
     let mut total = Counts::default();
-    node.drain().await.values().for_each(|counts| total.add(counts));
-    Ok(total)
+    ledger.values().for_each(|counts| total.add(counts));
+    Ok((total, check(&ledger)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_balances_and_every_forgotten_term_shows() -> Result<()> {
-    let honest = traffic(None).await?;
+    let (honest, checked) = traffic(None).await?;
+    assert_eq!(checked, Ok(()));
     assert!(honest.balances() && honest.is_settled(), "{honest:?}");
     assert_eq!((honest.accepted, honest.rejected, honest.expired), (40, 10, 10), "{honest:?}");
     assert_eq!((honest.unmatched, honest.matched, honest.delivered + honest.lost), (10, 10, 10), "{honest:?}");
     // The two gauges are 0 at rest, whoever counts them: they are not among these.
     let terms = [Term::Accepted, Term::Rejected, Term::Expired, Term::Unmatched, Term::Matched, Term::Targets];
     for term in terms.into_iter().chain([Term::Delivered]) {
-        let counts = traffic(Some(term)).await?;
-        assert!(!counts.balances(), "without {}: {counts:?}", term.name());
+        let (counts, checked) = traffic(Some(term)).await?;
+        assert!(!counts.balances() && checked.is_err(), "without {}: {counts:?}", term.name());
     }
     Ok(())
 }

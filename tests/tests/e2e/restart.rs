@@ -2,9 +2,23 @@
 
 use crate::filters::{bind, push_built};
 use crate::routing::decided;
-use anyhow::Result;
-use myelin_client::{Event, Outcome};
+use anyhow::{Context, Result};
+use myelin_client::{Client, ClientConfig, Event, Outcome};
 use myelin_tests::Router;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// How often a new client tries to be the first that a starting router serves.
+const KNOCK_INTERVAL: Duration = Duration::from_millis(50);
+/// Clients that try at most: a router that takes longer than they do together does not come up.
+const KNOCKS_MAX: usize = 1_000;
+
+/// What becomes of an event that `tenant` denies, when it is published with the connection's first bytes.
+async fn knock(config: ClientConfig) -> Result<Outcome> {
+    let client = Client::connect(config.with_reconnect(false)).await?;
+    decided(&client, Event::new("orders/eu", "{}").header("x-tenant", "nobody")).await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_router_comes_back_with_its_filters() -> Result<()> {
@@ -31,5 +45,37 @@ async fn a_killed_router_comes_back_with_its_filters() -> Result<()> {
     );
     let acked = decided(&client, Event::new("orders/eu", "{}").header("x-tenant", "acme")).await?;
     assert!(matches!(acked, Outcome::Acked), "{acked:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_starts_again_judges_the_very_first_event() -> Result<()> {
+    let mut router = Router::start()?;
+    push_built(&router, "tenant", "tenant", "1.0.0")?;
+    let config = r#"{"tenants":["acme"]}"#;
+    bind(&router, "tenants", "tenant@1.0.0", "orders/**", &["--config", config, "--grant-topic", "audit/**"])?;
+    router.kill()?;
+    // Without it the filter is compiled anew, and there is much time to be served too early.
+    std::fs::remove_dir_all(router.data_dir().join("code")).context("the cache of compiled filters")?;
+    let knocker = router.client_config();
+    let starting = tokio::task::spawn_blocking(move || router.restart().map(|()| router));
+    let (mut knocks, mut outcomes) = (JoinSet::new(), Vec::new());
+    for _ in 0..KNOCKS_MAX {
+        knocks.spawn(knock(knocker.clone()));
+        sleep(KNOCK_INTERVAL).await;
+        while let Some(knocked) = knocks.try_join_next() {
+            outcomes.extend(knocked?);
+        }
+        if !outcomes.is_empty() {
+            break;
+        }
+    }
+    // Those that were on their way meanwhile: each was decided or did not get in.
+    outcomes.extend(knocks.join_all().await.into_iter().flatten());
+    let _router = starting.await??;
+    assert!(!outcomes.is_empty(), "nobody got in");
+    for outcome in &outcomes {
+        assert!(matches!(outcome, Outcome::Refused { code, .. } if code.name() == "denied"), "{outcome:?}");
+    }
     Ok(())
 }

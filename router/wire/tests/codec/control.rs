@@ -191,6 +191,37 @@ fn a_limit_of_a_later_version_is_no_fault() {
 }
 
 #[test]
+fn a_frame_of_the_other_side_is_refused_by_its_header() {
+    for number in (0..=u8::MAX).filter(|number| FrameType::from_number(*number).is_some_and(|kind| !kind.is_data())) {
+        let kind = FrameType::from_number(number).unwrap();
+        assert!(kind.is_from_client() != kind.is_from_router(), "{kind:?} is of one side");
+        // The body is a map without keys and then not there at all: neither is looked at.
+        for (body_len, body) in [(1, &b"\x80"[..]), (64 * 1024, b"")] {
+            let mut decoder = MessageDecoder::new();
+            decoder.push(&FrameHeader::new(kind, body_len).to_bytes());
+            decoder.push(body);
+            let refused = decoder.poll_if(|came| came != kind).map_err(|refusal| refusal.code);
+            assert_eq!(refused, Err(Code::OutOfOrder), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn nil_says_the_same_as_leaving_a_key_out() {
+    let hello = Message::decode(FrameType::Hello, b"\x84\xa3min\x01\xa3max\x01\xa6client\xc0\xa8overflow\xc0");
+    let default = Hello { min: 1, max: 1, client: String::new(), overflow: Overflow::DropOldest };
+    assert_eq!(hello, Ok(Message::Hello(default)));
+    let ack = Message::decode(FrameType::Ack, b"\x82\xa3seq\x05\xaaexceptions\xc0");
+    assert_eq!(ack, Ok(Message::Ack(Ack { seq: 5, exceptions: Vec::new() })));
+    let subscribe = Message::decode(FrameType::Subscribe, b"\x83\xa2id\x01\xa7pattern\xa1a\xa5group\xc0");
+    assert_eq!(subscribe, Ok(Message::Subscribe(Subscribe { id: 1, pattern: "a".to_owned(), group: None })));
+    let required = Message::decode(FrameType::Receipt, b"\x81\xa6events\xc0").unwrap_err();
+    assert_eq!(required.code, Code::Malformed, "{required}");
+    let twice = Message::decode(FrameType::Hello, b"\x84\xa3min\x01\xa3max\x01\xa6client\xc0\xa6client\xa1a");
+    assert_eq!(twice.unwrap_err().code, Code::Malformed);
+}
+
+#[test]
 fn nesting_is_bounded() {
     let nested = |levels: usize| {
         let body = [&b"\x82\xa6events\x05\xa1x"[..], &vec![0x91; levels - 1], &[0xc0]].concat();

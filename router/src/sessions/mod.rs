@@ -1,0 +1,241 @@
+//! One client's session: four small tasks around a connection.
+//!
+//! The control reader takes requests, the control writer answers; the publish reader takes events through the
+//! pipeline; the delivery writer sends what waits in the outbox. Readers and writers never wait for each other's
+//! credit: a task that reads and awaits its own writes deadlocks when both sides run out of it.
+
+mod control;
+mod publish;
+
+use self::control::Answers;
+use crate::delivery::{self, Outstanding};
+use crate::ledger::Term;
+use crate::local::{Ending, Local, Phase, Seat, TableChange, TableCommand};
+use crate::outbox::Outbox;
+use crate::pipeline::INBOX;
+use myelin_core::SessionKey;
+use myelin_transport::{Connection, RecvStream, SendStream};
+use myelin_wire::limits::{CLIENT_NAME_BYTES_MAX, HELLO_TIMEOUT_MS};
+use myelin_wire::message::{GoAway, Hello, Message, MessageDecoder, Welcome};
+use myelin_wire::{Code, FrameType, Refusal, VERSION};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+/// How long a client may take for its HELLO.
+const HELLO_TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS as u64);
+/// How long the last bytes of a session may take to reach its client before the connection is closed.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the tasks of a session share.
+#[derive(Debug)]
+pub struct Session {
+    key: SessionKey,
+    identity: Arc<str>,
+    inbox: String,
+    connection: Connection,
+    seat: Seat,
+    answers: RefCell<Answers>,
+    /// Wakes the control writer.
+    wake_writer: Notify,
+    /// Wakes whoever waits for the control writer.
+    room: Notify,
+    outstanding: Rc<Outstanding>,
+}
+
+/// Serves a connection from its first frame to its close. The session's end is told to the client by the close code.
+pub async fn serve(local: Rc<Local>, connection: Connection) {
+    let identity: Arc<str> = Arc::from(connection.identity().as_str());
+    match timeout(HELLO_TIMEOUT, greet(&connection)).await {
+        Err(_) => {
+            close(&local, &connection, &Refusal::new(Code::HelloTimeout, "no HELLO within 5 s of the handshake"));
+        }
+        Ok(Err(refusal)) => close(&local, &connection, &refusal),
+        Ok(Ok((send, recv, decoder, hello))) => {
+            let outbox = Rc::new(Outbox::new(hello.overflow, local.shared.outbox));
+            let seat = Seat { outbox, ending: Rc::new(Ending::default()) };
+            let Some(key) = local.take_seat(seat.clone()) else {
+                let message = "this router has as many sessions as it takes; connect to another one";
+                return close(&local, &connection, &Refusal::new(Code::TooManySessions, message));
+            };
+            if let (Some(gauge), Ok(mut gauges)) = (seat.outbox.gauge(), local.shared.gauges.write()) {
+                gauges.insert(key, gauge);
+            }
+            let inbox = format!("{INBOX}{:x}-{}-{}-{}", local.shared.epoch, key.worker, key.slot, key.generation);
+            let session = Rc::new(Session {
+                key,
+                identity,
+                inbox,
+                connection,
+                seat,
+                answers: RefCell::default(),
+                wake_writer: Notify::new(),
+                room: Notify::new(),
+                outstanding: Rc::default(),
+            });
+            tracing::debug!(identity = %session.identity, client = %cut(&hello.client), "session opened");
+            session.run(&local, send, recv, decoder).await;
+        }
+    }
+}
+
+/// Takes the control stream and the client's HELLO.
+async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, MessageDecoder, Hello), Refusal> {
+    let lost = |what: &str| Refusal::new(Code::OutOfOrder, format!("{what} before HELLO"));
+    let (send, mut recv) = connection.accept_bi().await.map_err(|_| lost("the connection ended"))?;
+    let mut decoder = MessageDecoder::new();
+    loop {
+        match decoder.poll_if(|kind| kind == FrameType::Hello)? {
+            Some(Message::Hello(hello)) if (hello.min..=hello.max).contains(&VERSION) => {
+                return Ok((send, recv, decoder, hello));
+            }
+            Some(Message::Hello(hello)) => {
+                let message =
+                    format!("the client speaks versions {} to {}, this router {VERSION}", hello.min, hello.max);
+                return Err(Refusal::new(Code::Version, message));
+            }
+            Some(other) => return Err(lost(&format!("a {:?} frame came", other.frame_type()))),
+            None => match recv.read_chunk().await {
+                Ok(Some(bytes)) => decoder.push(&bytes),
+                _ => return Err(lost("the control stream ended")),
+            },
+        }
+    }
+}
+
+/// A client's name as it is logged.
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(CLIENT_NAME_BYTES_MAX)]
+}
+
+fn close(local: &Local, connection: &Connection, refusal: &Refusal) {
+    if connection.close_reason().is_none() {
+        local.shared.refusals.count(refusal.code);
+        tracing::info!(
+            identity = connection.identity().as_str(),
+            code = refusal.code.name(),
+            "session refused: {}",
+            refusal.message
+        );
+    }
+    connection.close(u32::from(refusal.code.number()), &refusal.to_string());
+}
+
+impl Session {
+    /// The life of the session, then its end.
+    async fn run(self: Rc<Self>, local: &Rc<Local>, send: SendStream, recv: RecvStream, decoder: MessageDecoder) {
+        local.shared.sessions.fetch_add(1, Ordering::Relaxed);
+        self.answer(Message::Welcome(self.welcome(local)));
+        let mut writer = spawn_local(control::write(self.clone(), send));
+        let reader = spawn_local(control::read(self.clone(), local.clone(), recv, decoder));
+        let publisher = spawn_local(publish::accept(self.clone(), local.clone()));
+        let (connection, seat) = (self.connection.clone(), self.seat.clone());
+        let delivery = spawn_local(delivery::write(local.clone(), connection, seat, self.outstanding.clone()));
+        let end = self.wait_for_end(local).await;
+        self.seat.ending.set(end.clone());
+        // The publisher may be in the middle of a batch: it ends by itself, at the batch's end.
+        self.farewell(&mut writer).await;
+        close_session(local, &self.connection, &end);
+        reader.abort();
+        writer.abort();
+        for task in [publisher, delivery] {
+            if task.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!("a session task panicked: this is a defect of the router");
+            }
+        }
+        self.leave(local).await;
+        local.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn welcome(&self, local: &Local) -> Welcome {
+        let shared = &local.shared;
+        let (site, router) = (shared.site.clone(), shared.router.clone());
+        Welcome { version: VERSION, site, router, inbox: self.inbox.clone(), limits: shared.limits }
+    }
+
+    /// Waits for the session's end, and takes it through the router's draining.
+    async fn wait_for_end(&self, local: &Local) -> Refusal {
+        let mut phase = local.shared.phase.subscribe();
+        let draining = async {
+            let is_over = |phase: &Phase| matches!(phase, Phase::Flushing(_));
+            if let Ok(Phase::Draining(until)) =
+                phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase)
+            {
+                self.say_goodbye(until);
+            }
+            let until = match phase.wait_for(is_over).await.map(|phase| *phase) {
+                Ok(Phase::Flushing(until)) => until,
+                _ => Instant::now(),
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            let _ = timeout(left, self.outstanding.settled(&self.seat.outbox)).await;
+            Refusal::new(Code::Draining, "the router is shutting down; connect to another one, or again later")
+        };
+        tokio::select! {
+            reason = self.seat.ending.reason() => reason,
+            reason = self.connection.closed() => Refusal::new(Code::OutOfOrder, reason.to_string()),
+            reason = draining => reason,
+        }
+    }
+
+    fn say_goodbye(&self, until: Instant) {
+        let drain_ms = u32::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u32::MAX);
+        let message = "the router is shutting down: finish what is in flight, then connect to another one".to_owned();
+        self.answer(Message::GoAway(GoAway { code: Code::Draining, message, drain_ms }));
+    }
+
+    /// Lets the control writer write what it has, for a while.
+    async fn farewell(&self, writer: &mut tokio::task::JoinHandle<()>) {
+        if self.connection.close_reason().is_none() {
+            self.wake_writer.notify_one();
+            let _ = timeout(FAREWELL_TIMEOUT, writer).await;
+        }
+    }
+
+    /// Gives up the seat and the subscriptions, and counts what did not reach the client.
+    async fn leave(&self, local: &Local) {
+        self.seat.outbox.close();
+        let (done, live) = oneshot::channel();
+        let command = TableCommand { session: self.key, change: TableChange::DropSession, done };
+        if local.shared.table_writer.send(command).await.is_ok() {
+            let _ = live.await;
+        }
+        if let Ok(mut gauges) = local.shared.gauges.write() {
+            gauges.remove(&self.key);
+        }
+        local.leave_seat(self.key);
+        let mut queued = Vec::new();
+        while self.seat.outbox.take(usize::MAX, &mut queued) {}
+        for delivery in queued {
+            local.ledger.settle(delivery.origin.generation, Term::Lost, u64::from(delivery.count));
+        }
+        for (generation, count) in self.outstanding.drain() {
+            local.ledger.settle(generation, Term::Lost, count);
+        }
+    }
+}
+
+/// Ends the connection: code 0 when the client said BYE.
+fn close_session(local: &Local, connection: &Connection, end: &Refusal) {
+    if end.code == Code::OutOfOrder && end.message == BYE {
+        return connection.close(0, "bye");
+    }
+    close(local, connection, end);
+}
+
+/// The reason of a session that its client ended; never sent.
+const BYE: &str = "bye";
+
+/// Awaits `work`, unless the session ends first.
+async fn until_end<T>(session: &Session, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        _ = session.seat.ending.reason() => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! The publish stream: events in, batch by batch.
+
+use super::{Session, until_end};
+use crate::local::Local;
+use crate::pipeline::Publisher;
+use bytes::Bytes;
+use myelin_transport::{ReadError, RecvStream};
+use myelin_wire::{Code, Refusal};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+/// Chunks that are taken from a stream in one read: 32 packets are what one receive batch brings.
+const READ_CHUNKS: usize = 32;
+
+/// Takes the one publish stream of a session.
+pub(super) async fn accept(session: Rc<Session>, local: Rc<Local>) {
+    let Some(stream) = until_end(&session, session.connection.accept_uni()).await.and_then(Result::ok) else { return };
+    local.shared.publishers.fetch_add(1, Ordering::Relaxed);
+    let second = async {
+        match session.connection.accept_uni().await {
+            Ok(_) => session.seat.ending.set(Refusal::new(Code::OutOfOrder, "a session has one publish stream")),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    // The publisher's own future runs to the end of its batch whatever happens: it is not cancelled by the others.
+    let mut second = std::pin::pin!(second);
+    let mut publish = std::pin::pin!(read(&session, &local, stream));
+    let end = tokio::select! {
+        end = &mut publish => end,
+        // The session ends with the second stream; the batch under way is finished all the same.
+        () = &mut second => {
+            let _ = publish.await;
+            local.shared.publishers.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+    };
+    local.shared.publishers.fetch_sub(1, Ordering::Relaxed);
+    if let Err(refusal) = end {
+        return session.seat.ending.set(refusal);
+    }
+    // The end of the stream is the end of publishing: a further stream is one too many all the same.
+    until_end(&session, second).await;
+}
+
+/// Reads the publish stream to its end, batch by batch.
+async fn read(session: &Session, local: &Local, mut stream: RecvStream) -> Result<(), Refusal> {
+    let mut publisher = Publisher::new(local, &session.identity);
+    let mut chunks: [Bytes; READ_CHUNKS] = std::array::from_fn(|_| Bytes::new());
+    loop {
+        let read = until_end(session, stream.read_chunks(&mut chunks)).await;
+        let count = match read {
+            None | Some(Err(ReadError::ConnectionLost(_))) => return Ok(()),
+            Some(Ok(Some(count))) => count,
+            Some(Ok(None)) if publisher.is_at_boundary() => return Ok(()),
+            Some(Ok(None)) => return Err(Refusal::new(Code::Malformed, "the publish stream ends inside a frame")),
+            Some(Err(error)) => return Err(Refusal::new(Code::OutOfOrder, format!("the publish stream: {error}"))),
+        };
+        for chunk in &mut chunks[..count] {
+            publisher.push(&std::mem::take(chunk));
+        }
+        while let Some(outcome) = publisher.publish(local).await? {
+            for exception in &outcome.exceptions {
+                local.shared.refusals.count(exception.1);
+            }
+            session.acknowledge(outcome.seq, outcome.exceptions);
+            for gauge in outcome.full {
+                until_end(session, gauge.room()).await;
+            }
+            until_end(session, session.wait_for_room()).await;
+        }
+    }
+}
