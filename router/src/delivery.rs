@@ -145,7 +145,7 @@ pub async fn write(local: Rc<Local>, connection: Connection, seat: Seat, outstan
                 writer.encode(&local, &outstanding, entry);
             }
             if writer.send().await.is_err() {
-                return;
+                return end_stopped(&connection, &seat, "delivery");
             }
             outstanding.changed.notify_waiters();
         }
@@ -157,6 +157,15 @@ pub async fn write(local: Rc<Local>, connection: Connection, seat: Seat, outstan
     }
     for entry in entries {
         local.ledger.settle(entry.origin.generation, Term::Lost, u64::from(entry.count));
+    }
+}
+
+/// Ends a session whose client reads a stream of the router's no more, while the connection still stands: nothing on it
+/// could ever reach the client, and publishers must not wait for that.
+pub fn end_stopped(connection: &Connection, seat: &Seat, stream: &str) {
+    if connection.close_reason().is_none() {
+        let message = format!("the client stopped the {stream} stream, which lives as long as the session");
+        seat.ending.set(Refusal::new(Code::OutOfOrder, message));
     }
 }
 

@@ -76,6 +76,11 @@ class Connection(QuicConnectionProtocol):
             self._quic.send_stream_data(stream, data, end_stream=fin)
             self._transmit_soon()
 
+    def stop(self, stream: int) -> None:
+        """Tells the router that nothing more will be read from a stream (STOP_SENDING)."""
+        self._quic.stop_stream(stream, 0)
+        self._transmit_soon()
+
     def open_stream(self, unidirectional: bool) -> int:
         """The number of the next stream of a kind; it exists once something is written."""
         return self._quic.get_next_available_stream_id(is_unidirectional=unidirectional)

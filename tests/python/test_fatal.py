@@ -9,7 +9,7 @@ import pytest
 
 import myelin_wire as wire
 from myelin_client import Message, open_session
-from myelin_quic import CONTROL_STREAM, PUBLISH_STREAM
+from myelin_quic import CONTROL_STREAM, DELIVERY_STREAM, PUBLISH_STREAM
 from myelin_wire import Code, Event, Frame, Name
 from raw import HELLO, assert_close, assert_serves, closed_by_router, control_frames, handshaken
 from raw import refused_on_control, refused_on_publish, welcomed
@@ -127,6 +127,37 @@ def test_a_second_publish_stream(router: Router) -> None:
         connection.write(PUBLISH_STREAM, data)
         await asyncio.sleep(0.05)
         connection.write(PUBLISH_STREAM + 4, data)
+        assert_close(await closed_by_router(connection), Code.OUT_OF_ORDER)
+
+    run(go())
+
+
+def test_a_stopped_delivery_stream(router: Router) -> None:
+    """With `pause`, a session that can get nothing any more must not hold its publishers up for ever."""
+    async def go() -> None:
+        connection = await welcomed(router, overflow="pause")
+        connection.write(CONTROL_STREAM, wire.encode_control(Frame.SUBSCRIBE, {"id": 1, "pattern": "stopped/**"}))
+        publish = Name(1, "stopped/stream").encode() + wire.frame(Frame.EVENTS, EVENT)
+        async with asyncio.timeout(3):
+            while len(control_frames(connection)) < 2:
+                await asyncio.sleep(0.01)
+            connection.write(PUBLISH_STREAM, publish)
+            while not connection.received.get(DELIVERY_STREAM):
+                await asyncio.sleep(0.01)
+        connection.stop(DELIVERY_STREAM)
+        await asyncio.sleep(0.05)
+        connection.write(PUBLISH_STREAM, wire.frame(Frame.EVENTS, EVENT))
+        assert_close(await closed_by_router(connection), Code.OUT_OF_ORDER)
+
+    run(go())
+
+
+def test_a_stopped_control_stream(router: Router) -> None:
+    async def go() -> None:
+        connection = await welcomed(router)
+        connection.stop(CONTROL_STREAM)
+        await asyncio.sleep(0.05)
+        connection.write(CONTROL_STREAM, wire.encode_control(Frame.SUBSCRIBE, {"id": 1, "pattern": "a/**"}))
         assert_close(await closed_by_router(connection), Code.OUT_OF_ORDER)
 
     run(go())

@@ -1,6 +1,7 @@
 //! The control stream: requests and receipts in, answers and acks out.
 
 use super::{BYE, Session};
+use crate::delivery;
 use crate::ledger::Term;
 use crate::local::{Local, TableChange, TableCommand};
 use bytes::Bytes;
@@ -72,7 +73,7 @@ pub(super) async fn write(session: Rc<Session>, mut send: SendStream) {
             session.room.notify_waiters();
             session.wake_writer.notified().await;
         } else if send.write_chunk(Bytes::from(out)).await.is_err() {
-            return;
+            return delivery::end_stopped(&session.connection, &session.seat, "control");
         }
         session.room.notify_waiters();
     }
