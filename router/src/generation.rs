@@ -7,7 +7,7 @@
 use myelin_catalog::{ModuleRef, Stage, StagedBinding};
 use myelin_engine::{
     BindError, BindingCells, BindingSetup, BindingStats, BoundFilter, Chain, FaultPolicy, Filter, FilterInfo, Grant,
-    InstantiateError, OnFault, Program, RouteTarget, SlotLimits, SlotSetup,
+    InstantiateError, OnFault, Program, RouteTarget, SharedState, SharedStats, SlotLimits, SlotSetup,
 };
 use myelin_wire::Pattern;
 use std::cell::RefCell;
@@ -32,6 +32,8 @@ pub struct BindingPlan {
     setup: BindingSetup,
     /// The version before, for `last-good`.
     previous: Option<Arc<BindingPlan>>,
+    /// What all workers' instances share, the ones of the versions before included.
+    shared: Arc<SharedState>,
     card: Arc<BindingCard>,
 }
 
@@ -69,7 +71,8 @@ impl PrepareError {
 }
 
 impl BindingPlan {
-    /// Plans `staged` with the code of its module.
+    /// Plans `staged` with the code of its module. Its limits and its memory of keys are those of the `previous` plan of
+    /// the same name.
     pub fn new(staged: &StagedBinding, program: Program, previous: Option<Arc<Self>>) -> Self {
         let binding = &staged.binding;
         let name: Arc<str> = Arc::from(binding.name.as_str());
@@ -90,7 +93,8 @@ impl BindingPlan {
             batch_cpu_us_max: u64::from(binding.limits.deadline_us),
             ..SlotLimits::default()
         };
-        let card = Arc::new(BindingCard::new(&name, &binding.module, binding.stage, &binding.pattern));
+        let shared = previous.as_ref().map(|previous| previous.shared.clone()).unwrap_or_default();
+        let card = BindingCard::new(&name, &binding.module, binding.stage, &binding.pattern, shared.clone());
         Self {
             name,
             module: binding.module.clone(),
@@ -101,9 +105,10 @@ impl BindingPlan {
             limits,
             config: binding.config_bytes(),
             setup,
+            shared,
             // One step back only: a chain of versions would keep every version's code alive.
             previous: previous.map(|previous| Arc::new(previous.without_previous())),
-            card,
+            card: Arc::new(card),
         }
     }
 
@@ -119,6 +124,7 @@ impl BindingPlan {
             config: self.config.clone(),
             setup: self.setup.clone(),
             previous: None,
+            shared: self.shared.clone(),
             card: self.card.clone(),
         }
     }
@@ -149,13 +155,14 @@ impl BindingPlan {
         Ok(BoundFilter::new(self.setup.clone(), current, previous)?)
     }
 
-    /// What its filter is set up with.
+    /// What its filter is set up with for a test: as in earnest, but sharing nothing with those that judge.
     pub fn setup(&self) -> SlotSetup<'_> {
-        SlotSetup { limits: self.limits.clone(), config: &self.config, previous: None }
+        SlotSetup { limits: self.limits.clone(), config: &self.config, ..SlotSetup::default() }
     }
 
     fn filter(&self, previous: Option<&[u8]>) -> Result<Box<dyn Filter>, InstantiateError> {
-        Ok(Box::new(self.program.instantiate(&SlotSetup { previous, ..self.setup() })?))
+        let shared = self.shared.clone();
+        Ok(Box::new(self.program.instantiate(&SlotSetup { previous, shared, ..self.setup() })?))
     }
 }
 
@@ -170,6 +177,7 @@ pub struct BindingCard {
     pub stage: Stage,
     /// Its pattern.
     pub pattern: Pattern,
+    shared: Arc<SharedState>,
     state: RwLock<CardState>,
 }
 
@@ -181,9 +189,14 @@ struct CardState {
 }
 
 impl BindingCard {
-    fn new(name: &Arc<str>, module: &ModuleRef, stage: Stage, pattern: &Pattern) -> Self {
+    fn new(name: &Arc<str>, module: &ModuleRef, stage: Stage, pattern: &Pattern, shared: Arc<SharedState>) -> Self {
         let (name, module, pattern) = (name.clone(), module.clone(), pattern.clone());
-        Self { name, module, stage, pattern, state: RwLock::default() }
+        Self { name, module, stage, pattern, shared, state: RwLock::default() }
+    }
+
+    /// How many limits and keys its filters keep together.
+    pub fn shared(&self) -> SharedStats {
+        self.shared.stats()
     }
 
     /// Notes the cells that worker `worker` counts in from now on.

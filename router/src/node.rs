@@ -9,7 +9,7 @@ use crate::world::{World, WorldSetup};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use myelin_core::TableWriter;
-use myelin_engine::{CodeCache, CompilerConfig, CompilerLimits, ModuleLimits, Runtime, RuntimeConfig};
+use myelin_engine::{CodeCache, CompilerConfig, CompilerLimits, ModuleLimits, Runtime, RuntimeConfig, SlotLimits};
 use myelin_store::DiskStore;
 use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, TlsIdentity};
 use std::collections::BTreeMap;
@@ -209,6 +209,11 @@ async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyho
         cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
         compiler,
         modules: ModuleLimits { bytes_max: wasm.module_bytes, ..ModuleLimits::default() },
+        slots: SlotLimits {
+            memory_bytes_max: wasm.memory_bytes,
+            batch_cpu_us_max: wasm.deadline_us,
+            ..SlotLimits::default()
+        },
         workers,
     };
     setup.start().await.context("starting the filters of the active generation")

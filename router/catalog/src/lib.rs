@@ -23,7 +23,7 @@ pub use binding::{Binding, BindingLimits, Grant, OnFault, Stage};
 pub use catalog::{Catalog, Generation, Quarantine};
 pub use digest::Digest;
 pub use error::{CatalogError, ChainFault};
-pub use module::Module;
+pub use module::{Module, World};
 pub use names::{ModuleRef, Name, Version};
 pub use plan::{Changed, Plan};
 pub use record::{Algorithm, Chain, Head, Op, Record};

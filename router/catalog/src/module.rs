@@ -7,6 +7,32 @@ use crate::error::CatalogError;
 use crate::limits::{IMPORT_LEN_MAX_BYTES, IMPORTS_MAX, MODULE_SIZE_MAX_BYTES};
 use crate::names::{ModuleRef, Name, Version};
 
+/// Which world of the filter contract a module is built for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum World {
+    /// Events travel as bytes.
+    #[default]
+    Fast,
+    /// Events travel as typed records.
+    Easy,
+}
+
+impl World {
+    /// Its name in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Easy => "easy",
+        }
+    }
+
+    /// Whether a record leaves it out: the first world needs no word.
+    fn is_fast(&self) -> bool {
+        *self == Self::Fast
+    }
+}
+
 /// A version of a module. It never changes; its bytes are elsewhere, under their digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +50,9 @@ pub struct Module {
     /// The interfaces that it imports from the router.
     #[serde(default)]
     pub imports: Vec<String>,
+    /// The world that it is built for.
+    #[serde(default, skip_serializing_if = "World::is_fast")]
+    pub world: World,
 }
 
 impl Module {

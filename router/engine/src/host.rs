@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use myelin_arena::Rate;
 use wasmtime::ResourceLimiter;
 
 use crate::batch::Payloads;
-use crate::bindings::myelin::filter::host::{Host, Level};
+use crate::bindings::myelin::filter::host::{Host, Level, Rate as WitRate};
 use crate::bindings::myelin::filter::types;
 use crate::deadline::Deadline;
 use crate::fault::{FaultCode, FilterFault};
 use crate::filter::{LogLevel, LogLine, Notes};
 use crate::limits::{COUNT_CALLS_MAX, LOG_LINE_BYTES_MAX, SlotLimits};
+use crate::shared::{Change, SharedState};
 
 /// The data of a slot's store: limits, the account of the running call, and what the guest said in it.
 pub(crate) struct HostState {
@@ -26,10 +28,22 @@ pub(crate) struct HostState {
     bytes: usize,
     notes: Notes,
     log_gate: LogGate,
+    shared: Arc<SharedState>,
+    /// The batch's monotonic time; there is none outside of a batch.
+    now_ms: Option<u64>,
+    /// What the running call, or the last one, has changed of what is shared: at most one for each host call.
+    changes: Vec<Change>,
+    /// Bytes of all linear memories.
+    memory_bytes: usize,
 }
 
 impl HostState {
-    pub(crate) fn new(limits: &SlotLimits, table_elements_max: usize, log_gate: LogGate) -> Self {
+    pub(crate) fn new(
+        limits: &SlotLimits,
+        table_elements_max: usize,
+        log_gate: LogGate,
+        shared: Arc<SharedState>,
+    ) -> Self {
         Self {
             limits: limits.clone(),
             table_elements_max,
@@ -42,15 +56,29 @@ impl HostState {
             bytes: 0,
             notes: Notes::default(),
             log_gate,
+            shared,
+            now_ms: None,
+            changes: Vec::new(),
+            memory_bytes: 0,
         }
     }
 
-    /// Opens the account of a call.
-    pub(crate) fn begin(&mut self, payloads: Option<&Arc<Payloads>>, now_unix_ns: u64, now_ms: u64) {
+    /// Opens the account of a call; what the one before has changed of what is shared stays from here on. Without a
+    /// time the call is none of a batch.
+    pub(crate) fn begin(&mut self, payloads: Option<&Arc<Payloads>>, now_unix_ns: u64, now_ms: Option<u64>) {
         self.payloads = payloads.cloned();
         self.now_unix_ns = now_unix_ns;
+        self.now_ms = now_ms;
+        self.changes.clear();
         (self.calls, self.count_calls, self.bytes) = (0, 0, 0);
-        self.log_gate.open(now_ms);
+        self.log_gate.open(now_ms.unwrap_or(0));
+    }
+
+    /// Takes back what the last call has changed of what is shared: it has faulted, or its answer counts for nothing.
+    pub(crate) fn roll_back(&mut self) {
+        for change in self.changes.drain(..).rev() {
+            self.shared.undo(change);
+        }
     }
 
     /// Closes the account of a call that did not fault and hands over what the guest said.
@@ -115,6 +143,15 @@ fn fault<T>(code: FaultCode, detail: String) -> wasmtime::Result<T> {
     Err(wasmtime::Error::new(FilterFault::new(code, detail)))
 }
 
+impl HostState {
+    /// Charges a call of a function that answers from what is shared, and gives the batch's time.
+    fn charge_shared(&mut self, name: &str, key: &str) -> wasmtime::Result<u64> {
+        self.charge(key.len())?;
+        let outside = || format!("`{name}` outside of a batch, where there is no time");
+        self.now_ms.map_or_else(|| fault(FaultCode::BadHostCall, outside()), Ok)
+    }
+}
+
 impl types::Host for HostState {}
 
 impl Host for HostState {
@@ -168,16 +205,41 @@ impl Host for HostState {
         self.charge(subject.len())?;
         Ok(None)
     }
+
+    fn take(&mut self, bucket: String, n: u32, rate: WitRate) -> wasmtime::Result<bool> {
+        let now_ms = self.charge_shared("take", &bucket)?;
+        let rate = Rate { amount: rate.amount, period_ms: rate.period_ms, burst: rate.burst };
+        if !rate.is_valid() {
+            return fault(FaultCode::BadHostCall, format!("`take` with {rate:?}: each part is at least 1"));
+        }
+        let taken = self.shared.take(&bucket, n, &rate, now_ms);
+        self.changes.extend(taken);
+        Ok(taken.is_some())
+    }
+
+    fn seen(&mut self, key: String, ttl_ms: u64) -> wasmtime::Result<bool> {
+        let now_ms = self.charge_shared("seen", &key)?;
+        let remembered = self.shared.remember(&key, ttl_ms, now_ms);
+        self.changes.extend(remembered);
+        Ok(remembered.is_none())
+    }
 }
 
 /// Growth over the limit ends the call: `memory` says more than the panic that a refused growth would end in.
 impl ResourceLimiter for HostState {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let limit = self.limits.memory_bytes_max;
-        if desired <= limit {
-            return Ok(true);
+    fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> wasmtime::Result<bool> {
+        if max.is_some_and(|max| desired > max) {
+            // Over the module's own maximum: it gets its -1, and nothing has grown.
+            return Ok(false);
         }
-        fault(FaultCode::Memory, format!("{desired} bytes of memory asked for, {limit} are allowed"))
+        // All memories of a component together: each on its own would multiply the limit.
+        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        let limit = self.limits.memory_bytes_max;
+        if total > limit {
+            return fault(FaultCode::Memory, format!("{total} bytes of memory asked for, {limit} are allowed"));
+        }
+        self.memory_bytes = total;
+        Ok(true)
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -195,11 +257,11 @@ mod tests {
 
     fn state() -> HostState {
         let limits = SlotLimits { host_calls_max: 4, host_bytes_max: 10, ..SlotLimits::default() };
-        let mut state = HostState::new(&limits, 10, LogGate::new(8));
+        let mut state = HostState::new(&limits, 10, LogGate::new(8), Arc::default());
         state.counters = 1;
         let mut payloads = Payloads::default();
         payloads.push(b"0123456789");
-        state.begin(Some(&Arc::new(payloads)), 7, 0);
+        state.begin(Some(&Arc::new(payloads)), 7, Some(0));
         state
     }
 
@@ -221,7 +283,7 @@ mod tests {
         let mut state = state();
         state.payload(0, 0, 10).expect("within");
         assert_eq!(code(state.payload(0, 0, 1)), Some(FaultCode::HostCallBudget), "bytes");
-        state.begin(None, 0, 0);
+        state.begin(None, 0, Some(0));
         (0..4).for_each(|_| assert!(state.schema(String::new()).expect("within").is_none()));
         assert_eq!(code(state.schema(String::new())), Some(FaultCode::HostCallBudget), "calls");
         assert_eq!(code(state.count(1, 1)), Some(FaultCode::BadHostCall));
@@ -235,10 +297,64 @@ mod tests {
         let mut notes = Notes::default();
         state.end(&mut notes);
         assert_eq!((notes.logs.len(), notes.logs_dropped, notes.host_calls), (1, 1, 2));
-        state.begin(None, 0, 1_000);
+        state.begin(None, 0, Some(1_000));
         state.log(Level::Info, "12345".into()).expect("logged");
         notes.clear();
         state.end(&mut notes);
         assert_eq!(notes.logs.len(), 1, "a new second, a new budget");
+    }
+
+    fn one() -> WitRate {
+        WitRate { amount: 1, period_ms: 1_000, burst: 1 }
+    }
+
+    #[test]
+    fn limits_and_duplicates_are_shared_by_all_instances_of_a_binding() {
+        let shared = Arc::new(SharedState::default());
+        let instance = || {
+            let mut state = HostState::new(&SlotLimits::default(), 10, LogGate::new(0), Arc::clone(&shared));
+            state.begin(None, 0, Some(0));
+            state
+        };
+        let (mut first, mut second) = (instance(), instance());
+        assert!(first.take("a".into(), 1, one()).expect("a call"));
+        assert!(!second.take("a".into(), 1, one()).expect("a call"));
+        assert!(!second.seen("k".into(), 10).expect("a call"));
+        assert!(first.seen("k".into(), 10).expect("a call"));
+        first.roll_back();
+        assert!(second.take("a".into(), 1, one()).expect("a call"), "the first one's call has faulted");
+        assert!(first.seen("k".into(), 10).expect("a call"), "what the second one said stays");
+        second.begin(None, 0, Some(1));
+        second.roll_back();
+        assert!(!first.take("a".into(), 1, one()).expect("a call"), "a call that ended well stays");
+    }
+
+    #[test]
+    fn what_is_shared_is_budgeted_and_makes_sense_in_a_batch_only() {
+        let mut state = state();
+        for bad in [WitRate { amount: 0, ..one() }, WitRate { period_ms: 0, ..one() }, WitRate { burst: 0, ..one() }] {
+            assert_eq!(code(state.take(String::new(), 1, bad)), Some(FaultCode::BadHostCall));
+        }
+        assert_eq!(code(state.seen("over ten bytes".into(), 1)), Some(FaultCode::HostCallBudget), "bytes");
+        state.begin(None, 0, Some(0));
+        (0..4).for_each(|_| assert!(!state.seen(String::new(), 0).expect("within")));
+        assert_eq!(code(state.take(String::new(), 1, one())), Some(FaultCode::HostCallBudget), "calls");
+        state.begin(None, 0, None);
+        assert_eq!(code(state.take(String::new(), 1, one())), Some(FaultCode::BadHostCall));
+        assert_eq!(code(state.seen(String::new(), 1)), Some(FaultCode::BadHostCall));
+    }
+
+    #[test]
+    fn several_memories_share_one_limit() {
+        let mut state = HostState::new(
+            &SlotLimits { memory_bytes_max: 10, ..SlotLimits::default() },
+            10,
+            LogGate::new(0),
+            Arc::default(),
+        );
+        assert!(state.memory_growing(0, 6, None).expect("within"));
+        assert!(!state.memory_growing(6, 8, Some(7)).expect("over its own maximum"), "and nothing is counted");
+        assert!(state.memory_growing(0, 4, Some(4)).expect("just within"));
+        assert_eq!(code(state.memory_growing(6, 7, None)), Some(FaultCode::Memory));
     }
 }

@@ -6,8 +6,9 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use crate::limits::ModuleLimits;
 use crate::vectors::{VECTORS_SECTION, parse_vectors};
 
-/// The export that makes a component a filter, without its version.
-const FILTER_EXPORT: &str = "myelin:filter/filter@";
+/// The exports that make a component a filter, without their version, and the world of each.
+const FILTER_EXPORTS: [(&str, World); 2] =
+    [("myelin:filter/filter@", World::Fast), ("myelin:filter/easy-filter@", World::Easy)];
 /// The imports that a filter may have, without their version.
 const ALLOWED_IMPORTS: [&str; 2] = ["myelin:filter/host@", "myelin:filter/types@"];
 /// The minor version of the contract that this router runs.
@@ -27,6 +28,32 @@ const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::COMPONENT_MODEL)
     .union(WasmFeatures::GC_TYPES);
 
+/// Which of the contract's worlds a filter is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum World {
+    /// Events travel as one flat arena.
+    Fast,
+    /// Events travel as typed records.
+    Easy,
+}
+
+impl World {
+    /// Its name in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Easy => "easy",
+        }
+    }
+
+    /// The world of a component with these exports; the first that fits.
+    pub(crate) fn of<'a>(mut exports: impl Iterator<Item = &'a str>) -> Option<Self> {
+        exports
+            .find_map(|export| FILTER_EXPORTS.iter().find(|(prefix, _)| export.starts_with(prefix)))
+            .map(|(_, world)| *world)
+    }
+}
+
 /// What is known of a module that passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleFacts {
@@ -34,6 +61,8 @@ pub struct ModuleFacts {
     pub digest: [u8; 32],
     /// Bytes.
     pub bytes: usize,
+    /// The world that it is built for.
+    pub world: World,
     /// Functions defined in all its core modules.
     pub functions: u32,
     /// The component's imports.
@@ -73,7 +102,8 @@ pub enum ModuleRefusal {
     },
     /// A component that exports no filter.
     #[error(
-        "the component exports no `myelin:filter/filter@0.1`, only {exports}: build it against the world `myelin:filter/fast`"
+        "the component exports neither `myelin:filter/filter@0.1` nor `myelin:filter/easy-filter@0.1`, only {exports}: \
+         build it against the world `myelin:filter/fast` or `myelin:filter/easy`"
     )]
     MissingExport {
         /// What it exports.
@@ -144,11 +174,12 @@ pub fn inspect(bytes: &[u8], limits: &ModuleLimits) -> Result<ModuleFacts, Modul
         survey.take(&payload.map_err(invalid)?)?;
     }
     Validator::new_with_features(FEATURES).validate_all(bytes).map_err(invalid)?;
-    check_world(&survey.imports, &survey.exports)?;
+    let world = check_world(&survey.imports, &survey.exports)?;
     parse_vectors(survey.vectors.unwrap_or_default(), limits).map_err(ModuleRefusal::Vectors)?;
     Ok(ModuleFacts {
         digest: Sha256::digest(bytes).into(),
         bytes: bytes.len(),
+        world,
         functions: survey.functions,
         imports: survey.imports,
         exports: survey.exports,
@@ -255,7 +286,7 @@ fn at_most(what: &'static str, count: u32, limit: u32) -> Result<(), ModuleRefus
     Err(ModuleRefusal::TooMany { what, count: u64::from(count), limit: u64::from(limit) })
 }
 
-fn check_world(imports: &[String], exports: &[String]) -> Result<(), ModuleRefusal> {
+fn check_world(imports: &[String], exports: &[String]) -> Result<World, ModuleRefusal> {
     for import in imports {
         match ALLOWED_IMPORTS.iter().find_map(|allowed| import.strip_prefix(allowed)) {
             Some(version) if version.starts_with(CONTRACT) => {}
@@ -263,9 +294,13 @@ fn check_world(imports: &[String], exports: &[String]) -> Result<(), ModuleRefus
             None => return Err(ModuleRefusal::UnknownImport { import: import.clone() }),
         }
     }
-    match exports.iter().find_map(|export| Some((export, export.strip_prefix(FILTER_EXPORT)?))) {
-        Some((_, version)) if version.starts_with(CONTRACT) => Ok(()),
-        Some((export, _)) => Err(ModuleRefusal::WrongVersion { name: export.clone() }),
+    let world_of = |export: &String| {
+        let known = FILTER_EXPORTS.iter().find_map(|(prefix, world)| Some((*world, export.strip_prefix(prefix)?)));
+        known.map(|(world, version)| (export.clone(), world, version.starts_with(CONTRACT)))
+    };
+    match exports.iter().find_map(world_of) {
+        Some((_, world, true)) => Ok(world),
+        Some((name, _, false)) => Err(ModuleRefusal::WrongVersion { name }),
         None => {
             let listed = exports.iter().map(|export| format!("`{export}`")).collect::<Vec<_>>().join(", ");
             let exports = if listed.is_empty() { "nothing".into() } else { listed };

@@ -5,6 +5,8 @@
 //! loaded into a [`Program`]. A program makes [`Slot`]s: one live instance each, with its own store and its limits as
 //! constructor arguments, for one worker, one call at a time.
 //!
+//! A guest speaks one of two worlds: `fast`, where a batch is one flat arena, or `easy`, where it is typed records.
+//!
 //! A slot, or a native filter, meets the trait [`Filter`]. Under a binding it is a [`BoundFilter`]: its output is
 //! checked as if an enemy had written it, a fault takes no neighbour with it, and what follows from a fault is
 //! declared. Bindings in order are a [`Chain`], which runs over a whole [`Batch`] and writes into the caller's
@@ -20,9 +22,11 @@ mod cache;
 mod chain;
 mod compile;
 mod deadline;
+mod easy;
 mod fault;
 mod filter;
 mod grant;
+mod guest;
 mod host;
 mod info;
 mod inspect;
@@ -37,6 +41,7 @@ mod runtime;
 mod scratch;
 mod seat;
 mod selftest;
+mod shared;
 mod slot;
 mod stats;
 mod vectors;
@@ -50,7 +55,7 @@ pub use fault::{FaultCode, FilterFault};
 pub use filter::{Filter, LogLevel, LogLine, Notes, Outcome};
 pub use grant::Grant;
 pub use info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
-pub use inspect::{ModuleFacts, ModuleRefusal, inspect};
+pub use inspect::{ModuleFacts, ModuleRefusal, World, inspect};
 pub use limits::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CompilerConfig, CompilerLimits, FaultPolicy, ModuleLimits, RuntimeConfig,
     SlotLimits,
@@ -59,6 +64,7 @@ pub use program::{LoadError, Program};
 pub use runtime::{Compatibility, Runtime, RuntimeError};
 pub use scratch::{ChainScratch, Fate};
 pub use selftest::{SelfTestFailure, SelfTestReport, self_test};
+pub use shared::{BUCKETS_MAX, KEYS_MAX, SharedState, SharedStats};
 pub use slot::{InstantiateError, Slot, SlotSetup};
 pub use stats::{BindingCells, BindingStats, LastFault};
 pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};

@@ -42,7 +42,7 @@ const _: () = assert!(COUNT_CALLS_MAX as usize == COUNTERS_MAX * BATCH_EVENTS_MA
 #[serde(deny_unknown_fields, default)]
 pub struct RuntimeConfig {
     /// Live instances in the whole process. A generation needs workers x bindings of them, and two or three
-    /// generations are alive during a swap. Each reserves 4 GiB of address space and uses none of it.
+    /// generations are alive during a swap. Each reserves 12 GiB of address space and uses none of it.
     pub slots: u32,
     /// Largest linear memory of any filter, in bytes.
     pub memory_bytes_max: usize,
@@ -70,7 +70,7 @@ impl Default for RuntimeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlotLimits {
-    /// Linear memory, in bytes; at most what the runtime was made for.
+    /// Linear memory in bytes, all memories of the component together; at most what the runtime was made for.
     pub memory_bytes_max: usize,
     /// Thread CPU time of one batch, in microseconds.
     pub batch_cpu_us_max: u64,
@@ -78,7 +78,7 @@ pub struct SlotLimits {
     pub init_cpu_ms_max: u64,
     /// Thread CPU time of `save`, in milliseconds. It runs on the worker.
     pub save_cpu_ms_max: u64,
-    /// Calls of `payload`, `log` and `schema` in one batch.
+    /// Calls of `payload`, `log`, `schema`, `take` and `seen` in one batch.
     pub host_calls_max: u32,
     /// Bytes that host calls may copy in one batch, either way.
     pub host_bytes_max: usize,
@@ -119,7 +119,7 @@ pub struct ModuleLimits {
     pub functions_max: u32,
     /// Imports, and exports, in all its parts.
     pub imports_exports_max: u32,
-    /// Linear memories defined in all its core modules.
+    /// Linear memories defined in all its core modules. A JavaScript engine brings two empty ones beside its own.
     pub memories_max: u32,
     /// Tables defined in all its core modules.
     pub tables_max: u32,
@@ -138,8 +138,8 @@ impl Default for ModuleLimits {
         Self {
             bytes_max: 16 << 20,
             functions_max: 10_000,
-            imports_exports_max: 1_000,
-            memories_max: 1,
+            imports_exports_max: 2_000,
+            memories_max: 3,
             tables_max: 4,
             table_elements_max: 10_000,
             nesting_max: 8,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use crate::bindings::FastPre;
 use crate::compile::Artefact;
-use crate::host::HostState;
+use crate::guest::Pre;
+use crate::inspect::World;
 use crate::runtime::Runtime;
 use crate::slot::{InstantiateError, Slot, SlotSetup};
 
@@ -17,7 +17,7 @@ pub struct Program(Arc<Inner>);
 
 struct Inner {
     runtime: Runtime,
-    pre: FastPre<HostState>,
+    pre: Pre,
     reads_payloads: bool,
 }
 
@@ -32,9 +32,15 @@ pub enum LoadError {
     Refused(String),
     /// It is no filter: an import or export has the wrong type.
     #[error(
-        "the component does not fit the world `myelin:filter/fast@0.1.0`: {0}; build it with `myelin filter build`"
+        "the component does not fit the world `myelin:filter/{world}@0.1.0`: {what}; build it with the files of this \
+         router's release"
     )]
-    WrongWorld(String),
+    WrongWorld {
+        /// The world that its exports speak of.
+        world: &'static str,
+        /// What does not fit.
+        what: String,
+    },
 }
 
 impl LoadError {
@@ -43,7 +49,7 @@ impl LoadError {
         match self {
             Self::Incompatible => "code-incompatible",
             Self::Refused(_) => "code-refused",
-            Self::WrongWorld(_) => "wrong-world",
+            Self::WrongWorld { .. } => "wrong-world",
         }
     }
 }
@@ -58,8 +64,10 @@ impl Runtime {
             return Err(LoadError::Incompatible);
         }
         let component = deserialize(self, artefact).map_err(|e| LoadError::Refused(format!("{e:#}")))?;
-        let linked = self.linker().instantiate_pre(&component).and_then(FastPre::new);
-        let pre = linked.map_err(|e| LoadError::WrongWorld(format!("{e:#}")))?;
+        let world = World::of(component.component_type().exports(self.engine()).map(|(name, _)| name));
+        let world = world.unwrap_or(World::Fast);
+        let linked = self.linker().instantiate_pre(&component).and_then(|pre| Pre::new(world, pre));
+        let pre = linked.map_err(|e| LoadError::WrongWorld { world: world.as_str(), what: format!("{e:#}") })?;
         let reads_payloads = imports_payload(self, &component);
         Ok(Program(Arc::new(Inner { runtime: self.clone(), pre, reads_payloads })))
     }
@@ -104,7 +112,12 @@ impl Program {
         self.0.reads_payloads
     }
 
-    pub(crate) fn pre(&self) -> &FastPre<HostState> {
+    /// The world that it is built for.
+    pub fn world(&self) -> World {
+        self.0.pre.world()
+    }
+
+    pub(crate) fn pre(&self) -> &Pre {
         &self.0.pre
     }
 }

@@ -16,8 +16,13 @@ use crate::limits::RuntimeConfig;
 
 /// How often the epoch moves on: the grain of every deadline.
 const TICK: Duration = Duration::from_millis(1);
-/// Core instances, and tables, that one component may have: its own module and what the componentiser adds.
-const PARTS_PER_SLOT: u32 = 4;
+/// Core instances that one component may have: its own module and what the componentiser adds, which for a JavaScript
+/// engine are ten.
+const CORE_INSTANCES_PER_SLOT: u32 = 16;
+/// Linear memories that one component may have.
+const MEMORIES_PER_SLOT: u32 = 3;
+/// Tables that one component may have.
+const TABLES_PER_SLOT: u32 = 4;
 /// Bytes of the host's own data for one instance of a component or of a core module.
 const INSTANCE_BYTES_MAX: usize = 1 << 20;
 
@@ -154,15 +159,15 @@ pub(crate) fn engine_config(config: &RuntimeConfig) -> Config {
 }
 
 fn pool(config: &RuntimeConfig) -> PoolingAllocationConfig {
-    let parts = config.slots.saturating_mul(PARTS_PER_SLOT);
+    let in_all = |per_slot: u32| config.slots.saturating_mul(per_slot);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(config.slots)
-        .total_core_instances(parts)
-        .total_memories(config.slots)
-        .total_tables(parts)
-        .max_core_instances_per_component(PARTS_PER_SLOT * 2)
-        .max_memories_per_component(1)
-        .max_tables_per_component(PARTS_PER_SLOT)
+        .total_core_instances(in_all(CORE_INSTANCES_PER_SLOT))
+        .total_memories(in_all(MEMORIES_PER_SLOT))
+        .total_tables(in_all(TABLES_PER_SLOT))
+        .max_core_instances_per_component(CORE_INSTANCES_PER_SLOT)
+        .max_memories_per_component(MEMORIES_PER_SLOT)
+        .max_tables_per_component(TABLES_PER_SLOT)
         .max_component_instance_size(INSTANCE_BYTES_MAX)
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(config.memory_bytes_max)

@@ -102,7 +102,9 @@ pub fn self_test(
     // Vectors bring their own configurations: one instance for each.
     for part in vectors.chunk_by(|a, b| a.config == b.config) {
         let config = part.first().map_or(&[][..], |vector| &vector.config);
-        let mut slot = program.instantiate(&SlotSetup { config, ..setup.clone() })?;
+        // And what they share is theirs alone, as in the harness of the SDK.
+        let shared = std::sync::Arc::default();
+        let mut slot = program.instantiate(&SlotSetup { config, shared, ..setup.clone() })?;
         let tested = test_filter(&mut slot, part)?;
         report.vectors += tested.vectors;
         report.expected += tested.expected;

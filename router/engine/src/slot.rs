@@ -5,17 +5,18 @@ use std::sync::Arc;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::batch::FilterBatch;
-use crate::bindings::Fast;
-use crate::bindings::exports::myelin::filter::filter::{Info, Setup};
+use crate::bindings::exports::myelin::filter::filter::Info;
 use crate::bindings::myelin::filter::types::PayloadNeed as WitPayloadNeed;
 use crate::deadline::{Tick, thread_cpu_ns};
 use crate::fault::{FaultCode, FilterFault};
 use crate::filter::{Filter, Notes, Outcome};
+use crate::guest::Guest;
 use crate::host::{HostState, LogGate};
 use crate::info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
 use crate::limits::{BATCH_EVENTS_MAX, SlotLimits};
 use crate::program::Program;
 use crate::runtime::Ticking;
+use crate::shared::SharedState;
 
 /// Ticks until the deadline is looked at for the first time.
 const TICKS: u64 = 1;
@@ -29,6 +30,8 @@ pub struct SlotSetup<'a> {
     pub config: &'a [u8],
     /// What `save` of the version before gave.
     pub previous: Option<&'a [u8]>,
+    /// What it shares with the other instances of its binding; by default with none.
+    pub shared: Arc<SharedState>,
 }
 
 /// Why an instance could not be made.
@@ -68,20 +71,21 @@ pub struct Slot {
     info: Arc<FilterInfo>,
     live: Option<Live>,
     log_gate: LogGate,
+    shared: Arc<SharedState>,
     /// What the filter said while it was set up, handed over with the next batch.
     early: Notes,
 }
 
 struct Live {
     store: Store<HostState>,
-    fast: Fast,
+    guest: Guest,
     _ticking: Ticking,
 }
 
 impl Slot {
     pub(crate) fn new(program: Program, setup: &SlotSetup<'_>) -> Result<Self, InstantiateError> {
         let log_gate = LogGate::new(setup.limits.log_bytes_per_second);
-        let (live, info, early) = start(&program, &setup.limits, setup.config, setup.previous, log_gate)?;
+        let (live, info, early) = start(&program, setup, log_gate)?;
         Ok(Self {
             program,
             limits: setup.limits.clone(),
@@ -89,6 +93,7 @@ impl Slot {
             info: Arc::new(info),
             live: Some(live),
             log_gate,
+            shared: Arc::clone(&setup.shared),
             early,
         })
     }
@@ -96,7 +101,9 @@ impl Slot {
     /// The live instance, or a fresh one after a fault.
     fn ready(&mut self) -> Result<&mut Live, FilterFault> {
         if self.live.is_none() {
-            let again = start(&self.program, &self.limits, &self.config, None, self.log_gate);
+            let (limits, shared) = (self.limits.clone(), Arc::clone(&self.shared));
+            let setup = SlotSetup { limits, config: &self.config, previous: None, shared };
+            let again = start(&self.program, &setup, self.log_gate);
             let (live, info, early) = again.map_err(|e| FilterFault::new(FaultCode::Instantiate, e.to_string()))?;
             if info != *self.info {
                 return Err(FilterFault::malformed("a fresh instance describes itself otherwise than the first"));
@@ -109,9 +116,7 @@ impl Slot {
 
     /// Drops the store after a fault and says what the fault was.
     fn fail(&mut self, error: &wasmtime::Error) -> FilterFault {
-        if let Some(live) = self.live.take() {
-            self.log_gate = live.store.data().log_gate();
-        }
+        self.reset();
         fault_of(error)
     }
 }
@@ -124,17 +129,16 @@ impl Filter for Slot {
     fn run(&mut self, batch: &FilterBatch<'_>, outcome: &mut Outcome) -> Result<(), FilterFault> {
         let limit_ns = self.batch_cpu_ns_max();
         let fuel = self.limits.batch_output_bytes_max + BATCH_EVENTS_MAX * size_of::<u64>();
+        let info = Arc::clone(&self.info);
         let live = self.ready()?;
         let state = live.store.data_mut();
-        state.begin(batch.payloads, batch.now_unix_ns, batch.now_ms);
+        state.begin(batch.payloads, batch.now_unix_ns, Some(batch.now_ms));
         state.deadline.begin(limit_ns, batch.cpu_start_ns);
         live.store.set_epoch_deadline(TICKS);
         live.store.set_hostcall_fuel(fuel);
-        let guest = live.fast.myelin_filter_filter();
-        match guest.call_run(&mut live.store, batch.arena, batch.count, batch.now_unix_ns) {
+        match live.guest.run(&mut live.store, batch, &info) {
             Ok(answer) => {
-                outcome.verdicts = answer.verdicts;
-                outcome.output = answer.output;
+                (outcome.verdicts, outcome.output) = answer;
                 live.store.data_mut().end(&mut outcome.notes);
                 if self.early.host_calls > 0 {
                     merge(&mut outcome.notes, &mut self.early);
@@ -146,7 +150,8 @@ impl Filter for Slot {
     }
 
     fn reset(&mut self) {
-        if let Some(live) = self.live.take() {
+        if let Some(mut live) = self.live.take() {
+            live.store.data_mut().roll_back();
             self.log_gate = live.store.data().log_gate();
         }
     }
@@ -155,11 +160,11 @@ impl Filter for Slot {
         let (limit_ns, bytes_max) = (self.limits.save_cpu_ms_max * 1_000_000, self.limits.state_bytes_max);
         let live = self.ready()?;
         let state = live.store.data_mut();
-        state.begin(None, 0, 0);
+        state.begin(None, 0, None);
         state.deadline.begin(limit_ns, Some(thread_cpu_ns()));
         live.store.set_epoch_deadline(TICKS);
         live.store.set_hostcall_fuel(bytes_max.saturating_add(1));
-        match live.fast.myelin_filter_filter().call_save(&mut live.store) {
+        match live.guest.save(&mut live.store) {
             Ok(saved) if saved.len() <= bytes_max => {
                 live.store.data_mut().end(&mut Notes::default());
                 Ok(saved)
@@ -184,14 +189,13 @@ impl Filter for Slot {
 /// Makes an instance, calls `init` and checks what it says about itself.
 fn start(
     program: &Program,
-    limits: &SlotLimits,
-    config: &[u8],
-    previous: Option<&[u8]>,
+    setup: &SlotSetup<'_>,
     log_gate: LogGate,
 ) -> Result<(Live, FilterInfo, Notes), InstantiateError> {
-    let runtime = program.runtime();
+    let (runtime, limits) = (program.runtime(), &setup.limits);
     let ticking = runtime.ticking();
-    let mut state = HostState::new(limits, runtime.config().table_elements_max, log_gate);
+    let shared = Arc::clone(&setup.shared);
+    let mut state = HostState::new(limits, runtime.config().table_elements_max, log_gate, shared);
     state.deadline.begin(limits.init_cpu_ms_max * 1_000_000, Some(thread_cpu_ns()));
     let mut store = Store::new(runtime.engine(), state);
     store.limiter(|state| state);
@@ -201,22 +205,21 @@ fn start(
     });
     store.set_epoch_deadline(TICKS);
     store.set_hostcall_fuel(limits.batch_output_bytes_max);
-    let fast = program.pre().instantiate(&mut store).map_err(|error| {
+    let guest = Guest::instantiate(program.pre(), &mut store).map_err(|error| {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             InstantiateError::NoSlot(format!("{error:#}"))
         } else {
             InstantiateError::Fault(fault_of(&error))
         }
     })?;
-    let setup = Setup { config: config.to_vec(), previous_state: previous.map(<[u8]>::to_vec) };
-    let answer = fast.myelin_filter_filter().call_init(&mut store, &setup).map_err(|error| fault_of(&error))?;
+    let answer = guest.init(&mut store, setup.config, setup.previous).map_err(|error| fault_of(&error))?;
     let info = info_of(answer.map_err(InstantiateError::Configuration)?).map_err(InstantiateError::Info)?;
     info.check(limits).map_err(InstantiateError::Info)?;
     let mut early = Notes::default();
     let state = store.data_mut();
     state.counters = u32::try_from(info.counters.len()).unwrap_or(0);
     state.end(&mut early);
-    Ok((Live { store, fast, _ticking: ticking }, info, early))
+    Ok((Live { store, guest, _ticking: ticking }, info, early))
 }
 
 /// Puts what was said earlier before what was said now.

@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::spec::BindingSpec;
 use super::types::{
     BindingDescription, BindingFigures, BindingList, BindingState, BindingSummary, FaultInfo, FilterDeclaration,
-    FilterNeeds, Staged,
+    FilterNeeds, SharedFigures, Staged,
 };
 use crate::generation::BindingCard;
 use crate::world::{Actor, View};
@@ -162,6 +162,13 @@ fn declaration(info: &FilterInfo) -> FilterDeclaration {
 /// The figures of `card`, summed over the workers.
 pub(super) fn figures(card: &BindingCard) -> BindingFigures {
     let mut sum = BindingFigures::default();
+    let shared = card.shared();
+    sum.shared = SharedFigures {
+        buckets: shared.buckets,
+        keys: shared.keys,
+        buckets_forgotten: shared.buckets_forgotten,
+        keys_forgotten: shared.keys_forgotten,
+    };
     for (_, stats) in card.figures() {
         let add = |map: &mut BTreeMap<&'static str, u64>, key, by| *map.entry(key).or_default() += by;
         sum.workers += 1;

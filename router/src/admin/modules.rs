@@ -88,6 +88,7 @@ pub(super) async fn describe(
     let uses = bindings::all(&view).filter(|(staged, _)| staged.binding.module == path);
     Ok(Json(ModuleDescription {
         module: summary(&view, module),
+        world: module.world.as_str(),
         imports: module.imports.clone(),
         quarantine,
         bindings: uses.map(|(staged, state)| bindings::description(&view, staged, state)).collect(),

@@ -54,6 +54,8 @@ pub(super) struct ModuleDescription {
     /// The module.
     #[serde(flatten)]
     pub(super) module: ModuleSummary,
+    /// The world of the filter contract that it is built for: `fast` or `easy`.
+    pub(super) world: &'static str,
     /// The interfaces that it imports from the router.
     pub(super) imports: Vec<String>,
     /// Why it is quarantined, where it is.
@@ -158,6 +160,19 @@ pub(super) struct FilterNeeds {
     pub(super) payload_bytes: Option<u32>,
 }
 
+/// What the instances of a binding keep together, across versions.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct SharedFigures {
+    /// Buckets of `take`.
+    pub(super) buckets: usize,
+    /// Keys of `seen`.
+    pub(super) keys: usize,
+    /// Buckets that were forgotten for want of room before they were full again: each began full once more.
+    pub(super) buckets_forgotten: u64,
+    /// Keys that were forgotten for want of room before their time: a duplicate of each would pass.
+    pub(super) keys_forgotten: u64,
+}
+
 /// What happened at a binding since it became active, all workers together.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct BindingFigures {
@@ -189,6 +204,8 @@ pub(super) struct BindingFigures {
     pub(super) logs_dropped: u64,
     /// Its own counters.
     pub(super) counters: BTreeMap<String, u64>,
+    /// What its instances keep together: answers of the host calls `take` and `seen`.
+    pub(super) shared: SharedFigures,
     /// Whether it runs on a thread of its own at any worker, after a fault.
     pub(super) apart: bool,
     /// Whether any worker gave it up.

@@ -4,7 +4,7 @@ use super::{Blame, WorldError};
 use myelin_catalog::Digest;
 use myelin_engine::{
     CodeCache, CompilerConfig, InstantiateError, ModuleFacts, ModuleLimits, Program, Runtime, SelfTestFailure,
-    SelfTestReport, SlotSetup, inspect, self_test,
+    SelfTestReport, SlotLimits, SlotSetup, inspect, self_test,
 };
 use std::collections::HashMap;
 
@@ -14,13 +14,21 @@ pub(super) struct Forge {
     cache: CodeCache,
     compiler: CompilerConfig,
     limits: ModuleLimits,
+    /// What a module may use in its own test: as much as any binding.
+    slots: SlotLimits,
     programs: HashMap<Digest, Program>,
 }
 
 impl Forge {
     /// A forge that compiles as `compiler` says and remembers compiled code in `cache`.
-    pub(super) fn new(runtime: Runtime, cache: CodeCache, compiler: CompilerConfig, limits: ModuleLimits) -> Self {
-        Self { runtime, cache, compiler, limits, programs: HashMap::new() }
+    pub(super) fn new(
+        runtime: Runtime,
+        cache: CodeCache,
+        compiler: CompilerConfig,
+        limits: ModuleLimits,
+        slots: SlotLimits,
+    ) -> Self {
+        Self { runtime, cache, compiler, limits, slots, programs: HashMap::new() }
     }
 
     /// Looks at a module before anything is compiled.
@@ -56,7 +64,8 @@ impl Forge {
     /// # Errors
     /// The first sample that is not judged as expected, or the fault.
     pub(super) fn test(&self, program: &Program, facts: &ModuleFacts) -> Result<(), WorldError> {
-        match self_test(program, &SlotSetup::default(), facts.vectors.as_deref()) {
+        let setup = SlotSetup { limits: self.slots.clone(), ..SlotSetup::default() };
+        match self_test(program, &setup, facts.vectors.as_deref()) {
             // Without samples of its own there is no configuration to try it with: its binding brings one.
             Err(SelfTestFailure::Instantiate(InstantiateError::Configuration(_))) if facts.vectors.is_none() => Ok(()),
             tested => failed(tested),

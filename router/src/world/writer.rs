@@ -10,7 +10,7 @@ use myelin_catalog::{
     Binding, BindingSet, Catalog, Digest, Generation, Module, ModuleRef, Name, Op, Plan as Difference, Record, Stage,
     StagedBinding, Version,
 };
-use myelin_engine::{CodeCache, CompilerConfig, ModuleLimits, Runtime};
+use myelin_engine::{CodeCache, CompilerConfig, ModuleLimits, Runtime, SlotLimits};
 use myelin_store::{BlobStore, CatalogStore, DiskStore, Recovered, StoreError};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -35,6 +35,8 @@ pub struct WorldSetup {
     pub compiler: CompilerConfig,
     /// What modules may be like.
     pub modules: ModuleLimits,
+    /// The most that any binding may ask for: what a module has in its own test.
+    pub slots: SlotLimits,
     /// The workers.
     pub workers: Vec<mpsc::Sender<Order>>,
 }
@@ -115,12 +117,12 @@ struct Writer {
 
 impl Writer {
     fn start(setup: WorldSetup, view: Arc<ArcSwap<View>>) -> Result<Self, WorldError> {
-        let WorldSetup { store, recovered, runtime, cache, compiler, modules, workers } = setup;
+        let WorldSetup { store, recovered, runtime, cache, compiler, modules, slots, workers } = setup;
         let empty = Numbered { number: 0, plan: Arc::default() };
         let mut writer = Self {
             store,
             catalog: recovered.catalog,
-            forge: Forge::new(runtime, cache, compiler, modules),
+            forge: Forge::new(runtime, cache, compiler, modules, slots),
             workers,
             active: empty,
             previous: None,
@@ -211,7 +213,12 @@ impl Writer {
         let program = self.forge.program(digest, || Ok(bytes.to_vec()))?;
         self.forge.test(&program, &facts)?;
         let size_bytes = bytes.len() as u64;
-        let module = Module { name, version, digest, size_bytes, uploaded_unix_ms: unix_ms(), imports: facts.imports };
+        let world = match facts.world {
+            myelin_engine::World::Fast => myelin_catalog::World::Fast,
+            myelin_engine::World::Easy => myelin_catalog::World::Easy,
+        };
+        let (imports, uploaded_unix_ms) = (facts.imports, unix_ms());
+        let module = Module { name, version, digest, size_bytes, uploaded_unix_ms, imports, world };
         let record = self.catalog.draft(Op::ModuleAdded { module }, actor, unix_ms())?;
         self.store.put(&digest, bytes).map_err(store_error)?;
         self.keep(&record)?;

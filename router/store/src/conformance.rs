@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use myelin_catalog::limits::MODULE_SIZE_MAX_BYTES;
-use myelin_catalog::{Binding, Catalog, Digest, Head, Module, ModuleRef, Op, Record};
+use myelin_catalog::{Binding, Catalog, Digest, Head, Module, ModuleRef, Op, Record, World};
 use myelin_wire::Pattern;
 
 use crate::store::{BlobStore, CatalogStore, Recovered};
@@ -63,7 +63,7 @@ pub(crate) fn blob_path(dir: &tempfile::TempDir, digest: &Digest) -> std::path::
 pub(crate) fn module(reference: &str) -> Module {
     let ModuleRef { name, version } = reference.parse().unwrap();
     let (digest, size_bytes) = (Digest::of(reference.as_bytes()), reference.len() as u64);
-    Module { name, version, digest, size_bytes, uploaded_unix_ms: 1, imports: Vec::new() }
+    Module { name, version, digest, size_bytes, uploaded_unix_ms: 1, imports: Vec::new(), world: World::Fast }
 }
 
 /// Appends a change as the router's writer does.

@@ -7,11 +7,12 @@ use serde_json::json;
 use super::*;
 use crate::binding::{OnFault, Stage};
 use crate::limits::{BINDINGS_MAX, CHAIN_LEN_MAX, CONFIG_LEN_MAX_BYTES, MODULE_SIZE_MAX_BYTES};
+use crate::module::World;
 
 fn module(reference: &str, bytes: &[u8]) -> Module {
     let ModuleRef { name, version } = reference.parse().unwrap();
     let imports = vec!["myelin:filter/host@0.1.0".to_owned()];
-    Module { name, version, digest: Digest::of(bytes), size_bytes: 7, uploaded_unix_ms: 1, imports }
+    Module { name, version, digest: Digest::of(bytes), size_bytes: 7, uploaded_unix_ms: 1, imports, world: World::Fast }
 }
 
 fn binding(name: &str, module: &str, pattern: &str) -> Binding {

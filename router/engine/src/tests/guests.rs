@@ -8,12 +8,12 @@
 //! and everything else is allowed, unless the event has no attributes and begins with `H`: that is denied.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{PackageId, Resolve};
 
 /// Where the answer of `init` stands in the guest's memory.
-const INFO_AT: usize = 4096;
+pub(crate) const INFO_AT: usize = 4096;
 /// Where texts stand.
-const TEXT_AT: usize = 1024;
+pub(crate) const TEXT_AT: usize = 1024;
 /// Where the arena with the emitted event stands.
 const OUTPUT_AT: usize = 6144;
 
@@ -58,7 +58,7 @@ impl Guest {
     }
 
     /// `result<info, string>` as the canonical ABI lays it out, and the texts that it points to.
-    fn info(&self) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn info(&self) -> (Vec<u8>, Vec<u8>) {
         let mut texts = b"config is bad".to_vec();
         let mut text = |text: &str| {
             let at = TEXT_AT + texts.len();
@@ -93,10 +93,21 @@ fn emitted() -> Vec<u8> {
 
 /// Makes a component of the world `fast` from a core module.
 pub(crate) fn componentise(core: &[u8]) -> Vec<u8> {
+    componentise_for("fast", core)
+}
+
+/// The contract, and its package.
+pub(crate) fn contract() -> (Resolve, PackageId) {
     let mut resolve = Resolve::default();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/0.1.0");
     let (package, _) = resolve.push_path(folder).expect("the contract is readable");
-    let world = resolve.select_world(&[package], Some("fast")).expect("the world exists");
+    (resolve, package)
+}
+
+/// Makes a component of a world from a core module.
+pub(crate) fn componentise_for(world: &str, core: &[u8]) -> Vec<u8> {
+    let (resolve, package) = contract();
+    let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
     let mut module = core.to_vec();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
     let mut encoder = ComponentEncoder::default().validate(true).module(&module).expect("a module of the world");
@@ -125,7 +136,7 @@ fn leb(mut value: usize, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-fn escape(bytes: &[u8]) -> String {
+pub(crate) fn escape(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
 }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 mod chains;
+mod easy;
+mod easy_guest;
 mod faults;
 mod guests;
 mod inspection;

@@ -17,6 +17,7 @@ pub(super) fn describe(module: &Value) -> String {
     line("digest", text(&module["digest"]));
     line("size", size(&module["size_bytes"]));
     line("uploaded", time(&module["uploaded_unix_ms"]));
+    line("world", text(&module["world"]));
     line("imports", text(&module["imports"]));
     let quarantine = &module["quarantine"];
     if !quarantine.is_null() {
@@ -70,6 +71,7 @@ fn binding(out: &mut String, binding: &Value) {
         line("last fault", format!("{} {}: {}", time(&at_ms), text(&fault["code"]), text(&fault["detail"])));
     }
     line("counters", counts(&stats["counters"]));
+    line("shared", counts(&stats["shared"]));
     // A u64 of nanoseconds is 584 years: dividing is exact enough for people.
     let (events, cpu_ns) = (count("events"), count("cpu_ns"));
     if let Some(each_ns) = cpu_ns.checked_div(events) {
@@ -99,14 +101,24 @@ mod tests {
     fn faults_and_verdicts_are_told() {
         let told = describe(&json!({
             "name": "redact", "version": "1.0.0", "state": "quarantined", "size_bytes": 100, "digest": "d",
-            "uploaded_unix_ms": 0, "imports": [],
+            "uploaded_unix_ms": 0, "imports": [], "world": "easy",
             "quarantine": {"binding": "hide", "reason": "trap", "at_unix_ms": 0},
             "bindings": [{"name": "hide", "state": "active", "stage": "ingress", "pattern": "a/**", "order": 1,
                 "on_fault": "reject", "limits": {"memory_bytes": 65536, "deadline_us": 2000},
                 "stats": {"events": 10, "batches": 2, "workers": 1, "verdicts": {"allow": 7, "deny": 0}, "faults": {"trap": 3},
-                    "last_fault": {"code": "trap", "detail": "unreachable\u{1b}", "time_unix_ns": 0}, "cpu_ns": 5000}}],
+                    "last_fault": {"code": "trap", "detail": "unreachable\u{1b}", "time_unix_ns": 0}, "cpu_ns": 5000,
+                    "shared": {"buckets": 3, "keys": 0, "keys_forgotten": 2}}}],
         }));
-        for part in ["quarantined", "allow 7", "trap 3", "unreachable?", "500 ns for an event", "10 in 2 batches"] {
+        for part in [
+            "quarantined",
+            "allow 7",
+            "trap 3",
+            "unreachable?",
+            "500 ns for an event",
+            "10 in 2 batches",
+            "easy",
+            "buckets 3, keys_forgotten 2",
+        ] {
             assert!(told.contains(part), "{part}:\n{told}");
         }
         assert!(!told.contains("deny"), "{told}");
