@@ -53,7 +53,8 @@ class Router:
             command.append("--dev")
         else:
             environment |= {"MYELIN_TLS__CERT": str(tls.certificate), "MYELIN_TLS__KEY": str(tls.key),
-                            "MYELIN_TLS__CA": str(tls.ca)}
+                            "MYELIN_TLS__CA": str(tls.ca),
+                            "MYELIN_ADMIN__IDENTITIES": "spiffe://python.test/service/ops"}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
                                             env=environment)

@@ -82,7 +82,7 @@ fn check_admin(config: &Config, dev: bool, places: &Places, errors: &mut Vec<Con
     if is_meant && !dev && config.admin.token_file.is_none() && config.admin.identities.is_empty() {
         let remedy = "name client certificates in [admin] identities, such as \"spiffe://example.org/service/ops\", or \
                       a token in [admin] token_file";
-        let problem = "[admin] identities is empty and token_file not given: nobody could use the admin API";
+        let problem = "nobody could use the admin API: no certificate is named, and no token_file is given";
         errors.push(ConfigError::new(places.of("admin", "identities"), problem, remedy));
     }
 }
