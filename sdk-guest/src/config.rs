@@ -13,14 +13,22 @@
 //! );
 //! ```
 
+use std::ops::RangeInclusive;
+
 pub use serde_json::{Map, Value};
 
 /// Longest part of a wrong value that an error repeats, in bytes.
 const SHOWN_BYTES_MAX: usize = 60;
+/// Most letters that a key may be away from a known one that is suggested in its place.
+const TYPING_ERRORS_MAX: usize = 2;
 
-/// A configuration whose keys are all known.
+/// A configuration, or an object within one, whose keys are all known.
 #[derive(Clone, Debug)]
-pub struct Config(Map<String, Value>);
+pub struct Config {
+    keys: Map<String, Value>,
+    /// Stands before each key in an error: empty, or the place of the object with a dot.
+    place: String,
+}
 
 impl Config {
     /// Parses a configuration that may have these `keys`. Empty bytes = no key is given.
@@ -29,22 +37,43 @@ impl Config {
     /// It is no JSON object, or has a key that is not known.
     pub fn parse(config: &[u8], keys: &[&str]) -> Result<Self, String> {
         if config.trim_ascii().is_empty() {
-            return Ok(Self(Map::new()));
+            return Ok(Self { keys: Map::new(), place: String::new() });
         }
         let value = serde_json::from_slice(config)
             .map_err(|error| format!("the configuration is not JSON: {error}; write an object with {}", list(keys)))?;
         let Value::Object(map) = value else {
             return Err(format!("the configuration is {}; write an object with {}", kind(&value), list(keys)));
         };
-        match map.keys().find(|key| !keys.contains(&key.as_str())) {
-            Some(unknown) => Err(format!("configuration key `{unknown}` is not known; known are {}", list(keys))),
-            None => Ok(Self(map)),
-        }
+        Self { keys: map, place: String::new() }.refuse_unknown(keys)
+    }
+
+    /// An object within a configuration that may have these `keys`; `place` is where it stands, such as `rules.0`.
+    ///
+    /// # Errors
+    /// It is no object, or has a key that is not known.
+    pub fn within(place: &str, value: &Value, keys: &[&str]) -> Result<Self, String> {
+        let map = value.as_object().ok_or_else(|| wrong(place, value, &format!("an object with {}", list(keys))))?;
+        Self { keys: map.clone(), place: format!("{place}.") }.refuse_unknown(keys)
+    }
+
+    fn refuse_unknown(self, keys: &[&str]) -> Result<Self, String> {
+        let Some(unknown) = self.keys.keys().find(|key| !keys.contains(&key.as_str())) else { return Ok(self) };
+        let nearest = keys.iter().map(|key| (typing_errors(unknown, key), key)).min();
+        let meant = match nearest {
+            Some((errors, key)) if errors <= TYPING_ERRORS_MAX => format!("; did you mean `{key}`?"),
+            _ => String::new(),
+        };
+        Err(format!("configuration key `{}` is not known; known are {}{meant}", self.named(unknown), list(keys)))
+    }
+
+    /// A key as errors call it.
+    fn named(&self, key: &str) -> String {
+        format!("{}{key}", self.place)
     }
 
     /// The value of `key`; `null` counts as not given.
     pub fn value(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
+        self.keys.get(key).filter(|value| !value.is_null())
     }
 
     /// The value of `key`, which must be given; `example` is what an operator would write.
@@ -52,8 +81,9 @@ impl Config {
     /// # Errors
     /// It is not given.
     pub fn required(&self, key: &str, example: &str) -> Result<&Value, String> {
-        self.value(key)
-            .ok_or_else(|| format!("configuration key `{key}` is missing; write for example \"{key}\": {example}"))
+        self.value(key).ok_or_else(|| {
+            format!("configuration key `{}` is missing; write for example \"{key}\": {example}", self.named(key))
+        })
     }
 
     /// The text of `key`; `None` = not given.
@@ -61,7 +91,7 @@ impl Config {
     /// # Errors
     /// It is no text.
     pub fn text(&self, key: &str) -> Result<Option<&str>, String> {
-        let as_text = |value| as_text(value).ok_or_else(|| wrong(key, value, "a text in quotes"));
+        let as_text = |value| as_text(value).ok_or_else(|| wrong(&self.named(key), value, "a text in quotes"));
         self.value(key).map(as_text).transpose()
     }
 
@@ -73,7 +103,7 @@ impl Config {
         let value = self.required(key, example)?;
         as_text(value)
             .filter(|text| !text.is_empty())
-            .ok_or_else(|| wrong(key, value, &format!("a text such as {example}")))
+            .ok_or_else(|| wrong(&self.named(key), value, &format!("a text such as {example}")))
     }
 
     /// The texts of the list `key`, which must be given and not be empty.
@@ -84,7 +114,27 @@ impl Config {
         let value = self.required(key, example)?;
         let texts = value.as_array().and_then(|texts| texts.iter().map(as_text).collect::<Option<Vec<_>>>());
         let texts = texts.filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty()));
-        texts.ok_or_else(|| wrong(key, value, &format!("a list of texts such as {example}")))
+        texts.ok_or_else(|| wrong(&self.named(key), value, &format!("a list of texts such as {example}")))
+    }
+
+    /// The whole number of `key`, from `range`; `default` where it is not given.
+    ///
+    /// # Errors
+    /// It is none, or outside of the range.
+    pub fn number(&self, key: &str, range: RangeInclusive<u32>, default: u32) -> Result<u32, String> {
+        let Some(value) = self.value(key) else { return Ok(default) };
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|it| range.contains(it));
+        let whole = || format!("a whole number from {} to {}", range.start(), range.end());
+        number.ok_or_else(|| wrong(&self.named(key), value, &whole()))
+    }
+
+    /// The same for a number that must be given.
+    ///
+    /// # Errors
+    /// It is not given, none, or outside of the range.
+    pub fn required_number(&self, key: &str, range: RangeInclusive<u32>, example: &str) -> Result<u32, String> {
+        self.required(key, example)?;
+        self.number(key, range, 0)
     }
 
     /// What `key` chooses; the first of `choices` where it is not given.
@@ -99,7 +149,7 @@ impl Config {
         let found = choices.iter().find(|(name, _)| value.as_str() == Some(name)).map(|(_, choice)| *choice);
         found.ok_or_else(|| {
             let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-            wrong(key, value, &names.join(" or "))
+            wrong(&self.named(key), value, &names.join(" or "))
         })
     }
 }
@@ -120,6 +170,21 @@ fn as_text(value: &Value) -> Option<&str> {
 
 fn list(keys: &[&str]) -> String {
     keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Letters to insert, take away or change so that one text becomes the other.
+fn typing_errors(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (number, letter) in left.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], number + 1);
+        for (at, other) in right.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[at + 1];
+            row[at + 1] = changed.min(diagonal + 1).min(row[at] + 1);
+        }
+    }
+    row[right.len()]
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -146,7 +211,9 @@ mod tests {
         let refused = |json: &str| config(json).expect_err("refused");
         assert!(refused("{").starts_with("the configuration is not JSON: "));
         assert_eq!(refused("[]"), "the configuration is a list; write an object with `field`, `mode`");
-        assert_eq!(refused("{\"feild\":1}"), "configuration key `feild` is not known; known are `field`, `mode`");
+        let unknown = "configuration key `feild` is not known; known are `field`, `mode`; did you mean `field`?";
+        assert_eq!(refused("{\"feild\":1}"), unknown);
+        assert_eq!(refused("{\"colour\":1}"), "configuration key `colour` is not known; known are `field`, `mode`");
         let given = config("{\"field\":7,\"mode\":\"\"}").expect("its keys are known");
         assert_eq!(given.text("field"), Err("configuration key `field` is 7; write a text in quotes".to_owned()));
         let wrong = "configuration key `mode` is \"\"; write a list of texts such as [\"a\"]".to_owned();
@@ -161,6 +228,37 @@ mod tests {
         assert_eq!(config("{}").expect("empty").choice("mode", &choices), Ok(1));
         assert_eq!(config("{\"mode\":null}").expect("null").choice("mode", &choices), Ok(1));
         assert_eq!(config("{\"mode\":\"drop\"}").expect("drop").choice("mode", &choices), Ok(2));
+    }
+
+    #[test]
+    fn an_object_within_names_its_place() {
+        let within = |json: &str| Config::within("rules.0", &json.parse().expect("JSON"), &["topic", "rate"]);
+        let refused = |json: &str| within(json).expect_err("refused");
+        assert_eq!(refused("7"), "configuration key `rules.0` is 7; write an object with `topic`, `rate`");
+        assert!(refused("{\"tpoic\":7}").ends_with("did you mean `topic`?"));
+        let given = within("{\"topic\":7,\"rate\":0}").expect("its keys are known");
+        assert!(
+            given.required_text("topic", "\"a\"").expect_err("7").starts_with("configuration key `rules.0.topic` is 7")
+        );
+        let range = "configuration key `rules.0.rate` is 0; write a whole number from 1 to 9".to_owned();
+        assert_eq!((given.number("rate", 1..=9, 1), given.number("rate", 0..=9, 1)), (Err(range), Ok(0)));
+        assert_eq!(within("{}").expect("empty").number("rate", 1..=9, 5), Ok(5));
+        assert!(
+            within("{}")
+                .expect("empty")
+                .required_number("rate", 1..=9, "5")
+                .expect_err("missing")
+                .contains("\"rate\": 5")
+        );
+    }
+
+    #[test]
+    fn typing_errors_are_counted() {
+        let pairs =
+            [("field", "field", 0), ("feild", "field", 2), ("", "abc", 3), ("fields", "field", 1), ("x", "yz", 2)];
+        for (left, right, errors) in pairs {
+            assert_eq!((typing_errors(left, right), typing_errors(right, left)), (errors, errors), "{left} {right}");
+        }
     }
 
     #[test]

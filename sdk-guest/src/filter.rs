@@ -56,6 +56,12 @@ pub trait Filter: Described + Sized {
         Vec::new()
     }
 
+    /// What the router copies, where that follows from the configuration; its headers are those of [`Filter::NEEDS`].
+    /// Asked once, after [`Filter::new`].
+    fn needs(&self) -> Needs {
+        Self::NEEDS
+    }
+
     /// The routes, where they follow from the configuration. Asked once, after [`Filter::new`].
     fn routes(&self) -> Vec<String> {
         owned(Self::ROUTES)

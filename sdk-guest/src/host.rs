@@ -8,6 +8,8 @@ use crate::testing::calls as imports;
 #[cfg(target_arch = "wasm32")]
 use crate::wasm::imports;
 
+pub use myelin_arena::Rate;
+
 /// How important a log line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -40,4 +42,28 @@ pub fn payload(event: u32, offset: u32, len_bytes: u32) -> Vec<u8> {
 /// A schema by its subject; `None` where the router has none of that name.
 pub fn schema(subject: &str) -> Option<Vec<u8>> {
     imports::schema(subject)
+}
+
+/// Takes `n` out of the bucket called `bucket` where it holds as many, and says whether it did. A bucket begins full,
+/// fills up evenly by its `rate`, and never holds more than the rate's burst.
+///
+/// The buckets belong to the binding: all workers share them, and the next version finds them as they are. A router
+/// keeps some 57,000 of them for a binding; where there are more, the ones unused for longest begin full again.
+///
+/// ```
+/// use myelin_filter::host::{self, Rate};
+/// let may_go_on = host::take("acme", 1, Rate::per_second(100).with_burst(200));
+/// # assert!(!may_go_on, "outside of a harness nothing is given");
+/// ```
+pub fn take(bucket: &str, n: u32, rate: Rate) -> bool {
+    imports::take(bucket, n, rate)
+}
+
+/// Whether `key` is remembered. Where it is not, it is from now on, for `ttl_ms`; asking again does not make that
+/// longer.
+///
+/// The keys belong to the binding, like the buckets of [`take`]. A router remembers some 900,000 of them for a binding;
+/// where there are more, the oldest are forgotten.
+pub fn seen(key: &str, ttl_ms: u64) -> bool {
+    imports::seen(key, ttl_ms)
 }

@@ -37,7 +37,7 @@ impl<F: Filter> Instance<F> {
     pub(crate) fn new(config: &[u8], previous: Option<&[u8]>) -> Result<(Self, Info), String> {
         let filter = F::new(config, previous)?;
         let info = Info {
-            needs: F::NEEDS,
+            needs: Needs { headers: F::NEEDS.headers, ..filter.needs() },
             routes: filter.routes(),
             reasons: filter.reasons(),
             max_output: filter.max_output(),

@@ -43,7 +43,8 @@
 //! There is no clock but [`EventView::now_unix_ns`], no randomness, no file and no network: the same events give the
 //! same verdicts, so that a router can replay them. A panic is a fault: the binding's fault verdict applies to the
 //! event, and the instance is rebuilt, its memory lost. State in memory is a cache of one worker; what must survive a
-//! swap of versions goes through [`Filter::save`].
+//! swap of versions goes through [`Filter::save`]. What must hold for all workers of a router - a limit, a memory of
+//! what was there already - is asked of the host: [`host::take`] and [`host::seen`].
 #![deny(unsafe_code)]
 
 // The macros name this crate by its full path, in its own tests and in the bindings too.
@@ -59,6 +60,9 @@ mod instance;
 pub mod json;
 mod macros;
 mod needs;
+mod pattern;
+#[cfg(feature = "config")]
+pub mod source;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod verdict;
@@ -67,9 +71,10 @@ mod wasm;
 
 pub use event::EventView;
 pub use filter::{Described, Filter};
-pub use myelin_arena::{AttrsBuilder, Kind};
+pub use myelin_arena::{Attrs, AttrsBuilder, Kind};
 pub use myelin_filter_macros::filter;
 pub use needs::{Needs, PayloadNeed};
+pub use pattern::Pattern;
 pub use verdict::{DETAIL_BYTES_MAX, EMITTED_MAX, Reason, Routes, Verdict};
 
 /// What a filter's file imports: `use myelin_filter::prelude::*;`.

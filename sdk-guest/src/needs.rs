@@ -11,6 +11,18 @@ pub enum PayloadNeed {
     Full,
 }
 
+impl PayloadNeed {
+    /// The larger of two.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Full, _) | (_, Self::Full) => Self::Full,
+            (Self::None, need) | (need, Self::None) => need,
+            (Self::Prefix(left), Self::Prefix(right)) => Self::Prefix(if left > right { left } else { right }),
+        }
+    }
+}
+
 /// What the router copies into the filter for each event. What is not asked for costs nothing.
 ///
 /// Written with [`crate::needs!`]: `needs!(headers["x-tenant"], payload)`.
@@ -52,6 +64,17 @@ impl Needs {
     #[must_use]
     pub const fn payload(self, payload: PayloadNeed) -> Self {
         Self { payload, ..self }
+    }
+
+    /// What either of two needs. The headers are those of the first.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            headers: self.headers,
+            attributes: self.attributes || other.has_attributes(),
+            identity: self.identity || other.identity,
+            payload: self.payload.or(other.payload),
+        }
     }
 
     /// Whether the attribute block is copied.

@@ -99,7 +99,7 @@ fn flush_counters() {
 pub(crate) mod imports {
     use super::COUNTED;
     use super::bindings::myelin::filter::host;
-    use crate::host::Level;
+    use crate::host::{Level, Rate};
 
     pub(crate) fn log(level: Level, text: &str) {
         let level = match level {
@@ -125,5 +125,14 @@ pub(crate) mod imports {
 
     pub(crate) fn schema(subject: &str) -> Option<Vec<u8>> {
         host::schema(subject)
+    }
+
+    pub(crate) fn take(bucket: &str, n: u32, rate: Rate) -> bool {
+        let Rate { amount, period_ms, burst } = rate;
+        host::take(bucket, n, host::Rate { amount, period_ms, burst })
+    }
+
+    pub(crate) fn seen(key: &str, ttl_ms: u64) -> bool {
+        host::seen(key, ttl_ms)
     }
 }

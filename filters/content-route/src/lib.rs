@@ -106,7 +106,8 @@ mod tests {
         assert_eq!(refused(""), "configuration key `field` is missing; write for example \"field\": \"region\"");
         assert_eq!(
             with("\"route\":{}"),
-            "configuration key `route` is not known; known are `field`, `mode`, `routes`, `default`"
+            "configuration key `route` is not known; known are `field`, `mode`, `routes`, `default`; did you mean \
+             `routes`?"
         );
         assert_eq!(with("\"mode\":\"copy\""), "configuration key `mode` is \"copy\"; write \"redirect\" or \"add\"");
         let object = "configuration key `routes` is {}; write an object such as {\"eu\": \"orders/eu\"}";

@@ -47,6 +47,19 @@ pub enum JsonValue<'a> {
     Object(&'a [u8]),
 }
 
+impl<'a> JsonValue<'a> {
+    /// What [`scalar_text`](JsonValue::scalar_text) says, without a copy where the document has it as it is.
+    pub fn into_text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::String(text) => Some(text),
+            Self::Number(number) => Some(Cow::Borrowed(number)),
+            Self::Null => Some(Cow::Borrowed("null")),
+            Self::Bool(truth) => Some(Cow::Borrowed(if truth { "true" } else { "false" })),
+            Self::Array(_) | Self::Object(_) => None,
+        }
+    }
+}
+
 impl JsonValue<'_> {
     /// The text of a string.
     pub fn as_str(&self) -> Option<&str> {

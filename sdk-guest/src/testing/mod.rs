@@ -63,7 +63,7 @@ impl<F: Filter> Harness<F> {
         calls::with_state(host, || instance.filter.save())
     }
 
-    /// Sets the batch's clock.
+    /// Sets the batch's clock, also for [`crate::host::take`] and [`crate::host::seen`].
     pub fn set_now_unix_ns(&mut self, now_unix_ns: u64) {
         self.now_unix_ns = now_unix_ns;
     }
@@ -104,7 +104,9 @@ impl<F: Filter> Harness<F> {
         self.host.payloads = events.iter().map(|event| event.payload.clone()).collect();
         let count = u32::try_from(events.len()).expect("a test's batch is small");
         let Self { instance, host, now_unix_ns, info } = self;
+        host.now_ms = Some(*now_unix_ns / 1_000_000);
         let outcome = calls::with_state(host, || instance.run(arena.finish(), count, *now_unix_ns));
+        host.now_ms = None;
         assert_eq!(
             instance.details_lost, 0,
             "a detail was lost: MAX_OUTPUT is {} bytes; raise it by what the detail may take",
