@@ -19,6 +19,8 @@ pub(crate) struct HostState {
     pub(crate) deadline: Deadline,
     /// Declared counters; set once the filter has introduced itself.
     pub(crate) counters: u32,
+    /// What the instance's linear memory has grown to.
+    pub(crate) memory_bytes: usize,
     payloads: Option<Arc<Payloads>>,
     now_unix_ns: u64,
     calls: u32,
@@ -35,6 +37,7 @@ impl HostState {
             table_elements_max,
             deadline: Deadline::default(),
             counters: 0,
+            memory_bytes: 0,
             payloads: None,
             now_unix_ns: 0,
             calls: 0,
@@ -175,6 +178,7 @@ impl ResourceLimiter for HostState {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let limit = self.limits.memory_bytes_max;
         if desired <= limit {
+            self.memory_bytes = desired;
             return Ok(true);
         }
         fault(FaultCode::Memory, format!("{desired} bytes of memory asked for, {limit} are allowed"))

@@ -39,6 +39,7 @@ mod seat;
 mod selftest;
 mod slot;
 mod stats;
+mod trial;
 mod vectors;
 
 pub use batch::{Batch, BatchError, EventView, FilterBatch, Payloads};
@@ -61,6 +62,7 @@ pub use scratch::{ChainScratch, Fate};
 pub use selftest::{SelfTestFailure, SelfTestReport, self_test};
 pub use slot::{InstantiateError, Slot, SlotSetup};
 pub use stats::{BindingCells, BindingStats, LastFault};
+pub use trial::{Decision, EmittedEvent, Trial, Unmet};
 pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};
 
 #[cfg(test)]
