@@ -9,19 +9,23 @@ mod connect;
 mod demo;
 mod development;
 mod doctor;
+mod examine;
 mod failure;
 mod filter;
+mod fixtures;
 mod format;
 mod http;
 mod ledger;
 mod listing;
 mod logging;
+mod made_up;
 mod publish;
 mod request;
 mod rollout;
 mod serve;
 mod signals;
 mod subscribe;
+mod trial;
 mod values;
 
 pub use failure::{Exit, Failure};
@@ -62,7 +66,7 @@ enum Command {
     Request(request::Request),
     /// Answer requests
     Reply(request::Reply),
-    /// Build filters and manage the modules of a router
+    /// Make, test and build filters, and manage the modules of a router
     #[command(subcommand)]
     Filter(filter::Filter),
     /// Attach a filter to the events of a pattern, and make it active
