@@ -7,6 +7,7 @@ mod cert;
 mod config;
 mod connect;
 mod demo;
+mod dev;
 mod development;
 mod doctor;
 mod examine;
@@ -25,6 +26,7 @@ mod rollout;
 mod serve;
 mod signals;
 mod subscribe;
+mod top;
 mod trial;
 mod values;
 
@@ -69,6 +71,8 @@ enum Command {
     /// Make, test and build filters, and manage the modules of a router
     #[command(subcommand)]
     Filter(filter::Filter),
+    /// Run a filter on live traffic, anew with every save
+    Dev(dev::Dev),
     /// Attach a filter to the events of a pattern, and make it active
     Bind(binding::Bind),
     /// Detach a filter
@@ -76,6 +80,8 @@ enum Command {
     /// Make staged bindings active, or go back
     #[command(subcommand)]
     Rollout(rollout::Rollout),
+    /// Show rates, filters and queues of a router, live
+    Top(top::Top),
     /// Show what became of every event
     Ledger(ledger::Ledger),
     /// Make certificates
@@ -124,9 +130,11 @@ fn run(command: Command) -> Result<()> {
         Command::Request(request) => request.run(),
         Command::Reply(reply) => reply.run(),
         Command::Filter(filter) => filter.run(),
+        Command::Dev(dev) => dev.run(),
         Command::Bind(bind) => bind.run(),
         Command::Unbind(unbind) => unbind.run(),
         Command::Rollout(rollout) => rollout.run(),
+        Command::Top(top) => top.run(),
         Command::Ledger(ledger) => ledger.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
