@@ -1,6 +1,6 @@
 //! A whole router: what `myelin serve` runs, and what tests and embedders start.
 
-use crate::config::Config;
+use crate::config::{Config, WasmConfig};
 use crate::ledger::Counts;
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
@@ -182,32 +182,12 @@ async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyho
     }
     let engine =
         RuntimeConfig { slots: wasm.instances, memory_bytes_max: wasm.memory_bytes, ..RuntimeConfig::default() };
-    let program = match &wasm.compiler {
-        Some(program) => program.clone(),
-        None => std::env::current_exe().context("finding the router's own program, which compiles filters")?,
-    };
-    let limits = CompilerLimits {
-        address_space_bytes: wasm.compile_address_space_bytes,
-        cpu_seconds: wasm.compile_cpu_seconds,
-        module_bytes_max: wasm.module_bytes,
-    };
-    let compiler = CompilerConfig {
-        program,
-        args: vec![
-            COMPILE_COMMAND.to_owned(),
-            limits.address_space_bytes.to_string(),
-            limits.cpu_seconds.to_string(),
-            limits.module_bytes_max.to_string(),
-        ],
-        limits,
-        wall: Duration::from_secs(wasm.compile_cpu_seconds * 2),
-    };
     let setup = WorldSetup {
         store,
         recovered,
         runtime: Runtime::new(&engine).context("the Wasm engine")?,
         cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
-        compiler,
+        compiler: compiler(wasm)?,
         modules: ModuleLimits { bytes_max: wasm.module_bytes, ..ModuleLimits::default() },
         slots: SlotLimits {
             memory_bytes_max: wasm.memory_bytes,
@@ -217,4 +197,27 @@ async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyho
         workers,
     };
     setup.start().await.context("starting the filters of the active generation")
+}
+
+/// Which program compiles filters, and within which limits: this one, by its hidden subcommand.
+///
+/// # Errors
+/// When the running program cannot be found.
+pub(crate) fn compiler(wasm: &WasmConfig) -> anyhow::Result<CompilerConfig> {
+    let program = match &wasm.compiler {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().context("finding the router's own program, which compiles filters")?,
+    };
+    let limits = CompilerLimits {
+        address_space_bytes: wasm.compile_address_space_bytes,
+        cpu_seconds: wasm.compile_cpu_seconds,
+        module_bytes_max: wasm.module_bytes,
+    };
+    let args = vec![
+        COMPILE_COMMAND.to_owned(),
+        limits.address_space_bytes.to_string(),
+        limits.cpu_seconds.to_string(),
+        limits.module_bytes_max.to_string(),
+    ];
+    Ok(CompilerConfig { program, args, limits, wall: Duration::from_secs(wasm.compile_cpu_seconds * 2) })
 }

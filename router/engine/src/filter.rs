@@ -32,6 +32,11 @@ pub trait Filter: Send {
         false
     }
 
+    /// Memory of its live instance in bytes, where it has one of its own.
+    fn memory_bytes(&self) -> Option<usize> {
+        None
+    }
+
     /// CPU time that one call may use, in nanoseconds.
     fn batch_cpu_ns_max(&self) -> u64 {
         2_000_000

@@ -21,6 +21,8 @@ pub(crate) struct HostState {
     pub(crate) deadline: Deadline,
     /// Declared counters; set once the filter has introduced itself.
     pub(crate) counters: u32,
+    /// What all linear memories of the instance have grown to.
+    pub(crate) memory_bytes: usize,
     payloads: Option<Arc<Payloads>>,
     now_unix_ns: u64,
     calls: u32,
@@ -33,8 +35,6 @@ pub(crate) struct HostState {
     now_ms: Option<u64>,
     /// What the running call, or the last one, has changed of what is shared: at most one for each host call.
     changes: Vec<Change>,
-    /// Bytes of all linear memories.
-    memory_bytes: usize,
 }
 
 impl HostState {
@@ -49,6 +49,7 @@ impl HostState {
             table_elements_max,
             deadline: Deadline::default(),
             counters: 0,
+            memory_bytes: 0,
             payloads: None,
             now_unix_ns: 0,
             calls: 0,
@@ -59,7 +60,6 @@ impl HostState {
             shared,
             now_ms: None,
             changes: Vec::new(),
-            memory_bytes: 0,
         }
     }
 

@@ -44,6 +44,7 @@ mod selftest;
 mod shared;
 mod slot;
 mod stats;
+mod trial;
 mod vectors;
 
 pub use batch::{Batch, BatchError, EventView, FilterBatch, Payloads};
@@ -67,6 +68,7 @@ pub use selftest::{SelfTestFailure, SelfTestReport, self_test};
 pub use shared::{BUCKETS_MAX, KEYS_MAX, SharedState, SharedStats};
 pub use slot::{InstantiateError, Slot, SlotSetup};
 pub use stats::{BindingCells, BindingStats, LastFault};
+pub use trial::{Decision, EmittedEvent, Trial, Unmet};
 pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};
 
 #[cfg(test)]

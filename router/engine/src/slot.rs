@@ -181,6 +181,10 @@ impl Filter for Slot {
         self.program.reads_payloads()
     }
 
+    fn memory_bytes(&self) -> Option<usize> {
+        self.live.as_ref().map(|live| live.store.data().memory_bytes)
+    }
+
     fn batch_cpu_ns_max(&self) -> u64 {
         self.limits.batch_cpu_us_max * 1_000
     }

@@ -93,6 +93,9 @@ impl ExpectedKind {
 pub struct TestVector {
     /// The configuration that the filter is to be set up with, JSON; empty where none was given.
     pub config: Vec<u8>,
+    /// Which instance judges it: each line with a configuration begins another, so that what a filter remembers does
+    /// not reach further than its author sees.
+    pub instance: usize,
     /// The topic.
     pub topic: String,
     /// The attribute block.
@@ -115,7 +118,7 @@ pub fn parse_vectors(lines: &[u8], limits: &ModuleLimits) -> Result<Vec<TestVect
     }
     let text = std::str::from_utf8(lines).map_err(|_| "it is not UTF-8".to_owned())?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let (mut vectors, mut config) = (Vec::new(), Vec::new());
+    let (mut vectors, mut config, mut instance) = (Vec::new(), Vec::new(), 0);
     for (index, line) in lines {
         let fail = |what| format!("line {}: {what}", index + 1);
         let line: Line = serde_json::from_str(line).map_err(|e| fail(e.to_string()))?;
@@ -124,17 +127,18 @@ pub fn parse_vectors(lines: &[u8], limits: &ModuleLimits) -> Result<Vec<TestVect
                 return Err(fail("`config` stands on a line of its own, before its events".into()));
             }
             config = if given.get() == "null" { Vec::new() } else { given.get().into() };
+            instance += 1;
             continue;
         }
         if vectors.len() == limits.vectors_max {
             return Err(format!("over {} lines", limits.vectors_max));
         }
-        vectors.push(vector(line, &config).map_err(fail)?);
+        vectors.push(vector(line, &config, instance).map_err(fail)?);
     }
     Ok(vectors)
 }
 
-fn vector(line: Line, config: &[u8]) -> Result<TestVector, String> {
+fn vector(line: Line, config: &[u8], instance: usize) -> Result<TestVector, String> {
     myelin_wire::validate_topic(&line.topic).map_err(|e| e.to_string())?;
     let mut block = AttrsBuilder::new();
     if let Some(kind) = &line.kind {
@@ -153,6 +157,7 @@ fn vector(line: Line, config: &[u8]) -> Result<TestVector, String> {
     });
     Ok(TestVector {
         config: config.to_owned(),
+        instance,
         topic: line.topic,
         attrs: block.into_bytes(),
         payload: payload.unwrap_or_default(),
@@ -189,8 +194,9 @@ mod tests {
     fn a_configuration_holds_for_the_events_after_it() {
         let lines =
             "{\"topic\":\"a\"}\n{\"config\":{\"k\":1}}\n{\"topic\":\"b\"}\n{\"config\":null}\n{\"topic\":\"c\"}";
-        let configs: Vec<_> = parse(lines).expect("parsed").into_iter().map(|vector| vector.config).collect();
-        assert_eq!(configs, [b"".to_vec(), br#"{"k":1}"#.to_vec(), b"".to_vec()]);
+        let vectors = parse(lines).expect("parsed");
+        let configs: Vec<_> = vectors.iter().map(|vector| (vector.config.as_slice(), vector.instance)).collect();
+        assert_eq!(configs, [(&b""[..], 0), (br#"{"k":1}"#, 1), (b"", 2)]);
         assert!(parse(r#"{"config":{},"topic":"a"}"#).expect_err("mixed").contains("line of its own"));
     }
 

@@ -156,6 +156,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::clients))
         .routes(routes!(observe::status))
+        .routes(routes!(logs::logs))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

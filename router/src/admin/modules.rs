@@ -3,6 +3,7 @@
 use super::Context;
 use super::bindings;
 use super::intake::{ModulePath, Wasm};
+use super::logs::Wanted;
 use super::problem::Problem;
 use super::types::{LogList, ModuleDescription, ModuleList, ModuleState, ModuleSummary, QuarantineInfo};
 use crate::world::{Actor, View};
@@ -147,7 +148,7 @@ pub(super) async fn logs(
 ) -> Result<Json<LogList>, Problem> {
     let view = context.state.world.view();
     find(&view, &path)?;
-    Ok(Json(LogList { lines: context.logs.read(&view, &path) }))
+    Ok(Json(context.logs.read(&view, &Wanted::of_module(path))))
 }
 
 fn find<'a>(view: &'a View, path: &ModuleRef) -> Result<&'a Arc<Module>, Problem> {

@@ -466,17 +466,25 @@ pub(super) struct WorkerClients {
 /// Lines that a module's filters logged.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LogList {
-    /// Oldest first; the newest 1,000 since the admin API first looked.
+    /// Oldest first; the newest 1,000 of each module since the admin API first looked.
     pub(super) lines: Vec<LogEntry>,
+    /// Number of the newest line that there is: with it as `after`, `/v1/logs` gives what comes after these lines.
+    pub(super) next: u64,
+    /// Whether lines after `after` are not kept any more.
+    pub(super) missed: bool,
 }
 
 /// One line of a filter's log.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct LogEntry {
+    /// Its number among all lines of this router's run.
+    pub(super) number: u64,
     /// The batch's time, Unix nanoseconds; 0 during set-up.
     pub(super) time_unix_ns: u64,
     /// `debug`, `info`, `warn` or `error`.
     pub(super) level: &'static str,
+    /// The module, `name@version`.
+    pub(super) module: String,
     /// The binding that runs the filter.
     pub(super) binding: String,
     /// What it says, as the filter wrote it: may hold any character.

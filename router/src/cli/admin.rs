@@ -81,6 +81,11 @@ pub(super) fn development_server(ready: &Ready, data_dir: &Path, timeout: Durati
     Ok(Server { url, token: None, client: Some((cert, key)), ca: Some(ca), timeout })
 }
 
+/// The admin API of a running development router.
+pub(super) fn development_api(ready: &Ready, data_dir: &Path, timeout: Duration) -> Result<Api> {
+    development_server(ready, data_dir, timeout).map(Api)
+}
+
 /// The admin API of a router.
 #[derive(Clone, Debug)]
 pub(super) struct Api(Server);
@@ -105,6 +110,12 @@ impl Api {
     /// What is at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value> {
         self.ask(Method::GET, path, Body::None).await
+    }
+
+    /// The text at `path`.
+    pub(super) async fn text(&self, path: &str) -> Result<String> {
+        let answer = self.0.call(Method::GET, path, None, Body::None).await?;
+        Ok(String::from_utf8(answer.to_vec()).with_context(|| format!("the answer of {path} is no text"))?)
     }
 
     /// Asks for something that has no answer.

@@ -205,7 +205,7 @@ fn binding_file(file: &Path) -> Result<Value> {
 }
 
 /// JSON that is given, or that is in the file that is given.
-fn configuration(given: &str) -> Result<Value> {
+pub(super) fn configuration(given: &str) -> Result<Value> {
     let told = |place: &str, error: serde_json::Error| {
         Failure::new(Exit::Usage, format!("--config {place}: {error}"))
             .next("give JSON such as '{\"fields\": [\"card.number\"]}', or the name of a file that holds JSON")

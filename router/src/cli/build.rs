@@ -55,6 +55,10 @@ pub struct BuildOptions {
     pub out: Option<PathBuf>,
     /// No progress of cargo, only its errors.
     pub quiet: bool,
+    /// The component gets no self-test: its fixtures are run by whoever builds it.
+    pub without_fixtures: bool,
+    /// What builds it, where that is known already; looking for it takes a part of a second.
+    pub toolchain: Option<Toolchain>,
 }
 
 /// A component that was built.
@@ -84,8 +88,8 @@ pub fn build_filter(options: &BuildOptions) -> Result<BuiltFilter> {
     ensure!(manifest.is_file(), "{} has no Cargo.toml; name the folder of a filter's package", options.dir.display());
     let manifest = manifest.canonicalize().with_context(|| format!("cannot read {}", manifest.display()))?;
     // Before the compiler runs: a slip in a fixture is told at once.
-    let vectors = read_vectors(&options.dir.join("fixtures"))?;
-    let toolchain = wasm_toolchain()?;
+    let vectors = read_vectors(&options.dir.join("fixtures"))?.filter(|_| !options.without_fixtures);
+    let toolchain = options.toolchain.map_or_else(wasm_toolchain, Ok)?;
     let package = package(&toolchain, &manifest)?;
     let module_path = compile(&toolchain, &manifest, options)?;
     let module = std::fs::read(&module_path).with_context(|| format!("cannot read {}", module_path.display()))?;
@@ -234,6 +238,12 @@ pub(super) fn label(core_module: &[u8]) -> Result<Option<(String, String)>> {
     Ok(Some((name.to_owned(), version.to_owned())))
 }
 
+/// The lines of the self-test that a component carries.
+pub(super) fn vectors(component: &[u8]) -> Result<Option<Vec<u8>>> {
+    let sections = custom_sections(component)?;
+    Ok(sections.iter().find(|(name, _)| *name == VECTORS_SECTION).map(|(_, lines)| lines.to_vec()))
+}
+
 /// The module's own sections, by name.
 fn custom_sections(core_module: &[u8]) -> Result<Vec<(&str, &[u8])>> {
     let mut sections = Vec::new();
@@ -262,19 +272,18 @@ fn read_vectors(directory: &Path) -> Result<Option<Vectors>> {
     paths.retain(|path| path.extension().is_some_and(|it| it == "jsonl"));
     paths.sort();
     let mut vectors = Vectors { lines: Vec::new(), events: 0 };
-    let (mut count, mut has_config) = (0, false);
+    let mut count = 0;
     for path in &paths {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut is_first = true;
         for (number, line) in (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty()) {
             let is_event = check_vector(line).with_context(|| format!("{}:{number}", path.display()))?;
-            // Each file begins without a configuration.
-            if is_first && is_event && has_config {
+            // Each file begins with an instance of its own, without a configuration.
+            if is_first && is_event && count > 0 {
                 vectors.lines.extend_from_slice(b"{\"config\":null}\n");
-                (count, has_config) = (count + 1, false);
+                count += 1;
             }
             is_first = false;
-            has_config |= !is_event;
             vectors.events += usize::from(is_event);
             vectors.lines.extend_from_slice(line.as_bytes());
             vectors.lines.push(b'\n');

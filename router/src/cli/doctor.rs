@@ -12,19 +12,27 @@ use crate::config::{Config, Sources};
 use anyhow::Context;
 use clap::Args;
 use hyper::Method;
+use hyper::body::Bytes;
+use myelin_engine::{Runtime, RuntimeConfig};
 use myelin_transport::{QuicConfig, TlsFiles, TlsIdentity};
+use rustix::process::{Resource, getrlimit};
+use serde_json::Value;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Certificates that end sooner are worth a warning, in days.
 const EXPIRES_SOON_DAYS: i64 = 30;
+/// Open files that a router may need: 256 connections of the admin API, the catalog, the sockets of its workers, the
+/// pipes of compilers, and some. Clients need none: they share the workers' UDP sockets.
+const OPEN_FILES_WANTED: u64 = 1_024;
 /// How long a router may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 const AFTER_HELP: &str = "\
-Looks at: the configuration, the data directory, certificates, ports or the running router, UDP buffers, and the
-toolchain for filters. Exit code 1 when something is missing that a router needs.";
+Looks at: the configuration, the data directory, certificates, ports or the running router and its version, UDP buffers,
+open files, room for the Wasm engine, and the toolchain for filters. Each finding names the step that mends it. Exit code
+1 when something is missing that a router needs.";
 
 /// Look whether this machine has what is needed
 #[derive(Args, Debug)]
@@ -74,8 +82,7 @@ impl Doctor {
         let mut findings = vec![finding, data_dir(&config.node.data_dir)];
         findings.extend(certificates(&config));
         findings.extend(block_on(async { Ok(router(&config).await) })?);
-        findings.push(udp_buffers());
-        findings.push(toolchain());
+        findings.extend([udp_buffers(), open_files(), engine(&config), toolchain()]);
         for Finding { level, what, found, step } in &findings {
             let sign = match level {
                 Level::Good => "ok     ",
@@ -175,9 +182,12 @@ async fn router(config: &Config) -> Vec<Finding> {
         Some(ready) => development_server(ready, &config.node.data_dir, ANSWER_TIMEOUT),
         None => configured_server(config),
     };
-    let answer = async { server?.call(Method::GET, "/readyz", None, Body::None).await };
-    match answer.await {
-        Ok(_) => return vec![Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"))],
+    let ask = async |path| server.as_ref().map_err(told_again)?.call(Method::GET, path, None, Body::None).await;
+    match ask("/readyz").await {
+        Ok(_) => {
+            let serves = Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"));
+            return vec![serves, version(ask("/v1/status").await)];
+        }
         Err(failure) if is_taken(admin) => {
             let step = "`myelin rollout status` and the router's log say more; another program may have the port";
             return vec![Finding::warning(WHAT, format!("something listens on {admin}: {}", failure.what), step)];
@@ -191,6 +201,31 @@ async fn router(config: &Config) -> Vec<Finding> {
         Err(error) => Finding::missing("client port", format!("UDP {}: {error}", listen.client), "set [listen] client"),
     });
     findings
+}
+
+/// The same failure once more.
+fn told_again(failure: &Failure) -> Failure {
+    let Failure { exit, what, next } = failure;
+    Failure { exit: *exit, what: what.clone(), next: next.clone() }
+}
+
+/// Whether the router is of this program's version.
+fn version(status: Result<Bytes>) -> Finding {
+    const WHAT: &str = "version";
+    let own = env!("CARGO_PKG_VERSION");
+    let said = status.map(|answer| serde_json::from_slice::<Value>(&answer).unwrap_or_default());
+    match said.as_ref().map(|status| status["version"].as_str()) {
+        Ok(Some(version)) if version == own => Finding::good(WHAT, format!("{own}, the router's and this one")),
+        Ok(Some(version)) => {
+            let found = format!("the router is {version}, this command line is {own}");
+            Finding::warning(WHAT, found, "use the `myelin` that the router runs, or update the router")
+        }
+        Ok(None) => Finding::warning(WHAT, "what answers tells no version", "see whether another program has the port"),
+        Err(failure) => {
+            let found = format!("the router does not tell it: {}", failure.what);
+            Finding::warning(WHAT, found, "ask as somebody whom it knows: `myelin ledger --token ..` or with --cert")
+        }
+    }
 }
 
 /// The admin API as it is configured: HTTP on loopback with a token, HTTPS otherwise.
@@ -228,6 +263,31 @@ fn udp_buffers() -> Finding {
     Finding::warning(WHAT, found, format!("sudo sysctl -w net.core.rmem_max={wanted} net.core.wmem_max={wanted}"))
 }
 
+fn open_files() -> Finding {
+    const WHAT: &str = "open files";
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < OPEN_FILES_WANTED => {
+            let found = format!("{limit} allowed, {OPEN_FILES_WANTED} wanted");
+            Finding::warning(WHAT, found, format!("ulimit -n {OPEN_FILES_WANTED}, or LimitNOFILE= in a systemd unit"))
+        }
+        Some(limit) => Finding::good(WHAT, format!("{limit} allowed, {OPEN_FILES_WANTED} wanted")),
+        None => Finding::good(WHAT, "no limit"),
+    }
+}
+
+/// Whether there is address space for all filter instances.
+fn engine(config: &Config) -> Finding {
+    const WHAT: &str = "Wasm engine";
+    let (slots, memory_bytes_max) = (config.wasm.instances, config.wasm.memory_bytes);
+    match Runtime::new(&RuntimeConfig { slots, memory_bytes_max, ..RuntimeConfig::default() }) {
+        Ok(_) => Finding::good(WHAT, format!("room for {slots} filter instances")),
+        Err(error) => {
+            let step = "set [wasm] instances lower, or lift the limit of address space: ulimit -v unlimited";
+            Finding::missing(WHAT, format!("no room for {slots} filter instances: {error}"), step)
+        }
+    }
+}
+
 fn toolchain() -> Finding {
     match wasm_toolchain() {
         Ok(_) => Finding::good("toolchain", "builds filters"),
@@ -250,6 +310,32 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let finding = data_dir(&file.join("data"));
         assert!(finding.level == Level::Missing && finding.step.is_some(), "{finding:?}");
+    }
+
+    #[test]
+    fn another_version_than_the_routers_is_told() {
+        let answer = |json: &str| version(Ok(json.to_owned().into()));
+        let own = format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(answer(&own).level, Level::Good);
+        let other = answer("{\"version\":\"99.0.0\"}");
+        assert!(other.level == Level::Warning && other.found.contains("99.0.0") && other.step.is_some(), "{other:?}");
+        for odd in ["{}", "no JSON"] {
+            assert!(answer(odd).found.contains("tells no version"), "{odd}");
+        }
+        let refused = version(Err(Failure::new(Exit::Denied, "no token")));
+        assert!(refused.level == Level::Warning && refused.found.contains("no token"), "{refused:?}");
+    }
+
+    #[test]
+    fn limits_of_this_machine_are_told_with_their_step() {
+        for finding in [open_files(), engine(&Config::default()), udp_buffers()] {
+            assert_eq!(finding.step.is_some(), finding.level != Level::Good, "{finding:?}");
+        }
+        let mut config = Config::default();
+        // More than any machine has addresses for.
+        config.wasm.instances = 1 << 20;
+        let finding = engine(&config);
+        assert!(finding.level == Level::Missing && finding.found.contains("no room"), "{finding:?}");
     }
 
     #[test]

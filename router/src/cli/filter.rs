@@ -1,6 +1,9 @@
-//! `myelin filter build|push|ls|describe|logs|release|rm`
+//! `myelin filter new|build|test|push|ls|describe|logs|release|rm`
 
 mod describe;
+mod logs;
+mod new;
+mod test;
 
 use super::admin::{Admin, module_path};
 use super::build::{self, BuildOptions, BuiltFilter, build_filter};
@@ -36,12 +39,16 @@ Examples:
 
 Pushing makes nothing active: `myelin bind` does.";
 
-/// Build filters and manage the modules of a router
+/// Make, test and build filters, and manage the modules of a router
 #[derive(Debug, Subcommand)]
 pub(super) enum Filter {
+    /// Make a package with a small filter, ready to build, test and push
+    New(new::New),
     /// Build a filter's package as a Wasm component
     #[command(after_help = BUILD_HELP)]
     Build(Build),
+    /// Run fixtures and made-up events in the real engine, without a router
+    Test(test::Test),
     /// Upload a component, or build and upload a package
     #[command(after_help = PUSH_HELP)]
     Push(Push),
@@ -50,8 +57,8 @@ pub(super) enum Filter {
     /// Show everything about a module: bindings, verdicts, faults
     #[command(after_help = "Example:\n  myelin filter describe redact@0.1.0")]
     Describe(Describe),
-    /// Show what the filters of a module logged
-    Logs(Named),
+    /// Show what filters logged; -f follows
+    Logs(logs::Logs),
     /// Lift a quarantine: the module runs again from the next rollout on
     Release(Named),
     /// Remove a module that no binding uses
@@ -122,11 +129,13 @@ pub(super) struct Named {
 impl Filter {
     pub(super) fn run(self) -> Result<()> {
         match self {
+            Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
+            Self::Test(test) => test.run(),
             Self::Push(push) => block_on(push.run()),
             Self::Ls(list) => block_on(list.run()),
             Self::Describe(describe) => block_on(describe.run()),
-            Self::Logs(named) => block_on(named.logs()),
+            Self::Logs(logs) => logs.run(),
             Self::Release(named) => block_on(named.release()),
             Self::Rm(named) => block_on(named.remove()),
         }
@@ -136,7 +145,7 @@ impl Filter {
 impl Build {
     fn run(self) -> Result<()> {
         let Self { dir, out, features, target_dir, quiet } = self;
-        let built = build(&BuildOptions { dir, out, features, target_dir, quiet })?;
+        let built = build(&BuildOptions { dir, out, features, target_dir, quiet, ..BuildOptions::default() })?;
         let BuiltFilter { path, name, version, digest, size, vectors } = built;
         if quiet {
             say!("{}", path.display());
@@ -257,20 +266,6 @@ impl Describe {
 }
 
 impl Named {
-    async fn logs(self) -> Result<()> {
-        let path = module_path(&self.module)?;
-        let logs = self.admin.api()?.get(&format!("{path}/logs")).await?;
-        if items(&logs, "lines").is_empty() {
-            eprintln!("its filters logged nothing");
-        }
-        for line in items(&logs, "lines") {
-            let time_ms = json!(line["time_unix_ns"].as_u64().unwrap_or_default() / 1_000_000);
-            let [level, binding, message] = ["level", "binding", "message"].map(|field| text(&line[field]));
-            say!("{} {level:5} {binding}: {}", time(&time_ms), super::listing::shown(&message));
-        }
-        Ok(())
-    }
-
     async fn release(self) -> Result<()> {
         let path = module_path(&self.module)?;
         self.admin.api()?.tell(Method::POST, &format!("{path}/release"), Body::None).await?;

@@ -66,7 +66,8 @@ impl Listing {
     }
 }
 
-fn period(text: &str) -> Result<Duration, String> {
+/// Seconds between two looks.
+pub(super) fn period(text: &str) -> Result<Duration, String> {
     let period = super::values::duration(text)?;
     if period < Duration::from_millis(100) { Err("give at least 0.1 seconds".into()) } else { Ok(period) }
 }

@@ -7,21 +7,27 @@ mod cert;
 mod config;
 mod connect;
 mod demo;
+mod dev;
 mod development;
 mod doctor;
+mod examine;
 mod failure;
 mod filter;
+mod fixtures;
 mod format;
 mod http;
 mod ledger;
 mod listing;
 mod logging;
+mod made_up;
 mod publish;
 mod request;
 mod rollout;
 mod serve;
 mod signals;
 mod subscribe;
+mod top;
+mod trial;
 mod values;
 
 pub use failure::{Exit, Failure};
@@ -62,9 +68,11 @@ enum Command {
     Request(request::Request),
     /// Answer requests
     Reply(request::Reply),
-    /// Build filters and manage the modules of a router
+    /// Make, test and build filters, and manage the modules of a router
     #[command(subcommand)]
     Filter(filter::Filter),
+    /// Run a filter on live traffic, anew with every save
+    Dev(dev::Dev),
     /// Attach a filter to the events of a pattern, and make it active
     Bind(binding::Bind),
     /// Detach a filter
@@ -72,6 +80,8 @@ enum Command {
     /// Make staged bindings active, or go back
     #[command(subcommand)]
     Rollout(rollout::Rollout),
+    /// Show rates, filters and queues of a router, live
+    Top(top::Top),
     /// Show what became of every event
     Ledger(ledger::Ledger),
     /// Make certificates
@@ -120,9 +130,11 @@ fn run(command: Command) -> Result<()> {
         Command::Request(request) => request.run(),
         Command::Reply(reply) => reply.run(),
         Command::Filter(filter) => filter.run(),
+        Command::Dev(dev) => dev.run(),
         Command::Bind(bind) => bind.run(),
         Command::Unbind(unbind) => unbind.run(),
         Command::Rollout(rollout) => rollout.run(),
+        Command::Top(top) => top.run(),
         Command::Ledger(ledger) => ledger.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),

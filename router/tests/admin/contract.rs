@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 20] = [
+const ROUTES: [&str; 21] = [
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/modules/{name}/versions/{version}",
     "GET /livez",
@@ -23,6 +23,7 @@ const ROUTES: [&str; 20] = [
     "GET /v1/bindings/{name}",
     "GET /v1/clients",
     "GET /v1/ledger",
+    "GET /v1/logs",
     "GET /v1/modules",
     "GET /v1/modules/{name}/versions/{version}",
     "GET /v1/modules/{name}/versions/{version}/logs",
@@ -92,6 +93,7 @@ async fn answers_have_the_documented_shape() {
         ("/v1/bindings/{name}", "/v1/bindings/x"),
         ("/v1/rollouts", "/v1/rollouts"),
         ("/v1/ledger", "/v1/ledger"),
+        ("/v1/logs", "/v1/logs"),
         ("/v1/clients", "/v1/clients"),
         ("/v1/status", "/v1/status"),
         ("/livez", "/livez"),
@@ -242,7 +244,7 @@ async fn health_and_figures_tell_how_it_is() {
 }
 
 /// Publishes events that nobody subscribes to, and waits until all are decided.
-async fn publish(router: &Router, count: usize) {
+pub(crate) async fn publish(router: &Router, count: usize) {
     let issued = router.ca.issue_service("publisher", 1).unwrap();
     let tls = files(&router.dir, &router.ca, "publisher", &issued);
     let config = ClientConfig::new(router.node.client_addr().to_string(), tls).with_server_name("localhost");

@@ -7,5 +7,6 @@ mod changes;
 mod contract;
 mod guest;
 mod http;
+mod logs;
 mod modules;
 mod world;

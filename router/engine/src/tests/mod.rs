@@ -9,6 +9,7 @@ mod guests;
 mod inspection;
 mod native_chains;
 mod slots;
+mod trials;
 
 use std::future::Future;
 use std::rc::Rc;
