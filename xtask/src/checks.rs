@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::filters::{self, Profile};
+use crate::javascript;
 use crate::readme;
 use crate::repository::Repository;
 use crate::setup;
@@ -63,6 +64,7 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
         shell::run(repository.cargo().args(["build", "--workspace", "--all-targets"]))
     });
     steps.step("filters", "all filters as components", || filters::build_all(repository, Profile::Dev));
+    steps.step("filters-js", "filters in JavaScript as components", || javascript::build_all(repository));
     steps.step("demo-data", "the committed events are what the generator makes", || {
         shell::run(repository.command("python3").args(["examples/data/generate.py", "--check"]))
     });

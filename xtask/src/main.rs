@@ -8,6 +8,7 @@ mod checks;
 mod demo;
 mod dist;
 mod filters;
+mod javascript;
 mod readme;
 mod repository;
 mod setup;
@@ -27,6 +28,7 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("demo", "build everything, then watch filters being swapped under load"),
     ("test", "run every check; --quick (no installs, Wasm, Python), --keep-going, --only STEP"),
     ("filters", "build all filter components into target/filters; --release uses the release binary"),
+    ("filters-js", "build the filters in JavaScript into target/filters; needs node and npm"),
     ("bench", "build the benches for release and run them; arguments are passed on"),
     ("tidy", "check layers, sizes, words and links of the repository"),
     ("dist", "release binary with its sha256 into target/dist"),
@@ -60,6 +62,11 @@ fn run(arguments: &[String]) -> Result<()> {
             filters::build_router(&repository, profile)?;
             filters::build_all(&repository, profile)
         }
+        "filters-js" => {
+            refuse_arguments(command, rest, &[])?;
+            setup::node(&repository)?;
+            javascript::build_all(&repository)
+        }
         "bench" => bench::run(&repository, rest),
         "tidy" => {
             refuse_arguments(command, rest, &[])?;
@@ -91,7 +98,7 @@ fn refuse_arguments(command: &str, given: &[String], known: &[&str]) -> Result<(
 fn print_help() {
     eprintln!("cargo xtask COMMAND\n");
     for (name, help) in COMMANDS {
-        eprintln!("  {name:<9}{help}");
+        eprintln!("  {name:<12}{help}");
     }
 }
 

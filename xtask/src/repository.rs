@@ -13,7 +13,7 @@ pub(crate) const FILTERS: &str = "filters";
 /// Example filters: the folders below are packages of their own.
 pub(crate) const EXAMPLE_FILTERS: &str = "examples/filters";
 /// New files of these kinds are looked at before they are tracked.
-const SOURCE_EXTENSIONS: &[&str] = &[".rs", ".py", ".sh", ".md", ".toml"];
+const SOURCE_EXTENSIONS: &[&str] = &[".rs", ".py", ".sh", ".js", ".mjs", ".md", ".toml"];
 
 /// The checked-out repository and its target directory.
 #[derive(Clone, Debug)]

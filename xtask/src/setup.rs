@@ -6,6 +6,7 @@
 //! | rustfmt, clippy | `cargo xtask test` | `rustup component add` |
 //! | a Wasm target | filters | `rustup target add`; where that fails Debian's rustc with its sources |
 //! | Python packages | the independent client | a virtual environment below the target directory |
+//! | Node and npm | filters in JavaScript | Debian's packages |
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,8 @@ const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web", "ll
 const RUSTUP_LIMIT: Duration = Duration::from_secs(180);
 /// A machine that has just started installs its own updates first, and holds the lock meanwhile, in seconds.
 const APT_LOCK_WAIT: &str = "DPkg::Lock::Timeout=300";
+/// The oldest Node that builds filters; Debian has it since version 12.
+const NODE_MIN: u32 = 18;
 /// Pinned Python packages of the tests.
 const PYTHON_REQUIREMENTS: &str = "tests/python/requirements.txt";
 
@@ -44,7 +47,8 @@ pub(crate) fn everything(repository: &Repository) -> Result<()> {
     c_compiler(repository)?;
     rust_components(repository)?;
     wasm_toolchain(repository)?;
-    python(repository)
+    python(repository)?;
+    node(repository)
 }
 
 /// Fails with the command to run when there is no C compiler.
@@ -131,6 +135,28 @@ fn has_core(libraries: &Path) -> bool {
     entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
+/// Makes sure that filters in JavaScript can be built.
+pub(crate) fn node(repository: &Repository) -> Result<()> {
+    let there = |program: &str| shell::output(repository.command(program).arg("--version")).ok();
+    match (there("node"), there("npm")) {
+        (Some(version), Some(_)) if node_is_recent(&version) => say("Node", "there"),
+        (Some(version), Some(_)) => {
+            bail!("Node {version} is too old for filters in JavaScript: install {NODE_MIN} or later")
+        }
+        _ => {
+            say("Node", "missing: filters in JavaScript are built with it");
+            apt_install(repository, &["nodejs", "npm"])?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `v18.20.4` or the like is recent enough.
+fn node_is_recent(version: &str) -> bool {
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major >= NODE_MIN)
+}
+
 /// The interpreter of the tests' virtual environment.
 pub(crate) fn python_interpreter(repository: &Repository) -> PathBuf {
     repository.target.join("python/bin/python")
@@ -207,12 +233,18 @@ fn say(what: &str, state: &str) {
 mod tests {
     use std::path::Path;
 
-    use super::{DEBIAN_PACKAGES, apt_line, has_core};
+    use super::{DEBIAN_PACKAGES, apt_line, has_core, node_is_recent};
 
     #[test]
     fn the_line_for_the_user_is_complete() {
         let line = "sudo apt-get install -y --no-install-recommends rustc-web rust-web-src cargo-web lld";
         assert_eq!(apt_line(DEBIAN_PACKAGES), line);
+    }
+
+    #[test]
+    fn an_old_node_is_told_from_a_recent_one() {
+        assert!(node_is_recent("v18.0.0") && node_is_recent("v20.20.2"));
+        assert!(!node_is_recent("v16.9.1") && !node_is_recent("") && !node_is_recent("nonsense"));
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn without_rustups_server_root_gets_debians_toolchain() {
     let expected = [
         "rustup target add wasm32-unknown-unknown",
         "apt-get update -qq",
-        "apt-get install -y -qq --no-install-recommends rustc-web rust-web-src cargo-web lld",
+        "apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 rustc-web rust-web-src cargo-web lld",
         "rustup toolchain link debian /usr",
         "venv",
         "pip",
