@@ -3,6 +3,10 @@
 //!
 //! A batch is what the publisher's stream had ready; nothing waits for more. One generation judges all of it.
 
+mod topics;
+
+pub use topics::INBOX;
+
 use crate::derived::{self, DERIVED_PER_BATCH_MAX, Judge, Passing, Workbench};
 use crate::fanout::{Fanout, Place};
 use crate::generation::Active;
@@ -13,30 +17,17 @@ use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use myelin_engine::{Chain, EventView};
 use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::frame::FrameType;
-use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_REFS_MAX};
+use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX};
 use myelin_wire::message::Exception;
 use myelin_wire::stream::{DataDecoder, Item};
-use myelin_wire::{Attrs, Code, Limits, Refusal, topic, validate_topic};
+use myelin_wire::{Attrs, Code, Limits, Refusal};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use topics::{Announced, Topics};
 
 /// Events that are judged in one go. A bound for the latency of the first and for the scratch memory.
 const EVENTS_PER_ROUND_MAX: usize = 2048;
-/// Prefix of the topics on which sessions receive answers.
-pub const INBOX: &str = "$inbox/";
-
-/// A topic that a publisher announced.
-#[derive(Clone, Debug)]
-enum Announced {
-    /// Not announced.
-    Nothing,
-    /// Events may be published to it.
-    Topic(Rc<TopicEntry>),
-    /// Events that name it are refused.
-    Refused(Code, Rc<str>),
-}
-
 /// An event that passed admission.
 #[derive(Clone, Copy, Debug)]
 struct Admitted {
@@ -50,7 +41,7 @@ struct Admitted {
 #[derive(Debug)]
 pub struct Publisher {
     decoder: DataDecoder,
-    topics: Vec<Announced>,
+    topics: Topics,
     source: Rc<TopicEntry>,
     seq: u64,
     batch: Vec<Admitted>,
@@ -79,7 +70,7 @@ impl Publisher {
     pub fn new(local: &Local, identity: &str) -> Self {
         Self {
             decoder: DataDecoder::new(FrameType::Events, local.shared.limits.event_len_max()),
-            topics: Vec::new(),
+            topics: Topics::default(),
             source: local.topic(identity),
             seq: 0,
             batch: Vec::new(),
@@ -138,7 +129,7 @@ impl Publisher {
     /// Decodes and admits what is there: good events go to the batch, others become exceptions.
     fn admit(&mut self, local: &Local) -> Result<(), Refusal> {
         if let Some((reference, name)) = self.redefined.take() {
-            self.announce(local, reference, &name);
+            self.topics.announce(local, reference, &name)?;
         }
         while self.batch.len() < EVENTS_PER_ROUND_MAX {
             match self.decoder.poll()? {
@@ -159,17 +150,12 @@ impl Publisher {
                 }
                 Some(Item::Name { reference, name }) => {
                     let name = text(&self.decoder.buffer()[name])?.to_owned();
-                    if reference >= TOPIC_REFS_MAX {
-                        let message =
-                            format!("topic reference {reference} is over the limit of {}", TOPIC_REFS_MAX - 1);
-                        return Err(Refusal::new(Code::Malformed, message));
-                    }
                     let in_use = self.batch.iter().any(|event| event.span.head.topic_ref == reference);
                     if in_use {
                         self.redefined = Some((reference, name));
                         break;
                     }
-                    self.announce(local, reference, &name);
+                    self.topics.announce(local, reference, &name)?;
                 }
                 Some(Item::Stamp(_)) => {
                     return Err(Refusal::new(Code::OutOfOrder, "a DELIVER frame does not belong on a publish stream"));
@@ -179,30 +165,15 @@ impl Publisher {
         Ok(())
     }
 
-    fn announce(&mut self, local: &Local, reference: u32, name: &str) {
-        let meaning = match validate_topic(name) {
-            Err(error) => Announced::Refused(Code::InvalidTopic, Rc::from(error.to_string())),
-            Ok(()) if topic::is_reserved(name) && !name.starts_with(INBOX) => {
-                Announced::Refused(Code::ReservedTopic, Rc::from("topics that begin with `$` belong to the router"))
-            }
-            Ok(()) => Announced::Topic(local.topic(name)),
-        };
-        let at = reference as usize;
-        if self.topics.len() <= at {
-            self.topics.resize(at + 1, Announced::Nothing);
-        }
-        self.topics[at] = meaning;
-    }
-
     /// What can be said against an event before any filter sees it.
     #[inline]
     fn check(&self, local: &Local, span: &EventSpan) -> Result<(), Refusal> {
         let limits = &local.shared.limits;
         let head = &span.head;
-        match self.topics.get(head.topic_ref as usize) {
-            Some(Announced::Topic(_)) => {}
-            Some(Announced::Refused(code, why)) => return Err(Refusal::new(*code, why.to_string())),
-            _ => {
+        match self.topics.get(head.topic_ref) {
+            Announced::Topic(_) => {}
+            Announced::Refused(code, why) => return Err(Refusal::new(*code, why.to_string())),
+            Announced::Nothing => {
                 let message = format!("topic reference {} was not announced", head.topic_ref);
                 return Err(Refusal::new(Code::UnknownTopicRef, message));
             }
@@ -394,7 +365,7 @@ impl Publisher {
 /// Admitted events, with what their topic references mean.
 #[derive(Clone, Copy)]
 struct Received<'a> {
-    topics: &'a [Announced],
+    topics: &'a Topics,
     events: &'a [Admitted],
 }
 
@@ -402,9 +373,9 @@ impl<'a> Received<'a> {
     /// The topic of an event. Admission lets no event without one into a batch.
     #[inline]
     fn topic(&self, event: &Admitted) -> Option<&'a Rc<TopicEntry>> {
-        match self.topics.get(event.span.head.topic_ref as usize) {
-            Some(Announced::Topic(topic)) => Some(topic),
-            _ => None,
+        match self.topics.get(event.span.head.topic_ref) {
+            Announced::Topic(topic) => Some(topic),
+            Announced::Nothing | Announced::Refused(..) => None,
         }
     }
 
