@@ -50,6 +50,11 @@ impl MadeUp {
         self.topic.len() + self.attrs.len() + self.payload.len() + self.identity.len()
     }
 
+    /// The payload as hex, where it is no text and a fixture cannot hold it.
+    pub(super) fn payload_hex(&self) -> Option<String> {
+        std::str::from_utf8(&self.payload).is_err().then(|| hex::encode(&self.payload))
+    }
+
     /// The event as a line of a fixture; bytes that are not UTF-8 are shown as U+FFFD.
     pub(super) fn line(&self) -> String {
         let mut line = Map::new();

@@ -127,9 +127,7 @@ fn told(summary: &Value) -> String {
         let _ = writeln!(told, "{title:<10}{}", rates(&summary[field]));
     }
     let refusals = rates(&summary["refusals_per_second"]);
-    if !refusals.is_empty() {
-        let _ = writeln!(told, "{:<10}{refusals}", "refused/s");
-    }
+    let _ = writeln!(told, "{:<10}{refusals}", "refused/s");
     told.push('\n');
     let rows = items(summary, "bindings").iter().map(|binding| {
         let verdicts = &binding["verdicts_per_second"];
@@ -157,11 +155,12 @@ fn told(summary: &Value) -> String {
     told
 }
 
-/// `accepted 120, matched 80`; what is zero is left out.
+/// `accepted 120, matched 80`; what is zero is left out, `none` where all are.
 fn rates(value: &Value) -> String {
     let rates = value.as_object().into_iter().flatten();
     let rates = rates.filter(|(_, rate)| rate.as_f64().is_some_and(|rate| rate > 0.0));
-    rates.map(|(name, rate)| format!("{name} {}", whole(rate))).collect::<Vec<_>>().join(", ")
+    let rates: Vec<_> = rates.map(|(name, rate)| format!("{name} {}", whole(rate))).collect();
+    if rates.is_empty() { "none".to_owned() } else { rates.join(", ") }
 }
 
 /// A number without decimals, unless it is small.

@@ -37,6 +37,11 @@ impl Reading {
         self.of(name).first().map(|(labels, _)| labels.clone()).unwrap_or_default()
     }
 
+    /// All values of `name` together, where the labels are as `wanted`; 0 where there are none (`Iterator::sum` says -0).
+    fn sum(&self, name: &str, wanted: &Labels) -> f64 {
+        self.by(name, "", wanted).values().fold(0.0, |sum, value| sum + value)
+    }
+
     /// Values of `name` by one of their labels, where the others are as `wanted`.
     fn by(&self, name: &str, label: &str, wanted: &Labels) -> BTreeMap<&str, f64> {
         let mut values = BTreeMap::new();
@@ -111,12 +116,9 @@ pub(super) fn summary(before: &Reading, now: &Reading) -> Value {
         bindings.push(labels.clone());
     }
     let bindings = bindings.into_iter().map(|wanted| {
-        let grown_of = |name: &str| {
-            let sum = |reading: &Reading| reading.by(name, "", &wanted).values().sum::<f64>();
-            grown(sum(now), sum(before))
-        };
+        let grown_of = |name: &str| grown(now.sum(name, &wanted), before.sum(name, &wanted));
         let (events, cpu_seconds) = (grown_of("myelin_filter_events"), grown_of("myelin_filter_cpu_seconds"));
-        let level = |name: &str| now.by(name, "", &wanted).values().sum::<f64>();
+        let level = |name: &str| now.sum(name, &wanted);
         json!({
             "binding": wanted.get("binding"),
             "module": wanted.get("module"),
@@ -203,6 +205,7 @@ myelin_filter_cpu_seconds_total{binding=\"b\",module=\"m@1.0.0\",stage=\"ingress
         let binding = &summary["bindings"][0];
         assert!(near(&binding["events_per_second"], 50.0) && near(&binding["cpu_ns_per_event"], 100.0), "{binding}");
         assert_eq!(binding["verdicts_per_second"]["deny"], 0.0);
+        assert_eq!(binding["faults"].to_string(), "0.0", "and not -0.0");
     }
 
     #[test]

@@ -13,6 +13,8 @@ const CALLS_MAX: usize = 2_000;
 const TIME_MAX: Duration = Duration::from_millis(200);
 /// Instances that are measured at most: fixtures may have hundreds of configurations.
 const INSTANCES_MAX: usize = 8;
+/// Longest time that is told apart; no call comes near.
+const NANOS_MAX: u64 = 60_000_000_000;
 /// Calls that warm caches up, and are not measured.
 const WARM_UP: usize = 50;
 
@@ -30,7 +32,6 @@ pub(super) struct Speed {
 
 /// Measures with the events of the fixtures on which the filter does not fail; nothing where there are none.
 pub(super) fn measure(program: &Program, files: &[FixtureFile], checked: &[Checked]) -> Option<Speed> {
-    let histogram = || Histogram::new(3).ok();
     let (single_ns, batch_ns, batch_event_ns) = (histogram()?, histogram()?, histogram()?);
     let mut speed = Speed { single_ns, batch_ns, batch_event_ns, memory_bytes: 0 };
     let cases = files.iter().enumerate().flat_map(|(number, file)| file.cases.iter().map(move |case| (number, case)));
@@ -66,6 +67,11 @@ impl Speed {
         });
         self.memory_bytes = self.memory_bytes.max(trial.memory_bytes().unwrap_or_default());
     }
+}
+
+/// Up to a minute, three digits.
+fn histogram() -> Option<Histogram<u64>> {
+    Histogram::new_with_bounds(1, NANOS_MAX, 3).ok()
 }
 
 /// Repeats a call until there are enough, the time is up, or it fails.
@@ -115,9 +121,10 @@ mod tests {
 
     #[test]
     fn measuring_ends_with_the_calls_or_with_the_first_failure() {
-        let mut histogram = Histogram::new(3).expect("a histogram");
-        timed(100, &mut histogram, || Some(Duration::from_nanos(5)));
+        let mut histogram = histogram().expect("a histogram");
+        timed(100, &mut histogram, || Some(Duration::from_micros(5)));
         assert_eq!(histogram.len(), 100);
+        assert!((4_990..5_010).contains(&histogram.value_at_quantile(0.5)), "nanoseconds are kept");
         timed(100, &mut histogram, || None);
         assert_eq!(histogram.len(), 100);
     }

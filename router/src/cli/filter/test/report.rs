@@ -232,6 +232,9 @@ impl Stress {
                 line("", format!("{{\"config\":{}}}", failure.config));
             }
             line("", failure.event.clone());
+            if let Some(hex) = &failure.payload_hex {
+                line("", format!("its payload is no text, and no fixture can hold it; as hex: {hex}"));
+            }
         }
     }
 
@@ -245,6 +248,7 @@ impl Stress {
                 "what": failure.what,
                 "config": failure.config,
                 "event": failure.event,
+                "payload_hex": failure.payload_hex,
                 "number": failure.number,
             })),
         })
@@ -332,7 +336,7 @@ pub(super) mod tests {
         good.updated = 1;
         assert!(good.verdict().is_ok(), "the next build has the new expectations");
         let (what, event) = ("trap".to_owned(), "{\"topic\":\"a\"}".to_owned());
-        let failure = Some(StressFailure { what, config: "{}".into(), event, number: 3 });
+        let failure = Some(StressFailure { what, config: "{}".into(), event, payload_hex: None, number: 3 });
         let verdicts = [("allow", 2)].into();
         good.stress = Some(Stress { seed: 9, events: 3, configs: 1, verdicts, failure });
         assert_eq!(good.verdict().map_err(|failure| failure.exit), Err(Exit::GateFailed));

@@ -32,6 +32,8 @@ pub(super) struct StressFailure {
     pub(super) config: String,
     /// The event as a line for `fixtures/`.
     pub(super) event: String,
+    /// Its payload, where that is no text: the line then holds it only nearly.
+    pub(super) payload_hex: Option<String>,
     /// Its number, from 1: the same seed makes it the same again.
     pub(super) number: usize,
 }
@@ -72,11 +74,14 @@ impl Stress {
         samples: &[TestVector],
         count: usize,
     ) -> Result<(), StressFailure> {
-        let failure = |what: String, event: &str, number| {
-            let config = String::from_utf8_lossy(config).into_owned();
-            StressFailure { what, config, event: event.to_owned(), number }
+        let failure = |what: String, event: Option<&MadeUp>, number| StressFailure {
+            what,
+            config: String::from_utf8_lossy(config).into_owned(),
+            event: event.map(MadeUp::line).unwrap_or_default(),
+            payload_hex: event.and_then(MadeUp::payload_hex),
+            number,
         };
-        let make = || instance(program, config).map_err(|error| failure(error, "", 0));
+        let make = || instance(program, config).map_err(|error| failure(error, None, 0));
         let (mut singles, mut batches) = (make()?, make()?);
         let mut maker = Maker::new(self.seed, samples.to_vec(), &singles.info().needs.headers);
         let mut left = count;
@@ -84,13 +89,9 @@ impl Stress {
             let batch = next_batch(&mut maker, left);
             left -= batch.len();
             let first = self.events + 1;
-            let one_by_one = self.one_by_one(&mut singles, &batch).map_err(|(index, what)| {
-                failure(what, &batch.get(index).map(MadeUp::line).unwrap_or_default(), first + index)
-            })?;
-            let compared = compare(&mut batches, &batch, &one_by_one);
-            compared.map_err(|(index, what)| {
-                failure(what, &batch.get(index).map(MadeUp::line).unwrap_or_default(), first + index)
-            })?;
+            let told = |(index, what): (usize, String)| failure(what, batch.get(index), first + index);
+            let one_by_one = self.one_by_one(&mut singles, &batch).map_err(told)?;
+            compare(&mut batches, &batch, &one_by_one).map_err(told)?;
         }
         Ok(())
     }

@@ -46,7 +46,10 @@ impl Filter for TenantTopics {
             Some(tenant) if tenant == service => Verdict::allow(),
             _ => {
                 // For the author, about 4 KiB a second: `myelin filter logs`.
-                host::log(host::Level::Warn, &format!("{service} tried {}", event.topic()));
+                host::log(
+                    host::Level::Warn,
+                    &format!("{service} tried {}", event.topic()),
+                );
                 Verdict::deny(reason!("not this tenant's topic"))
             }
         }
@@ -75,10 +78,7 @@ mod tests {
         let mut topics =
             Harness::<TenantTopics>::new(r#"{"admins":["ops"]}"#).expect("a configuration");
         let ops = "spiffe://corp.example/service/ops";
-        topics
-            .event("tenants/acme/orders")
-            .identity(ops)
-            .verdict();
+        topics.event("tenants/acme/orders").identity(ops).verdict();
         assert_eq!(topics.counter("by_admins"), 1);
     }
 }

@@ -18,11 +18,7 @@ impl Filter for OrderRoutes {
     // What the router copies into the filter for each event. What is not asked for costs nothing and reads as absent.
     const NEEDS: Needs = needs!(headers["x-region"], payload);
     // Where events may go besides or instead of their own topic. The operator grants them to the binding.
-    const ROUTES: &[&str] = &[
-        "topic:regions/eu",
-        "topic:regions/us",
-        "topic:review/large",
-    ];
+    const ROUTES: &[&str] = &["topic:regions/eu", "topic:regions/us", "topic:review/large"];
 
     fn new(config: &[u8], _previous: Option<&[u8]>) -> Result<Self, String> {
         // An error refuses the binding: the operator reads the sentence word for word.
