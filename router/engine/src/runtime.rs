@@ -147,7 +147,9 @@ pub(crate) fn engine_config(config: &RuntimeConfig) -> Config {
         // A replay gives the same bits on every machine.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
-        .wasm_multi_memory(false)
+        // Not for guests, whose own modules are refused with it at inspection: wasmtime's glue between the parts of a
+        // composed component, such as a JavaScript engine and the stubs below it, copies from memory to memory.
+        .wasm_multi_memory(true)
         .wasm_memory64(false)
         .memory_init_cow(true);
     if config.pooling {

@@ -7,7 +7,7 @@ use myelin_tests::Router;
 use std::path::PathBuf;
 
 /// A filter that `cargo xtask filters` has built.
-fn built(file: &str) -> Result<PathBuf> {
+pub(crate) fn built(file: &str) -> Result<PathBuf> {
     let folder = match std::env::var_os("MYELIN_FILTERS_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/filters"),

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unexpected error is the failure")]
 
 mod drain;
+mod easy;
 mod faults;
 mod filters;
 mod kit;
 mod ledger;
 mod restart;
 mod routing;
+mod shared;
 mod swaps;

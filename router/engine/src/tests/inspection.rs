@@ -59,11 +59,15 @@ fn broken_and_oversized_modules_are_refused() {
     let memory64 = "(component (core module (memory i64 1)))";
     let exceptions = "(component (core module (tag)))";
     let table = "(component (core module (table 10001 funcref)))";
+    let memories = "(component (core module (memory 1) (memory 1)))";
+    let components = "(component $C)".replace("$C", &"(core module (memory 1))".repeat(4));
     for (text, code) in [
         (threads, "module-invalid"),
         (memory64, "module-invalid"),
         (exceptions, "module-invalid"),
         (table, "module-too-complex"),
+        (memories, "module-invalid"),
+        (components.as_str(), "module-too-complex"),
     ] {
         assert_eq!(refusal(&wat::parse_str(text).unwrap()).code(), code, "{text}");
     }
