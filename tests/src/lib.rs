@@ -5,3 +5,8 @@ pub mod guests;
 mod router;
 
 pub use router::{Ran, Router, Setup, program};
+
+/// The recipes of docs/FILTERS.md: compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/FILTERS.md")]
+pub struct FiltersPage;

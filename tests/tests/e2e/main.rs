@@ -6,6 +6,7 @@
 mod drain;
 mod faults;
 mod filters;
+mod kit;
 mod ledger;
 mod restart;
 mod routing;
