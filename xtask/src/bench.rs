@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::filters::{self, Profile};
+use crate::peers;
 use crate::repository::Repository;
 use crate::setup;
 use crate::shell;
@@ -11,7 +12,8 @@ use crate::shell;
 const BENCH_PACKAGE: &str = "myelin-benches";
 const BENCH_BINARY: &str = "myelin-bench";
 
-/// Builds router, filters and benches for release and runs the benches with `arguments`.
+/// Builds router, filters and benches for release, with `peers` the other brokers too, and runs the benches with
+/// `arguments`.
 pub(crate) fn run(repository: &Repository, arguments: &[String]) -> Result<()> {
     setup::wasm_toolchain(repository)?;
     let packages = ["build", "--release", "--package", "myelin", "--package", BENCH_PACKAGE];
@@ -22,5 +24,10 @@ pub(crate) fn run(repository: &Repository, arguments: &[String]) -> Result<()> {
         .env("MYELIN_BIN", filters::router(repository, Profile::Release))
         .env("MYELIN_FILTERS_DIR", repository.filter_components())
         .args(arguments);
+    if arguments.first().is_some_and(|first| first == "peers") {
+        for (name, program) in peers::build(repository)? {
+            bench.env(name, program);
+        }
+    }
     shell::run(&mut bench)
 }

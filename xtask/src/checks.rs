@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::filters::{self, Profile};
+use crate::peers;
 use crate::readme;
 use crate::repository::Repository;
 use crate::setup;
@@ -83,8 +84,10 @@ fn with_router<'a>(repository: &Repository, command: &'a mut std::process::Comma
 }
 
 fn format(repository: &Repository) -> Result<()> {
-    for manifest in repository.workspaces()? {
-        shell::run(repository.cargo().args(["fmt", "--all", "--check", "--manifest-path", &manifest]))?;
+    for manifest in repository.workspaces()?.into_iter().chain([peers::MANIFEST.to_owned()]) {
+        // Without its own path dependencies: those are formatted with their workspace.
+        let scope: &[&str] = if manifest == peers::MANIFEST { &[] } else { &["--all"] };
+        shell::run(repository.cargo().arg("fmt").args(scope).args(["--check", "--manifest-path", &manifest]))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod checks;
 mod demo;
 mod dist;
 mod filters;
+mod peers;
 mod readme;
 mod repository;
 mod setup;
@@ -27,7 +28,7 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("demo", "build everything, then watch filters being swapped under load"),
     ("test", "run every check; --quick (no installs, Wasm, Python), --keep-going, --only STEP"),
     ("filters", "build all filter components into target/filters; --release uses the release binary"),
-    ("bench", "build the benches for release and run them; arguments are passed on"),
+    ("bench", "build and run the benches: [peers|scenarios|micro|memory]; arguments are passed on"),
     ("tidy", "check layers, sizes, words and links of the repository"),
     ("dist", "release binary with its sha256 into target/dist"),
 ];
