@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::filters::{self, Profile};
+use crate::guard;
 use crate::peers;
 use crate::readme;
 use crate::repository::Repository;
@@ -69,6 +70,9 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
     });
     steps.step("rust-tests", "unit, property and end-to-end tests, documentation examples", || {
         shell::run(with_router(repository, &mut repository.cargo()).args(["test", "--workspace"]))
+    });
+    steps.step("guard", "instructions of the hot path, counted, against benches/guard.toml", || {
+        guard::run(repository, guard::Mode::Check)
     });
     steps.step("filter-tests", "filters on the host, as their authors test them", || filter_tests(repository));
     steps.step("python-tests", "an independent client, written from docs/PROTOCOL.md", || python_tests(repository));

@@ -8,6 +8,7 @@ mod checks;
 mod demo;
 mod dist;
 mod filters;
+mod guard;
 mod peers;
 mod readme;
 mod repository;
@@ -29,6 +30,7 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("test", "run every check; --quick (no installs, Wasm, Python), --keep-going, --only STEP"),
     ("filters", "build all filter components into target/filters; --release uses the release binary"),
     ("bench", "build and run the benches: [peers|scenarios|micro|memory]; arguments are passed on"),
+    ("guard", "count the hot path's instructions against benches/guard.toml; --update rewrites it"),
     ("tidy", "check layers, sizes, words and links of the repository"),
     ("dist", "release binary with its sha256 into target/dist"),
 ];
@@ -62,6 +64,10 @@ fn run(arguments: &[String]) -> Result<()> {
             filters::build_all(&repository, profile)
         }
         "bench" => bench::run(&repository, rest),
+        "guard" => {
+            refuse_arguments(command, rest, &["--update"])?;
+            guard::run(&repository, if rest.is_empty() { guard::Mode::Check } else { guard::Mode::Update })
+        }
         "tidy" => {
             refuse_arguments(command, rest, &[])?;
             tidy::run(&repository)

@@ -6,6 +6,7 @@
 //! | rustfmt, clippy | `cargo xtask test` | `rustup component add` |
 //! | a Wasm target | filters | `rustup target add`; where that fails Debian's rustc with its sources |
 //! | Python packages | the independent client | a virtual environment below the target directory |
+//! | valgrind | the guard of the hot path counts instructions | Debian's package |
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +43,8 @@ pub(crate) fn everything(repository: &Repository) -> Result<()> {
     c_compiler(repository)?;
     rust_components(repository)?;
     wasm_toolchain(repository)?;
-    python(repository)
+    python(repository)?;
+    valgrind(repository)
 }
 
 /// Fails with the command to run when there is no C compiler.
@@ -167,6 +169,16 @@ pub(crate) fn python_environment(repository: &Repository, folder: &Path, require
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     say("Python packages", "installed");
     Ok(())
+}
+
+/// Makes sure that valgrind is there: the instruction guard counts with it.
+pub(crate) fn valgrind(repository: &Repository) -> Result<()> {
+    if shell::succeeds(repository.command("valgrind").arg("--version")) {
+        say("valgrind", "there");
+        return Ok(());
+    }
+    say("valgrind", "missing: the guard of the hot path counts instructions");
+    apt_install(repository, &["valgrind", "libc6-dbg"])
 }
 
 /// Installs Debian packages as root; as anyone else fails with the command to run.
