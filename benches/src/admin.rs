@@ -1,6 +1,7 @@
-//! Just enough HTTP to put one filter on a router.
+//! Just enough HTTP to put filters on a router.
 
 use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,8 +12,8 @@ use std::time::Duration;
 const ANSWER: Duration = Duration::from_secs(60);
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
-/// Version that the bench uploads its filter as.
-const VERSION: &str = "0.0.1";
+/// Versions that the bench uploads its filter as: the same bytes, so that a swap costs the swap alone.
+const VERSIONS: [&str; 2] = ["0.0.1", "0.0.2"];
 
 /// The filter of a row.
 #[derive(Clone, Copy, Debug)]
@@ -27,26 +28,72 @@ pub(crate) struct Filter<'a> {
     pub(crate) pattern: &'a str,
 }
 
-/// Uploads the filter, binds it at ingress, and activates it.
-pub(crate) fn bind(admin: SocketAddr, filter: Filter<'_>) -> anyhow::Result<()> {
-    let bytes = std::fs::read(filter.file).with_context(|| format!("cannot read {}", filter.file.display()))?;
-    let stem = filter.file.file_stem().and_then(|stem| stem.to_str()).context("the filter's file has no name")?;
-    let name: String = stem.chars().take_while(|sign| sign.is_ascii_alphanumeric() || *sign == '-').collect();
-    let name = name.trim_end_matches('-').to_ascii_lowercase();
-    request(admin, "PUT", &format!("/v1/modules/{name}/versions/{VERSION}"), "application/wasm", &bytes)?;
-    let binding = json!({
-        "module": format!("{name}@{VERSION}"), "pattern": filter.pattern, "stage": "ingress", "config": filter.config,
-        "grant": { "topics": filter.grant },
-    });
-    send_json(admin, "PUT", "/v1/bindings/bench", &binding)?;
-    send_json(admin, "POST", "/v1/rollouts", &json!({ "note": "bench" }))
+/// What a rollout says about itself.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Rollout {
+    /// How long it took, preparing included.
+    pub(crate) took_ms: u64,
+    /// The longest that a worker paused.
+    pub(crate) swap_us_max: u64,
 }
 
-fn send_json(admin: SocketAddr, method: &str, path: &str, body: &Value) -> anyhow::Result<()> {
+/// A filter on a router: bindings of it at ingress.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    admin: SocketAddr,
+    module: String,
+    binding: Value,
+    swaps: usize,
+}
+
+impl Bound {
+    /// Uploads the filter, binds it `count` times at ingress, and activates it.
+    pub(crate) fn new(admin: SocketAddr, filter: Filter<'_>, count: usize) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(filter.file).with_context(|| format!("cannot read {}", filter.file.display()))?;
+        let stem = filter.file.file_stem().and_then(|stem| stem.to_str()).context("the filter's file has no name")?;
+        let name: String = stem.chars().take_while(|sign| sign.is_ascii_alphanumeric() || *sign == '-').collect();
+        let module = name.trim_end_matches('-').to_ascii_lowercase();
+        for version in VERSIONS {
+            request(admin, "PUT", &format!("/v1/modules/{module}/versions/{version}"), "application/wasm", &bytes)?;
+        }
+        let binding = json!({
+            "module": null, "pattern": filter.pattern, "stage": "ingress", "config": filter.config,
+            "grant": { "topics": filter.grant },
+        });
+        let bound = Self { admin, module, binding, swaps: 0 };
+        for number in 0..count {
+            bound.stage(number)?;
+        }
+        bound.roll_out()?;
+        Ok(bound)
+    }
+
+    /// Swaps the first binding to the other version.
+    pub(crate) fn swap(&mut self) -> anyhow::Result<Rollout> {
+        self.swaps += 1;
+        self.stage(0)?;
+        self.roll_out()
+    }
+
+    /// Stages binding `number` with the version that is due.
+    fn stage(&self, number: usize) -> anyhow::Result<()> {
+        let mut binding = self.binding.clone();
+        binding["module"] = format!("{}@{}", self.module, VERSIONS[self.swaps % VERSIONS.len()]).into();
+        send_json(self.admin, "PUT", &format!("/v1/bindings/bench-{number}"), &binding).map(drop)
+    }
+
+    fn roll_out(&self) -> anyhow::Result<Rollout> {
+        let answer = send_json(self.admin, "POST", "/v1/rollouts", &json!({ "note": "bench" }))?;
+        serde_json::from_str(&answer).context("the answer to a rollout is not as known")
+    }
+}
+
+fn send_json(admin: SocketAddr, method: &str, path: &str, body: &Value) -> anyhow::Result<String> {
     request(admin, method, path, "application/json", body.to_string().as_bytes())
 }
 
-fn request(admin: SocketAddr, method: &str, path: &str, kind: &str, body: &[u8]) -> anyhow::Result<()> {
+/// The body of a good answer.
+fn request(admin: SocketAddr, method: &str, path: &str, kind: &str, body: &[u8]) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(admin).with_context(|| format!("no admin API at {admin}"))?;
     stream.set_read_timeout(Some(ANSWER))?;
     let length = body.len();
@@ -60,11 +107,11 @@ fn request(admin: SocketAddr, method: &str, path: &str, kind: &str, body: &[u8])
     let answer = String::from_utf8_lossy(&answer);
     let status = status(&answer).with_context(|| format!("{method} {path}: not an HTTP answer"))?;
     ensure!(status != 404, "{method} {path}: this router does not have it");
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     if !(200..300).contains(&status) {
-        let problem = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        bail!("{method} {path}: {status} {problem}");
+        bail!("{method} {path}: {status} {body}");
     }
-    Ok(())
+    Ok(body.to_owned())
 }
 
 fn status(answer: &str) -> Option<u16> {
@@ -89,7 +136,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).expect("it is read");
             }
         });
-        request(admin, "PUT", "/x", "application/json", b"").expect("201 is fine");
+        assert_eq!(request(admin, "PUT", "/x", "application/json", b"").expect("201 is fine"), "{}");
         let refused = request(admin, "PUT", "/x", "application/json", b"").expect_err("409 is not").to_string();
         assert_eq!(refused, "PUT /x: 409 {\"code\":\"stale\"}");
         server.join().expect("the server saw what it should");

@@ -1,21 +1,24 @@
-//! `myelin-bench`: what the hot path costs, beside a bare QUIC relay of the same events.
+//! `myelin-bench`: what the hot path costs, beside a bare QUIC relay of the same events and beside other brokers.
 //!
-//! `run` (the default) starts the servers and the client processes, interleaves the rows of a cell and prints medians;
-//! `relay` and `load` are those processes, and can be run by hand.
+//! `run` (the default), `scenarios` and `peers` start servers and client processes, interleave the rows of a cell and
+//! print medians; they differ in what is measured unless told. `relay` and `load` are those processes, and can be run
+//! by hand. `micro` and `memory` look at single parts.
 #![forbid(unsafe_code)]
 
 mod admin;
-mod cell;
-mod facts;
+mod files;
+mod goals;
 mod load;
-mod progress;
-mod publisher;
+mod machine;
+mod memory;
+mod micro;
+mod peers;
 mod relay;
 mod report;
+mod row;
 mod run;
 mod server;
-mod session;
-mod subscriber;
+mod swaps;
 
 use clap::{Parser, Subcommand};
 
@@ -31,8 +34,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start servers and clients, interleave the rows, print medians and write a report (the default).
+    /// The hot path beside the bare relay (the default).
     Run(run::RunArgs),
+    /// Every fan-out and payload size, without and with filters, and with a swap each second.
+    Scenarios(run::RunArgs),
+    /// The same work by NATS over TLS and Zenoh over QUIC and TLS; fails where a ratio is behind its goal.
+    Peers(run::RunArgs),
+    /// What single parts cost: table, filter, allocations, swap.
+    Micro(micro::PartArgs),
+    /// What a router needs to be there, and for each thing that it holds.
+    Memory(micro::PartArgs),
     /// Serve as a bare QUIC relay: events in from publishers, the same bytes out to every subscriber.
     Relay(relay::RelayArgs),
     /// Publish to a server and check every event at the subscribers; prints one line of JSON.
@@ -42,8 +53,12 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
-        None => run::run(&cli.run),
-        Some(Command::Run(arguments)) => run::run(&arguments),
+        None => run::run(&cli.run, run::Preset::HotPath),
+        Some(Command::Run(arguments)) => run::run(&arguments, run::Preset::HotPath),
+        Some(Command::Scenarios(arguments)) => run::run(&arguments, run::Preset::Scenarios),
+        Some(Command::Peers(arguments)) => run::run(&arguments, run::Preset::Peers),
+        Some(Command::Micro(arguments)) => micro::run(&arguments),
+        Some(Command::Memory(arguments)) => memory::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),
         Some(Command::Load(arguments)) => load::run(&arguments),
     }

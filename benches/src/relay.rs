@@ -8,6 +8,7 @@
 use anyhow::{Context, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use clap::Args;
+use myelin_load::{READY, ROLE_PUBLISHER, ROLE_SUBSCRIBER};
 use myelin_transport::ca::CertificateAuthority;
 use myelin_transport::{Connection, Listener, ListenerConfig, RecvStream, TlsFiles, TlsIdentity};
 use myelin_wire::event::HEAD_AFTER_LEN;
@@ -22,12 +23,6 @@ use std::rc::Rc;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
-/// First byte of a publisher's control stream.
-pub(crate) const ROLE_PUBLISHER: u8 = b'p';
-/// First byte of a subscriber's control stream.
-pub(crate) const ROLE_SUBSCRIBER: u8 = b's';
-/// The relay's answer: the role is taken.
-pub(crate) const READY: u8 = b'r';
 /// Batches that may wait for a subscriber; a full queue stops the reading of publishers.
 const BATCHES_WAITING_MAX: usize = 64;
 /// Chunks taken from a stream in one read, as in the router.
@@ -81,7 +76,8 @@ pub(crate) fn run(arguments: &RelayArgs) -> anyhow::Result<()> {
     })
 }
 
-fn certificates(dir: &Path) -> anyhow::Result<TlsIdentity> {
+/// Throw-away certificates in `dir`: `ca.pem`, `client.pem`, `router.pem` and their keys.
+pub(crate) fn certificates(dir: &Path) -> anyhow::Result<TlsIdentity> {
     let authority = CertificateAuthority::create("bench.example", CERTIFICATE_DAYS)?;
     authority.save(dir)?;
     authority.issue_service("bench", CERTIFICATE_DAYS)?.save(dir, "client")?;

@@ -1,26 +1,36 @@
-//! `run`: every row of a cell in turn, again and again, each with a fresh server and a fresh client process.
+//! Every row of a cell in turn, again and again, each with a fresh server and a fresh client process.
 
-use crate::admin::{self, Filter};
-use crate::cell::{Cell, PATTERN, Target};
-use crate::facts::Machine;
-use crate::load::Measured;
-use crate::report::{CellReport, Kind, Report, RowReport};
+use crate::admin::{Bound, Filter};
+use crate::files;
+use crate::goals;
+use crate::load::PATTERN;
+use crate::machine::Machine;
+use crate::peers::{self, PeerArgs};
+use crate::report::{CellReport, Report, RowReport, RunReport};
+use crate::row::{self, Row};
 use crate::server::Server;
+use crate::swaps::{Swap, Swapper};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use myelin_load::{Cell, Measured};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The filter that is taken from `MYELIN_FILTERS_DIR` where none is named: it decides by one header.
 const FILTER_FILE: &str = "tenant.wasm";
+/// The cell of the latency rows.
+const LATENCY_CELL: Cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
 
-/// Arguments of `run`.
+/// Arguments of `run`, `scenarios` and `peers`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
     /// What is measured under full load: payload bytes, publishers and subscribers of each cell.
-    #[arg(long, value_delimiter = ',', default_value = "128:1-1")]
+    #[arg(long, value_delimiter = ',')]
     cells: Vec<Cell>,
+    /// What does the work in each cell; the command decides where none are named.
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<Row>,
     /// Runs of each row; medians need at least 5.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -51,44 +61,113 @@ pub(crate) struct RunArgs {
     /// Folder of filters, see --filter.
     #[arg(long, env = "MYELIN_FILTERS_DIR")]
     filters_dir: Option<PathBuf>,
-    /// Where the report goes; without it `bench/report.json` in the target folder.
+    /// Where all runs go as JSON; without it `report.json` in the report's folder.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// The report's folder: JSON, `report.html`, one `.hgrm` for each latency row; without it `bench` in the target
+    /// folder.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Print the tables as sections of a Markdown page, and nothing else on stdout.
+    #[arg(long)]
+    markdown: bool,
+    /// Succeed also where a ratio is behind its goal; it is printed either way.
+    #[arg(long)]
+    tolerate_behind: bool,
+    #[command(flatten)]
+    peers: PeerArgs,
+}
+
+/// What is measured unless told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preset {
+    /// The router beside the relay.
+    HotPath,
+    /// Every fan-out, size and filter.
+    Scenarios,
+    /// Other brokers, too.
+    Peers,
+}
+
+impl Preset {
+    fn cells(self) -> Vec<Cell> {
+        let cells = |sizes: &[usize], fan_outs: &[(usize, usize)]| {
+            let each = sizes.iter().flat_map(|size| fan_outs.iter().map(move |fan_out| (*size, *fan_out)));
+            each.map(|(payload_bytes, (publishers, subscribers))| Cell { payload_bytes, publishers, subscribers })
+                .collect()
+        };
+        match self {
+            Self::HotPath => cells(&[128], &[(1, 1)]),
+            Self::Scenarios => cells(&[128, 1024, 16 * 1024], &[(1, 1), (1, 8), (4, 4)]),
+            Self::Peers => cells(&[128, 1024], &[(1, 1), (1, 8)]),
+        }
+    }
+
+    fn rows(self) -> Vec<Row> {
+        match self {
+            Self::HotPath => Row::HOT_PATH.to_vec(),
+            Self::Scenarios => Row::SCENARIOS.to_vec(),
+            Self::Peers => [Row::Relay, Row::Router].into_iter().chain(Row::PEERS).collect(),
+        }
+    }
+
+    /// The folder below `bench`, so that one report does not overwrite another.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::HotPath => "",
+            Self::Scenarios => "scenarios",
+            Self::Peers => "peers",
+        }
+    }
 }
 
 /// What all runs have in common.
 struct Bench<'a> {
     arguments: &'a RunArgs,
+    rows: Vec<Row>,
     router: PathBuf,
     filter: Option<PathBuf>,
 }
 
-/// Runs the bench; fails when an event was lost, doubled or refused.
-pub(crate) fn run(arguments: &RunArgs) -> anyhow::Result<()> {
+/// Runs the bench; fails when an event was lost, doubled or refused, and beside peers when a ratio is behind.
+pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
     ensure!(arguments.runs > 0 && arguments.seconds > 0.0, "give at least one run and some time");
     let own = std::env::current_exe()?;
     let beside = own.parent().context("this program lies in a folder")?;
     let router = arguments.router.clone().unwrap_or_else(|| beside.join("myelin"));
     ensure!(router.exists(), "there is no router at {}; build it, or name it with --router", router.display());
     let filter = find_filter(arguments)?;
-    let bench = Bench { arguments, router, filter };
-    let mut report = Report::new(Machine::here(), arguments.workers, arguments.runs, arguments.seconds);
-    for cell in &arguments.cells {
+    let mut rows = if arguments.rows.is_empty() { preset.rows() } else { arguments.rows.clone() };
+    if filter.is_none() && rows.iter().any(|row| row.needs_filter()) {
+        ensure!(arguments.rows.is_empty(), "no --filter was given and MYELIN_FILTERS_DIR has no {FILTER_FILE}");
+        eprintln!("No rows with a filter: no --filter was given and MYELIN_FILTERS_DIR has no {FILTER_FILE}.");
+        rows.retain(|row| !row.has_header());
+    }
+    let cells = if arguments.cells.is_empty() { preset.cells() } else { arguments.cells.clone() };
+    let bench = Bench { arguments, rows, router, filter };
+    let mut machine = Machine::here();
+    if preset == Preset::Peers {
+        machine.packages.extend(arguments.peers.versions());
+    }
+    let mut report = Report::new(machine, arguments.workers, arguments.runs, arguments.seconds);
+    for cell in &cells {
         report.cells.push(bench.cell(*cell, None)?);
     }
     if arguments.latency_rate > 0 {
-        let cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
-        report.cells.push(bench.cell(cell, Some(arguments.latency_rate))?);
+        report.cells.push(bench.cell(LATENCY_CELL, Some(arguments.latency_rate))?);
     }
-    println!("{}", report.text());
-    if bench.filter.is_none() {
-        println!("No rows with a filter: no --filter was given and MYELIN_FILTERS_DIR has no {FILTER_FILE}.");
-    }
-    let file = arguments.json.clone().or_else(|| Some(beside.parent()?.join("bench/report.json")));
-    let file = file.context("no place for the report; name one with --json")?;
-    write(&file, &serde_json::to_vec_pretty(&report)?)?;
-    println!("Report: {}", file.display());
+    report.goals = goals::judge(&report.cells);
+    println!("{}", report.text(arguments.markdown));
+    let folder = arguments.report.clone().or_else(|| Some(beside.parent()?.join("bench").join(preset.folder())));
+    let folder = folder.context("no place for the report; name one with --report")?;
+    files::write(&report, &folder, arguments.json.as_deref())?;
+    eprintln!("Report: {}", folder.join("report.html").display());
     ensure!(report.is_exact(), "events were lost, doubled or refused; see the table");
+    let behind: Vec<&str> =
+        report.goals.iter().filter(|goal| goal.is_behind()).map(|goal| goal.what.as_str()).collect();
+    if preset == Preset::Peers && !arguments.tolerate_behind && !behind.is_empty() {
+        bail!("behind the goal: {}; --tolerate-behind makes this no failure", behind.join("; "));
+    }
     Ok(())
 }
 
@@ -100,58 +179,80 @@ fn find_filter(arguments: &RunArgs) -> anyhow::Result<Option<PathBuf>> {
     Ok(arguments.filters_dir.as_ref().map(|dir| dir.join(FILTER_FILE)).filter(|file| file.exists()))
 }
 
-fn write(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
-}
-
 impl Bench<'_> {
     /// Measures all rows of a cell, interleaved, so that what else the machine does hits all of them alike.
     fn cell(&self, cell: Cell, rate: Option<u64>) -> anyhow::Result<CellReport> {
-        let kinds = Kind::ALL.into_iter().filter(|kind| self.filter.is_some() || !kind.has_header());
-        let mut rows: Vec<RowReport> = kinds.map(RowReport::new).collect();
+        let mut rows: Vec<RowReport> = self.rows.iter().map(|row| RowReport::new(*row)).collect();
         for run in 0..self.arguments.runs {
             for row in &mut rows {
-                eprint!("{cell}, run {} of {}, {}: ", run + 1, self.arguments.runs, row.kind.label());
-                let measured =
-                    self.row(row.kind, cell, rate).with_context(|| format!("{cell}, {}", row.kind.label()))?;
-                eprintln!("{}", crate::report::line(&measured));
-                row.runs.push(measured);
+                eprint!("{cell}, run {} of {}, {}: ", run + 1, self.arguments.runs, row.row.label());
+                let (measured, swaps) =
+                    self.row(row.row, cell, rate).with_context(|| format!("{cell}, {}", row.row.label()))?;
+                let run = RunReport { measured, swaps };
+                eprintln!("{}", run.line());
+                row.runs.push(run);
             }
         }
         Ok(CellReport { cell, rate, rows })
     }
 
-    fn row(&self, kind: Kind, cell: Cell, rate: Option<u64>) -> anyhow::Result<Measured> {
-        if kind == Kind::Relay {
-            let server = Server::relay()?;
-            let measured = self.load(&server, kind, cell, rate)?;
-            server.kill()?;
-            return Ok(measured);
-        }
+    fn row(&self, row: Row, cell: Cell, rate: Option<u64>) -> anyhow::Result<(Measured, Vec<Swap>)> {
+        let peers = &self.arguments.peers;
+        let server = match row.server() {
+            row::Server::Relay => Server::relay()?,
+            row::Server::Nats => peers::nats(peers.program(&peers.nats_server, "nats-server")?)?,
+            row::Server::Zenoh { scheme } => peers::zenoh(peers.program(&peers.zenohd, "zenohd")?, scheme)?,
+            row::Server::Router { filters, swaps } => return self.router_row(row, filters, swaps, cell, rate),
+        };
+        let measured = self.load(&server, row, cell, rate)?;
+        server.kill()?;
+        Ok((measured, Vec::new()))
+    }
+
+    fn router_row(
+        &self,
+        row: Row,
+        filters: usize,
+        swaps: bool,
+        cell: Cell,
+        rate: Option<u64>,
+    ) -> anyhow::Result<(Measured, Vec<Swap>)> {
         let server = Server::router(&self.router, self.arguments.workers)?;
-        if kind == Kind::Filter
-            && let Some(file) = &self.filter
-        {
-            let RunArgs { filter_config: config, filter_grant: grant, .. } = self.arguments;
-            let filter = Filter { file, config, grant, pattern: PATTERN };
-            admin::bind(server.admin_addr()?, filter)?;
-        }
-        let measured = self.load(&server, kind, cell, rate)?;
+        let bound = match &self.filter {
+            Some(file) if filters > 0 => {
+                let RunArgs { filter_config: config, filter_grant: grant, .. } = self.arguments;
+                Some(Bound::new(server.admin_addr()?, Filter { file, config, grant, pattern: PATTERN }, filters)?)
+            }
+            _ => None,
+        };
+        let swapper = bound.filter(|_| swaps).map(Swapper::start);
+        let measured = self.load(&server, row, cell, rate);
+        let swaps = swapper.map_or(Ok(Vec::new()), Swapper::end);
+        let measured = measured?;
         server.stop()?;
-        Ok(measured)
+        Ok((measured, swaps?))
     }
 
     /// Runs the client process against `server`.
-    fn load(&self, server: &Server, kind: Kind, cell: Cell, rate: Option<u64>) -> anyhow::Result<Measured> {
-        let target = if kind == Kind::Relay { Target::Relay } else { Target::Router };
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["load", "--target", target.as_str(), "--cell", &cell.to_string()]);
-        command.args(["--addr", &server.client_addr().to_string(), "--server-pid", &server.pid().to_string()]);
+    fn load(&self, server: &Server, row: Row, cell: Cell, rate: Option<u64>) -> anyhow::Result<Measured> {
+        let mut command = match row.server() {
+            row::Server::Relay | row::Server::Router { .. } => {
+                let target = if row == Row::Relay { "relay" } else { "router" };
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["load", "--target", target]);
+                command
+            }
+            row::Server::Nats | row::Server::Zenoh { .. } => {
+                let peers = &self.arguments.peers;
+                let mut command = Command::new(peers.program(&peers.peers_client, "client of the peers")?);
+                command.args(["--peer", &row.name()]);
+                command
+            }
+        };
+        command.args(["--cell", &cell.to_string(), "--addr", &server.client_addr().to_string()]);
+        command.args(["--server-pid", &server.pid().to_string()]);
         command.args(["--seconds", &self.arguments.seconds.to_string(), "--certs"]).arg(server.certificates());
-        if kind.has_header() {
+        if row.has_header() {
             command.args(["--header", &self.arguments.header]);
         }
         if let Some(rate) = rate {

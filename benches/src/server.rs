@@ -1,9 +1,12 @@
 //! Server processes: started, waited for, stopped.
 
+use crate::peers::Protocol;
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -36,33 +39,71 @@ impl Server {
     /// Starts this program's relay.
     pub(crate) fn relay() -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("relay");
+        command.arg("relay").stdin(Stdio::null());
         Self::start(command)
     }
 
     /// Starts the router `binary` with `workers` workers.
     pub(crate) fn router(binary: &Path, workers: usize) -> anyhow::Result<Self> {
-        let mut command = Command::new(binary);
-        command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers"]);
-        command.arg(workers.to_string()).env("RUST_LOG", "warn");
+        Self::router_with(binary, workers, &[])
+    }
+
+    /// The same with settings from the environment.
+    pub(crate) fn router_with(binary: &Path, workers: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut command = Self::serve(binary, workers);
+        command.envs(settings.iter().copied()).stdin(Stdio::null());
         Self::start(command)
     }
 
+    /// Starts the router with a counting allocator, one worker.
+    pub(crate) fn counted(binary: &Path) -> anyhow::Result<Self> {
+        let mut command = Self::serve(binary, 1);
+        // Its standard error holds counts and nothing else.
+        command.env("RUST_LOG", "off").stdin(Stdio::piped()).stderr(Stdio::piped());
+        Self::start(command)
+    }
+
+    fn serve(binary: &Path, workers: usize) -> Command {
+        let mut command = Command::new(binary);
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers"]);
+        command.arg(workers.to_string()).env("RUST_LOG", "warn");
+        command
+    }
+
+    /// How many allocations a [counted](Self::counted) router has made: it answers each line with a line.
+    pub(crate) fn allocations(&mut self) -> anyhow::Result<u64> {
+        let (asked, told) = (self.child.stdin.as_mut(), self.child.stderr.as_mut());
+        let (asked, told) = asked.zip(told).context("this router counts no allocations")?;
+        asked.write_all(b"\n")?;
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // Byte by byte: what a buffer has read ahead would be lost with it.
+        while told.read(&mut byte)? > 0 {
+            match byte {
+                [b'\n'] => return String::from_utf8(line)?.trim().parse().context("this is no count"),
+                [other] => line.push(other),
+            }
+        }
+        bail!("the router has ended")
+    }
+
+    /// Starts a server that is not ours: it is ready when something serves at `port` of `protocol`.
+    pub(crate) fn foreign(mut command: Command, data: TempDir, protocol: Protocol, port: u16) -> anyhow::Result<Self> {
+        let log_file = data.path().join("log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log_file)?);
+        let client_addr = (Ipv4Addr::LOCALHOST, port).into();
+        let look = || protocol.is_served(port).then_some(Ready { client_addr, admin_addr: None });
+        let (child, ready) = spawn(command, look)
+            .with_context(|| format!("it said: {}", std::fs::read_to_string(&log_file).unwrap_or_default()))?;
+        Ok(Self { child, data, ready })
+    }
+
+    /// Starts one of ours: it says in a file that it is ready.
     fn start(mut command: Command) -> anyhow::Result<Self> {
         let data = TempDir::new()?;
         let ready_file = data.path().join("ready.json");
-        command.arg("--data-dir").arg(data.path()).arg("--ready-file").arg(&ready_file);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        match wait_until_ready(&mut child, &ready_file) {
-            Ok(ready) => Ok(Self { child, data, ready }),
-            Err(error) => {
-                // It may have ended by itself.
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error.context(format!("{:?} does not serve", command.get_program())))
-            }
-        }
+        command.arg("--data-dir").arg(data.path()).arg("--ready-file").arg(&ready_file).stdout(Stdio::null());
+        let (child, ready) = spawn(command, || serde_json::from_slice(&std::fs::read(&ready_file).ok()?).ok())?;
+        Ok(Self { child, data, ready })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -84,7 +125,7 @@ impl Server {
         self.data.path().join("dev")
     }
 
-    /// Ends a relay: it has nothing to finish.
+    /// Ends a server that has nothing to finish.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -115,10 +156,25 @@ impl Drop for Server {
     }
 }
 
-fn wait_until_ready(child: &mut Child, file: &Path) -> anyhow::Result<Ready> {
+/// Starts a server and waits until `look` finds that it serves.
+fn spawn(mut command: Command, look: impl Fn() -> Option<Ready>) -> anyhow::Result<(Child, Ready)> {
+    let program = command.get_program().to_owned();
+    let mut child = command.spawn().with_context(|| format!("cannot start {program:?}"))?;
+    match wait_until_ready(&mut child, look) {
+        Ok(ready) => Ok((child, ready)),
+        Err(error) => {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error.context(format!("{program:?} does not serve")))
+        }
+    }
+}
+
+fn wait_until_ready(child: &mut Child, look: impl Fn() -> Option<Ready>) -> anyhow::Result<Ready> {
     let until = Instant::now() + START;
     while Instant::now() < until {
-        if let Some(ready) = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+        if let Some(ready) = look() {
             return Ok(ready);
         }
         if let Some(status) = child.try_wait()? {

@@ -1,29 +1,33 @@
 //! `cargo xtask bench`: the only place where ratios and percentiles are asserted.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::filters::{self, Profile};
+use crate::peers;
 use crate::repository::Repository;
 use crate::setup;
 use crate::shell;
 
-/// The package of the benches; its first binary is run.
+/// The package of the benches, and its binary that measures.
 const BENCH_PACKAGE: &str = "myelin-benches";
+const BENCH_BINARY: &str = "myelin-bench";
 
-/// Builds router, filters and benches for release and runs the benches with `arguments`.
+/// Builds router, filters and benches for release, with `peers` the other brokers too, and runs the benches with
+/// `arguments`.
 pub(crate) fn run(repository: &Repository, arguments: &[String]) -> Result<()> {
-    let packages = repository.packages("Cargo.toml")?;
-    let benches = packages.iter().find(|package| package.name == BENCH_PACKAGE);
-    let binary = benches.and_then(|package| package.binaries.first());
-    let binary = binary.with_context(|| format!("package {BENCH_PACKAGE} has no binary"))?.clone();
     setup::wasm_toolchain(repository)?;
-    shell::run(repository.cargo().args(["build", "--release", "--package", "myelin", "--package", BENCH_PACKAGE]))?;
+    let packages = ["build", "--release", "--package", "myelin", "--package", BENCH_PACKAGE];
+    shell::run(repository.cargo().args(packages))?;
     filters::build_all(repository, Profile::Release)?;
-    shell::run(
-        repository
-            .command(repository.target.join("release").join(binary))
-            .env("MYELIN_BIN", filters::router(repository, Profile::Release))
-            .env("MYELIN_FILTERS_DIR", repository.filter_components())
-            .args(arguments),
-    )
+    let mut bench = repository.command(repository.target.join("release").join(BENCH_BINARY));
+    bench
+        .env("MYELIN_BIN", filters::router(repository, Profile::Release))
+        .env("MYELIN_FILTERS_DIR", repository.filter_components())
+        .args(arguments);
+    if arguments.first().is_some_and(|first| first == "peers") {
+        for (name, program) in peers::build(repository)? {
+            bench.env(name, program);
+        }
+    }
+    shell::run(&mut bench)
 }

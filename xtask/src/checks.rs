@@ -7,7 +7,9 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::filters::{self, Profile};
+use crate::guard;
 use crate::javascript;
+use crate::peers;
 use crate::readme;
 use crate::repository::Repository;
 use crate::setup;
@@ -71,6 +73,9 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
     steps.step("rust-tests", "unit, property and end-to-end tests, documentation examples", || {
         shell::run(with_router(repository, &mut repository.cargo()).args(["test", "--workspace"]))
     });
+    steps.step("guard", "instructions of the hot path, counted, against benches/guard.toml", || {
+        guard::run(repository, guard::Mode::Check)
+    });
     steps.step("filter-tests", "filters on the host, as their authors test them", || filter_tests(repository));
     steps.step("python-tests", "an independent client, written from docs/PROTOCOL.md", || python_tests(repository));
     steps.step("readme", "every command of README.md", || readme::run(repository));
@@ -85,8 +90,10 @@ fn with_router<'a>(repository: &Repository, command: &'a mut std::process::Comma
 }
 
 fn format(repository: &Repository) -> Result<()> {
-    for manifest in repository.workspaces()? {
-        shell::run(repository.cargo().args(["fmt", "--all", "--check", "--manifest-path", &manifest]))?;
+    for manifest in repository.workspaces()?.into_iter().chain([peers::MANIFEST.to_owned()]) {
+        // Without its own path dependencies: those are formatted with their workspace.
+        let scope: &[&str] = if manifest == peers::MANIFEST { &[] } else { &["--all"] };
+        shell::run(repository.cargo().arg("fmt").args(scope).args(["--check", "--manifest-path", &manifest]))?;
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ mod checks;
 mod demo;
 mod dist;
 mod filters;
+mod guard;
 mod javascript;
+mod peers;
 mod readme;
 mod repository;
 mod setup;
@@ -29,7 +31,8 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("test", "run every check; --quick (no installs, Wasm, Python), --keep-going, --only STEP"),
     ("filters", "build all filter components into target/filters; --release uses the release binary"),
     ("filters-js", "build the filters in JavaScript into target/filters; needs node and npm"),
-    ("bench", "build the benches for release and run them; arguments are passed on"),
+    ("bench", "build and run the benches: [peers|scenarios|micro|memory]; arguments are passed on"),
+    ("guard", "count the hot path's instructions against benches/guard.toml; --update rewrites it"),
     ("tidy", "check layers, sizes, words and links of the repository"),
     ("dist", "release binary with its sha256 into target/dist"),
 ];
@@ -68,6 +71,10 @@ fn run(arguments: &[String]) -> Result<()> {
             javascript::build_all(&repository)
         }
         "bench" => bench::run(&repository, rest),
+        "guard" => {
+            refuse_arguments(command, rest, &["--update"])?;
+            guard::run(&repository, if rest.is_empty() { guard::Mode::Check } else { guard::Mode::Update })
+        }
         "tidy" => {
             refuse_arguments(command, rest, &[])?;
             tidy::run(&repository)

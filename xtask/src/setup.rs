@@ -7,6 +7,7 @@
 //! | a Wasm target | filters | `rustup target add`; where that fails Debian's rustc with its sources |
 //! | Python packages | the independent client | a virtual environment below the target directory |
 //! | Node and npm | filters in JavaScript | Debian's packages |
+//! | valgrind | the guard of the hot path counts instructions | Debian's package |
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,7 +49,8 @@ pub(crate) fn everything(repository: &Repository) -> Result<()> {
     rust_components(repository)?;
     wasm_toolchain(repository)?;
     python(repository)?;
-    node(repository)
+    node(repository)?;
+    valgrind(repository)
 }
 
 /// Fails with the command to run when there is no C compiler.
@@ -162,34 +164,49 @@ pub(crate) fn python_interpreter(repository: &Repository) -> PathBuf {
     repository.target.join("python/bin/python")
 }
 
-/// Makes the virtual environment with the pinned packages; does nothing when it was made from the same file.
+/// The tests' virtual environment.
 pub(crate) fn python(repository: &Repository) -> Result<()> {
-    let requirements = repository.root.join(PYTHON_REQUIREMENTS);
-    let wanted =
-        std::fs::read_to_string(&requirements).with_context(|| format!("cannot read {PYTHON_REQUIREMENTS}"))?;
-    let folder = repository.target.join("python");
-    let stamp = folder.join("requirements.installed");
+    let why = "missing or outdated: the tests have a client of their own in Python";
+    python_environment(repository, &repository.target.join("python"), PYTHON_REQUIREMENTS, why)
+}
+
+/// Makes a virtual environment in `folder` with the pinned packages of `requirements` (relative to the root); does
+/// nothing when it was made from the same file.
+pub(crate) fn python_environment(repository: &Repository, folder: &Path, requirements: &str, why: &str) -> Result<()> {
+    let file = repository.root.join(requirements);
+    let wanted = std::fs::read_to_string(&file).with_context(|| format!("cannot read {requirements}"))?;
+    let (stamp, interpreter) = (folder.join("requirements.installed"), folder.join("bin/python"));
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted)
-        && shell::succeeds(repository.command(python_interpreter(repository)).arg("--version"))
+        && shell::succeeds(repository.command(&interpreter).arg("--version"))
     {
         say("Python packages", "there");
         return Ok(());
     }
-    say("Python packages", "missing or outdated: the tests have a client of their own in Python");
+    say("Python packages", why);
     if !shell::succeeds(repository.command("python3").args(["-c", "import venv, ensurepip"])) {
         apt_install(repository, &["python3", "python3-venv"])?;
     }
     // Cleared first: what an interrupted run left behind is not to be trusted.
-    shell::run(repository.command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    shell::run(repository.command("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
     shell::run(
         repository
-            .command(python_interpreter(repository))
+            .command(&interpreter)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-            .arg(&requirements),
+            .arg(&file),
     )?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     say("Python packages", "installed");
     Ok(())
+}
+
+/// Makes sure that valgrind is there: the instruction guard counts with it.
+pub(crate) fn valgrind(repository: &Repository) -> Result<()> {
+    if shell::succeeds(repository.command("valgrind").arg("--version")) {
+        say("valgrind", "there");
+        return Ok(());
+    }
+    say("valgrind", "missing: the guard of the hot path counts instructions");
+    apt_install(repository, &["valgrind", "libc6-dbg"])
 }
 
 /// Installs Debian packages as root; as anyone else, or on another system, fails with what to do.

@@ -14,6 +14,12 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>, directory: &Path) ->
     let mut command = Command::new(program);
     // cargo puts its toolchain's libraries first; another toolchain or Python must not load them.
     command.current_dir(directory).env_remove("LD_LIBRARY_PATH");
+    // What cargo says about this program is nobody else's: a build script that watches it (ring's does) would run again,
+    // and everything above it be compiled again, after each change between `cargo xtask` and cargo by hand.
+    let of_xtask = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_xtask)) {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -7,9 +7,9 @@ use super::values::{duration, pair};
 use anyhow::Context;
 use clap::Args;
 use myelin_client::{Client, ClientConfig, ClientError, Event, TlsFiles};
-use myelin_transport::DialError;
+use myelin_transport::{ALPN_CLIENT, DialConfig, DialError, TlsIdentity};
 use std::io::{IsTerminal, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,6 +52,24 @@ impl Connect {
         let config = ClientConfig { server_name: self.server_name.clone(), ..config };
         let addrs = config.addrs.join(", ");
         Client::connect(tune(config)).await.map_err(|error| Failure::from(error).doing(addrs))
+    }
+
+    /// How the first router is dialled, for a command that brings its own connections.
+    pub(super) fn dial(&self) -> Result<DialConfig> {
+        let text = self.addrs().swap_remove(0);
+        let unknown = |problem: String| Failure::new(Exit::Usage, format!("{text}: {problem}"));
+        let addr = text.to_socket_addrs().map_err(|error| unknown(error.to_string()))?.next();
+        let addr = addr.ok_or_else(|| unknown("the host has no address".to_owned()))?;
+        let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let server_name = self.server_name.clone().unwrap_or_else(|| host.to_owned());
+        let tls = TlsIdentity::load(&self.files()?).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        Ok(DialConfig { addr, server_name, alpn: ALPN_CLIENT.to_owned(), tls })
+    }
+
+    /// The process of the router, where it is the --dev router of this folder.
+    pub(super) fn server_pid(&self) -> Option<u32> {
+        running(&self.data_dir).filter(|_| self.addr.is_empty()).map(|ready| ready.pid)
     }
 
     fn addrs(&self) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The command line: every command is one file that parses its arguments and calls what does the work.
 
 mod admin;
+mod bench;
 mod binding;
 pub mod build;
 mod cert;
@@ -92,6 +93,8 @@ enum Command {
     Config(config::Config),
     /// Play real events through filters that are swapped under load
     Demo(demo::Demo),
+    /// Measure a running router under load
+    Bench(bench::Bench),
     /// Look whether this machine has what is needed
     Doctor(doctor::Doctor),
     /// Compile a module from stdin to stdout within limits; the router starts this by itself
@@ -139,6 +142,7 @@ fn run(command: Command) -> Result<()> {
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Doctor(doctor) => doctor.run(),
         // Needs an exit code of its own: `main` has dealt with it.
         Command::CompileModule { .. } => Ok(()),

@@ -18,6 +18,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("myelin-engine", &["myelin-arena", "myelin-wire"]),
     ("myelin-transport", &["myelin-arena", "myelin-wire"]),
     ("myelin-client", &["myelin-arena", "myelin-wire", "myelin-core", "myelin-catalog", "myelin-transport"]),
+    ("myelin-load", &["myelin-arena", "myelin-wire", "myelin-transport"]),
     (
         "myelin",
         &[
@@ -29,6 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "myelin-engine",
             "myelin-transport",
             "myelin-client",
+            "myelin-load",
         ],
     ),
     // Users of the whole.
@@ -49,6 +51,7 @@ const EVERYTHING: &[&str] = &[
     "myelin-engine",
     "myelin-transport",
     "myelin-client",
+    "myelin-load",
     "myelin-filter",
     "myelin",
 ];

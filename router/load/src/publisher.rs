@@ -1,27 +1,22 @@
 //! A publisher: as fast as the bound on what is in flight allows, or on a fixed schedule.
 
-use crate::cell::{PAYLOAD_BYTES_MIN, TOPIC, Target};
+use crate::payload::Payload;
 use crate::progress::Phase;
-use crate::relay::ROLE_PUBLISHER;
-use crate::session::{Client, Session};
-use anyhow::{Context, ensure};
+use crate::session::{Client, ROLE_PUBLISHER, Session, Target};
+use crate::ticks::Schedule;
+use anyhow::Context;
 use bytes::Bytes;
 use myelin_transport::{Dialer, SendStream};
 use myelin_wire::event::HEAD_BYTES;
 use myelin_wire::frame::HEADER_BYTES;
 use myelin_wire::stream::write_name;
 use myelin_wire::{EventBuilder, FrameHeader, FrameType, Message};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 /// Bytes of one EVENTS frame under full load.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How often an open loop looks which events are due, in nanoseconds.
-const TICK_NS: i64 = 100_000;
 /// How long the last acks may take.
 const LAST_ACKS: Duration = Duration::from_secs(5);
 /// The publisher's reference for its topic.
@@ -32,7 +27,7 @@ pub(crate) async fn run(client: &Client, dialer: &Dialer, number: usize) -> anyh
     let session = client.open(dialer, ROLE_PUBLISHER).await?;
     let mut stream = session.connection.open_uni().await?;
     let mut name = Vec::new();
-    write_name(&mut name, TOPIC_REF, TOPIC);
+    write_name(&mut name, TOPIC_REF, &client.channel.topic);
     stream.write_all(&name).await?;
     let mut phase = client.progress.phase.subscribe();
     phase.wait_for(|phase| *phase >= Phase::Running).await?;
@@ -85,7 +80,7 @@ async fn read_acks(client: &Client, number: usize, session: &mut Session) -> any
 async fn flat_out(client: &Client, number: usize, stream: &mut SendStream, mut batch: Batch<'_>) -> anyhow::Result<()> {
     let progress = &client.progress;
     let full = (BATCH_BYTES / batch.event_bytes()).max(1) as u64;
-    let full = full.min(client.cell.in_flight_max());
+    let full = full.min(progress.cell().in_flight_max());
     while progress.is_running() {
         if progress.room(number) < full {
             progress.moved(number).await;
@@ -109,16 +104,13 @@ async fn scheduled(
     mut batch: Batch<'_>,
     rate: u64,
 ) -> anyhow::Result<()> {
-    ensure!((1..=1_000_000_000).contains(&rate), "a rate is 1 to 1,000,000,000 events a second");
-    let (progress, ticks) = (&client.progress, Ticks::new()?);
-    let start_ns = progress.now_ns();
-    let time_of =
-        |event: u64| start_ns + u64::try_from(u128::from(event) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);
+    let progress = &client.progress;
+    let schedule = Schedule::new(progress, rate)?;
     while progress.is_running() {
-        ticks.next().await?;
+        schedule.tick().await?;
         let now_ns = progress.now_ns();
-        while time_of(batch.seq) <= now_ns && batch.bytes() < BATCH_BYTES {
-            batch.push(time_of(batch.seq))?;
+        while schedule.due_ns(batch.seq) <= now_ns && batch.bytes() < BATCH_BYTES {
+            batch.push(schedule.due_ns(batch.seq))?;
         }
         if batch.bytes() > 0 {
             progress.sent(number, batch.seq);
@@ -132,15 +124,14 @@ async fn scheduled(
 struct Batch<'a> {
     frame: Vec<u8>,
     attributes: &'a [u8],
-    payload: Vec<u8>,
+    payload: Payload,
     /// Events so far.
     seq: u64,
 }
 
 impl<'a> Batch<'a> {
     fn new(client: &'a Client, number: usize) -> anyhow::Result<Self> {
-        let mut payload = vec![b'.'; client.cell.payload_bytes.max(PAYLOAD_BYTES_MIN)];
-        payload[16..20].copy_from_slice(&u32::try_from(number)?.to_le_bytes());
+        let payload = Payload::new(client.progress.cell(), number)?;
         Ok(Self { frame: Vec::new(), attributes: &client.attributes, payload, seq: 0 })
     }
 
@@ -159,10 +150,8 @@ impl<'a> Batch<'a> {
             self.frame.reserve(HEADER_BYTES + BATCH_BYTES + self.event_bytes());
             self.frame.extend_from_slice(&[0; HEADER_BYTES]);
         }
-        self.payload[0..8].copy_from_slice(&self.seq.to_le_bytes());
-        self.payload[8..16].copy_from_slice(&due_ns.to_le_bytes());
-        let event =
-            EventBuilder { topic_ref: TOPIC_REF, attrs: self.attributes, payload: &self.payload, request: false };
+        let payload = self.payload.write(self.seq, due_ns);
+        let event = EventBuilder { topic_ref: TOPIC_REF, attrs: self.attributes, payload, request: false };
         event.write(&mut self.frame)?;
         self.seq += 1;
         Ok(())
@@ -173,33 +162,5 @@ impl<'a> Batch<'a> {
         let header = FrameHeader::new(FrameType::Events, u32::try_from(self.bytes())?);
         self.frame[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
         Ok(std::mem::take(&mut self.frame).into())
-    }
-}
-
-/// A clock finer than the runtime's milliseconds.
-struct Ticks(AsyncFd<OwnedFd>);
-
-impl Ticks {
-    fn new() -> anyhow::Result<Self> {
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
-        let tick = Timespec { tv_sec: 0, tv_nsec: TICK_NS };
-        let every = Itimerspec { it_interval: tick, it_value: tick };
-        rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every)?;
-        #[expect(
-            deprecated,
-            reason = "its replacement is unsafe for types that lie about their descriptor; OwnedFd does not"
-        )]
-        let timer = AsyncFd::new(timer)?;
-        Ok(Self(timer))
-    }
-
-    async fn next(&self) -> anyhow::Result<()> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            let mut expirations = [0; 8];
-            if ready.try_io(|timer| Ok(rustix::io::read(timer, &mut expirations)?)).is_ok_and(|read| read.is_ok()) {
-                return Ok(());
-            }
-        }
     }
 }

@@ -1,16 +1,19 @@
 //! The client's connection: the same raw one to the relay and to a router.
 
-use crate::cell::{Cell, PATTERN, Target};
+use crate::cell::Cell;
+use crate::measure::{Plan, Subscribed, block_on, measure};
+use crate::measured::Measured;
 use crate::progress::Progress;
-use crate::relay::READY;
-use anyhow::{Context, bail, ensure};
-use myelin_transport::{ALPN_CLIENT, Connection, DialConfig, Dialer, RecvStream, SendStream, TlsFiles, TlsIdentity};
+use crate::{publisher, subscriber};
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::ValueEnum;
+use myelin_transport::{Connection, DialConfig, Dialer, QuicConfig, RecvStream, SendStream};
 use myelin_wire::limits::{RECEIPT_BYTES, RECEIPT_EVENTS};
 use myelin_wire::message::{Hello, MessageDecoder, Overflow, Receipt, Subscribe};
 use myelin_wire::{Message, VERSION};
-use std::net::SocketAddr;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// How long a connection may take to close after BYE.
@@ -18,39 +21,79 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The one subscription of a subscriber.
 const SUBSCRIPTION: u32 = 1;
 
+/// First byte of a publisher's control stream to the bare relay.
+pub const ROLE_PUBLISHER: u8 = b'p';
+/// First byte of a subscriber's control stream to the bare relay.
+pub const ROLE_SUBSCRIBER: u8 = b's';
+/// The relay's answer: the role is taken.
+pub const READY: u8 = b'r';
+
+/// What the client talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// The bare relay: no session, no acks, no receipts.
+    Relay,
+    /// A Myelin router.
+    Router,
+}
+
+impl Target {
+    /// The name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Router => "router",
+        }
+    }
+}
+
+/// Where the events go.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// The topic that all publishers publish to.
+    pub topic: String,
+    /// What every subscriber subscribes to.
+    pub pattern: String,
+}
+
 /// What all connections of a client have in common.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     pub(crate) target: Target,
-    pub(crate) cell: Cell,
+    pub(crate) channel: Channel,
     /// Attribute block of every event.
     pub(crate) attributes: Vec<u8>,
     /// Events a second of each publisher on a fixed schedule; without it, as fast as the bound on what is in flight
     /// allows.
     pub(crate) rate: Option<u64>,
-    pub(crate) progress: Progress,
+    pub(crate) progress: Arc<Progress>,
     dial: DialConfig,
 }
 
 impl Client {
-    /// A client of the server at `addr`, with the certificate in `dir`.
-    pub(crate) fn new(
-        target: Target,
-        cell: Cell,
-        attributes: Vec<u8>,
-        rate: Option<u64>,
-        addr: SocketAddr,
-        dir: &Path,
-    ) -> anyhow::Result<Self> {
-        let keys = ["client.key", "client-key.pem"].map(|name| dir.join(name));
-        let key = keys.into_iter().find(|file| file.exists()).context("no client.key beside the certificates")?;
-        let tls = TlsIdentity::load(&TlsFiles { cert: dir.join("client.pem"), key, ca: dir.join("ca.pem") })?;
-        let dial = DialConfig { addr, server_name: "localhost".into(), alpn: ALPN_CLIENT.into(), tls };
-        Ok(Self { target, cell, attributes, rate, progress: Progress::new(&cell), dial })
+    /// A client of the server that `dial` leads to, for one run of `cell`. Every event carries `attributes`.
+    pub fn new(target: Target, channel: Channel, cell: &Cell, attributes: Vec<u8>, dial: DialConfig) -> Self {
+        let progress = Arc::new(Progress::new(cell));
+        Self { target, channel, attributes, rate: None, progress, dial }
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What failed; an event that was lost, doubled or refused is no failure, but counted.
+    pub fn run(mut self, plan: &Plan) -> anyhow::Result<Measured> {
+        self.rate = plan.rate;
+        let publishing = Arc::new(self);
+        let (subscribing, progress) = (publishing.clone(), publishing.progress.clone());
+        let publish = move || block_on(publish(publishing));
+        measure(plan, &progress, publish, move |subscribed| block_on(subscribe(subscribing, subscribed)))
     }
 
     /// Connects and introduces itself as `role`; to a router as a session that lets publishers wait for it.
-    pub(crate) async fn open(&self, dialer: &Dialer, role: u8) -> anyhow::Result<Session> {
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or does not take the connection.
+    pub async fn open(&self, dialer: &Dialer, role: u8) -> anyhow::Result<Session> {
         let connection = dialer.connect(&self.dial).await?;
         let (send, recv) = connection.open_bi().await?;
         let mut session = Session { connection, send, recv, decoder: MessageDecoder::new() };
@@ -75,7 +118,7 @@ impl Client {
 
 /// A connection and its control stream.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     pub(crate) connection: Connection,
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
@@ -99,8 +142,11 @@ impl Session {
     }
 
     /// Subscribes, and waits until the subscription is live.
-    pub(crate) async fn subscribe(&mut self) -> anyhow::Result<()> {
-        let subscribe = Subscribe { id: SUBSCRIPTION, pattern: PATTERN.into(), group: None };
+    ///
+    /// # Errors
+    /// When the router refuses, or the connection ends.
+    pub async fn subscribe(&mut self, pattern: &str) -> anyhow::Result<()> {
+        let subscribe = Subscribe { id: SUBSCRIPTION, pattern: pattern.into(), group: None };
         self.tell(&Message::Subscribe(subscribe)).await?;
         match self.heard().await? {
             Message::Subscribed(_) => Ok(()),
@@ -115,6 +161,39 @@ impl Session {
         }
         self.connection.close(0, "bye");
     }
+}
+
+async fn publish(client: Arc<Client>) -> anyhow::Result<()> {
+    let dialer = dialer()?;
+    let mut publishers = JoinSet::new();
+    for number in 0..client.progress.cell().publishers {
+        let (client, dialer) = (client.clone(), dialer.clone());
+        publishers.spawn(async move { publisher::run(&client, &dialer, number).await });
+    }
+    join(publishers, &dialer).await
+}
+
+async fn subscribe(client: Arc<Client>, subscribed: Subscribed) -> anyhow::Result<()> {
+    let dialer = dialer()?;
+    let mut subscribers = JoinSet::new();
+    for number in 0..client.progress.cell().subscribers {
+        let (client, dialer, subscribed) = (client.clone(), dialer.clone(), subscribed.clone());
+        subscribers.spawn(async move { subscriber::run(&client, &dialer, number, || subscribed.tell()).await });
+    }
+    join(subscribers, &dialer).await
+}
+
+async fn join(mut tasks: JoinSet<anyhow::Result<()>>, dialer: &Dialer) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    dialer.wait_idle().await;
+    Ok(())
+}
+
+/// One socket for each thread, with the transport's own settings, which are the servers' too.
+fn dialer() -> anyhow::Result<Arc<Dialer>> {
+    Dialer::new(QuicConfig::default()).map(Arc::new).map_err(|errors| anyhow!("{errors:?}"))
 }
 
 /// Writes a control message.

@@ -1,15 +1,13 @@
 //! A subscriber: takes every event, checks its number, and gives receipts.
 
-use crate::cell::{PAYLOAD_BYTES_MIN, Target};
+use crate::payload::Checker;
 use crate::progress::{Phase, Progress};
-use crate::relay::ROLE_SUBSCRIBER;
-use crate::session::{Client, Receipts, Session, tell};
-use anyhow::{Context, bail, ensure};
+use crate::session::{Client, ROLE_SUBSCRIBER, Receipts, Session, Target, tell};
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use myelin_transport::{Dialer, RecvStream};
 use myelin_wire::stream::{DataDecoder, Item};
 use myelin_wire::{FrameType, Limits};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -22,7 +20,7 @@ const RECEIPT_DELAY: Duration = Duration::from_millis(25);
 pub(crate) async fn run(client: &Client, dialer: &Dialer, number: usize, ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut session = client.open(dialer, ROLE_SUBSCRIBER).await?;
     if client.target == Target::Router {
-        session.subscribe().await?;
+        session.subscribe(&client.channel.pattern).await?;
     }
     ready();
     let mut phase = client.progress.phase.subscribe();
@@ -63,18 +61,13 @@ async fn read(stream: &mut RecvStream, chunks: &mut [Bytes]) -> anyhow::Result<u
 /// Cuts the delivery stream into events and checks their numbers.
 struct Taker {
     decoder: DataDecoder,
-    subscriber: usize,
-    /// The number of each publisher's next event.
-    next: Vec<u64>,
-    /// When the events of one read were due; only where the schedule is fixed.
-    due_ns: Option<Vec<u64>>,
+    checker: Checker,
 }
 
 impl Taker {
     fn new(client: &Client, subscriber: usize) -> Self {
         let decoder = DataDecoder::new(FrameType::Deliver, Limits::default().delivered_len_max());
-        let next = vec![0; client.cell.publishers];
-        Self { decoder, subscriber, next, due_ns: client.rate.map(|_| Vec::new()) }
+        Self { decoder, checker: Checker::new(client.progress.cell(), subscriber, client.rate.is_some()) }
     }
 
     /// Takes what was read; returns how many events it completed, and their bytes.
@@ -87,40 +80,16 @@ impl Taker {
         while let Some(item) = self.decoder.poll()? {
             match item {
                 Item::Event(span) => {
-                    let payload = span.payload(self.decoder.buffer());
-                    ensure!(payload.len() >= PAYLOAD_BYTES_MIN, "an event that nobody here published");
-                    let word = |at: usize| payload[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
-                    let (seq, due_ns) = (word(0), word(8));
-                    let publisher = payload[16..20].try_into().map_or(0, u32::from_le_bytes) as usize;
-                    let next = self.next.get_mut(publisher).context("an event of a publisher that is not there")?;
-                    if seq == *next {
-                        *next += 1;
-                    } else if seq > *next {
-                        progress.gaps.fetch_add(seq - *next, Relaxed);
-                        *next = seq + 1;
-                    } else {
-                        progress.doubled.fetch_add(1, Relaxed);
-                    }
+                    self.checker.take(progress, span.payload(self.decoder.buffer()))?;
                     events += 1;
                     bytes += span.range().len() as u64;
-                    if let Some(due) = &mut self.due_ns {
-                        due.push(due_ns);
-                    }
                 }
                 Item::Name { .. } | Item::Stamp(_) => {}
                 Item::Oversized(head) => bail!("an event of {} bytes", head.total_bytes()),
             }
         }
         self.decoder.discard();
-        if events > 0 {
-            for (publisher, next) in self.next.iter().enumerate() {
-                progress.took(self.subscriber, publisher, *next);
-            }
-        }
-        if let Some(due) = &mut self.due_ns {
-            progress.arrived(due, now_ns);
-            due.clear();
-        }
+        self.checker.publish(progress, now_ns);
         Ok((events, bytes))
     }
 }

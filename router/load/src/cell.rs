@@ -1,18 +1,13 @@
 //! A cell of the bench: how large the events are, and how many publish and subscribe.
 
 use anyhow::{Context, bail, ensure};
-use clap::ValueEnum;
 use myelin_wire::AttrsBuilder;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// The topic that all publishers publish to.
-pub(crate) const TOPIC: &str = "bench/events";
-/// What every subscriber subscribes to.
-pub(crate) const PATTERN: &str = "bench/**";
 /// Smallest payload in bytes: sequence number, scheduled time and the publisher's number.
-pub(crate) const PAYLOAD_BYTES_MIN: usize = 20;
+pub const PAYLOAD_BYTES_MIN: usize = 20;
 /// Most events that one publisher has on their way.
 const IN_FLIGHT_EVENTS_MAX: u64 = 32_768;
 /// Most bytes of payload that one publisher has on their way.
@@ -20,18 +15,18 @@ const IN_FLIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Payload size and fan-out, written `128:1-8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Cell {
+pub struct Cell {
     /// Bytes of payload of each event.
-    pub(crate) payload_bytes: usize,
+    pub payload_bytes: usize,
     /// Connections that publish.
-    pub(crate) publishers: usize,
+    pub publishers: usize,
     /// Connections that subscribe; each gets every event.
-    pub(crate) subscribers: usize,
+    pub subscribers: usize,
 }
 
 impl Cell {
     /// Events that one publisher may have on their way, so that nothing has to be lost.
-    pub(crate) fn in_flight_max(&self) -> u64 {
+    pub fn in_flight_max(&self) -> u64 {
         IN_FLIGHT_EVENTS_MAX.min(IN_FLIGHT_BYTES_MAX / self.payload_bytes as u64).max(1)
     }
 }
@@ -60,27 +55,11 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What the client talks to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Target {
-    /// The bare relay: no session, no acks, no receipts.
-    Relay,
-    /// A Myelin router.
-    Router,
-}
-
-impl Target {
-    /// The name on the command line.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Relay => "relay",
-            Self::Router => "router",
-        }
-    }
-}
-
 /// The attribute block with one header, written `name=value`; empty for no header.
-pub(crate) fn attributes(header: Option<&str>) -> anyhow::Result<Vec<u8>> {
+///
+/// # Errors
+/// When it is not written so.
+pub fn attributes(header: Option<&str>) -> anyhow::Result<Vec<u8>> {
     let Some(header) = header else { return Ok(Vec::new()) };
     let (name, value) = header.split_once('=').with_context(|| format!("`{header}` is no header; write name=value"))?;
     let mut block = AttrsBuilder::new();

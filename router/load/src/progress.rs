@@ -12,9 +12,12 @@ const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// Decimal digits that a latency is exact to.
 const LATENCY_DIGITS: u8 = 3;
 
+/// Events taken for which a publisher is woken once, at most.
+const WAKE_EVENTS_MAX: u64 = 64;
+
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// Subscribers are not there yet: publishers wait.
     Preparing,
     /// Publishers publish.
@@ -27,10 +30,15 @@ pub(crate) enum Phase {
 
 /// Shared by all threads of the client.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub struct Progress {
     origin: Instant,
-    pub(crate) phase: watch::Sender<Phase>,
+    /// How far the run is.
+    pub phase: watch::Sender<Phase>,
+    cell: Cell,
     in_flight_max: u64,
+    /// Events for which a publisher is woken once: few beside what it may have on its way, so that it never waits for
+    /// a wake-up that does not come.
+    wake_events: u64,
     sent: Box<[AtomicU64]>,
     acked: Box<[AtomicU64]>,
     /// For each subscriber, the events of each publisher that it took.
@@ -38,25 +46,26 @@ pub(crate) struct Progress {
     /// Wakes a publisher that waits for room.
     room: Box<[Notify]>,
     /// Events that are missing between two that arrived.
-    pub(crate) gaps: AtomicU64,
+    pub gaps: AtomicU64,
     /// Events that arrived again, or too late.
-    pub(crate) doubled: AtomicU64,
+    pub doubled: AtomicU64,
     /// Events that the router acknowledged with an exception.
-    pub(crate) refused: AtomicU64,
+    pub refused: AtomicU64,
     /// Only events scheduled within these nanoseconds since the origin count as latencies.
     window_ns: [AtomicU64; 2],
     latencies: Mutex<Histogram<u64>>,
 }
 
 impl Progress {
-    pub(crate) fn new(cell: &Cell) -> Self {
+    /// Of a run that has not begun.
+    pub fn new(cell: &Cell) -> Self {
         let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
-        let latencies = Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)
-            .expect("the bounds and digits are ones that a histogram takes");
         Self {
             origin: Instant::now(),
             phase: watch::Sender::new(Phase::Preparing),
+            cell: *cell,
             in_flight_max: cell.in_flight_max(),
+            wake_events: (cell.in_flight_max() / 4).clamp(1, WAKE_EVENTS_MAX),
             sent: zeros(cell.publishers),
             acked: zeros(cell.publishers),
             taken: (0..cell.subscribers).map(|_| zeros(cell.publishers)).collect(),
@@ -65,67 +74,78 @@ impl Progress {
             doubled: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             window_ns: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
-            latencies: Mutex::new(latencies),
+            latencies: Mutex::new(new_histogram()),
         }
     }
 
+    /// What is measured.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
     /// Nanoseconds since the run's origin.
-    pub(crate) fn now_ns(&self) -> u64 {
+    pub fn now_ns(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Begins a phase, and wakes the publishers that wait for room: the phase may be the end of their waiting.
-    pub(crate) fn begin(&self, phase: Phase) {
+    pub fn begin(&self, phase: Phase) {
         self.phase.send_replace(phase);
         self.room.iter().for_each(Notify::notify_one);
     }
 
     /// Whether publishers go on.
-    pub(crate) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         *self.phase.borrow() == Phase::Running
     }
 
     /// Notes that `publisher` has handed over its first `total` events.
-    pub(crate) fn sent(&self, publisher: usize, total: u64) {
+    pub fn sent(&self, publisher: usize, total: u64) {
         self.sent[publisher].store(total, Relaxed);
     }
 
     /// Notes that the server has decided the first `total` events of `publisher`.
-    pub(crate) fn acked(&self, publisher: usize, total: u64) {
+    pub fn acked(&self, publisher: usize, total: u64) {
         self.acked[publisher].store(total, Relaxed);
         self.room[publisher].notify_one();
     }
 
-    /// Notes that `subscriber` took the first `total` events of `publisher`.
-    pub(crate) fn took(&self, subscriber: usize, publisher: usize, total: u64) {
-        self.taken[subscriber][publisher].store(total, Relaxed);
-        self.room[publisher].notify_one();
+    /// Notes that `subscriber` took the first `total` events of `publisher`. Wakes the publisher once for several
+    /// events: a client that takes them one by one would else pay for a wake-up with each.
+    pub fn took(&self, subscriber: usize, publisher: usize, total: u64) {
+        let taken = &self.taken[subscriber][publisher];
+        // Nobody else writes it.
+        let before = taken.load(Relaxed);
+        taken.store(total, Relaxed);
+        if before / self.wake_events != total / self.wake_events {
+            self.room[publisher].notify_one();
+        }
     }
 
     /// Whether all that `publisher` sent was decided.
-    pub(crate) fn is_all_acked(&self, publisher: usize) -> bool {
+    pub fn is_all_acked(&self, publisher: usize) -> bool {
         self.acked[publisher].load(Relaxed) >= self.sent[publisher].load(Relaxed)
     }
 
     /// Waits until something moved for `publisher`; a wake-up in between is not missed.
-    pub(crate) async fn moved(&self, publisher: usize) {
+    pub async fn moved(&self, publisher: usize) {
         self.room[publisher].notified().await;
     }
 
     /// Events that `publisher` may send now: it is bounded by its acks and by the slowest subscriber.
-    pub(crate) fn room(&self, publisher: usize) -> u64 {
+    pub fn room(&self, publisher: usize) -> u64 {
         let slowest = self.taken.iter().map(|taken| taken[publisher].load(Relaxed)).min().unwrap_or(0);
         let done = slowest.min(self.acked[publisher].load(Relaxed));
         (done + self.in_flight_max).saturating_sub(self.sent[publisher].load(Relaxed))
     }
 
     /// Events that all subscribers together took.
-    pub(crate) fn delivered(&self) -> u64 {
+    pub fn delivered(&self) -> u64 {
         self.taken.iter().flatten().map(|count| count.load(Relaxed)).sum()
     }
 
     /// Events that all subscribers together have not taken yet.
-    pub(crate) fn missing(&self) -> u64 {
+    pub fn missing(&self) -> u64 {
         let missing = |taken: &[AtomicU64]| -> u64 {
             taken
                 .iter()
@@ -137,7 +157,7 @@ impl Progress {
     }
 
     /// From now on, for `length`, the latencies of events count.
-    pub(crate) fn open_window(&self, length: Duration) {
+    pub fn open_window(&self, length: Duration) {
         let now = self.now_ns();
         let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         self.window_ns[1].store(now.saturating_add(length), Relaxed);
@@ -145,7 +165,10 @@ impl Progress {
     }
 
     /// Adds the latencies of events that arrived at `now_ns`.
-    pub(crate) fn arrived(&self, scheduled_ns: &[u64], now_ns: u64) {
+    ///
+    /// # Panics
+    /// When a thread panicked while it held the histogram.
+    pub fn arrived(&self, scheduled_ns: &[u64], now_ns: u64) {
         let [from, to] = [&self.window_ns[0], &self.window_ns[1]].map(|bound| bound.load(Relaxed));
         let mut latencies = self.latencies.lock().expect("no thread panics while it holds the histogram");
         for scheduled in scheduled_ns.iter().filter(|at| (from..to).contains(*at)) {
@@ -154,9 +177,18 @@ impl Progress {
     }
 
     /// The latencies that counted.
-    pub(crate) fn latencies(&self) -> Histogram<u64> {
+    ///
+    /// # Panics
+    /// When a thread panicked while it held the histogram.
+    pub fn latencies(&self) -> Histogram<u64> {
         self.latencies.lock().expect("no thread panics while it holds the histogram").clone()
     }
+}
+
+/// A histogram with the bounds and digits of all of them.
+pub(crate) fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)
+        .expect("the bounds and digits are ones that a histogram takes")
 }
 
 #[cfg(test)]
