@@ -225,7 +225,11 @@ impl Stress {
     fn lines(&self, line: &mut impl FnMut(&str, String)) {
         let verdicts: Vec<_> = self.verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
         let Self { seed, events, configs, .. } = self;
-        line("random", format!("{events} events, {configs} configurations, seed {seed}: {}", verdicts.join(", ")));
+        let plural = if *configs == 1 { "" } else { "s" };
+        line(
+            "random",
+            format!("{events} events, {configs} configuration{plural}, seed {seed}: {}", verdicts.join(", ")),
+        );
         if let Some(failure) = &self.failure {
             line("", format!("FAIL at event {}: {}", failure.number, failure.what));
             if !failure.config.is_empty() {
