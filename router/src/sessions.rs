@@ -328,7 +328,7 @@ async fn read_control(session: Rc<Session>, local: Rc<Local>, mut recv: RecvStre
     let mut subscriptions = HashSet::new();
     let end = loop {
         // All requests that have come are asked for together: the table is published at most once a millisecond.
-        let (mut asked, mut is_more) = (Vec::new(), false);
+        let (mut asked, mut polled, mut is_more) = (Vec::new(), 0, false);
         let taken = loop {
             match decoder.poll() {
                 Ok(Some(message)) => match session.take_message(&local, message, &mut subscriptions).await {
@@ -338,7 +338,9 @@ async fn read_control(session: Rc<Session>, local: Rc<Local>, mut recv: RecvStre
                 Ok(None) => break Ok(()),
                 Err(refusal) => break Err(refusal),
             }
-            if asked.len() >= ANSWERS_WAITING_MAX {
+            // Refused ones count as well: their answers wait with the others.
+            polled += 1;
+            if polled >= ANSWERS_WAITING_MAX {
                 is_more = true;
                 break Ok(());
             }
