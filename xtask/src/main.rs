@@ -8,6 +8,7 @@ mod checks;
 mod demo;
 mod dist;
 mod filters;
+mod fuzz;
 mod readme;
 mod repository;
 mod setup;
@@ -28,6 +29,7 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("test", "run every check; --quick (no installs, Wasm, Python), --keep-going, --only STEP"),
     ("filters", "build all filter components into target/filters; --release uses the release binary"),
     ("bench", "build the benches for release and run them; arguments are passed on"),
+    ("fuzz", "run the fuzz targets on a nightly compiler: [TARGET] [--seconds N]"),
     ("tidy", "check layers, sizes, words and links of the repository"),
     ("dist", "release binary with its sha256 into target/dist"),
 ];
@@ -61,6 +63,7 @@ fn run(arguments: &[String]) -> Result<()> {
             filters::build_all(&repository, profile)
         }
         "bench" => bench::run(&repository, rest),
+        "fuzz" => fuzz::run(&repository, &fuzz::Options::parse(rest)?),
         "tidy" => {
             refuse_arguments(command, rest, &[])?;
             tidy::run(&repository)
