@@ -101,12 +101,24 @@ impl Router {
     /// # Errors
     /// When it does not come up.
     pub fn restart(&mut self) -> Result<()> {
+        self.restart_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// The same, where clients found it before: they find it again.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart_in_place(&mut self) -> Result<()> {
+        self.restart_at(self.client_addr)
+    }
+
+    fn restart_at(&mut self, listen: SocketAddr) -> Result<()> {
         let ready_file = self.folder.path().join("ready.json");
         let _ = std::fs::remove_file(&ready_file);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"))?;
         let mut command = Command::new(program());
         command
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["serve", "--dev", "--admin", "127.0.0.1:0", "--listen", &listen.to_string()])
             .args(["--workers", &self.setup.workers.to_string()])
             .arg("--data-dir")
             .arg(self.data_dir())
