@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod attacks;
 mod cell;
 mod facts;
 mod load;
@@ -35,6 +36,8 @@ enum Command {
     Run(run::RunArgs),
     /// Serve as a bare QUIC relay: events in from publishers, the same bytes out to every subscriber.
     Relay(relay::RelayArgs),
+    /// Attack a router and gather crowds at it; print what the others notice.
+    Attacks(attacks::AttackArgs),
     /// Publish to a server and check every event at the subscribers; prints one line of JSON.
     Load(load::LoadArgs),
 }
@@ -46,5 +49,6 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Run(arguments)) => run::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),
         Some(Command::Load(arguments)) => load::run(&arguments),
+        Some(Command::Attacks(arguments)) => attacks::run(&arguments),
     }
 }
