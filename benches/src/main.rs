@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod attacks;
 mod files;
 mod goals;
 mod load;
@@ -46,6 +47,8 @@ enum Command {
     Memory(micro::PartArgs),
     /// Serve as a bare QUIC relay: events in from publishers, the same bytes out to every subscriber.
     Relay(relay::RelayArgs),
+    /// Attack a router and gather crowds at it; print what the others notice.
+    Attacks(attacks::AttackArgs),
     /// Publish to a server and check every event at the subscribers; prints one line of JSON.
     Load(load::LoadArgs),
 }
@@ -61,5 +64,6 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Memory(arguments)) => memory::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),
         Some(Command::Load(arguments)) => load::run(&arguments),
+        Some(Command::Attacks(arguments)) => attacks::run(&arguments),
     }
 }

@@ -1,9 +1,13 @@
 //! What the end-to-end tests stand on: real router processes, driven from outside by the `myelin` program and the
 //! client library, and hostile filters written by hand.
 
+pub mod admin;
+pub mod attacker;
 pub mod guests;
+mod healthy;
 mod router;
 
+pub use healthy::{Healthy, crowd, crowd_with};
 pub use router::{Ran, Router, Setup, program};
 
 /// The recipes of docs/FILTERS.md: compiled and run as documentation tests.

@@ -8,6 +8,7 @@ mod checks;
 mod demo;
 mod dist;
 mod filters;
+mod fuzz;
 mod guard;
 mod javascript;
 mod peers;
@@ -33,6 +34,7 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("filters-js", "build the filters in JavaScript into target/filters; needs node and npm"),
     ("bench", "build and run the benches: [peers|scenarios|micro|memory]; arguments are passed on"),
     ("guard", "count the hot path's instructions against benches/guard.toml; --update rewrites it"),
+    ("fuzz", "run the fuzz targets on a nightly compiler: [TARGET] [--seconds N]"),
     ("tidy", "check layers, sizes, words and links of the repository"),
     ("dist", "release binary with its sha256 into target/dist"),
 ];
@@ -75,6 +77,7 @@ fn run(arguments: &[String]) -> Result<()> {
             refuse_arguments(command, rest, &["--update"])?;
             guard::run(&repository, if rest.is_empty() { guard::Mode::Check } else { guard::Mode::Update })
         }
+        "fuzz" => fuzz::run(&repository, &fuzz::Options::parse(rest)?),
         "tidy" => {
             refuse_arguments(command, rest, &[])?;
             tidy::run(&repository)

@@ -230,6 +230,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Err(Problem::new(StatusCode::BAD_REQUEST, code, detail))
 }
 
+/// The problem that `bytes` are as a body, as its client would read it.
+#[cfg(feature = "testing")]
+pub(super) fn complaint<T: DeserializeOwned>(bytes: &[u8]) -> Option<String> {
+    let problem = parse::<T>(bytes).err()?;
+    Some(serde_json::to_string(&problem).unwrap_or_default())
+}
+
 /// A value that is written as an object. What serde derives takes an array of the fields as well, which nobody means.
 struct Object<T>(T);
 

@@ -101,6 +101,18 @@ pub fn serve(listen: AdminListen, state: AdminState) -> io::Result<AdminHandle> 
     server::start(listen, state)
 }
 
+/// What the readers of bodies say about `bytes`: of a binding, of a rollout, of a rollback; none where they take them.
+/// For fuzzing, without HTTP around it.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn read_bodies(bytes: &[u8]) -> [Option<String>; 3] {
+    [
+        intake::complaint::<spec::BindingSpec>(bytes),
+        intake::complaint::<types::RolloutRequest>(bytes),
+        intake::complaint::<types::RollbackRequest>(bytes),
+    ]
+}
+
 /// What the handlers share.
 pub(crate) struct Context {
     state: AdminState,

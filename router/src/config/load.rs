@@ -16,6 +16,10 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const VARIABLE_PREFIX: &str = "MYELIN_";
 /// What stands between section and key in such a variable; others with the prefix are options of the command line.
 const VARIABLE_SEPARATOR: &str = "__";
+/// Faults that are told at once: a file with more is no configuration, and finding the place of each takes time.
+const FAULTS_TOLD_MAX: usize = 64;
+/// Characters of a fault's text: what stands in the file may be quoted in it, at any length.
+const PROBLEM_CHARACTERS_MAX: usize = 300;
 /// How alike two names must be for the one to be offered for the other (Jaro-Winkler, 1 = equal).
 const ALIKE_MIN: f64 = 0.75;
 
@@ -148,11 +152,14 @@ impl Loading {
             let (line, column) = line_column(text, at);
             format!("{}:{line}:{column}", path.display())
         };
-        for error in &errors {
+        for error in errors.iter().take(FAULTS_TOLD_MAX) {
             let at = error.span().map_or(0, |span| span.start);
             self.fault(place(at), error.message(), "this is not TOML; `myelin config default` shows a whole file");
         }
         for (section, value) in table.get_ref() {
+            if self.errors.len() >= FAULTS_TOLD_MAX {
+                return;
+            }
             let name: &str = section.get_ref();
             let here = place(section.span().start);
             if !sections().contains(&name) {
@@ -166,6 +173,9 @@ impl Loading {
                 continue;
             };
             for (key, value) in keys {
+                if self.errors.len() >= FAULTS_TOLD_MAX {
+                    return;
+                }
                 let here = place(key.span().start);
                 match self.key(name, key.get_ref()) {
                     Some(known) => match to_value(value.get_ref()) {
@@ -261,7 +271,12 @@ impl Loading {
 
 impl ConfigError {
     pub(super) fn new(place: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: problem.into(), remedy: remedy.into() }
+        let mut problem: String = problem.into();
+        if let Some((end, _)) = problem.char_indices().nth(PROBLEM_CHARACTERS_MAX) {
+            problem.truncate(end);
+            problem.push('…');
+        }
+        Self { place: place.into(), problem, remedy: remedy.into() }
     }
 }
 

@@ -165,3 +165,11 @@ fn a_missing_file_says_how_to_make_one() {
     let error = Sources::of_process(Some("/nonexistent/myelin.toml".as_ref()), Vec::new()).unwrap_err();
     assert!(error.to_string().contains("myelin config default"), "{error}");
 }
+
+#[test]
+fn what_is_told_is_bounded_whatever_the_file_holds() {
+    let keys: String = (0..20_000).map(|number| format!("k{number} = 1\n")).collect();
+    assert_eq!(faults(&file(&format!("[node]\n{keys}"))).len(), 64);
+    let told = faults(&file(&format!("[node]\nworkers = \"{}\"", "long ".repeat(20_000))));
+    assert!(told.len() == 1 && told[0].len() < 600, "{} bytes", told[0].len());
+}

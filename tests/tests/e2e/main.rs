@@ -3,6 +3,7 @@
 //! One test program on purpose: it links once. Needs the program `myelin` (`MYELIN_BIN`, or built beside it).
 #![allow(clippy::unwrap_used, reason = "in a test an unexpected error is the failure")]
 
+mod attacks;
 mod bench;
 mod drain;
 mod easy;

@@ -34,8 +34,9 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     // Users of the whole.
-    ("myelin-tests", EVERYTHING),
-    ("myelin-benches", EVERYTHING),
+    ("myelin-attacks", EVERYTHING),
+    ("myelin-tests", TOP),
+    ("myelin-benches", TOP_WITH_HARNESS),
     ("myelin-examples", EVERYTHING),
     // Compiled before anything else.
     ("xtask", &[]),
@@ -54,6 +55,38 @@ const EVERYTHING: &[&str] = &[
     "myelin-load",
     "myelin-filter",
     "myelin",
+];
+
+/// What those may see who attack as well.
+const TOP: &[&str] = &[
+    "myelin-arena",
+    "myelin-wire",
+    "myelin-core",
+    "myelin-catalog",
+    "myelin-store",
+    "myelin-engine",
+    "myelin-transport",
+    "myelin-client",
+    "myelin-filter",
+    "myelin",
+    "myelin-attacks",
+];
+
+/// And those that drive whole routers.
+const TOP_WITH_HARNESS: &[&str] = &[
+    "myelin-arena",
+    "myelin-wire",
+    "myelin-core",
+    "myelin-catalog",
+    "myelin-store",
+    "myelin-engine",
+    "myelin-transport",
+    "myelin-client",
+    "myelin-load",
+    "myelin-filter",
+    "myelin",
+    "myelin-attacks",
+    "myelin-tests",
 ];
 
 /// What a filter may see.
