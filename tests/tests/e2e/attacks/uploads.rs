@@ -140,7 +140,9 @@ fn names_that_try_to_be_paths_or_look_like_others_write_nothing() -> Result<()> 
         let answer = router.upload("quiet", version, &quiet)?;
         assert_eq!(answer.problem(), (400, "invalid-version".into()), "{version}: {answer:?}");
     }
-    assert_eq!(tree(router.folder())?, before, "nothing was written");
+    // The router's own temporary files may have gone since.
+    let written: Vec<_> = tree(router.folder())?.difference(&before).cloned().collect();
+    ensure!(written.is_empty(), "{written:?} were written");
     assert_eq!(router.upload("quiet", "1.0.0", &quiet)?.status, 201);
     let new: Vec<_> = tree(router.folder())?.difference(&before).cloned().collect();
     let inside = |path: &PathBuf| path.starts_with(router.data_dir());
