@@ -12,6 +12,14 @@ const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// The platform whose dependencies are looked at.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
+/// Crates whose older versions have holes that reach a router, with the least version and what it mended. `deny.toml`
+/// cannot say so without the network; raise them with the advisories.
+const LEAST_VERSIONS: &[(&str, [u64; 3], &str)] = &[
+    ("quinn-proto", [0, 11, 19], "memory by gapped stream data, a panic on transport parameters"),
+    ("rustls", [0, 23, 46], "its handshake's advisories of 2026"),
+    ("rustls-webpki", [0, 103, 17], "its certificate checks' advisories of 2026"),
+];
+
 /// What `deny.toml` says.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Rules {
@@ -55,6 +63,7 @@ fn judge(package: &Value, rules: &Rules) -> Vec<String> {
     if rules.banned.iter().any(|banned| banned == name) {
         findings.push(format!("{name}: banned; `cargo tree -i {name}` says who wants it"));
     }
+    findings.extend(below_floor(name, package["version"].as_str().unwrap_or_default()));
     // Packages of this repository have no source.
     match package["source"].as_str() {
         None | Some(CRATES_IO) => {}
@@ -69,6 +78,17 @@ fn judge(package: &Value, rules: &Rules) -> Vec<String> {
         },
     }
     findings
+}
+
+/// What is wrong with this version of a crate, where it is too old.
+fn below_floor(name: &str, version: &str) -> Option<String> {
+    let (_, least, mended) = LEAST_VERSIONS.iter().find(|(known, ..)| *known == name)?;
+    let release = version.split(['-', '+']).next().unwrap_or_default();
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    let found = [(); 3].map(|()| numbers.next().unwrap_or(0));
+    let [major, minor, patch] = least;
+    (found < *least)
+        .then(|| format!("{name}: {version} lacks {major}.{minor}.{patch}: {mended}; `cargo update -p {name}`"))
 }
 
 /// Reads the two lists out of our own `deny.toml`. Not a TOML parser: it knows the form of that one file, and an empty
@@ -163,7 +183,7 @@ fn one(words: &mut Words<'_>, allowed: &[String]) -> Result<bool> {
 mod tests {
     use serde_json::json;
 
-    use super::{CRATES_IO, Rules, judge, licence_allowed, parse_rules};
+    use super::{CRATES_IO, Rules, below_floor, judge, licence_allowed, parse_rules};
 
     fn rules() -> Rules {
         Rules { banned: vec!["openssl".into()], licences: vec!["MIT".into(), "Apache-2.0".into(), "MPL-2.0".into()] }
@@ -201,6 +221,16 @@ mod tests {
         assert_eq!(findings.len(), 3, "{findings:?}");
         let bad = json!({"name": "b", "source": null, "license": "GPL-3.0-only"});
         assert_eq!(judge(&bad, &rules()), ["b: licence 'GPL-3.0-only' is not in the allow-list"]);
+    }
+
+    #[test]
+    fn versions_with_known_holes_are_found() {
+        assert_eq!(below_floor("quinn-proto", "0.11.19"), None);
+        assert_eq!(below_floor("quinn-proto", "0.12.0-rc.1"), None);
+        assert_eq!(below_floor("another", "0.0.1"), None);
+        let old = below_floor("quinn-proto", "0.11.9").expect("9 is less than 19");
+        assert!(old.contains("0.11.19") && old.contains("cargo update -p quinn-proto"), "{old}");
+        assert!(below_floor("rustls", "garbage").is_some(), "what cannot be read is not new enough");
     }
 
     #[test]

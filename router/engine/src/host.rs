@@ -228,13 +228,13 @@ impl Host for HostState {
 /// Growth over the limit ends the call: `memory` says more than the panic that a refused growth would end in.
 impl ResourceLimiter for HostState {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> wasmtime::Result<bool> {
-        if max.is_some_and(|max| desired > max) {
+        let limit = self.limits.memory_bytes_max;
+        if max.is_some_and(|max| desired > max && max <= limit) {
             // Over the module's own maximum: it gets its -1, and nothing has grown.
             return Ok(false);
         }
         // All memories of a component together: each on its own would multiply the limit.
         let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
-        let limit = self.limits.memory_bytes_max;
         if total > limit {
             return fault(FaultCode::Memory, format!("{total} bytes of memory asked for, {limit} are allowed"));
         }

@@ -92,7 +92,11 @@ async fn the_twins_in_rust_and_javascript_agree_on_everything() -> Result<()> {
     let runtime = Runtime::new(&RuntimeConfig { slots: 8, ..RuntimeConfig::default() })?;
     let (rust, vectors) = load(&runtime, "order-desk", World::Fast)?;
     let (javascript, same) = load(&runtime, "order-desk-js", World::Easy)?;
-    assert_eq!(vectors, same, "both carry the same fixtures");
+    // Each build numbers the instances that its fixtures ask for in its own way.
+    let unnumbered = |vectors: &[TestVector]| -> Vec<TestVector> {
+        vectors.iter().map(|vector| TestVector { instance: 0, ..vector.clone() }).collect()
+    };
+    assert_eq!(unnumbered(&vectors), unnumbered(&same), "both carry the same fixtures");
     assert!(vectors.len() >= 20, "{}", vectors.len());
     let mut fates = std::collections::HashSet::new();
     for part in vectors.chunk_by(|left, right| left.config == right.config) {

@@ -107,6 +107,30 @@ const FORBIDDEN_IN_PURE: &[&str] = &["tokio", "quinn", "rustls", "reqwest", "hyp
 const WORDS_FORBIDDEN_IN_PURE: &[&str] =
     &[".await", "Instant::now", "SystemTime::now", "std::fs", "std::net", "std::thread", "std::process"];
 
+/// What only one reviewed place may say, and where that is: compiled code that is run as it comes, certificates that are
+/// checked by our own rules, a compiler without the optimising one's review.
+const REVIEWED: &[(&str, &str)] = &[
+    ("Component::deserialize", "router/engine/src/program.rs"),
+    ("Module::deserialize", "nowhere"),
+    (".dangerous()", "router/transport/src/tls/"),
+    // Its tests play untrusting servers.
+    ("client::danger", "router/transport/"),
+    ("danger_accept_invalid", "nowhere"),
+    ("Strategy::Winch", "nowhere"),
+];
+
+/// Checks that what is dangerous stays where it was reviewed.
+pub(super) fn check_reviewed(source: &Source, findings: &mut Findings) {
+    let Some(code) = &source.code else { return };
+    for (number, line) in (1..).zip(code.lines()) {
+        for (word, place) in REVIEWED.iter().filter(|(word, _)| line.contains(word)) {
+            if !source.path.starts_with(place) {
+                findings.fail(format!("{}:{number}: `{word}` was reviewed in {place} only", source.path));
+            }
+        }
+    }
+}
+
 /// Checks the dependencies of one workspace's packages.
 pub(super) fn check_packages(packages: &[Package], findings: &mut Findings) {
     for package in packages {
@@ -167,7 +191,7 @@ fn list(names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{FLOORS, check_packages, check_pure};
+    use super::{FLOORS, check_packages, check_pure, check_reviewed};
     use crate::repository::Package;
     use crate::tidy::{Findings, Source};
 
@@ -220,6 +244,16 @@ mod tests {
         let named = failures(package("myelin", "router", &["wasmtime-environ"]));
         assert_eq!(named, ["myelin: depends on wasmtime-environ; only myelin-engine may"]);
         assert_eq!(failures(package("myelin-core", "router/core", &["tokio"])).len(), 1);
+    }
+
+    #[test]
+    fn what_is_dangerous_stays_where_it_was_reviewed() {
+        let source = |path: &str| Source::new(path, "fn a() { config.dangerous() } // Module::deserialize".into());
+        let mut findings = Findings::default();
+        check_reviewed(&source("router/transport/src/tls/identity.rs"), &mut findings);
+        assert!(findings.failures.is_empty(), "{findings:?}");
+        check_reviewed(&source("router/client/src/client.rs"), &mut findings);
+        assert_eq!(findings.failures.len(), 1, "{findings:?}");
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn check(repository: &Repository) -> Result<Findings> {
     }
     for source in &sources {
         layers::check_pure(source, &mut findings);
+        layers::check_reviewed(source, &mut findings);
         text::check(source, &files, &mut findings);
     }
     modules::check(&sources, &mut findings);

@@ -19,8 +19,8 @@ pub(super) const MODULES: &[Hostile] = &[
         with_section(quiet, "x", &vec![0; missing])
     }),
     hostile("hundred-thousand-functions", Inspect("module-too-complex"), || core_inside(&"(func)".repeat(100_000))),
-    hostile("two-thousand-exports", Inspect("module-too-complex"), || {
-        let exports: String = (0..2_000).map(|n| format!("(export \"e{n}\" (func $f))")).collect();
+    hostile("three-thousand-exports", Inspect("module-too-complex"), || {
+        let exports: String = (0..3_000).map(|n| format!("(export \"e{n}\" (func $f))")).collect();
         core_inside(&format!("(func $f) {exports}"))
     }),
     hostile("hundred-thousand-globals", Load("code-refused"), || {
@@ -28,7 +28,7 @@ pub(super) const MODULES: &[Hostile] = &[
     }),
     hostile("table-of-ten-million", Inspect("module-too-complex"), || core_inside("(table 10000000 funcref)")),
     hostile("five-tables", Inspect("module-too-complex"), || core_inside(&"(table 1 funcref)".repeat(5))),
-    hostile("two-memories", Inspect("module-too-complex"), || core_inside("(memory 1) (memory 1)")),
+    hostile("two-memories", Inspect("module-invalid"), || core_inside("(memory 1) (memory 1)")),
     hostile("memory-of-sixty-four-bits", Inspect("module-invalid"), || core_inside("(memory i64 1)")),
     hostile("shared-memory", Inspect("module-invalid"), || core_inside("(memory 1 2 shared)")),
     hostile("exceptions", Inspect("module-invalid"), || core_inside("(tag)")),
