@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use myelin_core::TableWriter;
 use myelin_engine::{CodeCache, CompilerConfig, CompilerLimits, ModuleLimits, Runtime, RuntimeConfig, SlotLimits};
 use myelin_store::DiskStore;
-use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, TlsIdentity};
+use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, ResetKey, TlsIdentity};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -19,6 +19,8 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// The key of stateless resets, in the data directory.
+const RESET_KEY_FILE: &str = "reset.key";
 /// How long clients with nothing in flight have to read GOAWAY and to move on by themselves.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// How often a draining router looks whether its publishers are gone.
@@ -69,7 +71,11 @@ impl Node {
     /// When an address cannot be bound or a worker does not start.
     pub async fn start(config: &Config, tls: &TlsIdentity, epoch: u32) -> anyhow::Result<Self> {
         let count = config.workers();
-        let listener = ListenerConfig { addr: config.listen.client, ..ListenerConfig::default() };
+        // The key of the start before: clients of a router that was killed learn at once that their sessions are gone.
+        let data_dir = &config.node.data_dir;
+        std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
+        let reset_key = Some(ResetKey::load_or_create(&data_dir.join(RESET_KEY_FILE))?);
+        let listener = ListenerConfig { addr: config.listen.client, reset_key, ..ListenerConfig::default() };
         let listeners = Listener::bind_group(listener, tls, count)
             .with_context(|| format!("the client listener on {} ([listen] client)", config.listen.client))?;
         let addr = listeners.first().map_or(config.listen.client, BoundListener::local_addr);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::limiter::LimiterConfig;
+use crate::reset::ResetKey;
 
 /// The client protocol's ALPN.
 pub const ALPN_CLIENT: &str = "myelin-client/1";
@@ -88,6 +89,10 @@ pub struct ListenerConfig {
     pub migration: bool,
     /// When clients must prove their address, and how often one network may knock.
     pub limiter: LimiterConfig,
+    /// The key of stateless resets; without one a new key is made, and clients of a router that was killed notice its
+    /// restart only after their idle timeout.
+    #[serde(skip)]
+    pub reset_key: Option<ResetKey>,
 }
 
 impl Default for ListenerConfig {
@@ -103,6 +108,7 @@ impl Default for ListenerConfig {
             accepted_max: 256,
             migration: true,
             limiter: LimiterConfig::default(),
+            reset_key: None,
         }
     }
 }

@@ -16,6 +16,7 @@ mod identity;
 mod limiter;
 mod listener;
 pub mod memory;
+mod reset;
 mod socket;
 mod stream;
 mod tls;
@@ -28,6 +29,7 @@ pub use error::{CloseKind, CloseReason, ConnectionError, ReadError, WriteError};
 pub use identity::{IDENTITY_BYTES_MAX, Identity, IdentityError, IdentityKind, NAME_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
 pub use limiter::{Decision, Limiter, LimiterConfig};
 pub use listener::{BoundListener, ListenError, Listener, ListenerControl, ListenerStats};
+pub use reset::ResetKey;
 pub use socket::{CONNECTION_ID_BYTES, SocketFacts};
 pub use stream::{RecvStream, SendStream};
 pub use tls::{

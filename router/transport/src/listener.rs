@@ -16,6 +16,7 @@ use crate::connection::Connection;
 use crate::error::{CloseKind, CloseReason};
 use crate::identity::Identity;
 use crate::limiter::{Decision, Limiter};
+use crate::reset::ResetKey;
 use crate::socket::{BoundSocket, SocketFacts, WorkerIds, bind_shared};
 use crate::tls::{ClientAuthentication, Refusal, RefusalSink, TlsIdentity};
 
@@ -153,7 +154,7 @@ impl Listener {
         if !identity.is_router() {
             return Err(ListenError::NotARouter(identity));
         }
-        let mut endpoint = quinn::EndpointConfig::default();
+        let mut endpoint = config.reset_key.as_ref().map(ResetKey::endpoint_config).unwrap_or_default();
         let payload_max = config.quic.mtu_bytes_max.max(1472);
         endpoint.max_udp_payload_size(payload_max).expect("validate() has checked the MTU");
         let sockets = bind_shared(config.addr, count, config.quic.socket_buffer_bytes as usize)

@@ -48,6 +48,25 @@ async fn a_killed_router_comes_back_with_its_filters() -> Result<()> {
     Ok(())
 }
 
+/// Within this a client that was told of the restart is back; one that was not waits for its idle timeout of 30 s.
+const TOLD_WITHIN: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_killed_router_are_told_when_it_is_there_again() -> Result<()> {
+    let mut router = Router::start()?;
+    let client = router.client().await?;
+    assert!(matches!(decided(&client, Event::new("orders/eu", "before")).await?, Outcome::Acked));
+    router.kill()?;
+    router.restart()?;
+    let back = async {
+        // What was under way when the connection broke is unknown to the client; the next one goes to the new session.
+        while !matches!(decided(&client, Event::new("orders/eu", "after")).await, Ok(Outcome::Acked)) {
+            sleep(KNOCK_INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(TOLD_WITHIN, back).await.context("nobody told the client that its session is gone")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_that_starts_again_judges_the_very_first_event() -> Result<()> {
     let mut router = Router::start()?;
