@@ -6,7 +6,7 @@ use crate::node::compiler;
 use anyhow::Context;
 use myelin_arena::{Attrs, attrs};
 use myelin_engine::{
-    CompilerConfig, Decision, ModuleFacts, ModuleLimits, Program, Runtime, RuntimeConfig, SlotSetup, Trial,
+    CompilerConfig, Decision, ModuleFacts, ModuleLimits, Program, Runtime, RuntimeConfig, SlotLimits, SlotSetup, Trial,
     compile_in_child, inspect,
 };
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const INSTANCES_MAX: u32 = 32;
 /// The time of every batch on trial, so that a trial always says the same: 2026-01-01T00:00:00Z, the harness's own.
 pub(super) const NOW_UNIX_NS: u64 = 1_767_225_600_000_000_000;
+/// How many times the router's CPU time a batch of made-up events may take.
+const PATIENCE: u64 = 10;
 /// Characters of a text that is shown in a line.
 const SHOWN_MAX: usize = 60;
 
@@ -58,7 +60,18 @@ impl Engine {
 
 /// An instance of `program` with this configuration; an error is the filter's own word, or the fault.
 pub(super) fn instance(program: &Program, config: &[u8]) -> Result<Trial, String> {
-    let setup = SlotSetup { config, ..SlotSetup::default() };
+    limited(program, config, SlotLimits::default())
+}
+
+/// The same with [`PATIENCE`] times the CPU time for a batch: for events that are made up to be odd and large, on a
+/// machine that may be busy and a program that may be a debug build. What never ends fails all the same.
+pub(super) fn patient_instance(program: &Program, config: &[u8]) -> Result<Trial, String> {
+    let limits = SlotLimits::default();
+    limited(program, config, SlotLimits { batch_cpu_us_max: PATIENCE * limits.batch_cpu_us_max, ..limits })
+}
+
+fn limited(program: &Program, config: &[u8], limits: SlotLimits) -> Result<Trial, String> {
+    let setup = SlotSetup { config, limits, ..SlotSetup::default() };
     program.instantiate(&setup).map(|slot| Trial::new(Box::new(slot))).map_err(|error| error.to_string())
 }
 

@@ -3,7 +3,7 @@
 
 use crate::cli::fixtures::FixtureFile;
 use crate::cli::made_up::{MadeUp, Maker};
-use crate::cli::trial::{NOW_UNIX_NS, instance, told};
+use crate::cli::trial::{NOW_UNIX_NS, patient_instance, told};
 use myelin_engine::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Decision, Program, TestVector, Trial};
 use std::collections::BTreeMap;
 
@@ -81,7 +81,7 @@ impl Stress {
             payload_hex: event.and_then(MadeUp::payload_hex),
             number,
         };
-        let make = || instance(program, config).map_err(|error| failure(error, None, 0));
+        let make = || patient_instance(program, config).map_err(|error| failure(error, None, 0));
         let (mut singles, mut batches) = (make()?, make()?);
         let mut maker = Maker::new(self.seed, samples.to_vec(), &singles.info().needs.headers);
         let mut left = count;
