@@ -88,7 +88,15 @@ impl Judging {
     /// When there are more than a batch holds, or a filter runs apart after a fault.
     pub fn run(&mut self, events: usize) -> anyhow::Result<bool> {
         let event = EventView { topic: TOPIC, attrs: &self.attrs, payload: &self.payload, identity: "" };
-        let events = &[event; BATCH_EVENTS_MAX][..events.min(BATCH_EVENTS_MAX)];
+        let full;
+        // A single event is not charged for an array of 64.
+        let events = match events {
+            1 => std::slice::from_ref(&event),
+            _ => {
+                full = [event; BATCH_EVENTS_MAX];
+                &full[..events.min(BATCH_EVENTS_MAX)]
+            }
+        };
         let batch = Batch::new(events, 1, 1)?;
         let judged = std::pin::pin!(self.chain.run(&batch, &mut self.scratch));
         match judged.poll(&mut TaskContext::from_waker(Waker::noop())) {

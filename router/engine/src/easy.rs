@@ -7,7 +7,6 @@ use myelin_arena::{Arena, ArenaBuilder, Attrs, AttrsBuilder, Entry, Kind, Verdic
 
 use crate::bindings::easy::exports::myelin::filter::easy_filter as typed;
 use crate::fault::{FaultCode, FilterFault};
-use crate::guest::Answer;
 use crate::info::{FilterInfo, RouteTarget};
 use crate::limits::EMITTED_MAX;
 
@@ -83,7 +82,7 @@ pub(crate) fn timestamp(unix_ns: u64) -> typed::Timestamp {
 
 /// Typed verdicts as verdicts and output. What cannot be said in those is named; the rest is checked where the output
 /// of every filter is.
-pub(crate) fn answer(verdicts: &[typed::Verdict], info: &FilterInfo) -> Result<Answer, FilterFault> {
+pub(crate) fn answer(verdicts: &[typed::Verdict], info: &FilterInfo) -> Result<(Vec<u64>, Vec<u8>), FilterFault> {
     let count = verdicts.iter().map(output_entries).sum();
     let mut output = ArenaBuilder::new(count);
     let mut words = Vec::with_capacity(verdicts.len());

@@ -1,4 +1,4 @@
-//! A live component behind its exports: of the world `fast` or of the world `easy`.
+//! A live filter behind its exports: a component of the world `fast` or `easy`, or the core module of a fast one.
 
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -8,15 +8,16 @@ use crate::bindings::easy::{Easy, EasyPre};
 use crate::bindings::exports::myelin::filter::filter::{Info, Setup};
 use crate::bindings::{Fast, FastPre};
 use crate::easy;
+use crate::filter::Outcome;
+use crate::flat::Flat;
 use crate::host::HostState;
 use crate::info::FilterInfo;
 use crate::inspect::World;
 
-/// Verdicts and output, as the world `fast` gives them; not checked yet.
-pub(crate) type Answer = (Vec<u64>, Vec<u8>);
-
-/// A linked component, ready to be instantiated.
+/// Linked code, ready to be instantiated.
 pub(crate) enum Pre {
+    /// The core module of a fast filter.
+    Flat(wasmtime::InstancePre<HostState>),
     Fast(FastPre<HostState>),
     Easy(EasyPre<HostState>),
 }
@@ -32,7 +33,7 @@ impl Pre {
 
     pub(crate) fn world(&self) -> World {
         match self {
-            Self::Fast(_) => World::Fast,
+            Self::Flat(_) | Self::Fast(_) => World::Fast,
             Self::Easy(_) => World::Easy,
         }
     }
@@ -40,6 +41,7 @@ impl Pre {
 
 /// An instance.
 pub(crate) enum Guest {
+    Flat(Box<Flat>),
     Fast(Fast),
     Easy(Easy),
 }
@@ -47,6 +49,7 @@ pub(crate) enum Guest {
 impl Guest {
     pub(crate) fn instantiate(pre: &Pre, store: &mut Store<HostState>) -> wasmtime::Result<Self> {
         match pre {
+            Pre::Flat(pre) => Flat::instantiate(pre, store).map(|flat| Self::Flat(Box::new(flat))),
             Pre::Fast(pre) => pre.instantiate(store).map(Self::Fast),
             Pre::Easy(pre) => pre.instantiate(store).map(Self::Easy),
         }
@@ -59,37 +62,43 @@ impl Guest {
         config: &[u8],
         previous: Option<&[u8]>,
     ) -> wasmtime::Result<Result<Info, String>> {
-        let setup = Setup { config: config.to_vec(), previous_state: previous.map(<[u8]>::to_vec) };
+        let setup = || Setup { config: config.to_vec(), previous_state: previous.map(<[u8]>::to_vec) };
         match self {
-            Self::Fast(guest) => guest.myelin_filter_filter().call_init(store, &setup),
-            Self::Easy(guest) => guest.myelin_filter_easy_filter().call_init(store, &setup),
+            Self::Flat(guest) => guest.init(store, config, previous),
+            Self::Fast(guest) => guest.myelin_filter_filter().call_init(store, &setup()),
+            Self::Easy(guest) => guest.myelin_filter_easy_filter().call_init(store, &setup()),
         }
     }
 
-    /// Judges a batch. What breaks the contract in the world `easy` is a fault like any other.
+    /// Judges a batch into `outcome`, which is empty: verdicts and output, not checked yet. What breaks the contract in the world `easy` is a fault like any other.
     pub(crate) fn run(
         &self,
         store: &mut Store<HostState>,
         batch: &FilterBatch<'_>,
         info: &FilterInfo,
-    ) -> wasmtime::Result<Answer> {
+        outcome: &mut Outcome,
+    ) -> wasmtime::Result<()> {
         match self {
+            Self::Flat(guest) => guest.run(store, batch, outcome)?,
             Self::Fast(guest) => {
                 let guest = guest.myelin_filter_filter();
                 let answer = guest.call_run(store, batch.arena, batch.count, batch.now_unix_ns)?;
-                Ok((answer.verdicts, answer.output))
+                (outcome.verdicts, outcome.output) = (answer.verdicts, answer.output);
             }
             Self::Easy(guest) => {
                 let events = easy::events(batch.arena).map_err(wasmtime::Error::new)?;
                 let now = easy::timestamp(batch.now_unix_ns);
                 let verdicts = guest.myelin_filter_easy_filter().call_on_batch(store, &events, now)?;
-                easy::answer(&verdicts, info).map_err(wasmtime::Error::new)
+                (outcome.verdicts, outcome.output) = easy::answer(&verdicts, info).map_err(wasmtime::Error::new)?;
             }
         }
+        Ok(())
     }
 
-    pub(crate) fn save(&self, store: &mut Store<HostState>) -> wasmtime::Result<Vec<u8>> {
+    /// Its state, of at most `bytes_max` bytes where that can be seen before it is copied.
+    pub(crate) fn save(&self, store: &mut Store<HostState>, bytes_max: usize) -> wasmtime::Result<Vec<u8>> {
         match self {
+            Self::Flat(guest) => guest.save(store, bytes_max),
             Self::Fast(guest) => guest.myelin_filter_filter().call_save(store),
             Self::Easy(guest) => guest.myelin_filter_easy_filter().call_save(store),
         }

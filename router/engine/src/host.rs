@@ -11,6 +11,7 @@ use crate::bindings::myelin::filter::types;
 use crate::deadline::Deadline;
 use crate::fault::{FaultCode, FilterFault};
 use crate::filter::{LogLevel, LogLine, Notes};
+use crate::flat::Callee;
 use crate::limits::{COUNT_CALLS_MAX, LOG_LINE_BYTES_MAX, SlotLimits};
 use crate::shared::{Change, SharedState};
 
@@ -23,6 +24,10 @@ pub(crate) struct HostState {
     pub(crate) counters: u32,
     /// What all linear memories of the instance have grown to.
     pub(crate) memory_bytes: usize,
+    /// The instance, where it is called without its component.
+    pub(crate) callee: Option<Callee>,
+    /// Whether it may call the host now; kept only for such an instance.
+    pub(crate) may_leave: bool,
     payloads: Option<Arc<Payloads>>,
     now_unix_ns: u64,
     calls: u32,
@@ -50,6 +55,8 @@ impl HostState {
             deadline: Deadline::default(),
             counters: 0,
             memory_bytes: 0,
+            callee: None,
+            may_leave: true,
             payloads: None,
             now_unix_ns: 0,
             calls: 0,
@@ -94,6 +101,11 @@ impl HostState {
     /// The log account, which outlives the instance: a fault must not buy a filter more lines.
     pub(crate) fn log_gate(&self) -> LogGate {
         self.log_gate
+    }
+
+    /// Bytes that a call of the guest may give back beside its verdicts.
+    pub(crate) fn output_bytes_max(&self) -> usize {
+        self.limits.batch_output_bytes_max
     }
 
     fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {

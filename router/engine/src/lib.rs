@@ -25,6 +25,7 @@ mod deadline;
 mod easy;
 mod fault;
 mod filter;
+mod flat;
 mod grant;
 mod guest;
 mod host;

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::Component;
+use wasmtime::Module;
 use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, InstancePre};
 
 use crate::compile::Artefact;
+use crate::flat::{self, FLAT_EXPORT};
 use crate::guest::Pre;
+use crate::host::{HostState, LogGate};
 use crate::inspect::World;
+use crate::limits::SlotLimits;
 use crate::runtime::Runtime;
-use crate::slot::{InstantiateError, Slot, SlotSetup};
+use crate::slot::{InstantiateError, Slot, SlotSetup, new_store};
 
 /// Compiled and linked code; cheap to clone.
 #[derive(Clone)]
@@ -66,8 +70,15 @@ impl Runtime {
         let component = deserialize(self, artefact).map_err(|e| LoadError::Refused(format!("{e:#}")))?;
         let world = World::of(component.component_type().exports(self.engine()).map(|(name, _)| name));
         let world = world.unwrap_or(World::Fast);
-        let linked = self.linker().instantiate_pre(&component).and_then(|pre| Pre::new(world, pre));
-        let pre = linked.map_err(|e| LoadError::WrongWorld { world: world.as_str(), what: format!("{e:#}") })?;
+        let wrong_world = |e| LoadError::WrongWorld { world: world.as_str(), what: format!("{e:#}") };
+        let linked = self.linker().instantiate_pre(&component).map_err(wrong_world)?;
+        let pre = match flat_module(self, &component, &linked)? {
+            Some(module) if world == World::Fast => {
+                let checked = flat::check(&module).and_then(|()| self.flat_linker().instantiate_pre(&module));
+                Pre::Flat(checked.map_err(wrong_world)?)
+            }
+            _ => Pre::new(world, linked).map_err(wrong_world)?,
+        };
         let reads_payloads = imports_payload(self, &component);
         Ok(Program(Arc::new(Inner { runtime: self.clone(), pre, reads_payloads })))
     }
@@ -80,6 +91,28 @@ fn deserialize(runtime: &Runtime, artefact: &Artefact) -> wasmtime::Result<Compo
     // compiler, unchanged. An `Artefact` is made in two places only: from the output of the compiler child that this
     // process has just started, and from a cache file whose keyed MAC holds. There is no constructor from bytes.
     unsafe { Component::deserialize(runtime.engine(), artefact.code()) }
+}
+
+/// The core module that the component offers to be called directly, where it does. wasmtime hands it out of an instance
+/// only, so one is made and dropped. Where it faults the component is left to fault where that is reported.
+fn flat_module(
+    runtime: &Runtime,
+    component: &Component,
+    linked: &InstancePre<HostState>,
+) -> Result<Option<Module>, LoadError> {
+    let exports = component.component_type();
+    let mut offered = exports.exports(runtime.engine());
+    if !offered.any(|(name, export)| name == FLAT_EXPORT && matches!(export.ty, ComponentItem::Module(_))) {
+        return Ok(None);
+    }
+    let no_slot = |what: String| LoadError::Refused(format!("no slot is free: {what}; raise `wasm.slots`"));
+    let _ticking = runtime.ticking().ok_or_else(|| no_slot(format!("{} are in use", runtime.config().slots)))?;
+    let mut store = new_store(runtime, &SlotLimits::default(), LogGate::new(0), Arc::default());
+    match linked.instantiate(&mut store) {
+        Ok(instance) => Ok(instance.get_module(&mut store, FLAT_EXPORT)),
+        Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(no_slot(format!("{error:#}"))),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Whether the component can fetch payloads, so that the host has to keep them at hand.
@@ -115,6 +148,11 @@ impl Program {
     /// The world that it is built for.
     pub fn world(&self) -> World {
         self.0.pre.world()
+    }
+
+    /// Whether its core module is called directly, not through the component.
+    pub fn is_flat(&self) -> bool {
+        matches!(self.0.pre, Pre::Flat(_))
     }
 
     pub(crate) fn pre(&self) -> &Pre {

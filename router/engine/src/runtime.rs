@@ -11,6 +11,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::Fast;
+use crate::flat;
 use crate::host::HostState;
 use crate::limits::RuntimeConfig;
 
@@ -33,6 +34,7 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     engine: Engine,
     linker: Linker<HostState>,
+    flat_linker: wasmtime::Linker<HostState>,
     config: RuntimeConfig,
     compatibility: Compatibility,
     ticker: Ticker,
@@ -106,7 +108,8 @@ impl Runtime {
             .map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
         let compatibility = Compatibility::of(&engine);
         let ticker = Ticker::start(&engine)?;
-        Ok(Self(Arc::new(Inner { engine, linker, config: config.clone(), compatibility, ticker })))
+        let flat_linker = flat::linker(&engine).map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
+        Ok(Self(Arc::new(Inner { engine, linker, flat_linker, config: config.clone(), compatibility, ticker })))
     }
 
     /// Which compiled code this runtime can run.
@@ -119,9 +122,9 @@ impl Runtime {
         &self.0.config
     }
 
-    /// Lets epochs pass for as long as the answer lives.
-    pub(crate) fn ticking(&self) -> Ticking {
-        self.0.ticker.hold()
+    /// Takes one of the slots and lets epochs pass, for as long as the answer lives; `None` where all are taken.
+    pub(crate) fn ticking(&self) -> Option<Ticking> {
+        self.0.ticker.hold(self.0.config.slots)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -130,6 +133,11 @@ impl Runtime {
 
     pub(crate) fn linker(&self) -> &Linker<HostState> {
         &self.0.linker
+    }
+
+    /// The host's functions for core modules that are called without their component.
+    pub(crate) fn flat_linker(&self) -> &wasmtime::Linker<HostState> {
+        &self.0.flat_linker
     }
 }
 
@@ -215,11 +223,14 @@ impl Ticker {
         Ok(Self { pulse, thread })
     }
 
-    fn hold(&self) -> Ticking {
-        if self.pulse.live.fetch_add(1, SeqCst) == 0 {
+    fn hold(&self, slots: u32) -> Option<Ticking> {
+        let before = self.pulse.live.fetch_add(1, SeqCst);
+        // Made before the count is looked at: dropping it takes the count back.
+        let ticking = Ticking { pulse: Arc::clone(&self.pulse) };
+        if before == 0 {
             self.thread.thread().unpark();
         }
-        Ticking { pulse: Arc::clone(&self.pulse) }
+        (before < slots as usize).then_some(ticking)
     }
 }
 

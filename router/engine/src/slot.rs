@@ -15,7 +15,7 @@ use crate::host::{HostState, LogGate};
 use crate::info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
 use crate::limits::{BATCH_EVENTS_MAX, SlotLimits};
 use crate::program::Program;
-use crate::runtime::Ticking;
+use crate::runtime::{Runtime, Ticking};
 use crate::shared::SharedState;
 
 /// Ticks until the deadline is looked at for the first time.
@@ -136,9 +136,8 @@ impl Filter for Slot {
         state.deadline.begin(limit_ns, batch.cpu_start_ns);
         live.store.set_epoch_deadline(TICKS);
         live.store.set_hostcall_fuel(fuel);
-        match live.guest.run(&mut live.store, batch, &info) {
-            Ok(answer) => {
-                (outcome.verdicts, outcome.output) = answer;
+        match live.guest.run(&mut live.store, batch, &info, outcome) {
+            Ok(()) => {
                 live.store.data_mut().end(&mut outcome.notes);
                 if self.early.host_calls > 0 {
                     merge(&mut outcome.notes, &mut self.early);
@@ -164,7 +163,7 @@ impl Filter for Slot {
         state.deadline.begin(limit_ns, Some(thread_cpu_ns()));
         live.store.set_epoch_deadline(TICKS);
         live.store.set_hostcall_fuel(bytes_max.saturating_add(1));
-        match live.guest.save(&mut live.store) {
+        match live.guest.save(&mut live.store, bytes_max) {
             Ok(saved) if saved.len() <= bytes_max => {
                 live.store.data_mut().end(&mut Notes::default());
                 Ok(saved)
@@ -198,17 +197,8 @@ fn start(
 ) -> Result<(Live, FilterInfo, Notes), InstantiateError> {
     let (runtime, limits) = (program.runtime(), &setup.limits);
     let ticking = runtime.ticking();
-    let shared = Arc::clone(&setup.shared);
-    let mut state = HostState::new(limits, runtime.config().table_elements_max, log_gate, shared);
-    state.deadline.begin(limits.init_cpu_ms_max * 1_000_000, Some(thread_cpu_ns()));
-    let mut store = Store::new(runtime.engine(), state);
-    store.limiter(|state| state);
-    store.epoch_deadline_callback(|mut context| match context.data_mut().deadline.on_tick(thread_cpu_ns()) {
-        Tick::Extend => Ok(UpdateDeadline::Continue(TICKS)),
-        Tick::Stop => Ok(UpdateDeadline::Interrupt),
-    });
-    store.set_epoch_deadline(TICKS);
-    store.set_hostcall_fuel(limits.batch_output_bytes_max);
+    let ticking = ticking.ok_or_else(|| InstantiateError::NoSlot(format!("{} are in use", runtime.config().slots)))?;
+    let mut store = new_store(runtime, limits, log_gate, Arc::clone(&setup.shared));
     let guest = Guest::instantiate(program.pre(), &mut store).map_err(|error| {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             InstantiateError::NoSlot(format!("{error:#}"))
@@ -224,6 +214,26 @@ fn start(
     state.counters = u32::try_from(info.counters.len()).unwrap_or(0);
     state.end(&mut early);
     Ok((Live { store, guest, _ticking: ticking }, info, early))
+}
+
+/// A store for one instance, with the time of a set-up to use.
+pub(crate) fn new_store(
+    runtime: &Runtime,
+    limits: &SlotLimits,
+    log_gate: LogGate,
+    shared: Arc<SharedState>,
+) -> Store<HostState> {
+    let mut state = HostState::new(limits, runtime.config().table_elements_max, log_gate, shared);
+    state.deadline.begin(limits.init_cpu_ms_max * 1_000_000, Some(thread_cpu_ns()));
+    let mut store = Store::new(runtime.engine(), state);
+    store.limiter(|state| state);
+    store.epoch_deadline_callback(|mut context| match context.data_mut().deadline.on_tick(thread_cpu_ns()) {
+        Tick::Extend => Ok(UpdateDeadline::Continue(TICKS)),
+        Tick::Stop => Ok(UpdateDeadline::Interrupt),
+    });
+    store.set_epoch_deadline(TICKS);
+    store.set_hostcall_fuel(limits.batch_output_bytes_max);
+    store
 }
 
 /// Puts what was said earlier before what was said now.

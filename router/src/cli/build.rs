@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use wasm_encoder::{ComponentSection as _, CustomSection};
+use wasm_encoder::{ComponentExportKind, ComponentExportSection, ComponentSection as _, CustomSection};
 use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, DecodedWasm};
 
@@ -30,6 +30,10 @@ const INTERFACE_SECTION_PREFIX: &str = "component-type";
 const IMPORTS: [&str; 2] = ["myelin:filter/host@0.1.0", "myelin:filter/types@0.1.0"];
 /// What a filter must export.
 const EXPORT: &str = "myelin:filter/filter@0.1.0";
+/// The export by which a component offers its core module to routers.
+const FLAT_EXPORT: &str = "flat-module";
+/// By which function that module is known among those that the encoder adds.
+const FLAT_FUNCTION: &str = "myelin:filter/filter@0.1.0#run";
 /// Variables that are set for host builds, and would break a build for Wasm.
 const HOST_VARIABLES: [&str; 4] =
     ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"];
@@ -123,10 +127,35 @@ pub fn componentize(core_module: &[u8], vectors: Option<&[u8]>) -> Result<Vec<u8
         .and_then(|mut encoder| encoder.encode())
         .map_err(|error| anyhow!("the module cannot be made a component: {error:#}"))?;
     check_world(&component)?;
+    offer_flat_module(&mut component)?;
     if let Some(vectors) = vectors.filter(|vectors| !vectors.is_empty()) {
         CustomSection { name: VECTORS_SECTION.into(), data: vectors.into() }.append_to_component(&mut component);
     }
     Ok(component)
+}
+
+/// Lets the component offer the filter's core module, so that a router may call it without the component's look-ups.
+fn offer_flat_module(component: &mut Vec<u8>) -> Result<()> {
+    let mut modules = 0;
+    let mut filter = None;
+    // The encoder nests no components: an export section belongs to the core module that began last.
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.context("the component is malformed")? {
+            Payload::ModuleSection { .. } => modules += 1u32,
+            Payload::ExportSection(exports) => {
+                let exports = exports.into_iter().filter_map(Result::ok);
+                if exports.map(|export| export.name).any(|name| name == FLAT_FUNCTION) {
+                    filter = modules.checked_sub(1);
+                }
+            }
+            _ => {}
+        }
+    }
+    let filter = filter.with_context(|| format!("no module of the component exports {FLAT_FUNCTION}"))?;
+    let mut exports = ComponentExportSection::new();
+    exports.export(FLAT_EXPORT, ComponentExportKind::Module, filter, None);
+    exports.append_to_component(component);
+    Ok(())
 }
 
 /// Says which import no router offers, before the encoder says it in its own words.

@@ -7,6 +7,7 @@ use myelin::node::Node;
 use myelin_client::{Client, ClientConfig, Event, SubscribeOptions, TlsFiles};
 use myelin_transport::TlsIdentity;
 use myelin_transport::ca::CertificateAuthority;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,11 +47,20 @@ async fn traffic(sabotaged: Option<Term>) -> Result<(Counts, Result<(), Unbalanc
     for _ in 0..10 {
         events.next().await.context("an event")?;
     }
+    // A client that closes before its receipts are through leaves lost copies in place of delivered ones.
+    let ledgers = node.ledgers();
+    while !sum(&ledgers.read().await).is_settled() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     client.close().await;
     let ledger = node.drain().await;
+    Ok((sum(&ledger), check(&ledger)))
+}
+
+fn sum(ledger: &BTreeMap<u64, Counts>) -> Counts {
     let mut total = Counts::default();
     ledger.values().for_each(|counts| total.add(counts));
-    Ok((total, check(&ledger)))
+    total
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +69,7 @@ async fn it_balances_and_every_forgotten_term_shows() -> Result<()> {
     assert_eq!(checked, Ok(()));
     assert!(honest.balances() && honest.is_settled(), "{honest:?}");
     assert_eq!((honest.accepted, honest.rejected, honest.expired), (40, 10, 10), "{honest:?}");
-    assert_eq!((honest.unmatched, honest.matched, honest.delivered + honest.lost), (10, 10, 10), "{honest:?}");
+    assert_eq!((honest.unmatched, honest.matched, honest.delivered), (10, 10, 10), "{honest:?}");
     // The two gauges are 0 at rest, whoever counts them: they are not among these.
     let terms = [Term::Accepted, Term::Rejected, Term::Expired, Term::Unmatched, Term::Matched, Term::Targets];
     for term in terms.into_iter().chain([Term::Delivered]) {

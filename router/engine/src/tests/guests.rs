@@ -36,8 +36,18 @@ impl Default for Guest {
 }
 
 impl Guest {
-    /// Its component.
+    /// Its component, which offers its core module to be called directly.
     pub(crate) fn component(&self) -> Vec<u8> {
+        let mut component = self.plain_component();
+        let mut exports = wasm_encoder::ComponentExportSection::new();
+        // The encoder puts the module that it was given first.
+        exports.export("flat-module", wasm_encoder::ComponentExportKind::Module, 0, None);
+        wasm_encoder::ComponentSection::append_to_component(&exports, &mut component);
+        component
+    }
+
+    /// Its component as others build it, which can only be called as one.
+    pub(crate) fn plain_component(&self) -> Vec<u8> {
         componentise(&self.core())
     }
 

@@ -15,7 +15,7 @@ fn a_filter_passes_with_its_facts() {
     assert_eq!(facts.bytes, component.len());
     assert!(facts.functions >= 7, "{}", facts.functions);
     assert!(facts.imports.iter().any(|import| import == "myelin:filter/host@0.1.0"), "{:?}", facts.imports);
-    assert_eq!(facts.exports, ["myelin:filter/filter@0.1.0"]);
+    assert_eq!(facts.exports, ["myelin:filter/filter@0.1.0", "flat-module"]);
     assert_eq!(facts.vectors.as_deref(), Some(&vectors[..]));
     let artefact = runtime().compile_here(&component).expect("compiled");
     let program = runtime().load(&artefact).expect("linked");

@@ -162,3 +162,60 @@ fn the_self_test_runs_vectors_or_makes_events_up() {
     assert_eq!(fails(r#"{"topic":"a","payload":"X"}"#).code(), "self-test-fault");
     assert_eq!(fails("{}").code(), "module-vectors");
 }
+
+#[test]
+fn a_core_module_called_directly_says_and_faults_as_its_component_does() {
+    let flat = hostile();
+    let plain = runtime().compile_here(&Guest::default().plain_component()).expect("compiled");
+    let plain = runtime().load(&plain).expect("linked");
+    assert!(flat.is_flat() && !plain.is_flat());
+    assert_eq!(flat.reads_payloads(), plain.reads_payloads());
+    let batches: [&[&str]; 19] = [
+        &[],
+        &["a"],
+        &["D", "a", "Dx"],
+        &["T", "a"],
+        &["G", "Gx", "P?!", "P!?"],
+        &["H"],
+        &["a"; 64],
+        &["X"],
+        &["L"],
+        &["M"],
+        &["R"],
+        &["O"],
+        &["C"],
+        &["V"],
+        &["E"],
+        &["Z"],
+        &["B"],
+        &["Q"],
+        &["a", "X", "b"],
+    ];
+    for payloads in batches {
+        let judge = |program: &Program| {
+            let mut slot = slot(program);
+            let first = run(&mut slot, payloads).map_err(|fault| fault.code);
+            (first, run(&mut slot, &["D"]).map_err(|fault| fault.code), slot.save())
+        };
+        assert_eq!(judge(flat), judge(&plain), "{payloads:?}");
+    }
+}
+
+#[test]
+fn an_offered_module_that_is_no_filter_is_refused_by_name() {
+    let core = wat::parse_str("(module (memory (export \"memory\") 1))").expect("well-formed");
+    let mut component = Guest::default().plain_component();
+    wasm_encoder::ComponentSection::append_to_component(
+        &wasm_encoder::RawSection { id: 1, data: &core },
+        &mut component,
+    );
+    let modules = wasmparser::Parser::new(0).parse_all(&component).flatten();
+    let modules = modules.filter(|part| matches!(part, wasmparser::Payload::ModuleSection { .. })).count();
+    let mut exports = wasm_encoder::ComponentExportSection::new();
+    let last = u32::try_from(modules).expect("few") - 1;
+    exports.export("flat-module", wasm_encoder::ComponentExportKind::Module, last, None);
+    wasm_encoder::ComponentSection::append_to_component(&exports, &mut component);
+    let refused = runtime().load(&runtime().compile_here(&component).expect("compiled")).err().expect("refused");
+    assert_eq!(refused.code(), "wrong-world");
+    assert!(refused.to_string().contains("flat-module") && refused.to_string().contains("cabi_realloc"), "{refused}");
+}
