@@ -14,6 +14,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("myelin-wire", &["myelin-arena"]),
     ("myelin-core", &["myelin-arena", "myelin-wire"]),
     ("myelin-catalog", &["myelin-arena", "myelin-wire"]),
+    ("myelin-mesh", &["myelin-arena", "myelin-wire"]),
     ("myelin-store", &["myelin-arena", "myelin-wire", "myelin-catalog"]),
     ("myelin-engine", &["myelin-arena", "myelin-wire"]),
     ("myelin-transport", &["myelin-arena", "myelin-wire"]),
@@ -26,6 +27,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "myelin-wire",
             "myelin-core",
             "myelin-catalog",
+            "myelin-mesh",
             "myelin-store",
             "myelin-engine",
             "myelin-transport",
@@ -48,6 +50,7 @@ const EVERYTHING: &[&str] = &[
     "myelin-wire",
     "myelin-core",
     "myelin-catalog",
+    "myelin-mesh",
     "myelin-store",
     "myelin-engine",
     "myelin-transport",
@@ -63,6 +66,7 @@ const TOP: &[&str] = &[
     "myelin-wire",
     "myelin-core",
     "myelin-catalog",
+    "myelin-mesh",
     "myelin-store",
     "myelin-engine",
     "myelin-transport",
@@ -78,6 +82,7 @@ const TOP_WITH_HARNESS: &[&str] = &[
     "myelin-wire",
     "myelin-core",
     "myelin-catalog",
+    "myelin-mesh",
     "myelin-store",
     "myelin-engine",
     "myelin-transport",
@@ -101,6 +106,7 @@ const PURE: &[(&str, &str)] = &[
     ("myelin-wire", "router/wire/src/"),
     ("myelin-core", "router/core/src/"),
     ("myelin-catalog", "router/catalog/src/"),
+    ("myelin-mesh", "router/mesh/src/"),
 ];
 const FORBIDDEN_IN_PURE: &[&str] = &["tokio", "quinn", "rustls", "reqwest", "hyper", "axum"];
 /// And what their code must not say outside tests: no waiting, no clock, no I/O, no thread.

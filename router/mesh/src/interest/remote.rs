@@ -1,0 +1,500 @@
+//! Everybody else's interest: a copy for each router, kept up by deltas and repaired by snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::own::pieces;
+use super::{HashSum, Interest};
+use crate::control::{Entry, InterestDelta, InterestHead, InterestPull, InterestSnapshot};
+use crate::directory::Directory;
+use crate::ids::{LinkId, RouterNumber, SiteNumber};
+use crate::limits::{
+    INTEREST_ENTRIES_MAX, INTEREST_ENTRIES_TOTAL_MAX, INTEREST_GRACE_MS, INTEREST_WAITING_MAX, PULL_INTERVAL_MS,
+};
+use crate::violation::{Violation, ViolationCode};
+
+/// What became of a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is new: it goes on to others.
+    Fresh,
+    /// It was here before.
+    Duplicate,
+    /// Its owner is not known, or has more than this router can keep.
+    Unknown,
+}
+
+/// The copies, and the table that is made of them.
+pub(crate) struct RemoteInterest {
+    table: Interest,
+    owners: BTreeMap<RouterNumber, Owner>,
+    /// Those whose copy is known to be incomplete. At most as many as there are owners.
+    behind: BTreeMap<RouterNumber, Pull>,
+    entries: usize,
+    /// Owners that had more than fits, not yet reported.
+    overflowed: Vec<RouterNumber>,
+}
+
+#[derive(Default)]
+struct Owner {
+    epoch: u32,
+    seq: u64,
+    sum: HashSum,
+    entries: BTreeSet<Entry>,
+    /// What its link state says that there is.
+    told: InterestHead,
+    /// Deltas that came before one that is missing; at most [`INTEREST_WAITING_MAX`].
+    waiting: BTreeMap<u64, InterestDelta>,
+    /// The hash after a delta was not the one that came with it.
+    is_wrong: bool,
+    /// There was no room for it. Stays so until it starts anew or is forgotten.
+    is_refused: bool,
+    staging: Option<Staging>,
+}
+
+/// A snapshot that is arriving.
+struct Staging {
+    link: LinkId,
+    head: InterestHead,
+    next: u32,
+    entries: BTreeSet<Entry>,
+}
+
+struct Pull {
+    due: u64,
+    tries: usize,
+    asked: Option<LinkId>,
+}
+
+impl Owner {
+    fn head(&self) -> InterestHead {
+        InterestHead { epoch: self.epoch, seq: self.seq, hash: self.sum.finish() }
+    }
+
+    fn is_behind(&self) -> bool {
+        let place = (self.epoch, self.seq).cmp(&(self.told.epoch, self.told.seq));
+        let told_more = place.is_lt() || place.is_eq() && self.sum.finish() != self.told.hash;
+        !self.is_refused && (told_more || self.is_wrong || !self.waiting.is_empty())
+    }
+}
+
+impl RemoteInterest {
+    pub(crate) fn new(directory: Arc<Directory>, my_site: SiteNumber) -> Self {
+        Self {
+            table: Interest::new(directory, my_site),
+            owners: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            entries: 0,
+            overflowed: Vec::new(),
+        }
+    }
+
+    /// The table as it is now.
+    pub(crate) fn table(&self) -> &Interest {
+        &self.table
+    }
+
+    pub(crate) fn set_directory(&mut self, directory: Arc<Directory>) {
+        self.table.set_directory(directory);
+    }
+
+    /// How far the copy of an owner is.
+    pub(crate) fn head(&self, owner: RouterNumber) -> Option<InterestHead> {
+        self.owners.get(&owner).map(Owner::head)
+    }
+
+    /// Entries of all copies.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Owners whose copy is incomplete.
+    pub(crate) fn behind(&self) -> usize {
+        self.behind.len()
+    }
+
+    /// An owner that had more than fits, once.
+    pub(crate) fn take_overflowed(&mut self) -> Option<RouterNumber> {
+        self.overflowed.pop()
+    }
+
+    /// `owner` says in its link state that its interest is this far.
+    pub(crate) fn set_head(&mut self, now: u64, number: RouterNumber, told: InterestHead) {
+        let owner = self.owners.entry(number).or_default();
+        if told.epoch < owner.epoch {
+            return;
+        }
+        owner.told = told;
+        if told.epoch > owner.epoch {
+            self.restart(number, told.epoch);
+        }
+        self.look(now, number);
+    }
+
+    /// Forgets an owner and all that it wanted.
+    pub(crate) fn forget(&mut self, number: RouterNumber) {
+        if let Some(owner) = self.owners.remove(&number) {
+            self.entries -= owner.entries.len();
+            owner.entries.iter().for_each(|entry| self.table.remove(number, entry));
+        }
+        self.behind.remove(&number);
+    }
+
+    /// A delta came.
+    ///
+    /// # Errors
+    /// `too-many` where the owner would have more entries than one may.
+    pub(crate) fn delta(&mut self, now: u64, delta: InterestDelta) -> Result<Outcome, Violation> {
+        let number = delta.owner;
+        let Some(owner) = self.owners.get_mut(&number) else { return Ok(Outcome::Unknown) };
+        let head = delta.head;
+        if head.epoch > owner.epoch {
+            self.restart(number, head.epoch);
+        }
+        let Some(owner) = self.owners.get_mut(&number) else { return Ok(Outcome::Unknown) };
+        if head.epoch < owner.epoch || head.seq <= owner.seq || owner.waiting.contains_key(&head.seq) {
+            return Ok(Outcome::Duplicate);
+        }
+        if owner.is_refused {
+            return Ok(Outcome::Unknown);
+        }
+        if head.seq == owner.seq + 1 {
+            self.apply(delta)?;
+            self.apply_waiting(number)?;
+        } else if owner.waiting.len() < INTEREST_WAITING_MAX {
+            owner.waiting.insert(head.seq, delta);
+        }
+        self.look(now, number);
+        Ok(Outcome::Fresh)
+    }
+
+    fn apply_waiting(&mut self, number: RouterNumber) -> Result<(), Violation> {
+        while let Some(owner) = self.owners.get_mut(&number) {
+            let done = owner.seq;
+            owner.waiting.retain(|seq, _| *seq > done);
+            let Some(delta) = owner.waiting.remove(&(done + 1)) else { break };
+            self.apply(delta)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the delta that is next.
+    fn apply(&mut self, delta: InterestDelta) -> Result<(), Violation> {
+        let number = delta.owner;
+        let Some(owner) = self.owners.get_mut(&number) else { return Ok(()) };
+        check_entries(number, (owner.entries.len() + delta.added.len()).saturating_sub(delta.removed.len()))?;
+        if self.entries + delta.added.len() > INTEREST_ENTRIES_TOTAL_MAX {
+            self.refuse(number);
+            return Ok(());
+        }
+        for entry in &delta.removed {
+            if owner.entries.remove(entry) {
+                self.entries -= 1;
+                owner.sum.subtract(entry);
+                self.table.remove(number, entry);
+            }
+        }
+        for entry in delta.added {
+            if !owner.entries.contains(&entry) {
+                self.entries += 1;
+                owner.sum.add(&entry);
+                self.table.insert(number, &entry);
+                owner.entries.insert(entry);
+            }
+        }
+        owner.seq = delta.head.seq;
+        owner.is_wrong = owner.sum.finish() != delta.head.hash;
+        Ok(())
+    }
+
+    /// There is no room for what `number` wants.
+    fn refuse(&mut self, number: RouterNumber) {
+        let Some(epoch) = self.owners.get(&number).map(|owner| owner.epoch) else { return };
+        self.restart(number, epoch);
+        if let Some(owner) = self.owners.get_mut(&number) {
+            owner.is_refused = true;
+        }
+        self.overflowed.push(number);
+    }
+
+    /// The copy of `number` begins anew, empty, as its owner did.
+    fn restart(&mut self, number: RouterNumber, epoch: u32) {
+        let Some(owner) = self.owners.get_mut(&number) else { return };
+        let told = owner.told;
+        let old = std::mem::replace(owner, Owner { epoch, told, ..Owner::default() });
+        self.entries -= old.entries.len();
+        old.entries.iter().for_each(|entry| self.table.remove(number, entry));
+    }
+
+    /// A piece of a snapshot came by `link`. What nobody asked that link for is ignored.
+    ///
+    /// # Errors
+    /// `too-many`; `interest-hash` where the pieces do not add up to what they say.
+    pub(crate) fn snapshot(&mut self, now: u64, link: LinkId, piece: InterestSnapshot) -> Result<(), Violation> {
+        let number = piece.owner;
+        let is_asked = self.behind.get(&number).is_some_and(|pull| pull.asked == Some(link));
+        let Some(owner) = self.owners.get_mut(&number).filter(|_| is_asked) else { return Ok(()) };
+        if piece.index == 0 {
+            owner.staging = Some(Staging { link, head: piece.head, next: 0, entries: BTreeSet::new() });
+        }
+        let fits =
+            |staging: &mut Staging| staging.link == link && staging.head == piece.head && staging.next == piece.index;
+        let Some(mut staging) = owner.staging.take_if(fits) else { return Ok(()) };
+        staging.next += 1;
+        check_entries(number, staging.entries.len() + piece.entries.len())?;
+        staging.entries.extend(piece.entries);
+        if !piece.last {
+            // More is coming: no reason to ask another router meanwhile.
+            owner.staging = Some(staging);
+            if let Some(pull) = self.behind.get_mut(&number) {
+                pull.due = now + PULL_INTERVAL_MS;
+            }
+            return Ok(());
+        }
+        self.take_over(number, staging)?;
+        self.apply_waiting(number)?;
+        self.look(now, number);
+        Ok(())
+    }
+
+    fn take_over(&mut self, number: RouterNumber, staging: Staging) -> Result<(), Violation> {
+        let Staging { head, entries, .. } = staging;
+        let mut sum = HashSum::default();
+        entries.iter().for_each(|entry| sum.add(entry));
+        if sum.finish() != head.hash {
+            let message = format!("the interest of router {number} does not add up to the hash that came with it");
+            return Err(Violation::new(ViolationCode::InterestHash, message));
+        }
+        let Some(owner) = self.owners.get_mut(&number) else { return Ok(()) };
+        if (head.epoch, head.seq) < (owner.epoch, owner.seq) {
+            return Ok(());
+        }
+        if self.entries - owner.entries.len() + entries.len() > INTEREST_ENTRIES_TOTAL_MAX {
+            self.refuse(number);
+            return Ok(());
+        }
+        self.entries = self.entries - owner.entries.len() + entries.len();
+        owner.entries.difference(&entries).for_each(|entry| self.table.remove(number, entry));
+        entries.difference(&owner.entries).for_each(|entry| self.table.insert(number, entry));
+        if head.epoch > owner.epoch {
+            owner.waiting.clear();
+        }
+        (owner.epoch, owner.seq, owner.sum, owner.entries, owner.is_wrong) =
+            (head.epoch, head.seq, sum, entries, false);
+        Ok(())
+    }
+
+    /// Notes whether the copy of `number` is behind.
+    fn look(&mut self, now: u64, number: RouterNumber) {
+        if self.owners.get(&number).is_some_and(Owner::is_behind) {
+            self.behind.entry(number).or_insert(Pull { due: now + INTEREST_GRACE_MS, tries: 0, asked: None });
+        } else {
+            self.behind.remove(&number);
+            if let Some(owner) = self.owners.get_mut(&number) {
+                owner.staging = None;
+            }
+        }
+    }
+
+    /// When [`pulls`](Self::pulls) has something to do.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.behind.values().map(|pull| pull.due).min()
+    }
+
+    /// Whom to ask for what, now. `choose` names a link for the n-th question about an owner.
+    pub(crate) fn pulls(
+        &mut self,
+        now: u64,
+        mut choose: impl FnMut(RouterNumber, usize) -> Option<LinkId>,
+    ) -> Vec<(LinkId, InterestPull)> {
+        let mut asked = Vec::new();
+        for (number, pull) in self.behind.iter_mut().filter(|(_, pull)| pull.due <= now) {
+            let Some(owner) = self.owners.get_mut(number) else { continue };
+            owner.staging = None;
+            pull.due = now + PULL_INTERVAL_MS;
+            pull.asked = choose(*number, pull.tries);
+            pull.tries += 1;
+            if let Some(link) = pull.asked {
+                asked.push((link, InterestPull { owner: *number, have: owner.head() }));
+            }
+        }
+        asked
+    }
+
+    /// A link is gone: what was asked by it is asked elsewhere.
+    pub(crate) fn link_down(&mut self, now: u64, link: LinkId) {
+        for pull in self.behind.values_mut().filter(|pull| pull.asked == Some(link)) {
+            (pull.asked, pull.due) = (None, now);
+        }
+    }
+
+    /// The answer to a question: nothing where this router has no more than whoever asks.
+    pub(crate) fn answer(&self, pull: &InterestPull) -> Option<Vec<InterestSnapshot>> {
+        let owner = self.owners.get(&pull.owner)?;
+        let (head, have) = (owner.head(), pull.have);
+        // A copy that is itself wrong would only be refused for its hash.
+        let is_good = !owner.is_wrong && !owner.is_refused && (owner.epoch, owner.seq) >= (have.epoch, have.seq);
+        (is_good && head != have).then(|| pieces(pull.owner, head, owner.entries.iter()))
+    }
+}
+
+fn check_entries(owner: RouterNumber, count: usize) -> Result<(), Violation> {
+    if count <= INTEREST_ENTRIES_MAX {
+        return Ok(());
+    }
+    let message = format!("router {owner} is said to want {count} things; the limit is {INTEREST_ENTRIES_MAX}");
+    Err(Violation::new(ViolationCode::TooMany, message))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use crate::interest::own::OwnInterest;
+    use crate::interest::table::InterestMatch;
+
+    const OWNER: RouterNumber = RouterNumber(1);
+    const LINK: LinkId = LinkId(8);
+
+    fn entry(text: &str) -> Entry {
+        Entry(text.parse().unwrap(), None)
+    }
+
+    fn remote() -> RemoteInterest {
+        RemoteInterest::new(Arc::default(), SiteNumber::new(0).unwrap())
+    }
+
+    /// An owner whose deltas are numbered as they are made: one for each text.
+    fn deltas(own: &mut OwnInterest, texts: &[&str]) -> Vec<InterestDelta> {
+        texts
+            .iter()
+            .flat_map(|text| {
+                own.subscribe(0, entry(text)).unwrap();
+                own.flush(1_000)
+            })
+            .collect()
+    }
+
+    fn is_whole(remote: &RemoteInterest, own: &OwnInterest) -> bool {
+        remote.head(OWNER) == Some(own.head()) && remote.behind() == 0
+    }
+
+    #[test]
+    fn deltas_are_applied_once_and_in_order() {
+        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
+        let all = deltas(&mut own, &["a", "b", "c"]);
+        assert_eq!(remote.delta(0, all[0].clone()), Ok(Outcome::Unknown));
+        remote.set_head(0, OWNER, InterestHead { epoch: 1, ..InterestHead::default() });
+        assert_eq!(remote.delta(0, all[0].clone()), Ok(Outcome::Fresh));
+        assert_eq!(remote.delta(0, all[2].clone()), Ok(Outcome::Fresh));
+        assert_eq!(remote.delta(0, all[2].clone()), Ok(Outcome::Duplicate));
+        assert_eq!((remote.behind(), remote.entries()), (1, 1));
+        assert_eq!(remote.delta(0, all[1].clone()), Ok(Outcome::Fresh));
+        assert_eq!(remote.delta(0, all[0].clone()), Ok(Outcome::Duplicate));
+        assert!(is_whole(&remote, &own));
+    }
+
+    #[test]
+    fn a_gap_is_repaired_by_a_snapshot_and_what_waited_is_not_lost() {
+        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
+        remote.set_head(0, OWNER, InterestHead { epoch: 1, ..InterestHead::default() });
+        let all = deltas(&mut own, &["a", "b"]);
+        remote.delta(100, all[1].clone()).unwrap();
+        let snapshot = own.snapshot();
+        let later = deltas(&mut own, &["c"]).remove(0);
+        remote.delta(110, later).unwrap();
+        assert_eq!(remote.deadline(), Some(300));
+        assert!(remote.pulls(299, |_, _| Some(LINK)).is_empty());
+        let asked = remote.pulls(300, |owner, tries| (owner == OWNER && tries == 0).then_some(LINK));
+        assert_eq!(asked.len(), 1);
+        remote.snapshot(310, LinkId(9), snapshot[0].clone()).unwrap();
+        assert_eq!(remote.entries(), 0, "that link was not asked");
+        remote.snapshot(310, LINK, snapshot[0].clone()).unwrap();
+        assert!(is_whole(&remote, &own), "the third was applied after the snapshot of two");
+    }
+
+    #[test]
+    fn nothing_is_asked_more_than_once_a_second_nor_of_the_same_router_again() {
+        let mut remote = remote();
+        let told = InterestHead { epoch: 1, seq: 4, ..InterestHead::default() };
+        remote.set_head(0, OWNER, told);
+        let mut asked = Vec::new();
+        for now in 0..4_000 {
+            asked.extend(
+                remote.pulls(now, |_, tries| Some(LinkId(tries as u64))).into_iter().map(|(to, _)| (now, to.0)),
+            );
+            if now == 2_300 {
+                remote.link_down(now, LinkId(2));
+            }
+        }
+        assert_eq!(asked, [(200, 0), (1_200, 1), (2_200, 2), (2_301, 3), (3_301, 4)]);
+    }
+
+    #[test]
+    fn a_wrong_hash_is_noticed_and_a_wrong_snapshot_is_a_violation() {
+        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
+        remote.set_head(0, OWNER, InterestHead { epoch: 1, ..InterestHead::default() });
+        let mut delta = deltas(&mut own, &["a"]).remove(0);
+        delta.added = vec![entry("x")];
+        remote.delta(0, delta).unwrap();
+        assert_eq!(remote.behind(), 1);
+        assert!(remote.answer(&InterestPull { owner: OWNER, have: InterestHead::default() }).is_none());
+        remote.pulls(500, |_, _| Some(LINK));
+        let mut snapshot = own.snapshot().remove(0);
+        snapshot.entries.push(entry("y"));
+        assert_eq!(remote.snapshot(600, LINK, snapshot).unwrap_err().code, ViolationCode::InterestHash);
+        remote.snapshot(700, LINK, own.snapshot().remove(0)).unwrap();
+        assert!(is_whole(&remote, &own));
+    }
+
+    #[test]
+    fn a_restart_forgets_what_was_wanted_before_it() {
+        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
+        remote.set_head(0, OWNER, own.head());
+        for delta in deltas(&mut own, &["a", "b"]) {
+            remote.delta(0, delta).unwrap();
+        }
+        let old = deltas(&mut own, &["c"]).remove(0);
+        let mut own = OwnInterest::new(OWNER, 2);
+        remote.set_head(10, OWNER, own.head());
+        assert_eq!(remote.entries(), 0);
+        assert_eq!(remote.delta(20, old), Ok(Outcome::Duplicate));
+        remote.delta(30, deltas(&mut own, &["d"]).remove(0)).unwrap();
+        assert!(is_whole(&remote, &own));
+        remote.forget(OWNER);
+        let mut out = InterestMatch::default();
+        remote.table().matches("d", &mut out);
+        assert!(out.is_empty() && remote.entries() == 0 && remote.head(OWNER).is_none());
+    }
+
+    #[test]
+    fn an_owner_with_too_much_is_a_violation_and_a_table_that_is_full_refuses_the_owner_alone() {
+        let mut remote = remote();
+        let many = |prefix: &str, count: usize| -> Vec<Entry> {
+            (0..count).map(|n| entry(&format!("{prefix}/{n}"))).collect()
+        };
+        let feed = |remote: &mut RemoteInterest, owner: u32, total: usize| -> Result<(), Violation> {
+            remote.set_head(0, RouterNumber(owner), InterestHead { epoch: 1, ..InterestHead::default() });
+            let mut sum = HashSum::default();
+            for (seq, added) in many(&format!("{owner}"), total).chunks(4_096).enumerate() {
+                added.iter().for_each(|entry| sum.add(entry));
+                let head = InterestHead { epoch: 1, seq: seq as u64 + 1, hash: sum.finish() };
+                let added = added.to_vec();
+                remote.delta(0, InterestDelta { owner: RouterNumber(owner), head, added, removed: vec![] })?;
+            }
+            Ok(())
+        };
+        let refused = feed(&mut remote, 100, INTEREST_ENTRIES_MAX + 1).unwrap_err();
+        assert_eq!((refused.code, refused.closes_link()), (ViolationCode::TooMany, true));
+        remote.forget(RouterNumber(100));
+        let owners = u32::try_from(INTEREST_ENTRIES_TOTAL_MAX / INTEREST_ENTRIES_MAX).unwrap();
+        for owner in 0..owners {
+            feed(&mut remote, owner, INTEREST_ENTRIES_MAX).unwrap();
+        }
+        assert_eq!(remote.take_overflowed(), None);
+        feed(&mut remote, owners, 1).unwrap();
+        assert_eq!(remote.take_overflowed(), Some(RouterNumber(owners)));
+        assert_eq!((remote.entries(), remote.behind()), (INTEREST_ENTRIES_TOTAL_MAX, 0));
+    }
+}

@@ -1,0 +1,268 @@
+//! Who wants a topic: the interest of all other routers, folded into sites.
+
+use std::fmt;
+use std::sync::Arc;
+
+use myelin_wire::Pattern;
+use smallvec::SmallVec;
+
+use super::group_id;
+use super::trie::Trie;
+use crate::control::{Entry, GroupName};
+use crate::directory::Directory;
+use crate::ids::{RouterNumber, SiteNumber, SiteSet};
+
+/// A snapshot of the interest of all other routers: immutable, cheap to clone, good to send to every worker.
+#[derive(Clone)]
+pub struct Interest {
+    trie: Trie<Slot>,
+    directory: Arc<Directory>,
+    my_site: SiteNumber,
+    version: u64,
+}
+
+/// Who wants an event of one topic, this router left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterestMatch {
+    /// The other sites with plain subscribers.
+    pub sites: SiteSet,
+    /// The other routers of this site with plain subscribers, sorted.
+    pub siblings: SmallVec<[RouterNumber; 4]>,
+    /// The queue groups with members elsewhere, sorted by name, then pattern. A group is its name and its pattern.
+    pub groups: Vec<GroupInterest>,
+}
+
+/// Where a queue group has members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInterest {
+    /// What stands for it in a stamp.
+    pub id: u32,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What its members subscribed to.
+    pub pattern: Pattern,
+    /// The other sites with members.
+    pub sites: SiteSet,
+    /// The other routers of this site with members, sorted.
+    pub siblings: SmallVec<[RouterNumber; 4]>,
+}
+
+/// The routers that advertise one pattern.
+#[derive(Clone)]
+struct Slot {
+    plain: Owners,
+    /// Sorted by name.
+    groups: Vec<(GroupName, Owners)>,
+    pattern: Pattern,
+}
+
+/// Sorted. Most patterns are wanted at a few sites only.
+type Owners = SmallVec<[RouterNumber; 4]>;
+
+impl Interest {
+    pub(super) fn new(directory: Arc<Directory>, my_site: SiteNumber) -> Self {
+        Self { trie: Trie::default(), directory, my_site, version: 0 }
+    }
+
+    /// Writes to `out` who wants an event of `topic`, which must be valid; what `out` held before is gone. Routers that
+    /// the directory does not know are left out, whatever they say.
+    pub fn matches(&self, topic: &str, out: &mut InterestMatch) {
+        out.clear();
+        self.trie.matching(topic, |slot| {
+            self.fold(&slot.plain, &mut out.sites, &mut out.siblings);
+            for (name, owners) in &slot.groups {
+                let mut group = GroupInterest {
+                    id: group_id(name.as_str(), &slot.pattern),
+                    name: name.shared().clone(),
+                    pattern: slot.pattern.clone(),
+                    sites: SiteSet::EMPTY,
+                    siblings: SmallVec::new(),
+                };
+                self.fold(owners, &mut group.sites, &mut group.siblings);
+                if !group.sites.is_empty() || !group.siblings.is_empty() {
+                    out.groups.push(group);
+                }
+            }
+        });
+        out.siblings.sort_unstable();
+        out.siblings.dedup();
+        out.groups.sort_unstable_by(|a, b| (&a.name, &a.pattern).cmp(&(&b.name, &b.pattern)));
+    }
+
+    fn fold(&self, owners: &[RouterNumber], sites: &mut SiteSet, siblings: &mut SmallVec<[RouterNumber; 4]>) {
+        for owner in owners {
+            match self.directory.site_of(*owner) {
+                Some(site) if site == self.my_site => siblings.push(*owner),
+                Some(site) => sites.insert(site),
+                None => {}
+            }
+        }
+    }
+
+    /// Grows with every change; equal versions have equal answers.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn set_directory(&mut self, directory: Arc<Directory>) {
+        self.directory = directory;
+        self.version += 1;
+    }
+
+    pub(super) fn insert(&mut self, owner: RouterNumber, Entry(pattern, group): &Entry) {
+        self.version += 1;
+        self.trie.update(pattern, |place| {
+            let slot = place.get_or_insert_with(|| Slot {
+                plain: Owners::new(),
+                groups: Vec::new(),
+                pattern: pattern.clone(),
+            });
+            let owners = match group {
+                None => &mut slot.plain,
+                Some(name) => match slot.groups.binary_search_by(|(known, _)| known.cmp(name)) {
+                    Ok(at) => &mut slot.groups[at].1,
+                    Err(at) => {
+                        slot.groups.insert(at, (name.clone(), Owners::new()));
+                        &mut slot.groups[at].1
+                    }
+                },
+            };
+            if let Err(at) = owners.binary_search(&owner) {
+                owners.insert(at, owner);
+            }
+        });
+    }
+
+    pub(super) fn remove(&mut self, owner: RouterNumber, Entry(pattern, group): &Entry) {
+        self.version += 1;
+        self.trie.update(pattern, |place| {
+            let Some(slot) = place else { return };
+            match group {
+                None => slot.plain.retain(|known| *known != owner),
+                Some(name) => {
+                    if let Ok(at) = slot.groups.binary_search_by(|(known, _)| known.cmp(name)) {
+                        slot.groups[at].1.retain(|known| *known != owner);
+                        if slot.groups[at].1.is_empty() {
+                            slot.groups.remove(at);
+                        }
+                    }
+                }
+            }
+            if slot.plain.is_empty() && slot.groups.is_empty() {
+                *place = None;
+            }
+        });
+    }
+}
+
+impl InterestMatch {
+    /// Forgets everybody; keeps the memory.
+    pub fn clear(&mut self) {
+        self.sites = SiteSet::EMPTY;
+        self.siblings.clear();
+        self.groups.clear();
+    }
+
+    /// Whether nobody elsewhere wants the topic.
+    pub fn is_empty(&self) -> bool {
+        self.sites.is_empty() && self.siblings.is_empty() && self.groups.is_empty()
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There may be a hundred thousand entries: a log line wants none of them.
+        f.debug_struct("Interest").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::directory::{Router, Site};
+    use crate::interest::trie::tests::{pattern, topic};
+
+    /// Routers 0 to 7 at sites 0 to 3, two at each; router 9 is unknown.
+    fn directory() -> Arc<Directory> {
+        let site = |number: u16| Site {
+            number: SiteNumber::new(number).unwrap(),
+            name: format!("s{number}").into(),
+            region: Arc::default(),
+            cloud: Arc::default(),
+        };
+        let router = |number: u32| Router {
+            number: RouterNumber(number),
+            name: format!("r{number}").into(),
+            site: SiteNumber::new(u16::try_from(number / 2).unwrap()).unwrap(),
+        };
+        Arc::new(Directory::new((0..4).map(site), (0..8).map(router)).unwrap())
+    }
+
+    fn naive(all: &BTreeSet<(RouterNumber, Entry)>, directory: &Directory, topic: &str) -> InterestMatch {
+        let mut out = InterestMatch::default();
+        let mut groups = std::collections::BTreeMap::new();
+        for (owner, Entry(pattern, group)) in all.iter().filter(|(_, entry)| entry.0.matches(topic)) {
+            let Some(site) = directory.site_of(*owner) else { continue };
+            let (sites, siblings) = match group {
+                None => (&mut out.sites, &mut out.siblings),
+                Some(name) => {
+                    let group = groups.entry((name.clone(), pattern.clone())).or_insert_with(|| GroupInterest {
+                        id: group_id(name.as_str(), pattern),
+                        name: name.shared().clone(),
+                        pattern: pattern.clone(),
+                        sites: SiteSet::EMPTY,
+                        siblings: SmallVec::new(),
+                    });
+                    (&mut group.sites, &mut group.siblings)
+                }
+            };
+            if site.number() == 1 {
+                siblings.push(*owner);
+            } else {
+                sites.insert(site);
+            }
+        }
+        out.siblings.sort_unstable();
+        out.siblings.dedup();
+        out.groups = groups.into_values().collect();
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_naive_matcher(
+            changes in prop::collection::vec(
+                (prop::sample::select(vec![0u32, 2, 3, 4, 7, 9]), pattern(),
+                 prop::option::of(prop::sample::select(vec!["g", "h"])), prop::bool::weighted(0.8)), 0..80),
+            topics in prop::collection::vec(topic(), 1..10),
+        ) {
+            let directory = directory();
+            let mut table = Interest::new(directory.clone(), SiteNumber::new(1).unwrap());
+            let mut all = BTreeSet::new();
+            let before = table.clone();
+            for (owner, pattern, group, add) in changes {
+                let (owner, entry) = (RouterNumber(owner), Entry(pattern, group.and_then(GroupName::new)));
+                if add {
+                    table.insert(owner, &entry);
+                    all.insert((owner, entry));
+                } else {
+                    table.remove(owner, &entry);
+                    all.remove(&(owner, entry));
+                }
+            }
+            let mut out = InterestMatch::default();
+            for topic in &topics {
+                table.matches(topic, &mut out);
+                prop_assert_eq!(&out, &naive(&all, &directory, topic));
+                before.matches(topic, &mut out);
+                prop_assert!(out.is_empty(), "a snapshot does not change");
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The stamp: what a batch of events carries on its way through the mesh, besides itself.
+//!
+//! Little-endian: `u32 origin | u32 epoch | u8 shard | u8 hops | u8 flags | u8 grants | u64 seq | u64 generation |
+//! u32 ttl-ms | u64 sites | [u64 allowed] | grants * (u32 group, u16 site)`.
+
+use smallvec::SmallVec;
+
+use crate::ids::{RouterNumber, SiteNumber, SiteSet};
+use crate::limits::{GRANTS_MAX, HOPS_MAX};
+use crate::violation::{Violation, ViolationCode};
+
+/// Bytes of a stamp without what is optional in it.
+pub const STAMP_BYTES_MIN: usize = 40;
+/// Bytes of the longest stamp.
+pub const STAMP_BYTES_MAX: usize = STAMP_BYTES_MIN + 8 + GRANTS_MAX * GRANT_BYTES;
+const GRANT_BYTES: usize = 6;
+
+/// Flag: deliver where this arrives, and send it to nobody.
+const FLAG_HERE_ONLY: u8 = 1;
+/// Flag: the set of allowed sites is there.
+const FLAG_ALLOWED: u8 = 2;
+
+/// A queue group that is served at one site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Grant {
+    /// [`crate::interest::group_id`] of it.
+    pub group: u32,
+    /// Where.
+    pub site: SiteNumber,
+}
+
+/// The grants of an event; most events have none.
+pub type Grants = SmallVec<[Grant; 2]>;
+
+/// Where a batch came from, who decided about it, and where it goes. The n-th event of the batch (from 0) has
+/// `seq + n`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The router at which the events were published.
+    pub origin: RouterNumber,
+    /// How often that router had started.
+    pub epoch: u32,
+    /// The worker of that router.
+    pub shard: u8,
+    /// How many links it has passed, this one counted.
+    pub hops: u8,
+    /// Deliver at the router where this arrives, and nowhere else: an entry router's copy for one of its own site.
+    pub here_only: bool,
+    /// Sequence number of the first event at (origin, epoch, shard).
+    pub seq: u64,
+    /// The generation that judged the events at the origin. For ledger and explanation; it selects nothing.
+    pub generation: u64,
+    /// Remaining time to live in milliseconds; 0 = without end.
+    pub ttl_ms: u32,
+    /// The sites whose plain subscribers get it.
+    pub sites: SiteSet,
+    /// Where it may be, and through where it may go; absent = anywhere.
+    pub allowed: Option<SiteSet>,
+    /// The groups that are served, and where.
+    pub grants: Grants,
+}
+
+impl Stamp {
+    /// All sites that it goes to: for plain subscribers or for a group.
+    pub fn destinations(&self) -> SiteSet {
+        self.grants.iter().fold(self.sites, |set, grant| set | SiteSet::only(grant.site))
+    }
+
+    /// Bytes that [`encode`](Self::encode) appends.
+    pub fn encoded_bytes(&self) -> usize {
+        STAMP_BYTES_MIN + if self.allowed.is_some() { 8 } else { 0 } + self.grants.len() * GRANT_BYTES
+    }
+
+    /// Appends the stamp to `out`.
+    ///
+    /// # Errors
+    /// `too-many` for more than [`GRANTS_MAX`] grants, `hop-limit` for more than [`HOPS_MAX`] hops; nothing is
+    /// appended then.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Violation> {
+        let grants = u8::try_from(self.grants.len()).unwrap_or(u8::MAX);
+        check(grants, self.hops)?;
+        let flags =
+            if self.here_only { FLAG_HERE_ONLY } else { 0 } | if self.allowed.is_some() { FLAG_ALLOWED } else { 0 };
+        out.reserve(self.encoded_bytes());
+        out.extend_from_slice(&self.origin.0.to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&[self.shard, self.hops, flags, grants]);
+        out.extend_from_slice(&self.seq.to_le_bytes());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.ttl_ms.to_le_bytes());
+        out.extend_from_slice(&self.sites.bits().to_le_bytes());
+        if let Some(allowed) = self.allowed {
+            out.extend_from_slice(&allowed.bits().to_le_bytes());
+        }
+        for grant in &self.grants {
+            out.extend_from_slice(&grant.group.to_le_bytes());
+            out.extend_from_slice(&grant.site.number().to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Reads the stamp at the beginning of `bytes`; says how many bytes it took.
+    ///
+    /// # Errors
+    /// `malformed` where bytes are missing, a flag is unknown or a site is out of range; `too-many`, `hop-limit`.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, usize), Violation> {
+        let Some(fixed) = bytes.first_chunk::<STAMP_BYTES_MIN>() else { return Err(short(bytes.len())) };
+        let word = |at: usize| fixed[at..at + 4].try_into().map_or(0, u32::from_le_bytes);
+        let long = |at: usize| fixed[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+        let (shard, hops, flags, grants_count) = (fixed[8], fixed[9], fixed[10], fixed[11]);
+        if flags & !(FLAG_HERE_ONLY | FLAG_ALLOWED) != 0 {
+            return Err(malformed(format!("a stamp has unknown flags {flags:#04x}")));
+        }
+        check(grants_count, hops)?;
+        let mut at = STAMP_BYTES_MIN;
+        let mut allowed = None;
+        if flags & FLAG_ALLOWED != 0 {
+            let bits = bytes.get(at..at + 8).ok_or_else(|| short(bytes.len()))?;
+            allowed = Some(SiteSet::from_bits(bits.try_into().map_or(0, u64::from_le_bytes)));
+            at += 8;
+        }
+        let end = at + usize::from(grants_count) * GRANT_BYTES;
+        let raw = bytes.get(at..end).ok_or_else(|| short(bytes.len()))?;
+        let mut grants = Grants::with_capacity(usize::from(grants_count));
+        for grant in raw.chunks_exact(GRANT_BYTES) {
+            let site = u16::from_le_bytes([grant[4], grant[5]]);
+            let site = SiteNumber::new(site).ok_or_else(|| malformed(format!("a grant names site {site}")))?;
+            grants.push(Grant { group: u32::from_le_bytes([grant[0], grant[1], grant[2], grant[3]]), site });
+        }
+        let stamp = Self {
+            origin: RouterNumber(word(0)),
+            epoch: word(4),
+            shard,
+            hops,
+            here_only: flags & FLAG_HERE_ONLY != 0,
+            seq: long(12),
+            generation: long(20),
+            ttl_ms: word(28),
+            sites: SiteSet::from_bits(long(32)),
+            allowed,
+            grants,
+        };
+        Ok((stamp, end))
+    }
+}
+
+fn check(grants: u8, hops: u8) -> Result<(), Violation> {
+    if usize::from(grants) > GRANTS_MAX {
+        let message = format!("a stamp has {grants} grants; the limit is {GRANTS_MAX}");
+        return Err(Violation::new(ViolationCode::TooMany, message));
+    }
+    if hops > HOPS_MAX {
+        let message = format!("a stamp has {hops} hops; the limit is {HOPS_MAX}");
+        return Err(Violation::new(ViolationCode::HopLimit, message));
+    }
+    Ok(())
+}
+
+#[cold]
+fn short(len: usize) -> Violation {
+    malformed(format!("a stamp is cut off after {len} bytes"))
+}
+
+fn malformed(message: String) -> Violation {
+    Violation::new(ViolationCode::Malformed, message)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn stamps() -> impl Strategy<Value = Stamp> {
+        let grant =
+            (any::<u32>(), 0u16..64).prop_map(|(group, site)| Grant { group, site: SiteNumber::new(site).unwrap() });
+        let who = (any::<u32>(), any::<u32>(), any::<u8>(), 0..=HOPS_MAX, any::<bool>());
+        let what = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<Option<u64>>());
+        (who, what, prop::collection::vec(grant, 0..=GRANTS_MAX)).prop_map(|(who, what, grants)| Stamp {
+            origin: RouterNumber(who.0),
+            epoch: who.1,
+            shard: who.2,
+            hops: who.3,
+            here_only: who.4,
+            seq: what.0,
+            generation: what.1,
+            ttl_ms: what.2,
+            sites: SiteSet::from_bits(what.3),
+            allowed: what.4.map(SiteSet::from_bits),
+            grants: grants.into(),
+        })
+    }
+
+    fn vector() -> (Stamp, Vec<u8>) {
+        let site = |n| SiteNumber::new(n).unwrap();
+        let stamp = Stamp {
+            origin: RouterNumber(7),
+            epoch: 3,
+            shard: 1,
+            hops: 2,
+            here_only: false,
+            seq: 1_000,
+            generation: 42,
+            ttl_ms: 5_000,
+            sites: [site(0), site(9), site(63)].into_iter().collect(),
+            allowed: Some(SiteSet::from_bits(0x8000_0000_0000_0201)),
+            grants: [Grant { group: 0xdead_beef, site: site(9) }].into_iter().collect(),
+        };
+        let bytes = concat!(
+            "07000000",
+            "03000000",
+            "01",
+            "02",
+            "02",
+            "01",
+            "e803000000000000",
+            "2a00000000000000",
+            "88130000",
+            "0102000000000080",
+            "0102000000000080",
+            "efbeadde",
+            "0900"
+        );
+        (stamp, hex::decode(bytes).unwrap())
+    }
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let (stamp, bytes) = vector();
+        let mut out = Vec::new();
+        stamp.encode(&mut out).unwrap();
+        assert_eq!(hex::encode(&out), hex::encode(&bytes));
+        assert_eq!(out.len(), stamp.encoded_bytes());
+        assert_eq!(Stamp::decode(&bytes).unwrap(), (stamp, bytes.len()));
+    }
+
+    #[test]
+    fn what_is_over_a_limit_is_refused() {
+        let refused = |at: usize, byte: u8| {
+            let mut bytes = vector().1;
+            bytes[at] = byte;
+            Stamp::decode(&bytes).unwrap_err().code
+        };
+        assert_eq!(refused(9, 9), ViolationCode::HopLimit);
+        assert_eq!(refused(10, 4), ViolationCode::Malformed);
+        assert_eq!(refused(11, 65), ViolationCode::TooMany);
+        assert_eq!(refused(11, 2), ViolationCode::Malformed, "the second grant is not there");
+        assert_eq!(refused(52, 64), ViolationCode::Malformed, "site 64");
+        let mut stamp = vector().0;
+        stamp.grants = [stamp.grants[0]].into_iter().cycle().take(GRANTS_MAX + 1).collect();
+        let mut out = Vec::new();
+        assert_eq!(stamp.encode(&mut out).unwrap_err().code, ViolationCode::TooMany);
+        assert!(out.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_stamp_comes_back_as_it_was(stamp in stamps(), rest in prop::collection::vec(any::<u8>(), 0..9)) {
+            let mut bytes = Vec::new();
+            stamp.encode(&mut bytes).unwrap();
+            let len = bytes.len();
+            prop_assert!(len <= STAMP_BYTES_MAX);
+            prop_assert!(Stamp::decode(&bytes[..len - 1]).is_err());
+            bytes.extend(rest);
+            prop_assert_eq!(Stamp::decode(&bytes).unwrap(), (stamp, len));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            drop(Stamp::decode(&bytes));
+        }
+    }
+}
