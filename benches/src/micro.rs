@@ -160,6 +160,7 @@ fn worker(table: Table) -> Local {
         table: Arc::new(ArcSwap::from_pointee(table)),
         table_writer: mpsc::channel(1).0,
         mailboxes: Box::default(),
+        outward: None,
         gauges: RwLock::default(),
         phase: watch::Sender::new(Phase::Serving),
         publishers: Default::default(),

@@ -4,7 +4,7 @@ use crate::fanout::split_expired;
 use crate::ledger::Term;
 use crate::local::{Local, Seat};
 use crate::names::Announced;
-use crate::outbox::{Delivery, Outbox};
+use crate::outbox::{Delivery, Elsewhere, Outbox};
 use bytes::Bytes;
 use myelin_transport::{Connection, SendStream};
 use myelin_wire::limits::{UNRECEIPTED_BYTES_MAX, UNRECEIPTED_EVENTS_MAX};
@@ -42,7 +42,8 @@ struct Sent {
 }
 
 impl Outstanding {
-    fn sent(&self, generation: u64, count: u64, bytes: usize) {
+    /// Notes that `count` events of `generation` were sent.
+    pub fn sent(&self, generation: u64, count: u64, bytes: usize) {
         let (mut sent, bytes) = (self.sent.borrow_mut(), bytes as u64);
         self.bytes.set(self.bytes.get() + bytes);
         match sent.back_mut() {
@@ -205,16 +206,18 @@ impl Writer {
 
     fn frame(&mut self, local: &Local, delivery: &Delivery, events: Bytes, seq: u64, count: u32) {
         let origin = &delivery.origin;
+        let here = Elsewhere { router: local.shared.origin, epoch: local.shared.epoch, generation: origin.generation };
+        let published = origin.elsewhere.unwrap_or(here);
         let stamp = Stamp {
-            origin: local.shared.origin,
-            epoch: local.shared.epoch,
+            origin: published.router,
+            epoch: published.epoch,
             shard: origin.shard,
             source_ref: origin.source.as_ref().map_or(0, |name| name.reference),
             subscription: delivery.subscription,
             count,
             seq,
             time_ns: origin.time_ns,
-            generation: origin.generation,
+            generation: published.generation,
         };
         write_deliver_head(&mut self.head, &stamp, events.len());
         if events.len() < COPY_BELOW_BYTES {

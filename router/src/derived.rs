@@ -133,6 +133,13 @@ impl Judge<'_> {
         untouched
     }
 
+    /// Takes events that a router of another site sent through the filters before delivery; `items` are afterwards those
+    /// that go on.
+    pub async fn run_arrived(&self, chain: &Chain, buffer: &[u8], items: &mut Vec<Passing>, bench: &mut Workbench) {
+        let seen = Seen::new();
+        self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth: 0 }, buffer, items, bench).await;
+    }
+
     /// Takes one derived event through the filters of its topic; what is left of it goes on.
     pub async fn run_derived(&self, derived: Derived, bench: &mut Workbench) -> Option<Passing> {
         let Derived { topic, attrs, payload, depth, seen, seq, is_dead_letter } = derived;

@@ -5,7 +5,7 @@
 //! were received into, with the topic references patched, or the side buffer for events that a filter rewrote.
 
 use crate::ledger::Term;
-use crate::local::{Local, Parcel, Route, TopicEntry};
+use crate::local::{Forward, Local, Parcel, Route, TopicEntry};
 use crate::names::Name;
 use crate::outbox::{Delivery, Gauge, NameSet, Origin};
 use bytes::{Bytes, BytesMut};
@@ -60,13 +60,28 @@ impl Fanout {
         range: Range<usize>,
         expires: bool,
     ) {
-        let Range { start, end } = range;
         let seq = local.seq.get();
         local.seq.set(seq + 1);
+        self.push_numbered(local, route, topic, place, range, (seq, expires));
+    }
+
+    /// Adds an event that has its number already: one that was published at another router.
+    #[inline]
+    pub fn push_numbered(
+        &mut self,
+        local: &Local,
+        route: &Rc<Route>,
+        topic: &TopicEntry,
+        place: Place,
+        range: Range<usize>,
+        (seq, expires): (u64, bool),
+    ) {
+        let Range { start, end } = range;
         if let Some(run) = self.runs.last_mut()
             && run.end == start
             && run.place == place
-            && (Rc::ptr_eq(&run.route, route) || run.route.targets == route.targets)
+            && run.seq + u64::from(run.count) == seq
+            && (Rc::ptr_eq(&run.route, route) || (run.route.targets == route.targets && run.route.plan == route.plan))
         {
             run.end = end;
             run.count += 1;
@@ -95,11 +110,30 @@ impl Fanout {
         attrs: &[u8],
         payload: &[u8],
     ) -> Result<(), Refusal> {
+        self.write_numbered(local, route, topic, (attrs, payload), None)
+    }
+
+    /// The same for an event that has its number already, where it has.
+    ///
+    /// # Errors
+    /// When attributes or payload do not fit the layout.
+    pub fn write_numbered(
+        &mut self,
+        local: &Local,
+        route: &Rc<Route>,
+        topic: &TopicEntry,
+        (attrs, payload): (&[u8], &[u8]),
+        seq: Option<u64>,
+    ) -> Result<(), Refusal> {
         let start = self.side.len();
         let event = EventBuilder { topic_ref: topic.name.reference, attrs, payload, request: false };
         event.write(&mut self.side)?;
         let expires = !attrs.is_empty() && Attrs::new(attrs).ttl_ms().is_some();
-        self.push(local, route, topic, Place::Side, start..self.side.len(), expires);
+        let range = start..self.side.len();
+        match seq {
+            Some(seq) => self.push_numbered(local, route, topic, Place::Side, range, (seq, expires)),
+            None => self.push(local, route, topic, Place::Side, range, expires),
+        }
         Ok(())
     }
 
@@ -133,6 +167,7 @@ impl Fanout {
             if !run.route.targets.groups.is_empty() {
                 send_groups(local, &run.route, &delivery).await;
             }
+            send_away(local, &run.route, &delivery).await;
             full.extend(run.route.gauges.iter().map(|(_, gauge)| gauge).filter(|gauge| gauge.is_full()).cloned());
         }
     }
@@ -179,6 +214,16 @@ async fn send_groups(local: &Local, route: &Route, delivery: &Delivery) {
         if let Some(done) = pending {
             send_part(local, route, done).await;
         }
+    }
+}
+
+/// One copy for all other sites.
+async fn send_away(local: &Local, route: &Route, delivery: &Delivery) {
+    let (Some(plan), Some(outward)) = (&route.plan, &local.shared.outward) else { return };
+    let forward = Forward { delivery: delivery.clone(), plan: plan.clone() };
+    if outward.forwards.send(forward).await.is_err() {
+        // The links have ended.
+        local.ledger.settle(delivery.origin.generation, Term::Lost, u64::from(delivery.count));
     }
 }
 

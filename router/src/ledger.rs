@@ -1,7 +1,8 @@
 //! The ledger: what became of every event, per generation, at one worker.
 //!
 //! Two balances hold for every generation, summed over the workers:
-//! * events: `accepted + emitted = rejected + dropped + dead_lettered + expired + unmatched + matched + in_pipeline`
+//! * events: `accepted + emitted + received =
+//!    rejected + dropped + dead_lettered + expired + unmatched + matched + in_pipeline`
 //! * copies: `targets = delivered + forwarded + egress_rejected + copies_expired + shed + lost + in_queue`
 //!
 //! Every term is counted where it happens; none is computed from the others, so that a forgotten event shows. The
@@ -61,6 +62,8 @@ terms! {
     accepted: Accepted,
     /// Events that filters or the router made.
     emitted: Emitted,
+    /// Events that routers of other sites sent here.
+    received: Received,
     /// Events refused: by admission, a filter's denial, or a fault with verdict `reject`.
     rejected: Rejected,
     /// Events that a filter dropped.
@@ -96,7 +99,7 @@ terms! {
 impl Counts {
     /// What is missing in the balance of the events: 0 when it balances.
     pub fn events_off_by(&self) -> i64 {
-        let entered = self.accepted.wrapping_add(self.emitted);
+        let entered = self.accepted.wrapping_add(self.emitted).wrapping_add(self.received);
         let left = [self.rejected, self.dropped, self.dead_lettered, self.expired, self.unmatched, self.matched];
         off(entered, &left, self.in_pipeline)
     }

@@ -9,6 +9,7 @@ pub mod derived;
 pub mod fanout;
 pub mod generation;
 pub mod ledger;
+pub mod links;
 pub mod local;
 pub mod names;
 pub mod node;

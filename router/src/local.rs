@@ -12,7 +12,10 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use myelin_core::{MatchSet, SessionKey, Table};
 use myelin_engine::Chain;
-use myelin_wire::{Code, Limits, Refusal};
+use myelin_mesh::{
+    Directory, GroupInterest, Interest, InterestMatch, Plan, ResidencyCache, RouterNumber, Routes, SiteSet, group_id,
+};
+use myelin_wire::{Code, Limits, Pattern, Refusal};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -26,6 +29,10 @@ use tokio::sync::{Notify, mpsc, watch};
 /// for room is the publishers' back-pressure (each parcel is a slice of a batch, 64 KiB as a rule).
 pub const MAILBOX_PARCELS: usize = 256;
 
+/// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER-..`, where ROUTER is the hexadecimal number of
+/// the router that the session is at.
+pub const INBOX: &str = "$inbox/";
+
 /// Events for sessions of another worker.
 #[derive(Debug)]
 pub struct Parcel {
@@ -33,6 +40,50 @@ pub struct Parcel {
     pub to: SmallVec<[SessionKey; 4]>,
     /// The events.
     pub delivery: Delivery,
+}
+
+/// Events for other sites.
+#[derive(Debug)]
+pub struct Forward {
+    /// The events.
+    pub delivery: Delivery,
+    /// Where they go.
+    pub plan: Arc<Plan>,
+}
+
+/// What the other sites want, and the ways there: an immutable snapshot that the links publish.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// Grows with every snapshot.
+    pub version: u64,
+    /// What the other sites want.
+    pub interest: Interest,
+    /// The ways there.
+    pub routes: Arc<Routes>,
+    /// Which router is at which site.
+    pub directory: Arc<Directory>,
+}
+
+/// A first subscription to a pattern, or the end of the last one, as the other sites are told.
+#[derive(Debug)]
+pub struct InterestChange {
+    /// What is subscribed to.
+    pub pattern: Pattern,
+    /// As a member of which queue group.
+    pub group: Option<Arc<str>>,
+    /// Whether it begins.
+    pub begins: bool,
+}
+
+/// How workers reach the other sites.
+#[derive(Debug)]
+pub struct Outward {
+    /// The snapshot.
+    pub reach: Arc<ArcSwap<Reach>>,
+    /// The queue of the thread that keeps the links.
+    pub forwards: mpsc::Sender<Forward>,
+    /// Where changes of the own interest go.
+    pub interest: mpsc::Sender<InterestChange>,
 }
 
 /// A change of the subscription table, asked for by a session.
@@ -91,6 +142,8 @@ pub struct Shared {
     pub mailboxes: Box<[mpsc::Sender<Parcel>]>,
     /// Gauges of the subscribers that let publishers wait.
     pub gauges: RwLock<HashMap<SessionKey, Arc<Gauge>>>,
+    /// The other sites, where there are links to them.
+    pub outward: Option<Outward>,
     /// How far the router is in its life.
     pub phase: watch::Sender<Phase>,
     /// Publish streams that are open.
@@ -155,7 +208,10 @@ pub struct TopicEntry {
 #[derive(Debug)]
 pub struct Route {
     table_version: u64,
+    reach_version: u64,
     generation: u64,
+    /// Other sites that get a copy.
+    pub plan: Option<Arc<Plan>>,
     /// The subscribers.
     pub targets: MatchSet,
     /// Copies that an event becomes.
@@ -218,6 +274,9 @@ struct Seats {
     free: Vec<u32>,
 }
 
+/// A snapshot that somebody else replaces, as one worker last saw it.
+type Cached<T> = RefCell<Cache<Arc<ArcSwap<T>>, Arc<T>>>;
+
 /// What one worker owns.
 #[derive(Debug)]
 pub struct Local {
@@ -228,7 +287,9 @@ pub struct Local {
     /// The topics and identities it told its sessions numbers for.
     names: RefCell<Names<Rc<TopicEntry>>>,
     seats: RefCell<Seats>,
-    table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
+    table: Cached<Table>,
+    reach: Option<Cached<Reach>>,
+    residency: RefCell<ResidencyCache>,
     active: RefCell<Rc<Active>>,
     /// The generation before, warm for a rollback.
     previous: RefCell<Option<Rc<Active>>>,
@@ -248,6 +309,8 @@ impl Local {
             names: RefCell::new(Names::new(id)),
             seats: RefCell::default(),
             table: RefCell::new(Cache::new(shared.table.clone())),
+            reach: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.reach.clone()))),
+            residency: RefCell::default(),
             active: RefCell::new(active),
             previous: RefCell::default(),
             ledger: Ledger::default(),
@@ -283,20 +346,76 @@ impl Local {
     pub fn route(&self, topic: &TopicEntry, active: &Active) -> Rc<Route> {
         let mut table = self.table.borrow_mut();
         let table = table.load();
+        let mut reach = self.reach.as_ref().map(RefCell::borrow_mut);
+        let reach = reach.as_mut().map(|reach| &**reach.load());
         if let Some(route) = &*topic.route.borrow()
             && route.table_version == table.version()
             && route.generation == active.number
+            && route.reach_version == reach.map_or(0, |reach| reach.version)
         {
             return route.clone();
         }
-        let route = Rc::new(self.find_route(topic, active, table));
+        let mut targets = MatchSet::default();
+        table.matches(&topic.name.text, &mut targets);
+        let plan = reach.and_then(|reach| self.plan(topic, reach, &targets));
+        let versions = (table.version(), reach.map_or(0, |reach| reach.version));
+        let route = Rc::new(self.make_route(topic, active, versions, targets, plan));
         topic.route.replace(Some(route.clone()));
         route
     }
 
-    fn find_route(&self, topic: &TopicEntry, active: &Active, table: &Table) -> Route {
+    /// The other sites that get an event of `topic`; `None` where none does.
+    fn plan(&self, topic: &TopicEntry, reach: &Reach, targets: &MatchSet) -> Option<Arc<Plan>> {
+        if let Some(inbox) = topic.name.text.strip_prefix(INBOX) {
+            return self.plan_answer(inbox, reach);
+        }
+        let mut matched = InterestMatch::default();
+        reach.interest.matches(&topic.name.text, &mut matched);
+        let is_here = |group: &GroupInterest| {
+            targets.groups.iter().any(|here| here.name == group.name && *here.pattern == *group.pattern.as_str())
+        };
+        let plan = myelin_mesh::plan(&matched, &reach.routes, &mut self.residency.borrow_mut(), None, is_here);
+        (!plan.is_empty()).then(|| Arc::new(plan))
+    }
+
+    /// The way of an answer: its topic names the router where the asker is, so that nobody has to be told of inboxes
+    /// before the first request.
+    fn plan_answer(&self, inbox: &str, reach: &Reach) -> Option<Arc<Plan>> {
+        let router = RouterNumber(u32::from_str_radix(inbox.split('-').next()?, 16).ok()?);
+        if router.0 == self.shared.origin || !reach.routes.reaches(router) {
+            return None;
+        }
+        let sites = SiteSet::only(reach.directory.site_of(router)?);
+        Some(Arc::new(Plan { sites, ..Plan::default() }))
+    }
+
+    /// Where events go that another site's router sent for `plain` subscribers of this router and for one member of each
+    /// of the groups with these numbers. Nothing of it goes to further sites.
+    pub fn arrival(&self, topic: &TopicEntry, active: &Active, plain: bool, groups: &[u32]) -> Route {
+        let mut table = self.table.borrow_mut();
+        let table = table.load();
         let mut targets = MatchSet::default();
         table.matches(&topic.name.text, &mut targets);
+        if !plain {
+            targets.plain.clear();
+        }
+        targets.groups.retain(|group| groups.contains(&group_id(&group.name, &group.pattern)));
+        self.make_route(topic, active, (table.version(), 0), targets, None)
+    }
+
+    /// Whether `route`, found before, still says where events go that arrive.
+    pub fn is_current_arrival(&self, route: &Route, active: &Active) -> bool {
+        route.generation == active.number && route.table_version == self.table.borrow_mut().load().version()
+    }
+
+    fn make_route(
+        &self,
+        topic: &TopicEntry,
+        active: &Active,
+        (table_version, reach_version): (u64, u64),
+        targets: MatchSet,
+        plan: Option<Arc<Plan>>,
+    ) -> Route {
         let mut gauges = Vec::new();
         if let Ok(known) = self.shared.gauges.read()
             && !known.is_empty()
@@ -306,9 +425,12 @@ impl Local {
             gauges.extend(keys.filter_map(|key| Some((key, known.get(&key)?.clone()))));
         }
         Route {
-            table_version: table.version(),
+            table_version,
+            reach_version,
             generation: active.number,
-            copies: (targets.plain.len() + targets.groups.len()) as u64,
+            // The other sites are one copy here; the links count what becomes of it.
+            copies: (targets.plain.len() + targets.groups.len() + usize::from(plan.is_some())) as u64,
+            plan,
             turns: RefCell::new(SmallVec::from_elem(0, targets.groups.len())),
             targets,
             gauges,

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, WasmConfig};
 use crate::ledger::Counts;
+use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::worker::{Order, Worker};
@@ -36,6 +37,8 @@ pub struct Node {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     addr: SocketAddr,
+    mesh_addr: Option<SocketAddr>,
+    mesh_status: Arc<ArcSwap<LinksStatus>>,
     listeners: Vec<Arc<ListenerStats>>,
     drain: Duration,
     world: World,
@@ -85,18 +88,22 @@ impl Node {
         let (table_writer, changes) = mpsc::channel(CHANGES_WAITING_MAX);
         let writer = TableWriter::default();
         let table = Arc::new(ArcSwap::from_pointee(writer.snapshot()));
-        tokio::spawn(write_table(table.clone(), writer, changes));
+        let names = (&*config.node.site, &*config.node.name);
+        let (links, outward) = BoundLinks::bind(&config.mesh, names, epoch, tls)?.unzip();
+        let interest = outward.as_ref().map(|outward| outward.interest.clone());
+        tokio::spawn(write_table(table.clone(), writer, changes, interest));
 
         let shared = Arc::new(Shared {
             site: config.node.site.clone(),
             router: config.node.name.clone(),
-            origin: 1,
+            origin: links.as_ref().map_or(1, |links| links.number().0),
             epoch,
             limits: config.limits,
             outbox: config.outbox.into(),
             sessions_max: config.node.sessions_per_worker,
             table,
             table_writer,
+            outward,
             mailboxes: mailboxes.into(),
             gauges: RwLock::default(),
             phase: watch::Sender::new(Phase::Serving),
@@ -109,14 +116,30 @@ impl Node {
         for ((id, listener), mailbox) in (0..).zip(listeners).zip(mail) {
             workers.push(Worker::start(id, shared.clone(), listener, mailbox).context("starting a worker thread")?);
         }
+        let mesh_addr = links.as_ref().map(BoundLinks::local_addr);
+        let mesh_status = links.as_ref().map(BoundLinks::status).unwrap_or_default();
+        if let Some(links) = links {
+            let id = u8::try_from(count).context("one worker too many")?;
+            workers.push(links.start(id, shared.clone()).context("starting the links' thread")?);
+        }
         let orders = workers.iter().map(|worker| worker.orders.clone()).collect();
         let world = open_world(config, orders).await?;
-        Ok(Self { shared, workers, addr, listeners: stats, drain: config.drain(), world })
+        Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners: stats, drain: config.drain(), world })
     }
 
     /// Where clients connect, with the real port.
     pub fn client_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where other routers connect, with the real port; `None` where this router has no links.
+    pub fn mesh_addr(&self) -> Option<SocketAddr> {
+        self.mesh_addr
+    }
+
+    /// The mesh as this router sees it.
+    pub fn mesh_status(&self) -> &Arc<ArcSwap<LinksStatus>> {
+        &self.mesh_status
     }
 
     /// What the workers share.
@@ -147,6 +170,18 @@ impl Node {
         }
     }
 
+    /// Reads the ledger once nothing is on its way any more, to other sites either; at `until` in any case.
+    async fn settle(&self, until: Instant) -> BTreeMap<u64, Counts> {
+        loop {
+            let ledger = self.ledgers().read().await;
+            let has_links = self.mesh_addr.is_some();
+            if !has_links || ledger.values().all(Counts::is_settled) || Instant::now() >= until {
+                return ledger;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+
     /// Shuts down gracefully: no new sessions, clients are told to move on, publishers finish, queues are flushed.
     /// Returns the ledger as it stands at the end.
     pub async fn drain(self) -> BTreeMap<u64, Counts> {
@@ -164,7 +199,7 @@ impl Node {
         wait_for(&self.shared.publishers, until).await;
         self.shared.phase.send_replace(Phase::Flushing(until));
         wait_for(&self.shared.sessions, until + Duration::from_secs(5)).await;
-        let ledger = self.ledgers().read().await;
+        let ledger = self.settle(until).await;
         for worker in &self.workers {
             let _ = worker.orders.send(Order::Stop).await;
         }

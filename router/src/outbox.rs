@@ -29,6 +29,19 @@ pub struct Origin {
     pub generation: u64,
     /// The worker that gave out the sequence numbers.
     pub shard: u8,
+    /// The router at which they were published, where that is another one.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Where events were published that another site's router sent here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Number of that router.
+    pub router: u32,
+    /// How often it was started.
+    pub epoch: u32,
+    /// The generation that judged them there.
+    pub generation: u64,
 }
 
 /// The names that the events of a delivery refer to.
@@ -271,7 +284,7 @@ mod tests {
 
     fn delivery(seq: u64, bytes: usize) -> Delivery {
         let name = Arc::new(Name { reference: 1, version: 0, text: Arc::from("a") });
-        let origin = Origin { source: None, time_ns: 0, received_ms: 0, generation: 1, shard: 0 };
+        let origin = Origin { source: None, time_ns: 0, received_ms: 0, generation: 1, shard: 0, elsewhere: None };
         Delivery {
             events: Bytes::from(vec![0; bytes]),
             origin: Arc::new(origin),

@@ -5,8 +5,6 @@
 
 mod topics;
 
-pub use topics::INBOX;
-
 use crate::derived::{self, DERIVED_PER_BATCH_MAX, Judge, Passing, Workbench};
 use crate::fanout::{Fanout, Place};
 use crate::generation::Active;
@@ -126,7 +124,14 @@ impl Publisher {
 
     fn origin(&self, local: &Local, generation: u64) -> Origin {
         let source = Some(self.source.name.clone());
-        Origin { source, time_ns: unix_ns(), received_ms: local.shared.now_ms(), generation, shard: local.id }
+        Origin {
+            source,
+            time_ns: unix_ns(),
+            received_ms: local.shared.now_ms(),
+            generation,
+            shard: local.id,
+            elsewhere: None,
+        }
     }
 
     /// Decodes and admits what is there: good events go to the batch, others become exceptions.

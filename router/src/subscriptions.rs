@@ -1,6 +1,6 @@
 //! The writer of the subscription table: one task that takes every change and publishes snapshots.
 
-use crate::local::{TableChange, TableCommand};
+use crate::local::{InterestChange, TableChange, TableCommand};
 use arc_swap::ArcSwap;
 use myelin_core::{Table, TableError, TableWriter};
 use myelin_wire::{Code, Refusal};
@@ -23,7 +23,9 @@ pub async fn write_table(
     published: Arc<ArcSwap<Table>>,
     mut writer: TableWriter,
     mut changes: mpsc::Receiver<TableCommand>,
+    outward: Option<mpsc::Sender<InterestChange>>,
 ) {
+    let mut told = Vec::new();
     let mut next_snapshot = Instant::now();
     let mut commands = Vec::new();
     let mut done: Vec<Done> = Vec::new();
@@ -36,11 +38,17 @@ pub async fn write_table(
             commands.push(command);
         }
         for command in commands.drain(..) {
-            let result = apply(&mut writer, &command).map_err(refusal);
+            let result = apply(&mut writer, &command, &mut told).map_err(refusal);
             done.push((command.done, result));
         }
         published.store(Arc::new(writer.snapshot()));
         next_snapshot = Instant::now() + SNAPSHOT_INTERVAL;
+        for change in told.drain(..) {
+            if let Some(outward) = &outward {
+                // Where the links have ended nobody wants to know.
+                let _ = outward.send(change).await;
+            }
+        }
         // Every batch that begins from here on sees the snapshot: the changes are live.
         for (asker, result) in done.drain(..) {
             let _ = asker.send(result);
@@ -48,15 +56,18 @@ pub async fn write_table(
     }
 }
 
-fn apply(writer: &mut TableWriter, command: &TableCommand) -> Result<(), TableError> {
+/// Makes the change; what other sites should know of it is appended to `told`.
+fn apply(writer: &mut TableWriter, command: &TableCommand, told: &mut Vec<InterestChange>) -> Result<(), TableError> {
+    let mut ended = |(pattern, group)| told.push(InterestChange { pattern, group, begins: false });
     match &command.change {
-        TableChange::Subscribe { id, pattern, group } => writer.subscribe(command.session, *id, pattern, group.clone()),
-        TableChange::Unsubscribe { id } => writer.unsubscribe(command.session, *id),
-        TableChange::DropSession => {
-            writer.drop_session(command.session);
-            Ok(())
+        TableChange::Subscribe { id, pattern, group } => {
+            writer.subscribe(command.session, *id, pattern, group.clone())?;
+            told.push(InterestChange { pattern: pattern.clone(), group: group.clone(), begins: true });
         }
+        TableChange::Unsubscribe { id } => ended(writer.unsubscribe(command.session, *id)?),
+        TableChange::DropSession => writer.drop_session(command.session).into_iter().for_each(ended),
     }
+    Ok(())
 }
 
 fn refusal(error: TableError) -> Refusal {

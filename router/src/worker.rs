@@ -4,7 +4,7 @@ use crate::generation::{Active, Handover, Prepared};
 use crate::ledger::Counts;
 use crate::local::{Local, Parcel, Shared};
 use crate::sessions;
-use myelin_transport::{BoundListener, Listener};
+use myelin_transport::BoundListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -63,14 +63,27 @@ impl Worker {
         listener: BoundListener,
         mailbox: mpsc::Receiver<Parcel>,
     ) -> std::io::Result<Self> {
+        Self::spawn(id, format!("worker-{id}"), shared, |local, orders| run(local, listener, mailbox, orders))
+    }
+
+    /// Starts a thread that does `work` as worker number `id`.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn spawn<W: Future<Output = ()>>(
+        id: u8,
+        name: String,
+        shared: Arc<Shared>,
+        work: impl FnOnce(Rc<Local>, mpsc::Receiver<Order>) -> W + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (orders, orders_in) = mpsc::channel(ORDERS_MAX);
-        let thread = thread::Builder::new().name(format!("worker-{id}")).stack_size(STACK_BYTES).spawn(move || {
+        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return tracing::error!(%error, "worker {id} has no runtime"),
             };
             let local = Rc::new(Local::new(id, shared, Rc::new(Active::empty())));
-            LocalSet::new().block_on(&runtime, run(local, listener, mailbox, orders_in));
+            LocalSet::new().block_on(&runtime, async { work(local, orders_in).await });
         })?;
         Ok(Self { orders, thread: Some(thread) })
     }
@@ -105,7 +118,10 @@ async fn run(
             order = orders.recv() => match order {
                 Some(order) if !is_stop(&order) => {
                     judges |= matches!(order, Order::Swap(..));
-                    obey(&local, &listener, order);
+                    match order {
+                        Order::StopAccepting => listener.stop_accepting(),
+                        order => obey(&local, order),
+                    }
                 }
                 _ => break,
             },
@@ -119,11 +135,11 @@ fn is_stop(order: &Order) -> bool {
     matches!(order, Order::Stop)
 }
 
-fn obey(local: &Rc<Local>, listener: &Listener, order: Order) {
+/// Carries out an order that has nothing to do with a listener.
+pub fn obey(local: &Rc<Local>, order: Order) {
     match order {
         // The asker may have gone: then nobody wants the answer.
         Order::Ledger(answer) => drop(answer.send(local.ledger.snapshot())),
-        Order::StopAccepting => listener.stop_accepting(),
         Order::Swap(prepared, answer) => {
             let begin = Instant::now();
             let before = local.active();
@@ -140,7 +156,8 @@ fn obey(local: &Rc<Local>, listener: &Listener, order: Order) {
             });
             let _ = answer.send(swapped);
         }
-        Order::Stop => {}
+        // Whoever has a listener sees to these itself.
+        Order::StopAccepting | Order::Stop => {}
         #[cfg(feature = "sabotage")]
         Order::Sabotage(term) => local.ledger.sabotage(term),
     }

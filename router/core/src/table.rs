@@ -72,9 +72,12 @@ pub struct TableWriter {
 }
 
 struct Subscription {
-    pattern: Arc<str>,
+    pattern: Pattern,
     group: Option<Arc<str>>,
 }
+
+/// What somebody subscribed to: the pattern, and the group that it was a member of.
+pub type Subscribed = (Pattern, Option<Arc<str>>);
 
 impl Table {
     /// Writes to `out` who gets an event of `topic`, which must be valid; what `out` held before is gone.
@@ -139,36 +142,37 @@ impl TableWriter {
         if self.subscriptions.contains_key(&key) {
             return Err(TableError::Duplicate { subscription });
         }
-        let pattern = pattern.clone().into_shared();
-        self.table.root.insert(&pattern, key, group.as_ref());
-        self.subscriptions.insert(key, Subscription { pattern, group });
+        self.table.root.insert(&pattern.clone().into_shared(), key, group.as_ref());
+        self.subscriptions.insert(key, Subscription { pattern: pattern.clone(), group });
         self.changed();
         Ok(())
     }
 
-    /// Removes the subscription `subscription` of `session`.
-    pub fn unsubscribe(&mut self, session: SessionKey, subscription: u32) -> Result<(), TableError> {
+    /// Removes the subscription `subscription` of `session`, and says what it was.
+    pub fn unsubscribe(&mut self, session: SessionKey, subscription: u32) -> Result<Subscribed, TableError> {
         let key = (session, subscription);
         let gone = self.subscriptions.remove(&key).ok_or(TableError::Unknown { subscription })?;
         self.detach(key, &gone);
         self.changed();
-        Ok(())
+        Ok((gone.pattern, gone.group))
     }
 
-    /// Removes everything that `session` subscribed, and says how many subscriptions that were.
-    pub fn drop_session(&mut self, session: SessionKey) -> usize {
+    /// Removes everything that `session` subscribed, and says what that was.
+    pub fn drop_session(&mut self, session: SessionKey) -> Vec<Subscribed> {
         let ids: Vec<u32> =
             self.subscriptions.range((session, 0)..=(session, u32::MAX)).map(|(key, _)| key.1).collect();
-        for id in &ids {
-            let key = (session, *id);
+        let mut dropped = Vec::with_capacity(ids.len());
+        for id in ids {
+            let key = (session, id);
             if let Some(gone) = self.subscriptions.remove(&key) {
                 self.detach(key, &gone);
+                dropped.push((gone.pattern, gone.group));
             }
         }
-        if !ids.is_empty() {
+        if !dropped.is_empty() {
             self.changed();
         }
-        ids.len()
+        dropped
     }
 
     /// The table as it is now.
@@ -182,7 +186,7 @@ impl TableWriter {
     }
 
     fn detach(&mut self, key: (SessionKey, u32), gone: &Subscription) {
-        let levels: SmallVec<[&str; TOPIC_LEVELS_MAX]> = gone.pattern.split('/').collect();
+        let levels: SmallVec<[&str; TOPIC_LEVELS_MAX]> = gone.pattern.levels().collect();
         Arc::make_mut(&mut self.table.root).remove(&levels, &key, gone.group.as_ref());
     }
 

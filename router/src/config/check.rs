@@ -1,7 +1,7 @@
 //! What the types of a configuration do not say: bounds, and values that must go together.
 
-use super::Config;
 use super::load::{ConfigError, Places};
+use super::{Config, members};
 use myelin_catalog::limits::{
     DEADLINE_MAX_US, DEADLINE_MIN_US, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MODULE_SIZE_MAX_BYTES,
 };
@@ -45,7 +45,10 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
     let address_space = wasm.compile_address_space_bytes;
     range("wasm", "compile_address_space_bytes", address_space, COMPILE_ADDRESS_SPACE_MIN_BYTES, u64::MAX);
 
+    range("mesh", "queue_bytes", config.mesh.queue_bytes as u64, u64::from(limits.delivered_len_max()), 1 << 32);
+
     check_names(config, places, errors);
+    check_mesh(config, places, errors);
     check_tls(config, places, errors);
     check_admin(config, dev, places, errors);
 }
@@ -61,6 +64,35 @@ fn check_names(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) 
     if config.node.data_dir.as_os_str().is_empty() {
         let remedy = "give the folder where the router keeps its state";
         errors.push(ConfigError::new(places.of("node", "data_dir"), "[node] data_dir is empty", remedy));
+    }
+}
+
+/// Members and addresses have their form, and this router is one of the members.
+fn check_mesh(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
+    let mesh = &config.mesh;
+    let mut refuse = |key, problem: String, remedy: &str| {
+        errors.push(ConfigError::new(places.of("mesh", key), format!("[mesh] {key}: {problem}"), remedy));
+    };
+    for (key, addresses) in [("seeds", &mesh.seeds), ("advertise", &mesh.advertise)] {
+        let malformed =
+            |address: &&String| address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
+        if let Some(address) = addresses.iter().find(malformed) {
+            refuse(key, format!("`{address}` is no address"), "give HOST:PORT, such as \"ohio.example.org:7401\"");
+        }
+    }
+    if mesh.listen.is_none() {
+        return;
+    }
+    if let Err(error) = members(mesh) {
+        return refuse("members", error, "give each router once, as \"SITE/ROUTER\"");
+    }
+    let own = format!("{}/{}", config.node.site, config.node.name);
+    if !mesh.members.contains(&own) {
+        refuse(
+            "members",
+            format!("`{own}`, this router, is missing"),
+            "name every router of the mesh, in the same order everywhere",
+        );
     }
 }
 

@@ -11,6 +11,7 @@ mod tests;
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
 pub use schema::{Key, Kind, keys, sections};
 
+use myelin_mesh::{Directory, Router, RouterNumber, Site, SiteNumber};
 use myelin_transport::Identity;
 use myelin_wire::Limits;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Where it listens.
     pub listen: ListenConfig,
+    /// The other sites.
+    pub mesh: MeshConfig,
     /// Limits of what clients may send.
     pub limits: Limits,
     /// Bounds of what waits for a subscriber.
@@ -103,6 +106,29 @@ pub struct ListenConfig {
 impl Default for ListenConfig {
     fn default() -> Self {
         Self { client: (Ipv4Addr::LOCALHOST, 7400).into(), admin: (Ipv4Addr::LOCALHOST, 7480).into() }
+    }
+}
+
+/// `[mesh]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeshConfig {
+    /// UDP address for the routers of other sites (QUIC); without one this router has no links.
+    pub listen: Option<SocketAddr>,
+    /// Every router of the mesh as `SITE/ROUTER`, in the same order everywhere: its place is its number.
+    pub members: Vec<String>,
+    /// Where routers to link with are, as `HOST:PORT`.
+    pub seeds: Vec<String>,
+    /// Where others reach this router's `listen`, as `HOST:PORT`; they are told, and link by themselves.
+    pub advertise: Vec<String>,
+    /// Encoded bytes that may wait for one neighbour; the oldest make room for new ones.
+    pub queue_bytes: usize,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        let (members, seeds, advertise) = (Vec::new(), Vec::new(), Vec::new());
+        Self { listen: None, members, seeds, advertise, queue_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -182,6 +208,30 @@ mod identity_texts {
         let texts = Vec::<String>::deserialize(deserializer)?;
         texts.iter().map(|text| Identity::parse(text).map_err(D::Error::custom)).collect()
     }
+}
+
+/// The routers and sites that `[mesh] members` names. A site's number is the place of its first router among the sites.
+///
+/// # Errors
+/// What is wrong with the list.
+pub fn members(mesh: &MeshConfig) -> Result<Directory, String> {
+    let mut sites: Vec<Site> = Vec::new();
+    let mut routers = Vec::new();
+    for (place, member) in (1u32..).zip(&mesh.members) {
+        let (site, name) = member.split_once('/').ok_or_else(|| format!("`{member}` has no `/`"))?;
+        let known = sites.iter().find(|known| &*known.name == site).map(|known| known.number);
+        let number = match known {
+            Some(number) => number,
+            None => {
+                let number = u16::try_from(sites.len()).ok().and_then(SiteNumber::new);
+                let number = number.ok_or_else(|| format!("`{member}` would be at one site too many"))?;
+                sites.push(Site { number, name: site.into(), region: "".into(), cloud: "".into() });
+                number
+            }
+        };
+        routers.push(Router { number: RouterNumber(place), name: name.into(), site: number });
+    }
+    Directory::new(sites, routers).map_err(|error| error.to_string())
 }
 
 impl Config {

@@ -1,13 +1,11 @@
 //! What a publisher's topic references mean.
 
-use crate::local::{Local, TopicEntry};
+use crate::local::{INBOX, Local, TopicEntry};
 use hashbrown::HashMap;
 use myelin_wire::limits::TOPIC_REFS_MAX;
 use myelin_wire::{Code, Refusal, topic, validate_topic};
 use std::rc::Rc;
 
-/// Prefix of the topics on which sessions receive answers.
-pub const INBOX: &str = "$inbox/";
 /// References below this are looked up by index: enough for nearly every publisher, who counts from 1, and at most
 /// 24 KiB for one who begins at the end. All others take as much memory as they are many.
 const DENSE_REFS: u32 = 1024;

@@ -10,9 +10,8 @@ mod publish;
 use self::control::Answers;
 use crate::delivery::{self, Outstanding};
 use crate::ledger::Term;
-use crate::local::{Ending, Local, Phase, Seat, TableChange, TableCommand};
+use crate::local::{Ending, INBOX, Local, Phase, Seat, TableChange, TableCommand};
 use crate::outbox::Outbox;
-use crate::pipeline::INBOX;
 use myelin_core::SessionKey;
 use myelin_transport::{Connection, RecvStream, SendStream};
 use myelin_wire::limits::{CLIENT_NAME_BYTES_MAX, HELLO_TIMEOUT_MS};
@@ -66,7 +65,9 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
             if let (Some(gauge), Ok(mut gauges)) = (seat.outbox.gauge(), local.shared.gauges.write()) {
                 gauges.insert(key, gauge);
             }
-            let inbox = format!("{INBOX}{:x}-{}-{}-{}", local.shared.epoch, key.worker, key.slot, key.generation);
+            // With the router's number: answers find their way from other sites, too.
+            let (origin, epoch) = (local.shared.origin, local.shared.epoch);
+            let inbox = format!("{INBOX}{origin:x}-{epoch:x}-{}-{}-{}", key.worker, key.slot, key.generation);
             let session = Rc::new(Session {
                 key,
                 identity,

@@ -11,6 +11,7 @@ mod faults;
 mod filters;
 mod kit;
 mod ledger;
+mod mesh;
 mod restart;
 mod routing;
 mod shared;

@@ -1,0 +1,315 @@
+//! What the tasks of the links' thread share: the mesh, the links that are up, and what is to be told of them.
+
+use super::link::Link;
+use super::queue::Outgoing;
+use crate::ledger::Term;
+use crate::local::{Local, Reach};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use myelin_mesh::{Control, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Violation};
+use serde::Serialize;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use utoipa::ToSchema;
+
+/// An [`Output::Application`] with the number of events that came by a link so far.
+pub(super) const RECEIPT: u8 = 1;
+/// Violations close a connection with this code and their number.
+const CLOSE_CODE: u32 = 0x100;
+/// How often a stopping router looks whether its links have sent everything.
+const SETTLE_POLL: Duration = Duration::from_millis(5);
+
+/// The mesh as this router sees it.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct LinksStatus {
+    /// Number of this router; 0 where it has no links.
+    pub router: u32,
+    /// Routers that can be reached, this one not counted.
+    pub reachable: usize,
+    /// Patterns that the other routers want.
+    pub interest: usize,
+    /// The links that are up.
+    pub links: Vec<LinkStatus>,
+    /// Alarms by code since the start, such as a second holder of an identity.
+    pub alarms: BTreeMap<String, u64>,
+    /// Violations of peers by code since the start.
+    pub violations: BTreeMap<String, u64>,
+    /// Events that arrived twice and were delivered once.
+    pub duplicates: u64,
+    /// Copies for sites that no path led to.
+    pub unreachable: u64,
+}
+
+/// A link that is up.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LinkStatus {
+    /// Site of the neighbour.
+    pub site: String,
+    /// Name of the neighbour.
+    pub router: String,
+    /// Where it is.
+    pub address: String,
+    /// Whether this router opened the link.
+    pub dialled: bool,
+    /// Round trip in microseconds.
+    pub rtt_us: u64,
+    /// Bytes that wait for it.
+    pub queued_bytes: usize,
+    /// Events that were sent to it.
+    pub sent: u64,
+    /// Events that it sent.
+    pub received: u64,
+    /// Copies that were dropped because it did not keep up.
+    pub shed: u64,
+}
+
+/// Counters that are not the ledger's.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) duplicates: Cell<u64>,
+    pub(super) unreachable: Cell<u64>,
+    alarms: RefCell<BTreeMap<String, u64>>,
+    violations: RefCell<BTreeMap<String, u64>>,
+}
+
+/// Shared by the tasks of the thread; nothing of it is borrowed across an await.
+pub(super) struct Links {
+    pub(super) local: Rc<Local>,
+    pub(super) counters: Counters,
+    pub(super) window: RefCell<DuplicateWindow>,
+    pub(super) queue_bytes: usize,
+    mesh: RefCell<Mesh>,
+    links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
+    next: Cell<u64>,
+    reach_version: Cell<u64>,
+    routes: RefCell<Arc<Routes>>,
+    interest: RefCell<Interest>,
+    deadline: Rc<Notify>,
+    /// Links came or went, or other routers told new addresses.
+    pub(super) changed: Notify,
+    status: Arc<ArcSwap<LinksStatus>>,
+}
+
+impl Links {
+    pub(super) fn new(local: Rc<Local>, mesh: Mesh, queue_bytes: usize, status: Arc<ArcSwap<LinksStatus>>) -> Self {
+        Self {
+            routes: RefCell::new(mesh.routes()),
+            interest: RefCell::new(mesh.interest()),
+            local,
+            counters: Counters::default(),
+            window: RefCell::default(),
+            queue_bytes,
+            mesh: RefCell::new(mesh),
+            links: RefCell::default(),
+            next: Cell::new(1),
+            reach_version: Cell::new(1),
+            deadline: Rc::default(),
+            changed: Notify::new(),
+            status,
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.local.shared.now_ms()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.mesh.borrow().next_deadline()
+    }
+
+    /// Ends when the mesh was called: its next deadline may be another one.
+    pub(super) fn deadline_moved(&self) -> impl Future<Output = ()> + use<> {
+        let deadline = self.deadline.clone();
+        async move { deadline.notified().await }
+    }
+
+    pub(super) fn routes(&self) -> Arc<Routes> {
+        self.routes.borrow().clone()
+    }
+
+    pub(super) fn with_interest<T>(&self, look: impl FnOnce(&Interest) -> T) -> T {
+        look(&self.interest.borrow())
+    }
+
+    /// Looks something up in the mesh.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&Mesh) -> T) -> T {
+        look(&self.mesh.borrow())
+    }
+
+    /// Calls the mesh and carries out what it says.
+    pub(super) fn with_mesh<T>(&self, call: impl FnOnce(&mut Mesh, u64) -> T) -> T {
+        let answer = call(&mut self.mesh.borrow_mut(), self.now_ms());
+        self.pump();
+        answer
+    }
+
+    pub(super) fn new_id(&self) -> LinkId {
+        LinkId(self.next.replace(self.next.get() + 1))
+    }
+
+    pub(super) fn insert(&self, link: Rc<Link>) {
+        self.links.borrow_mut().insert(link.id, link);
+    }
+
+    /// Takes a link out of the table, where it still is.
+    pub(super) fn remove(&self, link: LinkId) -> Option<Rc<Link>> {
+        let gone = self.links.borrow_mut().remove(&link);
+        self.changed.notify_waiters();
+        gone
+    }
+
+    pub(super) fn link(&self, link: LinkId) -> Option<Rc<Link>> {
+        self.links.borrow().get(&link).cloned()
+    }
+
+    /// Whether this site has other routers.
+    pub(super) fn has_siblings(&self) -> bool {
+        let mesh = self.mesh.borrow();
+        let site = mesh.routes().my_site();
+        mesh.directory().routers().filter(|router| router.site == site).count() > 1
+    }
+
+    /// Whether there is a link to `router`.
+    pub(super) fn is_linked(&self, router: RouterNumber) -> bool {
+        self.mesh.borrow().peers().any(|peer| peer.router == router)
+    }
+
+    /// Queues a copy for a neighbour, and counts what comes of it.
+    pub(super) fn offer(&self, link: LinkId, copy: Outgoing) {
+        let ledger = &self.local.ledger;
+        let settle = |copy: &Outgoing, term| {
+            ledger.settle(copy.delivery.origin.generation, term, u64::from(copy.delivery.count));
+        };
+        let Some(link) = self.link(link) else { return settle(&copy, Term::Lost) };
+        let shed = |old: Outgoing| {
+            settle(&old, Term::Shed);
+            link.shed.set(link.shed.get() + u64::from(old.delivery.count));
+        };
+        if let Some(copy) = link.queue.push(copy, shed) {
+            settle(&copy, Term::Lost);
+        }
+    }
+
+    /// Carries out what the mesh says, until it says nothing more.
+    pub(super) fn pump(&self) {
+        let mut reach_changed = false;
+        loop {
+            let Some(output) = self.mesh.borrow_mut().poll() else { break };
+            match output {
+                Output::Send { links, control } => self.send(&links, &control),
+                Output::Close { link, violation } => self.close(link, &violation),
+                Output::InterestChanged | Output::RoutesChanged => reach_changed = true,
+                Output::Application { link, kind: RECEIPT, body } => self.receipt(link, &body),
+                Output::Application { kind, .. } => tracing::debug!(kind, "a message of a newer router is skipped"),
+                Output::StatusChanged(_) => self.changed.notify_waiters(),
+                Output::Forgotten(router) => self.window.borrow_mut().forget(router),
+                Output::PeerDraining { link, drain_ms } => {
+                    tracing::info!(?link, drain_ms, "a neighbour is about to leave");
+                }
+                Output::Alarm(alarm) => {
+                    tracing::warn!(code = alarm.code(), ?alarm, "alarm");
+                    *self.counters.alarms.borrow_mut().entry(alarm.code().to_owned()).or_default() += 1;
+                }
+            }
+        }
+        if reach_changed {
+            self.publish();
+        }
+        self.deadline.notify_one();
+    }
+
+    /// Hands interest and routes to the workers.
+    fn publish(&self) {
+        let (interest, routes, directory) =
+            self.read(|mesh| (mesh.interest(), mesh.routes(), mesh.directory().clone()));
+        self.routes.replace(routes.clone());
+        self.interest.replace(interest.clone());
+        let version = self.reach_version.get() + 1;
+        self.reach_version.set(version);
+        if let Some(outward) = &self.local.shared.outward {
+            outward.reach.store(Arc::new(Reach { version, interest, routes, directory }));
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn send(&self, links: &[LinkId], control: &Control) {
+        let mut frame = Vec::new();
+        if let Err(violation) = control.encode(&mut frame) {
+            return tracing::error!(%violation, "a control message is over its limit: a defect of the router");
+        }
+        let frame = Bytes::from(frame);
+        for link in links.iter().filter_map(|link| self.link(*link)) {
+            // A neighbour that does not read its control stream is as good as dead.
+            if link.control.try_send(frame.clone()).is_err() {
+                link.end("the neighbour does not read its control stream");
+            }
+        }
+    }
+
+    fn receipt(&self, link: LinkId, body: &[u8]) {
+        let Some(link) = self.link(link) else { return };
+        let total = body.try_into().map(u64::from_le_bytes);
+        let ledger = &self.local.ledger;
+        let settle = |generation, count| ledger.settle(generation, Term::Forwarded, count);
+        if total.map(|total| link.outstanding.receipt(total, settle)).is_ok_and(|taken| taken.is_ok()) {
+            return;
+        }
+        link.end("the neighbour acknowledges what it was not sent");
+    }
+
+    /// The mesh has given up a link.
+    fn close(&self, link: LinkId, violation: &Violation) {
+        self.count_violation(violation);
+        if let Some(link) = self.link(link) {
+            link.connection.close(CLOSE_CODE + u32::from(violation.code.number()), &violation.message);
+        }
+    }
+
+    pub(super) fn count_violation(&self, violation: &Violation) {
+        tracing::warn!(code = violation.code.name(), message = &*violation.message, "a neighbour broke the protocol");
+        *self.counters.violations.borrow_mut().entry(violation.code.name().to_owned()).or_default() += 1;
+    }
+
+    /// Closes a connection that is refused.
+    pub(super) fn refuse(&self, connection: &myelin_transport::Connection, violation: &Violation) {
+        connection.close(CLOSE_CODE + u32::from(violation.code.number()), &violation.message);
+    }
+
+    /// Tells the neighbours that this router is about to leave.
+    pub(super) fn drain(&self) {
+        self.with_mesh(|mesh, now| mesh.drain(now, 30_000));
+    }
+
+    /// Waits until every link has sent what waits and heard that it arrived.
+    pub(super) async fn settled(&self) {
+        let busy = |link: &Rc<Link>| link.queue.depth().1 > 0 || link.outstanding.events() > 0;
+        while self.links.borrow().values().any(busy) {
+            tokio::time::sleep(SETTLE_POLL).await;
+        }
+    }
+
+    pub(super) fn close_all(&self, why: &str) {
+        let links: Vec<_> = self.links.borrow().values().cloned().collect();
+        links.iter().for_each(|link| link.end(why));
+    }
+
+    /// Publishes what is known of the mesh.
+    pub(super) fn tell_status(&self) {
+        let links = self.links.borrow();
+        let status = LinksStatus {
+            router: self.local.shared.origin,
+            reachable: self.routes().iter().filter(|(_, hop)| hop.is_some()).count(),
+            interest: self.read(|mesh| mesh.sizes().interest_entries),
+            links: links.values().map(|link| link.status()).collect(),
+            alarms: self.counters.alarms.borrow().clone(),
+            violations: self.counters.violations.borrow().clone(),
+            duplicates: self.counters.duplicates.get(),
+            unreachable: self.counters.unreachable.get(),
+        };
+        self.status.store(Arc::new(status));
+    }
+}
