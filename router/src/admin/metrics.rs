@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The terms of the events' balance that only grow.
-const EVENT_TERMS: [Term; 8] = [
+const EVENT_TERMS: [Term; 9] = [
     Term::Accepted,
     Term::Emitted,
+    Term::Received,
     Term::Rejected,
     Term::Dropped,
     Term::DeadLettered,

@@ -23,9 +23,11 @@ pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
 pub use server::AdminHandle;
 
 use crate::ledger::Counts;
+use crate::links::LinksStatus;
 use crate::local::Shared;
 use crate::world::World;
 use access::Gate;
+use arc_swap::ArcSwap;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -82,6 +84,8 @@ pub struct AdminState {
     pub ledger: LedgerSource,
     /// Where clients connect.
     pub client_addr: SocketAddr,
+    /// The mesh as this router sees it.
+    pub mesh: Arc<ArcSwap<LinksStatus>>,
     /// What follows the certificate's files, where there are files.
     pub reloader: Option<Arc<TlsReloader>>,
 }
@@ -168,6 +172,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::clients))
         .routes(routes!(observe::status))
+        .routes(routes!(observe::mesh))
         .routes(routes!(logs::logs))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::live))

@@ -1,8 +1,9 @@
-//! `/v1/ledger`, `/v1/clients`, `/v1/status`: what is going on.
+//! `/v1/ledger`, `/v1/clients`, `/v1/status`, `/v1/mesh`: what is going on.
 
 use super::Context;
 use super::types::{Clients, LedgerLine, LedgerReport, Status, WorkerClients};
 use crate::ledger::Counts;
+use crate::links::LinksStatus;
 use crate::local::Phase;
 use axum::Json;
 use axum::extract::State;
@@ -66,6 +67,14 @@ pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<Status> 
         addr: state.client_addr.to_string(),
         admin_addr: context.gate.addr.to_string(),
     })
+}
+
+/// The links to other routers, and what is known through them. At most a second old.
+#[utoipa::path(get, path = "/v1/mesh", tag = "observation", responses(
+    (status = 200, body = LinksStatus),
+))]
+pub(super) async fn mesh(State(context): State<Arc<Context>>) -> Json<LinksStatus> {
+    Json(LinksStatus::clone(&context.state.mesh.load()))
 }
 
 /// All generations together.

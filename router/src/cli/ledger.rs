@@ -15,7 +15,7 @@ Examples:
   myelin ledger -o json | jq .total
 
 For each generation, two balances hold:
-  accepted + emitted = rejected + dropped + dead-lettered + expired + unmatched + matched + judging
+  accepted + emitted + received = rejected + dropped + dead-lettered + expired + unmatched + matched + judging
   copies             = delivered + forwarded + rejected at egress + expired + shed + lost + queued
 Exit code 7 when one does not.";
 
@@ -23,6 +23,7 @@ Exit code 7 when one does not.";
 const EVENTS: &[(&str, &str)] = &[
     ("accepted", "accepted"),
     ("emitted", "emitted"),
+    ("received", "received"),
     ("rejected", "rejected"),
     ("dropped", "dropped"),
     ("dead_lettered", "dead-lettered"),

@@ -21,6 +21,7 @@ mod ledger;
 mod listing;
 mod logging;
 mod made_up;
+mod mesh;
 mod publish;
 mod request;
 mod rollout;
@@ -85,6 +86,8 @@ enum Command {
     Top(top::Top),
     /// Show what became of every event
     Ledger(ledger::Ledger),
+    /// Show the links to the routers of other sites
+    Mesh(mesh::Mesh),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -139,6 +142,7 @@ fn run(command: Command) -> Result<()> {
         Command::Rollout(rollout) => rollout.run(),
         Command::Top(top) => top.run(),
         Command::Ledger(ledger) => ledger.run(),
+        Command::Mesh(mesh) => mesh.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

@@ -195,6 +195,7 @@ impl Serve {
                 Box::pin(async move { ledgers.read().await })
             }),
             client_addr: node.client_addr(),
+            mesh: node.mesh_status().clone(),
             reloader: Some(reloader.clone()),
         };
         let addr = config.listen.admin;

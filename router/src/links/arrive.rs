@@ -244,7 +244,7 @@ impl Arrivals {
             let topic = self.events[at].1.clone();
             let same = self.events[at..].iter().take_while(|(_, other)| Rc::ptr_eq(other, &topic)).count();
             let end = at + same.min(EVENTS_PER_CHAIN);
-            let groups = self.serve(links, head, here, at..end, events);
+            let groups = self.serve(links, head, here, at..end, (events, source));
             let route = self.route(&links.local, active, &topic, (here.plain, groups));
             if route.egress.is_some() && route.copies > 0 {
                 self.judge(links, active, head, (&topic, &route), at..end, (events, source)).await;
@@ -262,7 +262,7 @@ impl Arrivals {
         head: &BatchHead,
         here: &LocalDelivery,
         range: Range<usize>,
-        events: &Bytes,
+        (events, source): (&Bytes, Option<&Arc<Name>>),
     ) -> SmallVec<[u32; 2]> {
         if here.here_only || !links.has_siblings() {
             return here.groups.clone();
@@ -273,7 +273,7 @@ impl Arrivals {
         stamp.seq += range.start as u64;
         let bytes = self.events[range.start].0.range().start..self.events[range.end - 1].0.range().end;
         let origin = Origin {
-            source: None,
+            source: source.cloned(),
             time_ns: head.time_ns,
             received_ms: local.shared.now_ms(),
             generation,

@@ -101,7 +101,7 @@ pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: boo
     };
     let IdentityKind::Router { site, name } = connection.identity().kind() else {
         let violation = Violation::new(ViolationCode::Identity, "only routers link with routers");
-        links.refuse(&connection, &violation);
+        refuse(&links, &connection, send, &violation).await;
         return End::Refused(violation);
     };
     let (control, control_out) = mpsc::channel(CONTROL_WAITING_MAX);

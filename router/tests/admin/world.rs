@@ -122,6 +122,7 @@ pub(crate) fn state(node: &Node) -> AdminState {
             Box::pin(async move { ledgers.read().await })
         }),
         client_addr: node.client_addr(),
+        mesh: node.mesh_status().clone(),
         reloader: None,
     }
 }
