@@ -6,11 +6,14 @@ use std::sync::Arc;
 use crate::binding::Binding;
 use crate::digest::Digest;
 use crate::error::{CatalogError, ChainFault};
+use crate::keyring::KeyRing;
+use crate::keys::SigningKey;
 use crate::limits::HISTORY_MAX;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
+use crate::op::Op;
 use crate::plan::Plan;
-use crate::record::{Chain, Head, Op, Record};
+use crate::record::{Chain, Head, Record};
 use crate::set::{BindingSet, StagedBinding};
 
 mod check;
@@ -26,6 +29,7 @@ pub struct Catalog {
     /// Oldest first, never empty; the last is active.
     history: VecDeque<Arc<Generation>>,
     quarantined: BTreeMap<ModuleRef, Quarantine>,
+    keys: KeyRing,
 }
 
 /// A set of bindings that is or was active.
@@ -65,6 +69,7 @@ impl Catalog {
             staged: BindingSet::default(),
             history: VecDeque::from([Arc::default()]),
             quarantined: BTreeMap::new(),
+            keys: KeyRing::default(),
         }
     }
 
@@ -79,19 +84,27 @@ impl Catalog {
     }
 
     /// Takes the next record of a log that was written before. Other than in [`Catalog::apply`], a change that could
-    /// not be made is no conflict but a sign that the log is not the one that was written: `chain-broken`.
+    /// not be made is no conflict but a sign that the log is not the one that was written: `chain-broken`. A signature
+    /// that is not right keeps its own code.
     pub fn replay(&mut self, record: &Record) -> Result<(), CatalogError> {
         let rev = self.head().rev + 1;
         self.apply(record).map_err(|refused| match refused {
-            CatalogError::ChainBroken { .. } => refused,
+            CatalogError::ChainBroken { .. } | CatalogError::Signature { .. } => refused,
             _ => CatalogError::ChainBroken { rev, fault: ChainFault::Impossible(refused.to_string()) },
         })
     }
 
     /// The record that would make this change, if the change can be made. The catalog stays as it is until the
-    /// record is kept and applied.
+    /// record is kept and applied. It is not signed: where the catalog trusts keys that is refused.
     pub fn draft(&self, op: Op, actor: &str, at_unix_ms: u64) -> Result<Record, CatalogError> {
         let record = Record::after(&self.head(), op, actor, at_unix_ms);
+        self.check(&record)?;
+        Ok(record)
+    }
+
+    /// The same, signed by `key`: for every change since the first key is trusted, and for that change itself.
+    pub fn draft_signed(&self, op: Op, actor: &str, at_unix_ms: u64, key: &SigningKey) -> Result<Record, CatalogError> {
+        let record = Record::after(&self.head(), op, actor, at_unix_ms).sign(key);
         self.check(&record)?;
         Ok(record)
     }
@@ -168,6 +181,11 @@ impl Catalog {
         self.quarantined.get(module)
     }
 
+    /// The keys that may sign records, and those that might once.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -199,6 +217,10 @@ impl Catalog {
             Op::Released { module } => {
                 self.quarantined.remove(module);
             }
+            Op::KeyTrusted { key_id, public_key, note } => {
+                self.keys.trust(key_id.clone(), *public_key, note.clone(), record.rev);
+            }
+            Op::KeyRevoked { key_id } => self.keys.revoke(key_id, record.rev),
         }
     }
 

@@ -45,5 +45,17 @@ pub const DEADLINE_DEFAULT_US: u32 = 2_000;
 pub const ACTOR_LEN_MAX_BYTES: usize = 256;
 /// Bytes of the reason of a quarantine.
 pub const REASON_LEN_MAX_BYTES: usize = 1_024;
+/// Keys in one log, revoked ones too: their names are never used again.
+pub const KEYS_MAX: usize = 256;
+/// Bytes of the note beside a key.
+pub const NOTE_LEN_MAX_BYTES: usize = 256;
+/// Records in one page of a log that travels: what a follower checks before it takes any of them.
+pub const PAGE_RECORDS_MAX: usize = 256;
+/// Bytes of one page of a log that travels: at least one record fits always.
+pub const PAGE_LEN_MAX_BYTES: usize = 2 * RECORD_LEN_MAX_BYTES;
+/// Hashes of its newest records by which a follower tells a replay from a fork: 128 KiB.
+pub const HASHES_KEPT: usize = 4_096;
+/// Proposals whose answers a writer remembers, for askers who lost theirs.
+pub const PROPOSALS_REMEMBERED: usize = 1_024;
 /// Bytes of an encoded record: the largest configuration, its overhead in MessagePack, and room for the rest.
 pub const RECORD_LEN_MAX_BYTES: usize = 2 * 1024 * 1024;

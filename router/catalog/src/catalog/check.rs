@@ -8,8 +8,9 @@ use crate::error::CatalogError;
 use crate::limits::{MODULES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX};
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
+use crate::op::Op;
 use crate::plan::Plan;
-use crate::record::{Op, Record};
+use crate::record::Record;
 
 impl Catalog {
     pub(super) fn check(&self, record: &Record) -> Result<(), CatalogError> {
@@ -18,6 +19,7 @@ impl Catalog {
             return Err(CatalogError::Full { what: "records", max: RECORDS_MAX, mend });
         }
         record.validate()?;
+        self.keys.check_record(record)?;
         match &record.op {
             Op::ModuleAdded { module } => self.check_module_added(module),
             Op::ModuleRemoved { module } => self.check_module_removed(module),
@@ -33,6 +35,8 @@ impl Catalog {
                 Some(_) => Ok(()),
                 None => Err(not_found("quarantined module", module, "list the modules that are quarantined")),
             },
+            Op::KeyTrusted { key_id, public_key, note } => self.keys.check_trusted(key_id, public_key, note),
+            Op::KeyRevoked { key_id } => self.keys.check_revoked(key_id),
         }?;
         self.check_len(record)
     }

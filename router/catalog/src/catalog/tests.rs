@@ -7,81 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::binding::{OnFault, Stage};
 use crate::limits::{BINDINGS_MAX, CHAIN_LEN_MAX, CONFIG_LEN_MAX_BYTES, MODULE_SIZE_MAX_BYTES};
-use crate::module::World;
-
-fn module(reference: &str, bytes: &[u8]) -> Module {
-    let ModuleRef { name, version } = reference.parse().unwrap();
-    let imports = vec!["myelin:filter/host@0.1.0".to_owned()];
-    Module { name, version, digest: Digest::of(bytes), size_bytes: 7, uploaded_unix_ms: 1, imports, world: World::Fast }
-}
-
-fn binding(name: &str, module: &str, pattern: &str) -> Binding {
-    Binding::new(name.parse().unwrap(), module.parse().unwrap(), Pattern::new(pattern).unwrap())
-}
-
-fn stage(binding: Binding) -> Op {
-    Op::BindingStaged { binding: Box::new(binding) }
-}
-
-fn add(reference: &str) -> Op {
-    Op::ModuleAdded { module: module(reference, reference.as_bytes()) }
-}
-
-fn quarantine(module: &str, binding: &str) -> Op {
-    Op::Quarantined { module: module.parse().unwrap(), binding: binding.parse().unwrap(), reason: "trap".into() }
-}
-
-/// A catalog together with its log.
-#[derive(Default)]
-struct Story {
-    catalog: Catalog,
-    log: Vec<Record>,
-}
-
-impl Story {
-    fn try_add(&mut self, op: Op) -> Result<u64, CatalogError> {
-        let record = self.catalog.draft(op, "ada", 1_000 + self.catalog.head().rev)?;
-        self.catalog.apply(&record)?;
-        self.log.push(record);
-        Ok(self.catalog.head().rev)
-    }
-
-    fn add(&mut self, op: Op) -> u64 {
-        self.try_add(op).unwrap()
-    }
-
-    fn refusal(&mut self, op: Op) -> CatalogError {
-        let before = self.catalog.clone();
-        let refused = self.try_add(op.clone()).unwrap_err();
-        // Not by the draft alone: a log with such a record is refused too.
-        let forged = Record::after(&self.catalog.head(), op, "eve", 0);
-        assert_eq!(self.catalog.apply(&forged).unwrap_err(), refused);
-        assert_eq!(self.catalog, before, "a refusal changes nothing");
-        refused
-    }
-
-    fn activate(&mut self) -> u64 {
-        self.add(self.catalog.activation())
-    }
-
-    fn active_modules(&self) -> Vec<String> {
-        self.catalog.active().bindings.iter().map(|staged| staged.binding.module.to_string()).collect()
-    }
-
-    fn staged_names(&self) -> Vec<String> {
-        self.catalog.staged().iter().map(|staged| staged.binding.name.to_string()).collect()
-    }
-
-    /// Two versions of one filter, the first active.
-    fn with_two_versions() -> Self {
-        let mut story = Self::default();
-        story.add(add("redact@1.0.0"));
-        story.add(add("redact@2.0.0"));
-        story.add(stage(binding("redact", "redact@1.0.0", "orders/**")));
-        story.activate();
-        story
-    }
-}
+use crate::testing::{Story, add, binding, module, quarantine, stage};
 
 #[test]
 fn staging_changes_nothing_until_activation() {
@@ -322,10 +248,6 @@ fn whole_log() -> Story {
     story
 }
 
-fn encoded(story: &Story) -> Vec<Vec<u8>> {
-    story.log.iter().map(Record::encode).collect()
-}
-
 fn verify(log: &[Vec<u8>], kept: &Head) -> Result<Vec<Record>, CatalogError> {
     let mut chain = Chain::new();
     let records = log.iter().map(|bytes| chain.accept_encoded(bytes)).collect::<Result<Vec<_>, _>>()?;
@@ -341,7 +263,7 @@ fn assert_broken(log: &[Vec<u8>], kept: &Head, how: &str) {
 #[test]
 fn an_untouched_log_is_believed() {
     let story = whole_log();
-    let records = verify(&encoded(&story), &story.catalog.head()).unwrap();
+    let records = verify(&story.encoded(), &story.catalog.head()).unwrap();
     assert_eq!(records, story.log);
     assert_eq!(Catalog::from_records(&records).unwrap(), story.catalog);
 }
@@ -349,7 +271,7 @@ fn an_untouched_log_is_believed() {
 #[test]
 fn every_flipped_byte_breaks_the_log() {
     let story = whole_log();
-    let (log, head) = (encoded(&story), story.catalog.head());
+    let (log, head) = (story.encoded(), story.catalog.head());
     for at in 0..log.len() {
         for byte in 0..log[at].len() {
             for mask in [0x01, 0x20, 0xff] {
@@ -364,7 +286,7 @@ fn every_flipped_byte_breaks_the_log() {
 #[test]
 fn records_cannot_be_removed_moved_doubled_cut_or_put_in() {
     let story = whole_log();
-    let (log, head) = (encoded(&story), story.catalog.head());
+    let (log, head) = (story.encoded(), story.catalog.head());
     for at in 0..log.len() {
         let broken = |change: &dyn Fn(&mut Vec<Vec<u8>>), how| {
             let mut log = log.clone();
@@ -382,7 +304,7 @@ fn records_cannot_be_removed_moved_doubled_cut_or_put_in() {
     }
     let mut longer = whole_log();
     longer.activate();
-    assert_broken(&encoded(&longer), &head, "a record after the head");
+    assert_broken(&longer.encoded(), &head, "a record after the head");
 }
 
 #[test]
@@ -478,7 +400,7 @@ proptest! {
             }
             check_invariants(&story);
         }
-        let records = verify(&encoded(&story), &story.catalog.head()).unwrap();
+        let records = verify(&story.encoded(), &story.catalog.head()).unwrap();
         prop_assert_eq!(Catalog::from_records(&records).unwrap(), story.catalog);
     }
 

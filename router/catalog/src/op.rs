@@ -1,0 +1,93 @@
+//! The changes that a log can hold.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::binding::Binding;
+use crate::keys::PublicKey;
+use crate::module::Module;
+use crate::names::{ModuleRef, Name};
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Op {
+    /// A module was uploaded.
+    ModuleAdded {
+        /// What it is.
+        module: Module,
+    },
+    /// A module that nothing used was removed.
+    ModuleRemoved {
+        /// Which.
+        module: ModuleRef,
+    },
+    /// A binding was put into the staged set, where it replaced the one of the same name.
+    BindingStaged {
+        /// What it is.
+        binding: Box<Binding>,
+    },
+    /// A binding was taken out of the staged set.
+    BindingRemoved {
+        /// Which.
+        name: Name,
+    },
+    /// The staged set became active.
+    Activated {
+        /// The set: each binding with the revision that staged it.
+        bindings: BTreeMap<Name, u64>,
+    },
+    /// The set of an earlier generation became active again.
+    RolledBack {
+        /// The number of that generation.
+        to: u64,
+    },
+    /// A module failed too often: bindings to it answer their fault verdict from now on.
+    Quarantined {
+        /// The module.
+        module: ModuleRef,
+        /// The binding in which it failed.
+        binding: Name,
+        /// How it failed.
+        reason: String,
+    },
+    /// A quarantine was lifted.
+    Released {
+        /// The module.
+        module: ModuleRef,
+    },
+    /// A key may sign records from the next one on. The first such record is signed by the very key that it names;
+    /// from then on every record is signed.
+    KeyTrusted {
+        /// What the key is called; never used again, not even when it is revoked.
+        key_id: Name,
+        /// The key.
+        public_key: PublicKey,
+        /// Whose it is, for people.
+        note: String,
+    },
+    /// A key may sign no further records; those that it signed before stay valid.
+    KeyRevoked {
+        /// Which.
+        key_id: Name,
+    },
+}
+
+impl Op {
+    /// The kind of change, as it is spelled in the log and the API.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ModuleAdded { .. } => "module-added",
+            Self::ModuleRemoved { .. } => "module-removed",
+            Self::BindingStaged { .. } => "binding-staged",
+            Self::BindingRemoved { .. } => "binding-removed",
+            Self::Activated { .. } => "activated",
+            Self::RolledBack { .. } => "rolled-back",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Released { .. } => "released",
+            Self::KeyTrusted { .. } => "key-trusted",
+            Self::KeyRevoked { .. } => "key-revoked",
+        }
+    }
+}
