@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::binding::Binding;
 use crate::digest::Digest;
 use crate::error::{CatalogError, ChainFault};
+use crate::fleet::Fleet;
 use crate::keyring::KeyRing;
 use crate::keys::SigningKey;
 use crate::limits::HISTORY_MAX;
@@ -30,6 +31,7 @@ pub struct Catalog {
     history: VecDeque<Arc<Generation>>,
     quarantined: BTreeMap<ModuleRef, Quarantine>,
     keys: KeyRing,
+    fleet: Fleet,
 }
 
 /// A set of bindings that is or was active.
@@ -70,6 +72,7 @@ impl Catalog {
             history: VecDeque::from([Arc::default()]),
             quarantined: BTreeMap::new(),
             keys: KeyRing::default(),
+            fleet: Fleet::default(),
         }
     }
 
@@ -186,6 +189,11 @@ impl Catalog {
         &self.keys
     }
 
+    /// The sites and routers of the mesh.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -221,6 +229,10 @@ impl Catalog {
                 self.keys.trust(key_id.clone(), *public_key, note.clone(), record.rev);
             }
             Op::KeyRevoked { key_id } => self.keys.revoke(key_id, record.rev),
+            Op::SiteAdded { name, region, cloud } => self.fleet.add_site(name, region, cloud, record.rev),
+            Op::SiteRemoved { name } => self.fleet.remove_site(name),
+            Op::RouterAdded { site, name } => self.fleet.add_router(site, name, record.rev),
+            Op::RouterRemoved { site, name } => self.fleet.remove_router(site, name),
         }
     }
 

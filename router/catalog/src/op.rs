@@ -72,6 +72,34 @@ pub enum Op {
         /// Which.
         key_id: Name,
     },
+    /// A site belongs to the mesh; it gets the next number.
+    SiteAdded {
+        /// What it is called.
+        name: Name,
+        /// Where it is.
+        region: Name,
+        /// Whose machines it runs on.
+        cloud: Name,
+    },
+    /// A site without routers is gone.
+    SiteRemoved {
+        /// Which.
+        name: Name,
+    },
+    /// A router belongs to a site; it gets the next number.
+    RouterAdded {
+        /// Its site.
+        site: Name,
+        /// What it is called there.
+        name: Name,
+    },
+    /// A router is gone for good.
+    RouterRemoved {
+        /// Its site.
+        site: Name,
+        /// Which.
+        name: Name,
+    },
 }
 
 impl Op {
@@ -88,6 +116,10 @@ impl Op {
             Self::Released { .. } => "released",
             Self::KeyTrusted { .. } => "key-trusted",
             Self::KeyRevoked { .. } => "key-revoked",
+            Self::SiteAdded { .. } => "site-added",
+            Self::SiteRemoved { .. } => "site-removed",
+            Self::RouterAdded { .. } => "router-added",
+            Self::RouterRemoved { .. } => "router-removed",
         }
     }
 }

@@ -117,3 +117,12 @@ pub(crate) fn trust(name: &str) -> Op {
 pub(crate) fn revoke(name: &str) -> Op {
     Op::KeyRevoked { key_id: name.parse().unwrap() }
 }
+
+pub(crate) fn add_site(name: &str) -> Op {
+    let (region, cloud) = ("eu-west".parse().unwrap(), "own".parse().unwrap());
+    Op::SiteAdded { name: name.parse().unwrap(), region, cloud }
+}
+
+pub(crate) fn add_router(site: &str, name: &str) -> Op {
+    Op::RouterAdded { site: site.parse().unwrap(), name: name.parse().unwrap() }
+}

@@ -37,6 +37,10 @@ impl Catalog {
             },
             Op::KeyTrusted { key_id, public_key, note } => self.keys.check_trusted(key_id, public_key, note),
             Op::KeyRevoked { key_id } => self.keys.check_revoked(key_id),
+            Op::SiteAdded { name, .. } => self.fleet.check_site_added(name),
+            Op::SiteRemoved { name } => self.fleet.check_site_removed(name),
+            Op::RouterAdded { site, name } => self.fleet.check_router_added(site, name),
+            Op::RouterRemoved { site, name } => self.fleet.check_router_removed(site, name),
         }?;
         self.check_len(record)
     }
