@@ -18,6 +18,16 @@ pub enum CatalogError {
     /// The change does not fit what is there.
     #[error("{0}")]
     Conflict(String),
+    /// A rollout is under way, and what it works with stays as it is.
+    #[error("rollout {id} is {state}; {mend}")]
+    RolloutRunning {
+        /// Which.
+        id: u64,
+        /// Where it stands.
+        state: String,
+        /// What to do about it.
+        mend: &'static str,
+    },
     /// A bound of [`crate::limits`] is reached.
     #[error("the catalog holds {max} {what}, which is the most; {mend}")]
     Full {
@@ -174,6 +184,7 @@ impl CatalogError {
         match self {
             Self::NotFound { .. } => "not-found",
             Self::Conflict(_) => "conflict",
+            Self::RolloutRunning { .. } => "rollout-running",
             Self::Full { .. } => "catalog-full",
             Self::InvalidName { .. } => "invalid-name",
             Self::InvalidVersion { .. } => "invalid-version",

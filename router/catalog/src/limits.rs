@@ -53,6 +53,12 @@ pub const NOTE_LEN_MAX_BYTES: usize = 256;
 pub const SITES_EVER_MAX: u8 = 64;
 /// Routers of all sites together: what a controller watches during a rollout.
 pub const ROUTERS_MAX: usize = 1_024;
+/// Waves of one rollout.
+pub const WAVES_MAX: usize = 16;
+/// Longest time that a plan can name, in seconds: a day.
+pub const ROLLOUT_TIME_MAX_S: u32 = 24 * 60 * 60;
+/// Rollouts that are remembered with how they ended.
+pub const ROLLOUTS_KEPT: usize = 32;
 /// Records in one page of a log that travels: what a follower checks before it takes any of them.
 pub const PAGE_RECORDS_MAX: usize = 256;
 /// Bytes of one page of a log that travels: at least one record fits always.

@@ -8,6 +8,7 @@ use crate::binding::Binding;
 use crate::keys::PublicKey;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
+use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
 
 /// A change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +101,56 @@ pub enum Op {
         /// Which.
         name: Name,
     },
+    /// A rollout of the staged set over the sites began; its number is the revision of this record.
+    RolloutStarted {
+        /// The set: each binding with the revision that staged it.
+        bindings: BTreeMap<Name, u64>,
+        /// How it goes on.
+        plan: Box<RolloutPlan>,
+    },
+    /// A rollout went on to its next step, which makes its set active at these sites.
+    RolloutAdvanced {
+        /// Which rollout.
+        id: u64,
+        /// The step.
+        to: Step,
+        /// The sites that have the new set from now on, beside those that have it already.
+        sites: Vec<Name>,
+    },
+    /// A rollout does not go on by itself.
+    RolloutPaused {
+        /// Which.
+        id: u64,
+    },
+    /// A rollout goes on by itself again.
+    RolloutResumed {
+        /// Which.
+        id: u64,
+    },
+    /// The present step of a rollout need not observe any longer; it goes on by itself again where it was paused.
+    /// Its routers must still have done what the step wants.
+    RolloutPromoted {
+        /// Which.
+        id: u64,
+    },
+    /// The sites that have the new set of a rollout have their old one again.
+    RolloutAborted {
+        /// Which.
+        id: u64,
+        /// Why.
+        cause: Cause,
+        /// More of that, for people.
+        reason: String,
+    },
+    /// A rollout came to its end.
+    RolloutFinished {
+        /// Which.
+        id: u64,
+        /// How.
+        outcome: Outcome,
+        /// More of that, for people.
+        reason: String,
+    },
 }
 
 impl Op {
@@ -120,6 +171,13 @@ impl Op {
             Self::SiteRemoved { .. } => "site-removed",
             Self::RouterAdded { .. } => "router-added",
             Self::RouterRemoved { .. } => "router-removed",
+            Self::RolloutStarted { .. } => "rollout-started",
+            Self::RolloutAdvanced { .. } => "rollout-advanced",
+            Self::RolloutPaused { .. } => "rollout-paused",
+            Self::RolloutResumed { .. } => "rollout-resumed",
+            Self::RolloutPromoted { .. } => "rollout-promoted",
+            Self::RolloutAborted { .. } => "rollout-aborted",
+            Self::RolloutFinished { .. } => "rollout-finished",
         }
     }
 }

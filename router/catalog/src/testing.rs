@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::error::CatalogError;
 use crate::keys::SigningKey;
 use crate::module::{Module, World};
-use crate::names::ModuleRef;
+use crate::names::{ModuleRef, Name};
 use crate::op::Op;
 use crate::record::Record;
 
@@ -125,4 +125,39 @@ pub(crate) fn add_site(name: &str) -> Op {
 
 pub(crate) fn add_router(site: &str, name: &str) -> Op {
     Op::RouterAdded { site: site.parse().unwrap(), name: name.parse().unwrap() }
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+impl Story {
+    /// Two versions of one filter, the first active, the second staged, and sites `a`, `b`, ... with a router each.
+    pub(crate) fn with_sites(sites: usize) -> Self {
+        let mut story = Self::with_two_versions();
+        for site in ('a'..='z').take(sites) {
+            story.add(add_site(&site.to_string()));
+            story.add(add_router(&site.to_string(), "r1"));
+        }
+        story.add(stage(binding("redact", "redact@2.0.0", "orders/**")));
+        story
+    }
+
+    /// The version of the filter that is active at a site.
+    pub(crate) fn version_at(&self, site: &str) -> String {
+        let active = self.catalog.active_for(&name(site));
+        active.bindings.iter().map(|staged| staged.binding.module.version.to_string()).collect()
+    }
+
+    pub(crate) fn generation_at(&self, site: &str) -> u64 {
+        self.catalog.active_for(&name(site)).number
+    }
+
+    /// Lets the rollout take its next step.
+    pub(crate) fn advance(&mut self) -> u64 {
+        let rollout = self.catalog.rollout().unwrap();
+        let next = rollout.next().unwrap().clone();
+        let advanced = Op::RolloutAdvanced { id: rollout.id, to: next.step, sites: next.sites };
+        self.add(advanced)
+    }
 }
