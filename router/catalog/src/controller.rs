@@ -25,6 +25,8 @@ use crate::op::Op;
 use crate::plan::Plan;
 use crate::rollout::{Cause, Outcome, Rollout, RolloutPlan, Step};
 
+#[cfg(test)]
+mod model;
 mod report;
 #[cfg(test)]
 mod tests;

@@ -93,7 +93,7 @@ impl From<CatalogError> for WorldError {
     fn from(error: CatalogError) -> Self {
         let blame = match error.code() {
             "not-found" => Blame::NotFound,
-            "conflict" => Blame::Conflict,
+            "conflict" | "rollout-running" => Blame::Conflict,
             "catalog-full" => Blame::Full,
             // A router without the key that its log demands cannot write, whoever asks.
             "chain-broken" | "unsigned-record" | "unknown-key" | "revoked-key" | "bad-signature" => Blame::Router,

@@ -113,9 +113,10 @@ impl Phase {
         }
     }
 
-    /// Whether the set could become active at once.
+    /// Whether the candidate could become active at once. A generation that is active says nothing of that: a router
+    /// that has not read of the candidate yet runs the old set, and says so.
     pub fn is_prepared(&self) -> bool {
-        matches!(self, Self::Prepared | Self::Shadowing { .. } | Self::Active { .. })
+        matches!(self, Self::Prepared | Self::Shadowing { .. })
     }
 }
 

@@ -132,6 +132,9 @@ fn every_router_prepares_before_any_runs_the_new_set() {
     }
     stage.report("c", Phase::Prepared);
     assert_eq!(stage.goes_on(), Some(Step::Prepared));
+    stage.report_active("c", MINUTE_MS);
+    stage.waits().expect("it has not read of the new set and runs the old one");
+    stage.report("c", Phase::Prepared);
     // A router that joins is one of them.
     stage.story.add(add_router("b", "r2"));
     assert_eq!(stage.waits(), Some(600_000));
