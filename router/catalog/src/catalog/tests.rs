@@ -7,7 +7,8 @@ use serde_json::json;
 use super::*;
 use crate::binding::{OnFault, Stage};
 use crate::limits::{BINDINGS_MAX, CHAIN_LEN_MAX, CONFIG_LEN_MAX_BYTES, MODULE_SIZE_MAX_BYTES};
-use crate::testing::{Story, add, binding, module, quarantine, stage};
+use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
+use crate::testing::{Story, add, add_site, binding, module, name, quarantine, revoke, stage, trust};
 
 #[test]
 fn staging_changes_nothing_until_activation() {
@@ -233,7 +234,7 @@ fn bindings_are_read_from_json_with_defaults_and_without_unknown_keys() {
     }
 }
 
-/// A log with every kind of record.
+/// A log with every kind of record that one site has.
 fn whole_log() -> Story {
     let mut story = Story::with_two_versions();
     let mut second = binding("redact", "redact@2.0.0", "orders/**");
@@ -245,6 +246,28 @@ fn whole_log() -> Story {
     story.add(Op::Released { module: "redact@2.0.0".parse().unwrap() });
     story.add(Op::BindingRemoved { name: "redact".parse().unwrap() });
     story.add(Op::ModuleRemoved { module: "redact@2.0.0".parse().unwrap() });
+    story
+}
+
+/// A signed log with every kind of record that a mesh has.
+fn mesh_log() -> Story {
+    let mut story = Story::with_sites(2);
+    story.sign_with("root");
+    story.add(trust("second"));
+    story.add(revoke("second"));
+    let plan = || RolloutPlan { canary: vec![name("a")], ..RolloutPlan::default() };
+    let id = story.add(story.catalog.rollout_start(plan()));
+    story.add(Op::RolloutPaused { id });
+    story.add(Op::RolloutResumed { id });
+    story.add(Op::RolloutPaused { id });
+    story.add(Op::RolloutPromoted { id });
+    for _ in 0..3 {
+        story.advance();
+    }
+    story.add(Op::RolloutAborted { id, cause: Cause::GateTraps, reason: "9 faults".into() });
+    story.add(Op::RolloutFinished { id, outcome: Outcome::RolledBack, reason: "all are back".into() });
+    story.add(Op::RouterRemoved { site: name("b"), name: name("r1") });
+    story.add(Op::SiteRemoved { name: name("b") });
     story
 }
 
@@ -262,15 +285,19 @@ fn assert_broken(log: &[Vec<u8>], kept: &Head, how: &str) {
 
 #[test]
 fn an_untouched_log_is_believed() {
-    let story = whole_log();
-    let records = verify(&story.encoded(), &story.catalog.head()).unwrap();
-    assert_eq!(records, story.log);
-    assert_eq!(Catalog::from_records(&records).unwrap(), story.catalog);
+    for story in [whole_log(), mesh_log()] {
+        let records = verify(&story.encoded(), &story.catalog.head()).unwrap();
+        assert_eq!(records, story.log);
+        assert_eq!(Catalog::from_records(&records).unwrap(), story.catalog);
+    }
 }
 
 #[test]
 fn every_flipped_byte_breaks_the_log() {
-    let story = whole_log();
+    [whole_log(), mesh_log()].iter().for_each(assert_no_flip_is_believed);
+}
+
+fn assert_no_flip_is_believed(story: &Story) {
     let (log, head) = (story.encoded(), story.catalog.head());
     for at in 0..log.len() {
         for byte in 0..log[at].len() {
@@ -337,6 +364,11 @@ enum Intent {
     RollBackOne,
     Quarantine(usize, usize),
     Release(usize),
+    AddSite(usize),
+    Start(usize, u8),
+    Advance,
+    Abort,
+    Finish(bool),
 }
 
 const MODULES: [&str; 4] = ["m@1.0.0", "m@1.1.0", "n@1.0.0", "n@2.0.0"];
@@ -354,6 +386,11 @@ fn intent() -> impl Strategy<Value = Intent> {
         3 => Just(Intent::RollBackOne),
         2 => (0..4usize, 0..4usize).prop_map(|(module, name)| Intent::Quarantine(module, name)),
         1 => (0..4usize).prop_map(Intent::Release),
+        1 => (0..4usize).prop_map(Intent::AddSite),
+        3 => (0..4usize, 1..100u8).prop_map(|(canary, wave)| Intent::Start(canary, wave)),
+        8 => Just(Intent::Advance),
+        1 => Just(Intent::Abort),
+        3 => any::<bool>().prop_map(Intent::Finish),
     ]
 }
 
@@ -368,17 +405,62 @@ fn op(intent: &Intent, catalog: &Catalog) -> Op {
         Intent::RollBackOne => Op::RolledBack { to: catalog.rollback_target().map_or(0, |target| target.number) },
         Intent::Quarantine(module, name) => quarantine(MODULES[module], NAMES[name]),
         Intent::Release(module) => Op::Released { module: MODULES[module].parse().unwrap() },
+        Intent::AddSite(at) => add_site(NAMES[at]),
+        Intent::Start(canary, wave) => {
+            let canary = vec![name(NAMES[canary])];
+            catalog.rollout_start(RolloutPlan { canary, waves: vec![wave, 100], ..RolloutPlan::default() })
+        }
+        Intent::Advance => {
+            let next = catalog.rollout().and_then(|rollout| rollout.next());
+            let (to, sites) = next.map_or((Step::Staged, Vec::new()), |next| (next.step, next.sites.clone()));
+            Op::RolloutAdvanced { id: running(catalog), to, sites }
+        }
+        Intent::Abort => Op::RolloutAborted { id: running(catalog), cause: Cause::Hand, reason: "no".into() },
+        Intent::Finish(complete) => {
+            let outcome = if complete { Outcome::Complete } else { Outcome::RolledBack };
+            Op::RolloutFinished { id: running(catalog), outcome, reason: "yes".into() }
+        }
     }
+}
+
+fn running(catalog: &Catalog) -> u64 {
+    catalog.rollout().map_or(0, |rollout| rollout.id)
+}
+
+/// Whether the record changed the set of the whole mesh.
+fn changes_active(record: &Record) -> bool {
+    let completes = matches!(record.op, Op::RolloutFinished { outcome: Outcome::Complete, .. });
+    completes || matches!(record.op, Op::Activated { .. } | Op::RolledBack { .. })
+}
+
+fn check_sites(catalog: &Catalog) {
+    let reached: Vec<_> = catalog.rollout().map_or(Vec::new(), |r| r.reached().cloned().collect());
+    let mut numbers = vec![catalog.generation()];
+    for site in catalog.fleet().sites() {
+        let active = catalog.active_for(&site.name);
+        let has_new = reached.contains(&site.name) && catalog.rollout().is_some_and(|rollout| rollout.is_forward());
+        let expected = match catalog.rollout() {
+            Some(rollout) if has_new => &rollout.candidate,
+            _ => &catalog.active().bindings,
+        };
+        assert_eq!(&active.bindings, expected, "{}", site.name);
+        numbers.push(active.number);
+        for staged in active.bindings.iter() {
+            assert_eq!(catalog.module(&staged.binding.module).unwrap().digest, staged.digest, "code of a set is kept");
+        }
+    }
+    assert!(numbers.iter().all(|number| *number <= catalog.head().rev));
 }
 
 fn check_invariants(story: &Story) {
     let catalog = &story.catalog;
-    let newest = story.log.iter().rev().find(|r| matches!(r.op, Op::Activated { .. } | Op::RolledBack { .. }));
+    let newest = story.log.iter().rev().find(|record| changes_active(record));
     assert_eq!(catalog.generation(), newest.map_or(0, |record| record.rev));
     for staged in catalog.staged().iter().chain(catalog.active().bindings.iter()) {
         assert_eq!(catalog.module(&staged.binding.module).unwrap().digest, staged.digest, "code of a set is kept");
         assert!(catalog.needs_blob(&staged.digest));
     }
+    check_sites(catalog);
     assert!(catalog.quarantined().all(|(module, _)| catalog.module(module).is_some()));
     assert!(catalog.rollback_target().is_none_or(|target| target.number < catalog.active().source));
     let source = catalog.find_generation(catalog.active().source);
