@@ -6,16 +6,24 @@ use std::sync::Arc;
 use crate::binding::Binding;
 use crate::digest::Digest;
 use crate::error::{CatalogError, ChainFault};
+use crate::fleet::Fleet;
+use crate::keyring::KeyRing;
+use crate::keys::SigningKey;
 use crate::limits::HISTORY_MAX;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
+use crate::op::Op;
 use crate::plan::Plan;
-use crate::record::{Chain, Head, Op, Record};
+use crate::record::{Chain, Head, Record};
+use crate::rollout::Rollout;
 use crate::set::{BindingSet, StagedBinding};
 
 mod check;
+mod rollouts;
 #[cfg(test)]
 mod tests;
+
+pub use rollouts::Wanted;
 
 /// The state after a record: modules, the staged set, the active generation and those before it.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +34,12 @@ pub struct Catalog {
     /// Oldest first, never empty; the last is active.
     history: VecDeque<Arc<Generation>>,
     quarantined: BTreeMap<ModuleRef, Quarantine>,
+    keys: KeyRing,
+    fleet: Fleet,
+    /// Oldest first; the last may be under way.
+    rollouts: VecDeque<Arc<Rollout>>,
+    /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
+    sites: BTreeMap<Name, Arc<Generation>>,
 }
 
 /// A set of bindings that is or was active.
@@ -65,6 +79,10 @@ impl Catalog {
             staged: BindingSet::default(),
             history: VecDeque::from([Arc::default()]),
             quarantined: BTreeMap::new(),
+            keys: KeyRing::default(),
+            fleet: Fleet::default(),
+            rollouts: VecDeque::new(),
+            sites: BTreeMap::new(),
         }
     }
 
@@ -79,19 +97,27 @@ impl Catalog {
     }
 
     /// Takes the next record of a log that was written before. Other than in [`Catalog::apply`], a change that could
-    /// not be made is no conflict but a sign that the log is not the one that was written: `chain-broken`.
+    /// not be made is no conflict but a sign that the log is not the one that was written: `chain-broken`. A signature
+    /// that is not right keeps its own code.
     pub fn replay(&mut self, record: &Record) -> Result<(), CatalogError> {
         let rev = self.head().rev + 1;
         self.apply(record).map_err(|refused| match refused {
-            CatalogError::ChainBroken { .. } => refused,
+            CatalogError::ChainBroken { .. } | CatalogError::Signature { .. } => refused,
             _ => CatalogError::ChainBroken { rev, fault: ChainFault::Impossible(refused.to_string()) },
         })
     }
 
     /// The record that would make this change, if the change can be made. The catalog stays as it is until the
-    /// record is kept and applied.
+    /// record is kept and applied. It is not signed: where the catalog trusts keys that is refused.
     pub fn draft(&self, op: Op, actor: &str, at_unix_ms: u64) -> Result<Record, CatalogError> {
         let record = Record::after(&self.head(), op, actor, at_unix_ms);
+        self.check(&record)?;
+        Ok(record)
+    }
+
+    /// The same, signed by `key`: for every change since the first key is trusted, and for that change itself.
+    pub fn draft_signed(&self, op: Op, actor: &str, at_unix_ms: u64, key: &SigningKey) -> Result<Record, CatalogError> {
+        let record = Record::after(&self.head(), op, actor, at_unix_ms).sign(key);
         self.check(&record)?;
         Ok(record)
     }
@@ -131,7 +157,8 @@ impl Catalog {
         &self.staged
     }
 
-    /// The active generation.
+    /// The active generation of the whole mesh: the newest that every site had. During a rollout, and after it, a site
+    /// has its own; see [`Catalog::active_for`].
     pub fn active(&self) -> &Arc<Generation> {
         self.history.back().expect("a catalog begins with generation 0 and keeps the newest")
     }
@@ -168,6 +195,16 @@ impl Catalog {
         self.quarantined.get(module)
     }
 
+    /// The keys that may sign records, and those that might once.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// The sites and routers of the mesh.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -189,7 +226,7 @@ impl Catalog {
             }
             Op::BindingStaged { binding } => self.stage(record.rev, binding),
             Op::BindingRemoved { name } => self.staged.remove(name),
-            Op::Activated { .. } => self.activate(record, record.rev, self.staged.clone()),
+            Op::Activated { .. } => self.activate_everywhere(record, record.rev, self.staged.clone()),
             Op::RolledBack { to } => self.roll_back(record, *to),
             Op::Quarantined { module, binding, reason } => {
                 let (rev, at_unix_ms) = (record.rev, record.at_unix_ms);
@@ -199,6 +236,24 @@ impl Catalog {
             Op::Released { module } => {
                 self.quarantined.remove(module);
             }
+            Op::KeyTrusted { key_id, public_key, note } => {
+                self.keys.trust(key_id.clone(), *public_key, note.clone(), record.rev);
+            }
+            Op::KeyRevoked { key_id } => self.keys.revoke(key_id, record.rev),
+            Op::SiteAdded { name, region, cloud } => self.fleet.add_site(name, region, cloud, record.rev),
+            Op::SiteRemoved { name } => {
+                self.fleet.remove_site(name);
+                self.sites.remove(name);
+            }
+            Op::RouterAdded { site, name } => self.fleet.add_router(site, name, record.rev),
+            Op::RouterRemoved { site, name } => self.fleet.remove_router(site, name),
+            Op::RolloutStarted { .. }
+            | Op::RolloutAdvanced { .. }
+            | Op::RolloutPaused { .. }
+            | Op::RolloutResumed { .. }
+            | Op::RolloutPromoted { .. }
+            | Op::RolloutAborted { .. }
+            | Op::RolloutFinished { .. } => self.commit_rollout(record),
         }
     }
 
@@ -207,14 +262,13 @@ impl Catalog {
         self.staged.insert(StagedBinding::new(rev, module.digest, binding.clone()));
     }
 
-    fn activate(&mut self, record: &Record, source: u64, bindings: BindingSet) {
-        let generation = Generation {
-            number: record.rev,
-            source,
-            at_unix_ms: record.at_unix_ms,
-            actor: record.actor.clone(),
-            bindings,
-        };
+    /// Makes a set the active one of every site at once.
+    fn activate_everywhere(&mut self, record: &Record, source: u64, bindings: BindingSet) {
+        self.sites.clear();
+        self.activate(Generation::of(record, source, bindings));
+    }
+
+    fn activate(&mut self, generation: Generation) {
         self.history.push_back(Arc::new(generation));
         if self.history.len() > HISTORY_MAX {
             self.history.pop_front();
@@ -225,9 +279,22 @@ impl Catalog {
     /// else follows the set, so that the next activation does not bring back what was just taken away.
     fn roll_back(&mut self, record: &Record, to: u64) {
         let target = self.find_generation(to).expect("checked before: the generation is kept").clone();
-        let merged = self.staged.rebased(&self.active().bindings, &target.bindings);
-        self.staged = if merged.validate().is_ok() { merged } else { target.bindings.clone() };
-        self.activate(record, target.source, target.bindings.clone());
+        self.unstage(&self.active().bindings.clone(), &target.bindings);
+        self.activate_everywhere(record, target.source, target.bindings.clone());
+    }
+
+    /// Takes out of the staged set what it shares with `gone`, for what `back` has.
+    fn unstage(&mut self, gone: &BindingSet, back: &BindingSet) {
+        let merged = self.staged.rebased(gone, back);
+        self.staged = if merged.validate().is_ok() { merged } else { back.clone() };
+    }
+}
+
+impl Generation {
+    /// The generation that `record` makes active.
+    fn of(record: &Record, source: u64, bindings: BindingSet) -> Self {
+        let (at_unix_ms, actor) = (record.at_unix_ms, record.actor.clone());
+        Self { number: record.rev, source, at_unix_ms, actor, bindings }
     }
 }
 

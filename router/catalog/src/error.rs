@@ -18,6 +18,16 @@ pub enum CatalogError {
     /// The change does not fit what is there.
     #[error("{0}")]
     Conflict(String),
+    /// A rollout is under way, and what it works with stays as it is.
+    #[error("rollout {id} is {state}; {mend}")]
+    RolloutRunning {
+        /// Which.
+        id: u64,
+        /// Where it stands.
+        state: String,
+        /// What to do about it.
+        mend: &'static str,
+    },
     /// A bound of [`crate::limits`] is reached.
     #[error("the catalog holds {max} {what}, which is the most; {mend}")]
     Full {
@@ -79,6 +89,28 @@ pub enum CatalogError {
         /// What is wrong and how to mend it.
         why: String,
     },
+    /// A text is no key.
+    #[error("a public key is 64 hexadecimal digits, lower case; this has {len} bytes")]
+    InvalidKey {
+        /// How long the text is.
+        len: usize,
+    },
+    /// A signing key's bytes are none.
+    #[error("signing key {key_id}: {why}; give an Ed25519 key as PKCS #8, or its seed of 32 bytes")]
+    InvalidSigningKey {
+        /// What the key is called.
+        key_id: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A record is not signed as this log demands.
+    #[error("record {rev} {fault}")]
+    Signature {
+        /// Which.
+        rev: u64,
+        /// How.
+        fault: SignatureFault,
+    },
     /// The log is not the one that was written.
     #[error("the log is broken at record {rev}: {fault}; restore the catalog from a backup or from another router")]
     ChainBroken {
@@ -86,6 +118,34 @@ pub enum CatalogError {
         rev: u64,
         /// How it does not fit.
         fault: ChainFault,
+    },
+}
+
+/// How a record is not signed as its log demands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureFault {
+    /// It is not signed, and the log trusts keys.
+    #[error("is not signed and this log takes signed records only; sign it with a key that the catalog trusts")]
+    Unsigned,
+    /// Its key is not one that the log trusted at that place.
+    #[error("is signed by key `{key_id}`, which the catalog does not trust; trust the key first, or sign with another")]
+    UnknownKey {
+        /// Which key.
+        key_id: String,
+    },
+    /// Its key was revoked before.
+    #[error("is signed by key `{key_id}`, which record {revoked_rev} revoked; sign it with another key")]
+    RevokedKey {
+        /// Which key.
+        key_id: String,
+        /// The record that revoked it.
+        revoked_rev: u64,
+    },
+    /// It is not what its key signed.
+    #[error("is not what key `{key_id}` signed; take it from another router, and look who changed it on its way")]
+    Bad {
+        /// Which key.
+        key_id: String,
     },
 }
 
@@ -124,6 +184,7 @@ impl CatalogError {
         match self {
             Self::NotFound { .. } => "not-found",
             Self::Conflict(_) => "conflict",
+            Self::RolloutRunning { .. } => "rollout-running",
             Self::Full { .. } => "catalog-full",
             Self::InvalidName { .. } => "invalid-name",
             Self::InvalidVersion { .. } => "invalid-version",
@@ -132,7 +193,21 @@ impl CatalogError {
             Self::InvalidBinding { .. } => "invalid-binding",
             Self::InvalidTopic(refused) => refused.code(),
             Self::InvalidRecord { .. } => "invalid-record",
+            Self::InvalidKey { .. } | Self::InvalidSigningKey { .. } => "invalid-key",
+            Self::Signature { fault, .. } => fault.code(),
             Self::ChainBroken { .. } => "chain-broken",
+        }
+    }
+}
+
+impl SignatureFault {
+    /// The stable name of this refusal.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unsigned => "unsigned-record",
+            Self::UnknownKey { .. } => "unknown-key",
+            Self::RevokedKey { .. } => "revoked-key",
+            Self::Bad { .. } => "bad-signature",
         }
     }
 }

@@ -9,22 +9,42 @@
 #![forbid(unsafe_code)]
 
 pub mod binding;
+pub mod boot;
 pub mod catalog;
+pub mod controller;
 pub mod digest;
 pub mod error;
+pub mod fleet;
+pub mod follower;
+pub mod keyring;
+pub mod keys;
 pub mod limits;
 pub mod module;
 pub mod names;
+pub mod op;
 pub mod plan;
+pub mod proposal;
 pub mod record;
+pub mod rollout;
 pub mod set;
+#[cfg(test)]
+mod testing;
 
 pub use binding::{Binding, BindingLimits, Grant, OnFault, Stage};
-pub use catalog::{Catalog, Generation, Quarantine};
+pub use boot::{BootDecision, BootMarker, Retreat};
+pub use catalog::{Catalog, Generation, Quarantine, Wanted};
+pub use controller::{Decision, Metrics, Observations, Phase, Report, decide};
 pub use digest::Digest;
-pub use error::{CatalogError, ChainFault};
+pub use error::{CatalogError, ChainFault, SignatureFault};
+pub use fleet::{Fleet, Router, Site};
+pub use follower::{Accepted, FollowFault, Follower, Standing};
+pub use keyring::{KeyRing, TrustedKey};
+pub use keys::{PublicKey, SigningKey};
 pub use module::{Module, World};
 pub use names::{ModuleRef, Name, Version};
+pub use op::Op;
 pub use plan::{Changed, Plan};
-pub use record::{Algorithm, Chain, Head, Op, Record};
+pub use proposal::{Admission, Inbox, Nonce, Proposal};
+pub use record::{Algorithm, Chain, Head, Record};
+pub use rollout::{Cause, Gates, Outcome, Rollout, RolloutPlan, Scheduled, Step};
 pub use set::{BindingSet, StagedBinding};

@@ -45,5 +45,27 @@ pub const DEADLINE_DEFAULT_US: u32 = 2_000;
 pub const ACTOR_LEN_MAX_BYTES: usize = 256;
 /// Bytes of the reason of a quarantine.
 pub const REASON_LEN_MAX_BYTES: usize = 1_024;
+/// Keys in one log, revoked ones too: their names are never used again.
+pub const KEYS_MAX: usize = 256;
+/// Bytes of the note beside a key.
+pub const NOTE_LEN_MAX_BYTES: usize = 256;
+/// Sites that a log ever had: their numbers are bits of a 64-bit set and are never used again.
+pub const SITES_EVER_MAX: u8 = 64;
+/// Routers of all sites together: what a controller watches during a rollout.
+pub const ROUTERS_MAX: usize = 1_024;
+/// Waves of one rollout.
+pub const WAVES_MAX: usize = 16;
+/// Longest time that a plan can name, in seconds: a day.
+pub const ROLLOUT_TIME_MAX_S: u32 = 24 * 60 * 60;
+/// Rollouts that are remembered with how they ended.
+pub const ROLLOUTS_KEPT: usize = 32;
+/// Records in one page of a log that travels: what a follower checks before it takes any of them.
+pub const PAGE_RECORDS_MAX: usize = 256;
+/// Bytes of one page of a log that travels: at least one record fits always.
+pub const PAGE_LEN_MAX_BYTES: usize = 2 * RECORD_LEN_MAX_BYTES;
+/// Hashes of its newest records by which a follower tells a replay from a fork: 128 KiB.
+pub const HASHES_KEPT: usize = 4_096;
+/// Proposals whose answers a writer remembers, for askers who lost theirs.
+pub const PROPOSALS_REMEMBERED: usize = 1_024;
 /// Bytes of an encoded record: the largest configuration, its overhead in MessagePack, and room for the rest.
 pub const RECORD_LEN_MAX_BYTES: usize = 2 * 1024 * 1024;

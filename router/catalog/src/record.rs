@@ -1,20 +1,18 @@
 //! Records, their one encoding, and the chain that they form.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::binding::Binding;
 use crate::digest::Digest;
 use crate::error::{CatalogError, ChainFault};
+use crate::keys::{SIGNATURE_LEN_BYTES, SigningKey};
 use crate::limits::{ACTOR_LEN_MAX_BYTES, CONFIG_DEPTH_MAX, RECORD_LEN_MAX_BYTES};
-use crate::module::Module;
-use crate::names::{ModuleRef, Name};
+use crate::names::Name;
+use crate::op::Op;
 
 /// One change of the catalog, as it stands in the log.
 ///
 /// Its encoding is MessagePack with named fields in the order below, and there is only one for each record; its hash
-/// is the SHA-256 of that. A signature, once there is one, signs [`Record::signing_digest`].
+/// is the SHA-256 of that. A signature, where there is one, signs [`Record::signing_digest`] (see [`crate::keys`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -43,56 +41,8 @@ pub enum Algorithm {
     /// Not at all: the chain shows damage, not forgery.
     #[default]
     None,
-}
-
-/// A change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Op {
-    /// A module was uploaded.
-    ModuleAdded {
-        /// What it is.
-        module: Module,
-    },
-    /// A module that nothing used was removed.
-    ModuleRemoved {
-        /// Which.
-        module: ModuleRef,
-    },
-    /// A binding was put into the staged set, where it replaced the one of the same name.
-    BindingStaged {
-        /// What it is.
-        binding: Box<Binding>,
-    },
-    /// A binding was taken out of the staged set.
-    BindingRemoved {
-        /// Which.
-        name: Name,
-    },
-    /// The staged set became active.
-    Activated {
-        /// The set: each binding with the revision that staged it.
-        bindings: BTreeMap<Name, u64>,
-    },
-    /// The set of an earlier generation became active again.
-    RolledBack {
-        /// The number of that generation.
-        to: u64,
-    },
-    /// A module failed too often: bindings to it answer their fault verdict from now on.
-    Quarantined {
-        /// The module.
-        module: ModuleRef,
-        /// The binding in which it failed.
-        binding: Name,
-        /// How it failed.
-        reason: String,
-    },
-    /// A quarantine was lifted.
-    Released {
-        /// The module.
-        module: ModuleRef,
-    },
+    /// With Ed25519.
+    Ed25519,
 }
 
 /// The end of a log: what the next record follows.
@@ -121,22 +71,6 @@ impl Default for Head {
     }
 }
 
-impl Op {
-    /// The kind of change, as it is spelled in the log and the API.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::ModuleAdded { .. } => "module-added",
-            Self::ModuleRemoved { .. } => "module-removed",
-            Self::BindingStaged { .. } => "binding-staged",
-            Self::BindingRemoved { .. } => "binding-removed",
-            Self::Activated { .. } => "activated",
-            Self::RolledBack { .. } => "rolled-back",
-            Self::Quarantined { .. } => "quarantined",
-            Self::Released { .. } => "released",
-        }
-    }
-}
-
 impl Record {
     /// An unsigned record that follows `head`.
     pub fn after(head: &Head, op: Op, actor: &str, at_unix_ms: u64) -> Self {
@@ -150,6 +84,14 @@ impl Record {
             key_id: String::new(),
             sig: String::new(),
         }
+    }
+
+    /// This record, signed by `key`.
+    pub fn sign(mut self, key: &SigningKey) -> Self {
+        self.alg = Algorithm::Ed25519;
+        self.key_id = key.id().to_string();
+        self.sig = key.sign(&self.signing_digest());
+        self
     }
 
     /// The record's one encoding.
@@ -183,6 +125,7 @@ impl Record {
         if self.sig.is_empty() {
             return self.hash();
         }
+        // The algorithm and the key stay in what is signed: a signature cannot be given to another key.
         Self { sig: String::new(), ..self.clone() }.hash()
     }
 
@@ -190,7 +133,10 @@ impl Record {
     pub fn validate(&self) -> Result<(), CatalogError> {
         let refuse = |field, why: String| Err(CatalogError::InvalidRecord { field, why });
         if self.actor.is_empty() || self.actor.len() > ACTOR_LEN_MAX_BYTES {
-            return refuse("actor", format!("it has {} bytes; name who changes in 1 to 256", self.actor.len()));
+            return refuse(
+                "actor",
+                format!("it has {} bytes; name who changes in 1 to {ACTOR_LEN_MAX_BYTES}", self.actor.len()),
+            );
         }
         if self.actor.chars().any(char::is_control) {
             return refuse("actor", "it holds a control character; remove it".into());
@@ -198,7 +144,24 @@ impl Record {
         match self.alg {
             Algorithm::None if self.key_id.is_empty() && self.sig.is_empty() => Ok(()),
             Algorithm::None => refuse("alg", "a record with a key or a signature names its algorithm".into()),
+            Algorithm::Ed25519 => self.validate_signature(),
         }
+    }
+}
+
+impl Record {
+    /// Whether the signature has the one form that signatures have; whether it is right is the key's to say.
+    fn validate_signature(&self) -> Result<(), CatalogError> {
+        let refuse = |field, why: String| Err(CatalogError::InvalidRecord { field, why });
+        if let Err(refused) = self.key_id.parse::<Name>() {
+            return refuse("key_id", refused.to_string());
+        }
+        let is_hex = self.sig.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if self.sig.len() != 2 * SIGNATURE_LEN_BYTES || !is_hex {
+            let why = format!("a signature is {} lower-case hexadecimal digits", 2 * SIGNATURE_LEN_BYTES);
+            return refuse("sig", why);
+        }
+        Ok(())
     }
 }
 

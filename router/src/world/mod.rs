@@ -93,9 +93,10 @@ impl From<CatalogError> for WorldError {
     fn from(error: CatalogError) -> Self {
         let blame = match error.code() {
             "not-found" => Blame::NotFound,
-            "conflict" => Blame::Conflict,
+            "conflict" | "rollout-running" => Blame::Conflict,
             "catalog-full" => Blame::Full,
-            "chain-broken" => Blame::Router,
+            // A router without the key that its log demands cannot write, whoever asks.
+            "chain-broken" | "unsigned-record" | "unknown-key" | "revoked-key" | "bad-signature" => Blame::Router,
             _ => Blame::Request,
         };
         Self::new(blame, error.code(), error.to_string())

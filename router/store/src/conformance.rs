@@ -5,15 +5,30 @@ use myelin_catalog::limits::MODULE_SIZE_MAX_BYTES;
 use myelin_catalog::{Binding, Catalog, Digest, Head, Module, ModuleRef, Op, Record, World};
 use myelin_wire::Pattern;
 
+use crate::control::ControlLog;
 use crate::store::{BlobStore, CatalogStore, Recovered};
 use crate::{DiskStore, MemoryDisk, MemoryStore, StoreError};
+
+/// Runs each test with every store. A new engine gets a module here and passes all of them.
+macro_rules! conformance {
+    ($($test:ident)*) => {
+        mod on_disk {
+            $(#[test] fn $test() { super::$test(&tempfile::tempdir().unwrap()); })*
+        }
+        mod in_memory {
+            $(#[test] fn $test() { super::$test(&crate::MemoryDisk::new()); })*
+        }
+    };
+}
+
+mod control;
 
 /// What becomes of bytes behind the store's back; `None` removes them.
 pub(crate) type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
 
 /// Something that outlives a store, and that can be damaged behind its back.
 pub(crate) trait Disk {
-    type Store: CatalogStore + BlobStore;
+    type Store: ControlLog + BlobStore;
     fn open(&self) -> Result<(Self::Store, Recovered), StoreError>;
     fn tamper_record(&self, rev: u64, change: Damage);
     fn tamper_blob(&self, digest: &Digest, change: Damage);
@@ -250,17 +265,6 @@ fn two_routers_do_not_share_a_store(disk: &impl Disk) {
     );
     drop(store);
     disk.open().expect("it is free again");
-}
-
-macro_rules! conformance {
-    ($($test:ident)*) => {
-        mod on_disk {
-            $(#[test] fn $test() { super::$test(&tempfile::tempdir().unwrap()); })*
-        }
-        mod in_memory {
-            $(#[test] fn $test() { super::$test(&crate::MemoryDisk::new()); })*
-        }
-    };
 }
 
 conformance! {

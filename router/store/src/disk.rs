@@ -7,6 +7,7 @@ use myelin_catalog::{Digest, Head, Record};
 use redb::backends::FileBackend;
 
 use crate::blobs::{FileBlobs, sync_dir};
+use crate::control::{ControlLog, Fence, Watch};
 use crate::error::StoreError;
 use crate::lock::DirLock;
 use crate::log::RedbLog;
@@ -98,6 +99,24 @@ impl CatalogStore for DiskStore {
 
     fn place(&self) -> String {
         self.log.place()
+    }
+}
+
+impl ControlLog for DiskStore {
+    fn lease(&mut self, name: &str, holder: &str, ttl_ms: u64, now_ms: u64) -> Result<Fence, StoreError> {
+        self.log.lease(name, holder, ttl_ms, now_ms)
+    }
+
+    fn release(&mut self, fence: &Fence) {
+        self.log.release(fence);
+    }
+
+    fn append_under(&mut self, fence: &Fence, now_ms: u64, record: &Record) -> Result<Head, StoreError> {
+        self.log.append_under(fence, now_ms, record)
+    }
+
+    fn watch(&self) -> Watch {
+        self.log.watch()
     }
 }
 

@@ -24,6 +24,32 @@ pub enum StoreError {
         /// The newest revision.
         found: u64,
     },
+    /// Somebody else has the lease.
+    #[error("lease {name} is not free: {holder} has it for another {left_ms} ms; ask again then")]
+    LeaseHeld {
+        /// The lease.
+        name: String,
+        /// Who has it.
+        holder: String,
+        /// How long still.
+        left_ms: u64,
+    },
+    /// The lease ran out, was given back, or passed on.
+    #[error("lease {name} of term {term} is no longer held, so that nothing was appended; ask for it again")]
+    LeaseLost {
+        /// The lease.
+        name: String,
+        /// The term that was held.
+        term: u64,
+    },
+    /// There can be no such lease.
+    #[error("lease `{name}` cannot be: {why}")]
+    LeaseRefused {
+        /// The lease, cut.
+        name: String,
+        /// What is wrong and how to mend it.
+        why: &'static str,
+    },
     /// The log is not the one that was written, or a record is none.
     #[error("{place}: {source}")]
     Catalog {
@@ -113,6 +139,9 @@ impl StoreError {
         match self {
             Self::Locked { .. } => "store-locked",
             Self::HeadMoved { .. } => "conflict",
+            Self::LeaseHeld { .. } => "lease-held",
+            Self::LeaseLost { .. } => "lease-lost",
+            Self::LeaseRefused { .. } => "invalid-lease",
             Self::Catalog { source, .. } => source.code(),
             Self::CatalogLost { .. } => "catalog-lost",
             Self::Format { .. } => "store-format",

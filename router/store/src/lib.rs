@@ -2,7 +2,8 @@
 //!
 //! [`DiskStore`] keeps the log in redb and each module in a file named by its digest; [`MemoryStore`] is its twin in
 //! memory, with faults to order. Both are met through [`CatalogStore`] and [`BlobStore`], and [`recover`] brings
-//! either back after a crash.
+//! either back after a crash. [`ControlLog`] is what a mesh needs of the log beside that: copies of records that were
+//! signed elsewhere, leases with fencing terms, and a watch.
 //!
 //! Who uploads puts the blob first and appends its record then; who removes appends first. A crash between leaves a
 //! blob that no record names, which [`recover`] collects: never a record without its blob.
@@ -13,13 +14,16 @@
 mod blobs;
 #[cfg(test)]
 mod conformance;
+mod control;
 mod disk;
 mod error;
+mod leases;
 mod lock;
 mod log;
 mod memory;
 mod store;
 
+pub use control::{ControlLog, Fence, Watch};
 pub use disk::DiskStore;
 pub use error::StoreError;
 pub use memory::{Fault, MemoryDisk, MemoryStore};

@@ -3,7 +3,9 @@
 use myelin_catalog::{Digest, Head, Record};
 use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition};
 
+use crate::control::{Announcer, Fence, Watch};
 use crate::error::StoreError;
+use crate::leases::Leases;
 
 #[cfg(test)]
 mod power_cut;
@@ -12,6 +14,8 @@ const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records")
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const HEAD: &str = "head";
 const FORMAT: &str = "format";
+/// The newest term of a lease. Not there in a log that never gave one.
+const TERM: &str = "term";
 /// The format of the tables above.
 const FORMAT_KNOWN: u32 = 1;
 /// A catalog is read once and appended to: it needs no cache to speak of.
@@ -23,6 +27,9 @@ pub(crate) struct RedbLog {
     place: String,
     head: Head,
     failed: bool,
+    leases: Leases,
+    term: u64,
+    announcer: Announcer,
 }
 
 impl RedbLog {
@@ -47,8 +54,9 @@ impl RedbLog {
     /// Opens the log in `backend`.
     pub(crate) fn open(backend: impl StorageBackend, place: String) -> Result<Self, StoreError> {
         let database = builder().create_with_backend(backend).map_err(|e| failed(&place, e))?;
-        let mut log = Self { database, place, head: Head::EMPTY, failed: false };
-        let [format, head] = log.meta().map_err(|e| failed(&log.place, e))?;
+        let (leases, announcer) = (Leases::default(), Announcer::new(0));
+        let mut log = Self { database, place, head: Head::EMPTY, failed: false, leases, term: 0, announcer };
+        let [format, head, term] = log.meta().map_err(|e| failed(&log.place, e))?;
         match format.as_deref().map(|bytes| bytes.try_into().map(u32::from_le_bytes)) {
             Some(Ok(FORMAT_KNOWN)) => {}
             Some(Ok(found)) => return Err(StoreError::Format { place: log.place, found, known: FORMAT_KNOWN }),
@@ -56,6 +64,12 @@ impl RedbLog {
         }
         let head = head.as_deref().and_then(decode_head);
         log.head = head.ok_or_else(|| log.damaged("its head is not readable"))?;
+        log.term = match term.as_deref().map(|bytes| bytes.try_into().map(u64::from_le_bytes)) {
+            None => 0,
+            Some(Ok(term)) => term,
+            Some(Err(_)) => return Err(log.damaged("its newest term is not readable")),
+        };
+        log.announcer.announce(log.head.rev);
         Ok(log)
     }
 
@@ -82,7 +96,10 @@ impl RedbLog {
         let bytes = record.encode();
         let head = Head { rev: record.rev, hash: Digest::of(&bytes) };
         match self.try_append(&head, &bytes) {
-            Ok(()) => self.head = head,
+            Ok(()) => {
+                self.head = head;
+                self.announcer.announce(head.rev);
+            }
             Err(e) => {
                 self.failed = true;
                 return Err(failed(&self.place, e));
@@ -91,11 +108,40 @@ impl RedbLog {
         Ok(head)
     }
 
-    /// What is kept of the format and the head.
-    fn meta(&self) -> Result<[Option<Vec<u8>>; 2], redb::Error> {
+    pub(crate) fn lease(&mut self, name: &str, holder: &str, ttl_ms: u64, now_ms: u64) -> Result<Fence, StoreError> {
+        if self.failed {
+            return Err(StoreError::Failed { place: self.place.clone() });
+        }
+        let fence = self.leases.ask(name, holder, ttl_ms, now_ms, self.term)?;
+        if fence.term > self.term {
+            if let Err(e) = self.try_keep_term(fence.term) {
+                self.failed = true;
+                return Err(failed(&self.place, e));
+            }
+            self.term = fence.term;
+        }
+        self.leases.hold(&fence, holder, ttl_ms, now_ms);
+        Ok(fence)
+    }
+
+    pub(crate) fn release(&mut self, fence: &Fence) {
+        self.leases.release(fence);
+    }
+
+    pub(crate) fn append_under(&mut self, fence: &Fence, now_ms: u64, record: &Record) -> Result<Head, StoreError> {
+        self.leases.check(fence, now_ms)?;
+        self.append(record)
+    }
+
+    pub(crate) fn watch(&self) -> Watch {
+        self.announcer.watch()
+    }
+
+    /// What is kept of the format, the head and the newest term.
+    fn meta(&self) -> Result<[Option<Vec<u8>>; 3], redb::Error> {
         let meta = self.database.begin_read()?.open_table(META)?;
         let read = |key| -> Result<_, redb::Error> { Ok(meta.get(key)?.map(|value| value.value().to_vec())) };
-        Ok([read(FORMAT)?, read(HEAD)?])
+        Ok([read(FORMAT)?, read(HEAD)?, read(TERM)?])
     }
 
     fn try_read_after(&self, rev: u64, limit: usize) -> Result<Vec<Vec<u8>>, redb::Error> {
@@ -113,6 +159,13 @@ impl RedbLog {
         change.open_table(RECORDS)?.insert(head.rev, bytes)?;
         change.open_table(META)?.insert(HEAD, encode_head(head).as_slice())?;
         // Durability is immediate by default: it returns when the file is synced.
+        change.commit()?;
+        Ok(())
+    }
+
+    fn try_keep_term(&self, term: u64) -> Result<(), redb::Error> {
+        let change = self.database.begin_write()?;
+        change.open_table(META)?.insert(TERM, term.to_le_bytes().as_slice())?;
         change.commit()?;
         Ok(())
     }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use myelin_catalog::{Digest, Head, Record};
 
 use crate::blobs::{check_put, check_read};
+use crate::control::{Announcer, ControlLog, Fence, Watch};
 use crate::error::StoreError;
+use crate::leases::Leases;
 use crate::store::{BlobStore, CatalogStore, Recovered, recover};
 
 /// What outlives a [`MemoryStore`], as a disk outlives a process. Clones are the same disk.
@@ -18,6 +20,8 @@ pub struct MemoryDisk(Arc<Mutex<Content>>);
 pub struct MemoryStore {
     disk: MemoryDisk,
     failed: bool,
+    leases: Leases,
+    announcer: Announcer,
 }
 
 /// How the next write that it fits goes wrong. After a failed append the store refuses others until it is opened anew.
@@ -39,6 +43,8 @@ pub enum Fault {
 struct Content {
     records: BTreeMap<u64, Vec<u8>>,
     head: Head,
+    /// The newest term of a lease.
+    term: u64,
     blobs: BTreeMap<Digest, Vec<u8>>,
     /// Bytes of writes that did not come to their end: gone at the next opening.
     torn: Vec<Vec<u8>>,
@@ -90,7 +96,8 @@ impl MemoryStore {
             content.open = true;
             content.torn.clear();
         }
-        let mut store = Self { disk: disk.clone(), failed: false };
+        let announcer = Announcer::new(disk.content().head.rev);
+        let mut store = Self { disk: disk.clone(), failed: false, leases: Leases::default(), announcer };
         let recovered = recover(&mut store)?;
         Ok((store, recovered))
     }
@@ -146,11 +153,41 @@ impl CatalogStore for MemoryStore {
         }
         content.head = Head { rev: record.rev, hash: Digest::of(&bytes) };
         content.records.insert(record.rev, bytes);
-        if fault.is_some() { Err(self.broken()) } else { Ok(content.head) }
+        if fault.is_some() {
+            return Err(self.broken());
+        }
+        self.announcer.announce(content.head.rev);
+        Ok(content.head)
     }
 
     fn place(&self) -> String {
         "memory".into()
+    }
+}
+
+impl ControlLog for MemoryStore {
+    fn lease(&mut self, name: &str, holder: &str, ttl_ms: u64, now_ms: u64) -> Result<Fence, StoreError> {
+        if self.failed {
+            return Err(StoreError::Failed { place: self.place() });
+        }
+        let newest = self.disk.content().term;
+        let fence = self.leases.ask(name, holder, ttl_ms, now_ms, newest)?;
+        self.disk.content().term = newest.max(fence.term);
+        self.leases.hold(&fence, holder, ttl_ms, now_ms);
+        Ok(fence)
+    }
+
+    fn release(&mut self, fence: &Fence) {
+        self.leases.release(fence);
+    }
+
+    fn append_under(&mut self, fence: &Fence, now_ms: u64, record: &Record) -> Result<Head, StoreError> {
+        self.leases.check(fence, now_ms)?;
+        self.append(record)
+    }
+
+    fn watch(&self) -> Watch {
+        self.announcer.watch()
     }
 }
 

@@ -8,8 +8,14 @@ use crate::error::CatalogError;
 use crate::limits::{MODULES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX};
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
+use crate::op::Op;
 use crate::plan::Plan;
-use crate::record::{Op, Record};
+use crate::record::Record;
+
+/// What a change of the sites waits for.
+const SITES_MEND: &str = "its sites were chosen when it began: wait for its end, or abort it, then try again";
+/// What an immediate activation waits for.
+const ACTIVATION_MEND: &str = "abort it and wait until it is rolled back, then try again";
 
 impl Catalog {
     pub(super) fn check(&self, record: &Record) -> Result<(), CatalogError> {
@@ -18,6 +24,7 @@ impl Catalog {
             return Err(CatalogError::Full { what: "records", max: RECORDS_MAX, mend });
         }
         record.validate()?;
+        self.keys.check_record(record)?;
         match &record.op {
             Op::ModuleAdded { module } => self.check_module_added(module),
             Op::ModuleRemoved { module } => self.check_module_removed(module),
@@ -33,6 +40,25 @@ impl Catalog {
                 Some(_) => Ok(()),
                 None => Err(not_found("quarantined module", module, "list the modules that are quarantined")),
             },
+            Op::KeyTrusted { key_id, public_key, note } => self.keys.check_trusted(key_id, public_key, note),
+            Op::KeyRevoked { key_id } => self.keys.check_revoked(key_id),
+            Op::SiteAdded { name, .. } => {
+                self.check_no_rollout(SITES_MEND)?;
+                self.fleet.check_site_added(name)
+            }
+            Op::SiteRemoved { name } => {
+                self.check_no_rollout(SITES_MEND)?;
+                self.fleet.check_site_removed(name)
+            }
+            Op::RouterAdded { site, name } => self.fleet.check_router_added(site, name),
+            Op::RouterRemoved { site, name } => self.fleet.check_router_removed(site, name),
+            Op::RolloutStarted { .. }
+            | Op::RolloutAdvanced { .. }
+            | Op::RolloutPaused { .. }
+            | Op::RolloutResumed { .. }
+            | Op::RolloutPromoted { .. }
+            | Op::RolloutAborted { .. }
+            | Op::RolloutFinished { .. } => self.check_rollout(&record.op),
         }?;
         self.check_len(record)
     }
@@ -65,7 +91,10 @@ impl Catalog {
 
     fn check_module_removed(&self, module: &ModuleRef) -> Result<(), CatalogError> {
         self.find_module(module)?;
-        for (which, set) in [("active", &self.active().bindings), ("staged", &self.staged)] {
+        let everywhere = [("active", &self.active().bindings), ("staged", &self.staged)];
+        let at_sites = self.sites.values().map(|generation| ("active", &generation.bindings));
+        let rolled_out = self.rollout().map(|rollout| ("candidate", &rollout.candidate));
+        for (which, set) in everywhere.into_iter().chain(at_sites).chain(rolled_out) {
             if let Some(user) = set.iter().find(|staged| staged.binding.module == *module) {
                 let binding = &user.binding.name;
                 return conflict(format!(
@@ -84,6 +113,12 @@ impl Catalog {
     }
 
     fn check_activated(&self, bindings: &BTreeMap<Name, u64>) -> Result<(), CatalogError> {
+        self.check_no_rollout(ACTIVATION_MEND)?;
+        self.check_activation(bindings)
+    }
+
+    /// Whether the staged set is the one that was meant, is another than the active one, and can run.
+    pub(super) fn check_activation(&self, bindings: &BTreeMap<Name, u64>) -> Result<(), CatalogError> {
         if *bindings != self.staged.revisions() {
             return conflict("the staged set has changed meanwhile; look at it and activate again");
         }
@@ -106,6 +141,7 @@ impl Catalog {
     }
 
     fn check_rolled_back(&self, to: u64) -> Result<(), CatalogError> {
+        self.check_no_rollout(ACTIVATION_MEND)?;
         let target = self
             .find_generation(to)
             .ok_or_else(|| not_found("generation", to, "list the generations that are kept"))?;
@@ -140,9 +176,13 @@ impl Catalog {
             let why = format!("it has {} bytes; {REASON_LEN_MAX_BYTES} are the most", reason.len());
             return Err(CatalogError::InvalidRecord { field: "reason", why });
         }
-        match self.active().bindings.find(binding) {
-            Some(active) if active.binding.module == *module => {}
-            _ => return conflict(format!("binding {binding} is not active with module {module}; nothing to stop")),
+        let mut active = [self.active()].into_iter().chain(self.sites.values());
+        let uses = |generation: &Generation| {
+            generation.bindings.find(binding).is_some_and(|staged| staged.binding.module == *module)
+        };
+        match active.any(|generation| uses(generation)) {
+            true => {}
+            false => return conflict(format!("binding {binding} is not active with module {module}; nothing to stop")),
         }
         match self.quarantine(module) {
             Some(_) => conflict(format!("module {module} is quarantined already")),
@@ -158,10 +198,10 @@ impl Catalog {
     }
 }
 
-fn conflict<T>(why: impl Into<String>) -> Result<T, CatalogError> {
+pub(super) fn conflict<T>(why: impl Into<String>) -> Result<T, CatalogError> {
     Err(CatalogError::Conflict(why.into()))
 }
 
-fn not_found(what: &'static str, name: impl ToString, mend: &'static str) -> CatalogError {
+pub(super) fn not_found(what: &'static str, name: impl ToString, mend: &'static str) -> CatalogError {
     CatalogError::NotFound { what, name: name.to_string(), mend }
 }

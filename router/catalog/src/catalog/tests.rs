@@ -7,81 +7,8 @@ use serde_json::json;
 use super::*;
 use crate::binding::{OnFault, Stage};
 use crate::limits::{BINDINGS_MAX, CHAIN_LEN_MAX, CONFIG_LEN_MAX_BYTES, MODULE_SIZE_MAX_BYTES};
-use crate::module::World;
-
-fn module(reference: &str, bytes: &[u8]) -> Module {
-    let ModuleRef { name, version } = reference.parse().unwrap();
-    let imports = vec!["myelin:filter/host@0.1.0".to_owned()];
-    Module { name, version, digest: Digest::of(bytes), size_bytes: 7, uploaded_unix_ms: 1, imports, world: World::Fast }
-}
-
-fn binding(name: &str, module: &str, pattern: &str) -> Binding {
-    Binding::new(name.parse().unwrap(), module.parse().unwrap(), Pattern::new(pattern).unwrap())
-}
-
-fn stage(binding: Binding) -> Op {
-    Op::BindingStaged { binding: Box::new(binding) }
-}
-
-fn add(reference: &str) -> Op {
-    Op::ModuleAdded { module: module(reference, reference.as_bytes()) }
-}
-
-fn quarantine(module: &str, binding: &str) -> Op {
-    Op::Quarantined { module: module.parse().unwrap(), binding: binding.parse().unwrap(), reason: "trap".into() }
-}
-
-/// A catalog together with its log.
-#[derive(Default)]
-struct Story {
-    catalog: Catalog,
-    log: Vec<Record>,
-}
-
-impl Story {
-    fn try_add(&mut self, op: Op) -> Result<u64, CatalogError> {
-        let record = self.catalog.draft(op, "ada", 1_000 + self.catalog.head().rev)?;
-        self.catalog.apply(&record)?;
-        self.log.push(record);
-        Ok(self.catalog.head().rev)
-    }
-
-    fn add(&mut self, op: Op) -> u64 {
-        self.try_add(op).unwrap()
-    }
-
-    fn refusal(&mut self, op: Op) -> CatalogError {
-        let before = self.catalog.clone();
-        let refused = self.try_add(op.clone()).unwrap_err();
-        // Not by the draft alone: a log with such a record is refused too.
-        let forged = Record::after(&self.catalog.head(), op, "eve", 0);
-        assert_eq!(self.catalog.apply(&forged).unwrap_err(), refused);
-        assert_eq!(self.catalog, before, "a refusal changes nothing");
-        refused
-    }
-
-    fn activate(&mut self) -> u64 {
-        self.add(self.catalog.activation())
-    }
-
-    fn active_modules(&self) -> Vec<String> {
-        self.catalog.active().bindings.iter().map(|staged| staged.binding.module.to_string()).collect()
-    }
-
-    fn staged_names(&self) -> Vec<String> {
-        self.catalog.staged().iter().map(|staged| staged.binding.name.to_string()).collect()
-    }
-
-    /// Two versions of one filter, the first active.
-    fn with_two_versions() -> Self {
-        let mut story = Self::default();
-        story.add(add("redact@1.0.0"));
-        story.add(add("redact@2.0.0"));
-        story.add(stage(binding("redact", "redact@1.0.0", "orders/**")));
-        story.activate();
-        story
-    }
-}
+use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
+use crate::testing::{Story, add, add_site, binding, module, name, quarantine, revoke, stage, trust};
 
 #[test]
 fn staging_changes_nothing_until_activation() {
@@ -307,7 +234,7 @@ fn bindings_are_read_from_json_with_defaults_and_without_unknown_keys() {
     }
 }
 
-/// A log with every kind of record.
+/// A log with every kind of record that one site has.
 fn whole_log() -> Story {
     let mut story = Story::with_two_versions();
     let mut second = binding("redact", "redact@2.0.0", "orders/**");
@@ -322,8 +249,26 @@ fn whole_log() -> Story {
     story
 }
 
-fn encoded(story: &Story) -> Vec<Vec<u8>> {
-    story.log.iter().map(Record::encode).collect()
+/// A signed log with every kind of record that a mesh has.
+fn mesh_log() -> Story {
+    let mut story = Story::with_sites(2);
+    story.sign_with("root");
+    story.add(trust("second"));
+    story.add(revoke("second"));
+    let plan = || RolloutPlan { canary: vec![name("a")], ..RolloutPlan::default() };
+    let id = story.add(story.catalog.rollout_start(plan()));
+    story.add(Op::RolloutPaused { id });
+    story.add(Op::RolloutResumed { id });
+    story.add(Op::RolloutPaused { id });
+    story.add(Op::RolloutPromoted { id });
+    for _ in 0..3 {
+        story.advance();
+    }
+    story.add(Op::RolloutAborted { id, cause: Cause::GateTraps, reason: "9 faults".into() });
+    story.add(Op::RolloutFinished { id, outcome: Outcome::RolledBack, reason: "all are back".into() });
+    story.add(Op::RouterRemoved { site: name("b"), name: name("r1") });
+    story.add(Op::SiteRemoved { name: name("b") });
+    story
 }
 
 fn verify(log: &[Vec<u8>], kept: &Head) -> Result<Vec<Record>, CatalogError> {
@@ -340,16 +285,20 @@ fn assert_broken(log: &[Vec<u8>], kept: &Head, how: &str) {
 
 #[test]
 fn an_untouched_log_is_believed() {
-    let story = whole_log();
-    let records = verify(&encoded(&story), &story.catalog.head()).unwrap();
-    assert_eq!(records, story.log);
-    assert_eq!(Catalog::from_records(&records).unwrap(), story.catalog);
+    for story in [whole_log(), mesh_log()] {
+        let records = verify(&story.encoded(), &story.catalog.head()).unwrap();
+        assert_eq!(records, story.log);
+        assert_eq!(Catalog::from_records(&records).unwrap(), story.catalog);
+    }
 }
 
 #[test]
 fn every_flipped_byte_breaks_the_log() {
-    let story = whole_log();
-    let (log, head) = (encoded(&story), story.catalog.head());
+    [whole_log(), mesh_log()].iter().for_each(assert_no_flip_is_believed);
+}
+
+fn assert_no_flip_is_believed(story: &Story) {
+    let (log, head) = (story.encoded(), story.catalog.head());
     for at in 0..log.len() {
         for byte in 0..log[at].len() {
             for mask in [0x01, 0x20, 0xff] {
@@ -364,7 +313,7 @@ fn every_flipped_byte_breaks_the_log() {
 #[test]
 fn records_cannot_be_removed_moved_doubled_cut_or_put_in() {
     let story = whole_log();
-    let (log, head) = (encoded(&story), story.catalog.head());
+    let (log, head) = (story.encoded(), story.catalog.head());
     for at in 0..log.len() {
         let broken = |change: &dyn Fn(&mut Vec<Vec<u8>>), how| {
             let mut log = log.clone();
@@ -382,7 +331,7 @@ fn records_cannot_be_removed_moved_doubled_cut_or_put_in() {
     }
     let mut longer = whole_log();
     longer.activate();
-    assert_broken(&encoded(&longer), &head, "a record after the head");
+    assert_broken(&longer.encoded(), &head, "a record after the head");
 }
 
 #[test]
@@ -415,6 +364,11 @@ enum Intent {
     RollBackOne,
     Quarantine(usize, usize),
     Release(usize),
+    AddSite(usize),
+    Start(usize, u8),
+    Advance,
+    Abort,
+    Finish(bool),
 }
 
 const MODULES: [&str; 4] = ["m@1.0.0", "m@1.1.0", "n@1.0.0", "n@2.0.0"];
@@ -432,6 +386,11 @@ fn intent() -> impl Strategy<Value = Intent> {
         3 => Just(Intent::RollBackOne),
         2 => (0..4usize, 0..4usize).prop_map(|(module, name)| Intent::Quarantine(module, name)),
         1 => (0..4usize).prop_map(Intent::Release),
+        1 => (0..4usize).prop_map(Intent::AddSite),
+        3 => (0..4usize, 1..100u8).prop_map(|(canary, wave)| Intent::Start(canary, wave)),
+        8 => Just(Intent::Advance),
+        1 => Just(Intent::Abort),
+        3 => any::<bool>().prop_map(Intent::Finish),
     ]
 }
 
@@ -446,17 +405,62 @@ fn op(intent: &Intent, catalog: &Catalog) -> Op {
         Intent::RollBackOne => Op::RolledBack { to: catalog.rollback_target().map_or(0, |target| target.number) },
         Intent::Quarantine(module, name) => quarantine(MODULES[module], NAMES[name]),
         Intent::Release(module) => Op::Released { module: MODULES[module].parse().unwrap() },
+        Intent::AddSite(at) => add_site(NAMES[at]),
+        Intent::Start(canary, wave) => {
+            let canary = vec![name(NAMES[canary])];
+            catalog.rollout_start(RolloutPlan { canary, waves: vec![wave, 100], ..RolloutPlan::default() })
+        }
+        Intent::Advance => {
+            let next = catalog.rollout().and_then(|rollout| rollout.next());
+            let (to, sites) = next.map_or((Step::Staged, Vec::new()), |next| (next.step, next.sites.clone()));
+            Op::RolloutAdvanced { id: running(catalog), to, sites }
+        }
+        Intent::Abort => Op::RolloutAborted { id: running(catalog), cause: Cause::Hand, reason: "no".into() },
+        Intent::Finish(complete) => {
+            let outcome = if complete { Outcome::Complete } else { Outcome::RolledBack };
+            Op::RolloutFinished { id: running(catalog), outcome, reason: "yes".into() }
+        }
     }
+}
+
+fn running(catalog: &Catalog) -> u64 {
+    catalog.rollout().map_or(0, |rollout| rollout.id)
+}
+
+/// Whether the record changed the set of the whole mesh.
+fn changes_active(record: &Record) -> bool {
+    let completes = matches!(record.op, Op::RolloutFinished { outcome: Outcome::Complete, .. });
+    completes || matches!(record.op, Op::Activated { .. } | Op::RolledBack { .. })
+}
+
+fn check_sites(catalog: &Catalog) {
+    let reached: Vec<_> = catalog.rollout().map_or(Vec::new(), |r| r.reached().cloned().collect());
+    let mut numbers = vec![catalog.generation()];
+    for site in catalog.fleet().sites() {
+        let active = catalog.active_for(&site.name);
+        let has_new = reached.contains(&site.name) && catalog.rollout().is_some_and(|rollout| rollout.is_forward());
+        let expected = match catalog.rollout() {
+            Some(rollout) if has_new => &rollout.candidate,
+            _ => &catalog.active().bindings,
+        };
+        assert_eq!(&active.bindings, expected, "{}", site.name);
+        numbers.push(active.number);
+        for staged in active.bindings.iter() {
+            assert_eq!(catalog.module(&staged.binding.module).unwrap().digest, staged.digest, "code of a set is kept");
+        }
+    }
+    assert!(numbers.iter().all(|number| *number <= catalog.head().rev));
 }
 
 fn check_invariants(story: &Story) {
     let catalog = &story.catalog;
-    let newest = story.log.iter().rev().find(|r| matches!(r.op, Op::Activated { .. } | Op::RolledBack { .. }));
+    let newest = story.log.iter().rev().find(|record| changes_active(record));
     assert_eq!(catalog.generation(), newest.map_or(0, |record| record.rev));
     for staged in catalog.staged().iter().chain(catalog.active().bindings.iter()) {
         assert_eq!(catalog.module(&staged.binding.module).unwrap().digest, staged.digest, "code of a set is kept");
         assert!(catalog.needs_blob(&staged.digest));
     }
+    check_sites(catalog);
     assert!(catalog.quarantined().all(|(module, _)| catalog.module(module).is_some()));
     assert!(catalog.rollback_target().is_none_or(|target| target.number < catalog.active().source));
     let source = catalog.find_generation(catalog.active().source);
@@ -478,7 +482,7 @@ proptest! {
             }
             check_invariants(&story);
         }
-        let records = verify(&encoded(&story), &story.catalog.head()).unwrap();
+        let records = verify(&story.encoded(), &story.catalog.head()).unwrap();
         prop_assert_eq!(Catalog::from_records(&records).unwrap(), story.catalog);
     }
 

@@ -1,0 +1,187 @@
+//! What routers report, and what a controller keeps of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Catalog;
+use crate::rollout::{Cause, Gates};
+
+/// How old a report may be that says that all is well: three lost rounds of gossip and the time of a path around a
+/// dead neighbour.
+pub const OBSERVATION_FRESH_MS: u64 = 15_000;
+
+/// Where a router is with the set that it was told to prepare or to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Phase {
+    /// It gets the modules.
+    Pulling,
+    /// It has the modules.
+    Pulled,
+    /// They are compiled.
+    Compiled,
+    /// They pass their tests.
+    Tested,
+    /// They are warm on every worker.
+    Prepared,
+    /// The candidate judges copies of events.
+    Shadowing {
+        /// For how long, by the router's own monotonic clock.
+        for_ms: u64,
+    },
+    /// A generation judges events.
+    Active {
+        /// Which.
+        generation: u64,
+        /// For how long, by the router's own monotonic clock.
+        for_ms: u64,
+    },
+    /// The router returned to an earlier generation on its own, which it may always do.
+    Retreated {
+        /// The generation that it left.
+        from: u64,
+        /// The one that it runs instead.
+        to: u64,
+        /// Why.
+        reason: String,
+    },
+    /// It cannot prepare the set.
+    Nack {
+        /// The stable code.
+        code: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// How the new set does at a router, since it is active or in shadow there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Events that the new set judged.
+    pub events: u64,
+    /// Those on which a filter failed.
+    pub traps: u64,
+    /// Those that were rejected.
+    pub rejects: u64,
+    /// Events that the old set judged in as long a time before, or beside the shadow.
+    pub base_events: u64,
+    /// Those of them that were rejected.
+    pub base_rejects: u64,
+    /// The 99th percentile of the modules' time, in microseconds.
+    pub module_p99_us: u32,
+    /// The 99th percentile of the fuel or CPU time, in percent of what a call may use.
+    pub fuel_p99_percent: u8,
+}
+
+/// The newest that is known of a router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// When the router was heard of, by the controller's monotonic clock.
+    pub seen_ms: u64,
+    /// Of which rollout it speaks.
+    pub rollout: u64,
+    /// Where the router is.
+    pub phase: Phase,
+    /// How the new set does there.
+    pub metrics: Metrics,
+}
+
+/// What a controller knows beside the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observations {
+    /// By the router's number.
+    reports: BTreeMap<u32, Report>,
+    /// Since when the present step is known, and which record began it.
+    step: Option<(u64, u64)>,
+}
+
+impl Phase {
+    /// The state as people read it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pulling => "PULLING",
+            Self::Pulled => "PULLED",
+            Self::Compiled => "COMPILED",
+            Self::Tested => "TESTED",
+            Self::Prepared => "PREPARED",
+            Self::Shadowing { .. } => "SHADOWING",
+            Self::Active { .. } => "ACTIVE",
+            Self::Retreated { .. } => "RETREATED",
+            Self::Nack { .. } => "NACK",
+        }
+    }
+
+    /// Whether the candidate could become active at once. A generation that is active says nothing of that: a router
+    /// that has not read of the candidate yet runs the old set, and says so.
+    pub fn is_prepared(&self) -> bool {
+        matches!(self, Self::Prepared | Self::Shadowing { .. })
+    }
+}
+
+impl Observations {
+    /// Keeps the report of the router of that number, in place of an older one.
+    pub fn note(&mut self, router: u32, report: Report) {
+        self.reports.insert(router, report);
+    }
+
+    /// Begins the time of a step that the log has begun, and forgets routers that are gone. To be called after each
+    /// record, and once by a controller that takes over.
+    pub fn follow(&mut self, catalog: &Catalog, now_ms: u64) {
+        self.reports.retain(|number, _| catalog.fleet().router_numbered(*number).is_some());
+        let step_rev = catalog.rollout().map(|rollout| rollout.step_rev);
+        if self.step.map(|(rev, _)| rev) != step_rev {
+            self.step = step_rev.map(|rev| (rev, now_ms));
+        }
+    }
+
+    /// The newest report of a router.
+    pub fn report(&self, router: u32) -> Option<&Report> {
+        self.reports.get(&router)
+    }
+
+    /// Since when the step is known that the record `step_rev` began.
+    pub fn step_seen_ms(&self, step_rev: u64) -> Option<u64> {
+        self.step.filter(|(rev, _)| *rev == step_rev).map(|(_, seen_ms)| seen_ms)
+    }
+}
+
+impl Metrics {
+    /// The first gate that these figures exceed, and how.
+    pub fn exceeds(&self, gates: &Gates) -> Option<(Cause, String)> {
+        let traps_ppm = share_ppm(self.traps, self.events);
+        if let Some(most) = gates.traps_ppm.filter(|most| traps_ppm > u64::from(*most)) {
+            let (traps, events) = (self.traps, self.events);
+            return Some((
+                Cause::GateTraps,
+                format!("{traps} faults in {events} events; {most} in a million are the most"),
+            ));
+        }
+        // Without events before there is nothing to compare with, and a filter that rejects much stands out.
+        let (now, before) = (share_ppm(self.rejects, self.events), share_ppm(self.base_rejects, self.base_events));
+        if let Some(most) = gates.rejects_ppm.filter(|most| now.saturating_sub(before) > u64::from(*most)) {
+            let why = format!("{now} of a million events rejected and {before} before; {most} more are the most");
+            return Some((Cause::GateRejects, why));
+        }
+        let time_us = self.module_p99_us;
+        if let Some(most) = gates.module_p99_us.filter(|most| time_us > *most) {
+            return Some((
+                Cause::GateTime,
+                format!("p99 of the modules' time is {time_us} us; {most} us are the most"),
+            ));
+        }
+        let percent = self.fuel_p99_percent;
+        if let Some(most) = gates.fuel_percent.filter(|most| percent > *most) {
+            return Some((Cause::GateFuel, format!("p99 of the fuel is {percent} %; {most} % are the most")));
+        }
+        None
+    }
+}
+
+/// How many in a million. More parts than there are in the whole count as all: counters are read one after another.
+fn share_ppm(part: u64, whole: u64) -> u64 {
+    let whole = u128::from(whole.max(part));
+    let share = (u128::from(part) * 1_000_000).checked_div(whole).unwrap_or(0);
+    u64::try_from(share).unwrap_or(1_000_000)
+}

@@ -1,0 +1,183 @@
+//! The changes that a log can hold.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::binding::Binding;
+use crate::keys::PublicKey;
+use crate::module::Module;
+use crate::names::{ModuleRef, Name};
+use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Op {
+    /// A module was uploaded.
+    ModuleAdded {
+        /// What it is.
+        module: Module,
+    },
+    /// A module that nothing used was removed.
+    ModuleRemoved {
+        /// Which.
+        module: ModuleRef,
+    },
+    /// A binding was put into the staged set, where it replaced the one of the same name.
+    BindingStaged {
+        /// What it is.
+        binding: Box<Binding>,
+    },
+    /// A binding was taken out of the staged set.
+    BindingRemoved {
+        /// Which.
+        name: Name,
+    },
+    /// The staged set became active.
+    Activated {
+        /// The set: each binding with the revision that staged it.
+        bindings: BTreeMap<Name, u64>,
+    },
+    /// The set of an earlier generation became active again.
+    RolledBack {
+        /// The number of that generation.
+        to: u64,
+    },
+    /// A module failed too often: bindings to it answer their fault verdict from now on.
+    Quarantined {
+        /// The module.
+        module: ModuleRef,
+        /// The binding in which it failed.
+        binding: Name,
+        /// How it failed.
+        reason: String,
+    },
+    /// A quarantine was lifted.
+    Released {
+        /// The module.
+        module: ModuleRef,
+    },
+    /// A key may sign records from the next one on. The first such record is signed by the very key that it names;
+    /// from then on every record is signed.
+    KeyTrusted {
+        /// What the key is called; never used again, not even when it is revoked.
+        key_id: Name,
+        /// The key.
+        public_key: PublicKey,
+        /// Whose it is, for people.
+        note: String,
+    },
+    /// A key may sign no further records; those that it signed before stay valid.
+    KeyRevoked {
+        /// Which.
+        key_id: Name,
+    },
+    /// A site belongs to the mesh; it gets the next number.
+    SiteAdded {
+        /// What it is called.
+        name: Name,
+        /// Where it is.
+        region: Name,
+        /// Whose machines it runs on.
+        cloud: Name,
+    },
+    /// A site without routers is gone.
+    SiteRemoved {
+        /// Which.
+        name: Name,
+    },
+    /// A router belongs to a site; it gets the next number.
+    RouterAdded {
+        /// Its site.
+        site: Name,
+        /// What it is called there.
+        name: Name,
+    },
+    /// A router is gone for good.
+    RouterRemoved {
+        /// Its site.
+        site: Name,
+        /// Which.
+        name: Name,
+    },
+    /// A rollout of the staged set over the sites began; its number is the revision of this record.
+    RolloutStarted {
+        /// The set: each binding with the revision that staged it.
+        bindings: BTreeMap<Name, u64>,
+        /// How it goes on.
+        plan: Box<RolloutPlan>,
+    },
+    /// A rollout went on to its next step, which makes its set active at these sites.
+    RolloutAdvanced {
+        /// Which rollout.
+        id: u64,
+        /// The step.
+        to: Step,
+        /// The sites that have the new set from now on, beside those that have it already.
+        sites: Vec<Name>,
+    },
+    /// A rollout does not go on by itself.
+    RolloutPaused {
+        /// Which.
+        id: u64,
+    },
+    /// A rollout goes on by itself again.
+    RolloutResumed {
+        /// Which.
+        id: u64,
+    },
+    /// The present step of a rollout need not observe any longer; it goes on by itself again where it was paused.
+    /// Its routers must still have done what the step wants.
+    RolloutPromoted {
+        /// Which.
+        id: u64,
+    },
+    /// The sites that have the new set of a rollout have their old one again.
+    RolloutAborted {
+        /// Which.
+        id: u64,
+        /// Why.
+        cause: Cause,
+        /// More of that, for people.
+        reason: String,
+    },
+    /// A rollout came to its end.
+    RolloutFinished {
+        /// Which.
+        id: u64,
+        /// How.
+        outcome: Outcome,
+        /// More of that, for people.
+        reason: String,
+    },
+}
+
+impl Op {
+    /// The kind of change, as it is spelled in the log and the API.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ModuleAdded { .. } => "module-added",
+            Self::ModuleRemoved { .. } => "module-removed",
+            Self::BindingStaged { .. } => "binding-staged",
+            Self::BindingRemoved { .. } => "binding-removed",
+            Self::Activated { .. } => "activated",
+            Self::RolledBack { .. } => "rolled-back",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Released { .. } => "released",
+            Self::KeyTrusted { .. } => "key-trusted",
+            Self::KeyRevoked { .. } => "key-revoked",
+            Self::SiteAdded { .. } => "site-added",
+            Self::SiteRemoved { .. } => "site-removed",
+            Self::RouterAdded { .. } => "router-added",
+            Self::RouterRemoved { .. } => "router-removed",
+            Self::RolloutStarted { .. } => "rollout-started",
+            Self::RolloutAdvanced { .. } => "rollout-advanced",
+            Self::RolloutPaused { .. } => "rollout-paused",
+            Self::RolloutResumed { .. } => "rollout-resumed",
+            Self::RolloutPromoted { .. } => "rollout-promoted",
+            Self::RolloutAborted { .. } => "rollout-aborted",
+            Self::RolloutFinished { .. } => "rollout-finished",
+        }
+    }
+}

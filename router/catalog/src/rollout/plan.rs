@@ -1,0 +1,97 @@
+//! How a rollout goes on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::CatalogError;
+use crate::limits::{ROLLOUT_TIME_MAX_S, SITES_EVER_MAX, WAVES_MAX};
+use crate::names::Name;
+
+/// How a rollout goes on. What is left out has its default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutPlan {
+    /// The sites that have the candidate first; none = it begins with the first wave.
+    pub canary: Vec<Name>,
+    /// How many sites have it after each wave, canaries included, in percent of all; rises to 100.
+    pub waves: Vec<u8>,
+    /// How long the candidate judges copies of events before it is active anywhere; 0 = not at all.
+    pub shadow_s: u32,
+    /// How long it is watched after the canaries and after each wave.
+    pub observe_s: u32,
+    /// How many events each router shall have judged before a step is over; a quiet router is waited for until the
+    /// step's deadline, and not longer.
+    pub events_min: u64,
+    /// What ends it.
+    pub gates: Gates,
+    /// How long a step may take, beyond the time of observing, until it is given up.
+    pub deadline_s: u32,
+}
+
+/// What the candidate may do. Each router is judged by itself: a mean over a site would hide the one that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gates {
+    /// Most faults, in events of a million; `null` = any number.
+    pub traps_ppm: Option<u32>,
+    /// Most rejected events beyond the share of the old set, in events of a million; `null` = any number.
+    pub rejects_ppm: Option<u32>,
+    /// Longest time of the module for all but one event of a hundred, in microseconds; `null` = any.
+    pub module_p99_us: Option<u32>,
+    /// Most fuel, or CPU time, in percent of what a call may use, for all but one of a hundred; `null` = any.
+    pub fuel_percent: Option<u8>,
+}
+
+impl Default for RolloutPlan {
+    fn default() -> Self {
+        Self {
+            canary: Vec::new(),
+            waves: vec![10, 50, 100],
+            shadow_s: 0,
+            observe_s: 60,
+            events_min: 1_000,
+            gates: Gates::default(),
+            deadline_s: 600,
+        }
+    }
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self { traps_ppm: Some(1_000), rejects_ppm: Some(20_000), module_p99_us: Some(5_000), fuel_percent: Some(50) }
+    }
+}
+
+impl Gates {
+    /// Gates that hold nothing back.
+    pub const OPEN: Self = Self { traps_ppm: None, rejects_ppm: None, module_p99_us: None, fuel_percent: None };
+}
+
+impl RolloutPlan {
+    /// Checks what the types do not; whether the sites are there is the catalog's to say.
+    pub fn validate(&self) -> Result<(), CatalogError> {
+        let refuse = |field, why: String| Err(CatalogError::InvalidRecord { field, why });
+        let waves = &self.waves;
+        let rises = waves.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rises || waves.first().is_none_or(|first| *first == 0) || waves.last() != Some(&100) {
+            return refuse("plan.waves", format!("{waves:?} does not rise from above 0 to 100; such as 10, 50, 100"));
+        }
+        if waves.len() > WAVES_MAX {
+            return refuse("plan.waves", format!("there are {}; {WAVES_MAX} are the most", waves.len()));
+        }
+        let mut canary: Vec<&Name> = self.canary.iter().collect();
+        canary.sort_unstable();
+        if canary.len() > usize::from(SITES_EVER_MAX) || canary.windows(2).any(|pair| pair[0] == pair[1]) {
+            return refuse("plan.canary", "a site is named twice; name each once".into());
+        }
+        for (field, seconds, least) in [
+            ("plan.shadow_s", self.shadow_s, 0),
+            ("plan.observe_s", self.observe_s, 0),
+            ("plan.deadline_s", self.deadline_s, 1),
+        ] {
+            if !(least..=ROLLOUT_TIME_MAX_S).contains(&seconds) {
+                return refuse(field, format!("{seconds} is outside {least} to {ROLLOUT_TIME_MAX_S}"));
+            }
+        }
+        Ok(())
+    }
+}
