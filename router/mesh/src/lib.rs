@@ -23,13 +23,14 @@
 //! let mut here = Mesh::new(0, Config::new(number(0), "hamburg", RouterNumber(10), "r1", 1), directory.clone());
 //! let mut there = Mesh::new(0, Config::new(number(1), "ohio", RouterNumber(20), "r1", 1), directory);
 //!
-//! // 1. Both sides send `mesh.hello()` first. With the peer's hello and certificate the link is up, or refused with a
-//! //    violation that goes into a `HelloRefused` before the connection is closed.
+//! // 1. The router that dialled sends `mesh.hello()` first. The other calls `link_up` with that hello and the peer's
+//! //    certificate: it answers with its own hello, and only then with the outputs, or with the violation in a
+//! //    `HelloRefused`, and closes. With the answer the first router calls `link_up` in turn.
 //! let (hello_here, hello_there) = (here.hello(), there.hello());
 //! let peer = PeerIdentity { site: "ohio", router: "r1" };
+//! let here_as_peer = PeerIdentity { site: "hamburg", router: "r1" };
+//! there.link_up(4, LinkUp { link: LinkId(7), identity: here_as_peer, dialled: false, hello: &hello_here })?;
 //! here.link_up(5, LinkUp { link: LinkId(1), identity: peer, dialled: true, hello: &hello_there })?;
-//! let peer = PeerIdentity { site: "hamburg", router: "r1" };
-//! there.link_up(5, LinkUp { link: LinkId(7), identity: peer, dialled: false, hello: &hello_here })?;
 //!
 //! // 2. Everything that comes goes into `receive`; `measured` gets the round trip about once a second; `subscribe` and
 //! //    `unsubscribe` follow the sessions; `tick` is called at `next_deadline`.
@@ -64,8 +65,9 @@
 //!     origin: routes.me(), epoch: 1, shard: 0, hops: 0, here_only: false, seq: 1, generation: 0, ttl_ms: 0,
 //!     sites: plan.sites, allowed: None, grants: plan.grants,
 //! };
-//! // ... and every router, the origin included, splits it by next hop. A router that receives a batch first asks its
-//! // `DuplicateWindow`; where `split.local` is set it delivers to its own subscribers and calls `hand_on`.
+//! // ... and every router, the origin included, splits it by next hop. Where `split.local` is set, a router that received
+//! // the batch asks its `DuplicateWindow`, delivers to its own subscribers, and calls `hand_on` for its siblings; the
+//! // origin only hands on. (Batches that pass by are not for the window: an event may pass by more than once.)
 //! let mut split = Default::default();
 //! myelin_mesh::split(&stamp, &routes, &mut residency, &mut split)?;
 //! assert_eq!(split.copies[0].link, LinkId(1));

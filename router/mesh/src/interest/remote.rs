@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::own::pieces;
 use super::{HashSum, Interest};
+use smallvec::SmallVec;
+
 use crate::control::{Entry, InterestDelta, InterestHead, InterestPull, InterestSnapshot};
 use crate::directory::Directory;
 use crate::ids::{LinkId, RouterNumber, SiteNumber};
@@ -12,6 +14,9 @@ use crate::limits::{
     INTEREST_ENTRIES_MAX, INTEREST_ENTRIES_TOTAL_MAX, INTEREST_GRACE_MS, INTEREST_WAITING_MAX, PULL_INTERVAL_MS,
 };
 use crate::violation::{Violation, ViolationCode};
+
+/// Links whose answers about one owner are waited for.
+const ASKED_MAX: usize = 4;
 
 /// What became of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,8 @@ struct Staging {
 struct Pull {
     due: u64,
     tries: usize,
-    asked: Option<LinkId>,
+    /// The links that were asked last: an answer may be slower than the next question.
+    asked: SmallVec<[LinkId; ASKED_MAX]>,
 }
 
 impl Owner {
@@ -98,6 +104,11 @@ impl RemoteInterest {
         self.table.set_directory(directory);
     }
 
+    /// No path leads to these routers.
+    pub(crate) fn set_absent(&mut self, absent: BTreeSet<RouterNumber>) {
+        self.table.set_absent(absent);
+    }
+
     /// How far the copy of an owner is.
     pub(crate) fn head(&self, owner: RouterNumber) -> Option<InterestHead> {
         self.owners.get(&owner).map(Owner::head)
@@ -106,6 +117,11 @@ impl RemoteInterest {
     /// Entries of all copies.
     pub(crate) fn entries(&self) -> usize {
         self.entries
+    }
+
+    /// Whether the copy of `owner` is known to be incomplete.
+    pub(crate) fn is_behind(&self, owner: RouterNumber) -> bool {
+        self.behind.contains_key(&owner)
     }
 
     /// Owners whose copy is incomplete.
@@ -232,9 +248,9 @@ impl RemoteInterest {
     /// `too-many`; `interest-hash` where the pieces do not add up to what they say.
     pub(crate) fn snapshot(&mut self, now: u64, link: LinkId, piece: InterestSnapshot) -> Result<(), Violation> {
         let number = piece.owner;
-        let is_asked = self.behind.get(&number).is_some_and(|pull| pull.asked == Some(link));
+        let is_asked = self.behind.get(&number).is_some_and(|pull| pull.asked.contains(&link));
         let Some(owner) = self.owners.get_mut(&number).filter(|_| is_asked) else { return Ok(()) };
-        if piece.index == 0 {
+        if piece.index == 0 && owner.staging.is_none() {
             owner.staging = Some(Staging { link, head: piece.head, next: 0, entries: BTreeSet::new() });
         }
         let fits =
@@ -287,7 +303,11 @@ impl RemoteInterest {
     /// Notes whether the copy of `number` is behind.
     fn look(&mut self, now: u64, number: RouterNumber) {
         if self.owners.get(&number).is_some_and(Owner::is_behind) {
-            self.behind.entry(number).or_insert(Pull { due: now + INTEREST_GRACE_MS, tries: 0, asked: None });
+            self.behind.entry(number).or_insert(Pull {
+                due: now + INTEREST_GRACE_MS,
+                tries: 0,
+                asked: SmallVec::new(),
+            });
         } else {
             self.behind.remove(&number);
             if let Some(owner) = self.owners.get_mut(&number) {
@@ -312,19 +332,37 @@ impl RemoteInterest {
             let Some(owner) = self.owners.get_mut(number) else { continue };
             owner.staging = None;
             pull.due = now + PULL_INTERVAL_MS;
-            pull.asked = choose(*number, pull.tries);
+            let link = choose(*number, pull.tries);
             pull.tries += 1;
-            if let Some(link) = pull.asked {
+            if let Some(link) = link {
+                pull.asked.retain(|asked| *asked != link);
+                if pull.asked.len() == ASKED_MAX {
+                    pull.asked.remove(0);
+                }
+                pull.asked.push(link);
                 asked.push((link, InterestPull { owner: *number, have: owner.head() }));
             }
         }
         asked
     }
 
+    /// There is a link to `owner` now: whoever asks it itself need not wait.
+    pub(crate) fn link_up(&mut self, now: u64, owner: RouterNumber) {
+        if let Some(pull) = self.behind.get_mut(&owner) {
+            (pull.tries, pull.due) = (0, pull.due.min(now + INTEREST_GRACE_MS));
+        }
+    }
+
     /// A link is gone: what was asked by it is asked elsewhere.
     pub(crate) fn link_down(&mut self, now: u64, link: LinkId) {
-        for pull in self.behind.values_mut().filter(|pull| pull.asked == Some(link)) {
-            (pull.asked, pull.due) = (None, now);
+        for (number, pull) in &mut self.behind {
+            if pull.asked.last() == Some(&link) {
+                pull.due = now;
+            }
+            pull.asked.retain(|asked| *asked != link);
+            if let Some(owner) = self.owners.get_mut(number) {
+                owner.staging.take_if(|staging| staging.link == link);
+            }
         }
     }
 

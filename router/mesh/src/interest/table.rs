@@ -1,5 +1,6 @@
 //! Who wants a topic: the interest of all other routers, folded into sites.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::ids::{RouterNumber, SiteNumber, SiteSet};
 pub struct Interest {
     trie: Trie<Slot>,
     directory: Arc<Directory>,
+    /// Routers that no path leads to. What they want is kept, for they may be back in a moment; nothing is sent for it.
+    absent: Arc<BTreeSet<RouterNumber>>,
     my_site: SiteNumber,
     version: u64,
 }
@@ -61,11 +64,11 @@ type Owners = SmallVec<[RouterNumber; 4]>;
 
 impl Interest {
     pub(super) fn new(directory: Arc<Directory>, my_site: SiteNumber) -> Self {
-        Self { trie: Trie::default(), directory, my_site, version: 0 }
+        Self { trie: Trie::default(), directory, absent: Arc::default(), my_site, version: 0 }
     }
 
     /// Writes to `out` who wants an event of `topic`, which must be valid; what `out` held before is gone. Routers that
-    /// the directory does not know are left out, whatever they say.
+    /// the directory does not know, or that no path leads to, are left out.
     pub fn matches(&self, topic: &str, out: &mut InterestMatch) {
         out.clear();
         self.trie.matching(topic, |slot| {
@@ -90,7 +93,7 @@ impl Interest {
     }
 
     fn fold(&self, owners: &[RouterNumber], sites: &mut SiteSet, siblings: &mut SmallVec<[RouterNumber; 4]>) {
-        for owner in owners {
+        for owner in owners.iter().filter(|owner| !self.absent.contains(owner)) {
             match self.directory.site_of(*owner) {
                 Some(site) if site == self.my_site => siblings.push(*owner),
                 Some(site) => sites.insert(site),
@@ -107,6 +110,13 @@ impl Interest {
     pub(super) fn set_directory(&mut self, directory: Arc<Directory>) {
         self.directory = directory;
         self.version += 1;
+    }
+
+    pub(super) fn set_absent(&mut self, absent: BTreeSet<RouterNumber>) {
+        if *self.absent != absent {
+            self.absent = Arc::new(absent);
+            self.version += 1;
+        }
     }
 
     pub(super) fn insert(&mut self, owner: RouterNumber, Entry(pattern, group): &Entry) {
@@ -180,15 +190,13 @@ impl fmt::Debug for Interest {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::directory::{Router, Site};
     use crate::interest::trie::tests::{pattern, topic};
 
-    /// Routers 0 to 7 at sites 0 to 3, two at each; router 9 is unknown.
+    /// Routers 0 to 7 at sites 0 to 3, two at each; router 9 is unknown, and 7 cannot be reached.
     fn directory() -> Arc<Directory> {
         let site = |number: u16| Site {
             number: SiteNumber::new(number).unwrap(),
@@ -208,7 +216,7 @@ mod tests {
         let mut out = InterestMatch::default();
         let mut groups = std::collections::BTreeMap::new();
         for (owner, Entry(pattern, group)) in all.iter().filter(|(_, entry)| entry.0.matches(topic)) {
-            let Some(site) = directory.site_of(*owner) else { continue };
+            let Some(site) = directory.site_of(*owner).filter(|_| owner.0 != 7) else { continue };
             let (sites, siblings) = match group {
                 None => (&mut out.sites, &mut out.siblings),
                 Some(name) => {
@@ -245,6 +253,7 @@ mod tests {
             let directory = directory();
             let mut table = Interest::new(directory.clone(), SiteNumber::new(1).unwrap());
             let mut all = BTreeSet::new();
+            table.set_absent([RouterNumber(7)].into());
             let before = table.clone();
             for (owner, pattern, group, add) in changes {
                 let (owner, entry) = (RouterNumber(owner), Entry(pattern, group.and_then(GroupName::new)));

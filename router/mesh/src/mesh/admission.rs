@@ -107,6 +107,9 @@ impl Mesh {
 
     /// The peer at `link` takes part from here on.
     fn join(&mut self, now: u64, link: LinkId, reply: bool) {
+        if let Some(peer) = self.links.get(&link).map(|link| link.peer) {
+            self.remote.link_up(now, peer);
+        }
         self.want_publish(now, 0);
         self.want_routes(now);
         let digest = self.digest(reply);
@@ -126,6 +129,10 @@ impl Mesh {
         }
         self.wanted.link_down(now, link);
         self.remote.link_down(now, link);
+        for links in self.askers.values_mut() {
+            links.remove(&link);
+        }
+        self.askers.retain(|_, links| !links.is_empty());
         self.want_publish(now, 0);
         self.want_routes(now);
     }

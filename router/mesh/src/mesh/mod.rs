@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::control::{
-    CatalogHead, Control, Drain, Entry, GroupName, Hello, InterestHead, LinkState, Status, VERSIONS, Versions,
+    CatalogHead, Control, Drain, Entry, GroupName, Hello, InterestHead, InterestPull, LinkState, Status, VERSIONS,
+    Versions,
 };
 use crate::directory::Directory;
 use crate::ids::{LinkId, RouterNumber, SiteNumber};
@@ -226,6 +227,8 @@ pub struct Mesh {
     wanted: Wanted,
     own: OwnInterest,
     remote: RemoteInterest,
+    /// Who waits for whose interest: at most each link for each router.
+    askers: BTreeMap<RouterNumber, BTreeMap<LinkId, InterestPull>>,
     /// What was told last.
     told: LinkState,
     status: Status,
@@ -278,6 +281,7 @@ impl Mesh {
             remote: RemoteInterest::new(directory.clone(), config.site),
             graph: Arc::default(),
             routes: Arc::new(Routes::new(0, Arc::default(), config.site)),
+            askers: BTreeMap::new(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             states: LinkStates::default(),

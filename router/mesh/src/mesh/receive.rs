@@ -1,6 +1,6 @@
 //! What peers say.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::{Alarm, Mesh, Output};
 use crate::control::{Control, Digest, InterestDelta, InterestPull, LinkState, LinkStatePull};
@@ -19,7 +19,7 @@ pub(super) struct Answers {
     since: u64,
     link_states: usize,
     /// Owners whose interest was sent, since then: at most [`ROUTERS_MAX`].
-    interests: BTreeMap<RouterNumber, InterestPull>,
+    interests: BTreeSet<RouterNumber>,
 }
 
 impl Answers {
@@ -74,7 +74,12 @@ impl Mesh {
                 self.interest_asked(now, link, pull);
                 Ok(())
             }
-            Control::InterestSnapshot(piece) => self.remote.snapshot(now, link, piece),
+            Control::InterestSnapshot(piece) => {
+                let owner = piece.owner;
+                let done = self.remote.snapshot(now, link, piece);
+                self.answer_askers(now, owner);
+                done
+            }
         };
         if done.as_ref().is_err_and(Violation::closes_link) {
             self.drop_link(now, link);
@@ -173,6 +178,7 @@ impl Mesh {
         match self.remote.delta(now, delta)? {
             Outcome::Fresh => {
                 self.stats.deltas_fresh += 1;
+                self.answer_askers(now, owner);
                 if let Some(delta) = copy {
                     self.send(onward, Control::InterestDelta(delta));
                 }
@@ -186,17 +192,33 @@ impl Mesh {
     fn interest_asked(&mut self, now: u64, id: LinkId, pull: InterestPull) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let interests = &mut link.answers.at(now).interests;
-        if interests.contains_key(&pull.owner) || interests.len() >= ROUTERS_MAX {
+        if interests.contains(&pull.owner) || interests.len() >= ROUTERS_MAX {
             self.stats.questions_refused += 1;
             return;
         }
         let pieces =
             if pull.owner == self.config.router { Some(self.own.snapshot()) } else { self.remote.answer(&pull) };
-        let Some(pieces) = pieces else { return };
-        interests.insert(pull.owner, pull);
+        let Some(pieces) = pieces else {
+            // On the way from the owner to whoever asks: the answer follows once it is here.
+            if self.remote.is_behind(pull.owner) {
+                self.askers.entry(pull.owner).or_default().insert(id, pull);
+            }
+            return;
+        };
+        interests.insert(pull.owner);
         self.stats.snapshots_given += 1;
         for piece in pieces {
             self.send(vec![id], Control::InterestSnapshot(piece));
+        }
+    }
+
+    /// Whoever asked for the interest of `owner` while it was not here gets it, if it is now.
+    fn answer_askers(&mut self, now: u64, owner: RouterNumber) {
+        if self.remote.is_behind(owner) {
+            return;
+        }
+        for (link, pull) in self.askers.remove(&owner).unwrap_or_default() {
+            self.interest_asked(now, link, pull);
         }
     }
 }

@@ -56,6 +56,7 @@ impl Mesh {
     fn expire(&mut self, now: u64) {
         for owner in self.states.expire(now) {
             self.remote.forget(owner);
+            self.askers.remove(&owner);
             self.outputs.push_back(Output::Forgotten(owner));
             self.want_routes(now);
         }
@@ -77,6 +78,8 @@ impl Mesh {
             self.routes_changed = true;
         }
         self.states.note_reachable(now, |owner| self.routes.reaches(owner));
+        let owners = self.states.iter().map(|state| state.owner);
+        self.remote.set_absent(owners.filter(|owner| !self.routes.reaches(*owner)).collect());
     }
 
     /// The links that take part, by neighbour.
@@ -104,7 +107,8 @@ impl Mesh {
         self.send(links.into_values().map(|(link, _)| link).collect(), Control::LinkState(self.told.clone()));
     }
 
-    /// Asks for the interest of those whose copy is behind: first the owner itself, then on the way to it, then anybody.
+    /// Asks for the interest of those whose copy is behind: the owner itself or on the way to it, and every other time
+    /// another neighbour, in turn.
     fn pull_interest(&mut self, now: u64) {
         if self.remote.deadline().is_none_or(|at| now < at) {
             return;
@@ -113,14 +117,15 @@ impl Mesh {
         let is_known = |link: &LinkId| links.get(link).is_some_and(|link| link.is_known);
         let choose = |owner: RouterNumber, tries: usize| {
             let near = [peers.get(&owner).copied(), routes.hop(owner).map(|hop| hop.link)];
-            let mut choice: SmallVec<[LinkId; 8]> = near.into_iter().flatten().filter(is_known).collect();
-            choice.dedup();
-            if tries >= choice.len() {
-                let others = links.keys().filter(|link| is_known(link) && !choice.contains(link)).copied();
-                let others: SmallVec<[LinkId; 8]> = others.collect();
-                choice.extend(others);
+            let mut near: SmallVec<[LinkId; 2]> = near.into_iter().flatten().filter(is_known).collect();
+            near.dedup();
+            if tries.is_multiple_of(2) && !near.is_empty() {
+                return near.get(tries / 2 % near.len()).copied();
             }
-            choice.get(tries % choice.len().max(1)).copied()
+            let others: SmallVec<[LinkId; 16]> =
+                links.keys().filter(|link| is_known(link) && !near.contains(link)).copied().collect();
+            let all = if others.is_empty() { near.as_slice() } else { others.as_slice() };
+            all.get(tries / 2 % all.len().max(1)).copied()
         };
         let pulls = self.remote.pulls(now, choose);
         self.stats.snapshots_asked += pulls.len() as u64;

@@ -1,0 +1,102 @@
+//! Links: connections of reliable, ordered streams over paths that delay, clog and are cut in either direction.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use myelin_mesh::LinkId;
+use myelin_mesh::control::Hello;
+
+/// A connection that is silent for this long is given up, in milliseconds.
+pub const IDLE_MS: u64 = 4_000;
+
+/// What travels on a connection.
+#[derive(Clone)]
+pub enum Payload {
+    Hello(Box<Hello>),
+    Control(Rc<[u8]>),
+    Batch(Rc<[u8]>),
+    Close,
+}
+
+/// The two ends of a path or a connection.
+pub type End = usize;
+
+/// Two routers that can reach each other without a third.
+pub struct Path {
+    pub ends: [usize; 2],
+    pub delay_ms: u64,
+    pub jitter_ms: u64,
+    /// More delay, while it is clogged.
+    pub clog_ms: u64,
+    /// Since when nothing arrives at this end.
+    pub deaf: [Option<u64>; 2],
+}
+
+/// How far an end of a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Waits for the peer's hello.
+    Opening,
+    Up,
+    Down,
+}
+
+pub struct Connection {
+    pub path: usize,
+    pub dialler: End,
+    pub state: [State; 2],
+    /// When the last message that was sent towards this end arrives: later ones arrive later.
+    pub last: [u64; 2],
+    /// What waits until this end can be reached again.
+    pub held: [Vec<Payload>; 2],
+}
+
+#[derive(Default)]
+pub struct Network {
+    pub paths: Vec<Path>,
+    pub connections: BTreeMap<u64, Connection>,
+    next: u64,
+}
+
+impl Path {
+    pub fn end_of(&self, node: usize) -> Option<End> {
+        self.ends.iter().position(|end| *end == node)
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.deaf == [None; 2]
+    }
+
+    pub fn delay(&self, rng: &mut fastrand::Rng) -> u64 {
+        self.delay_ms + self.clog_ms + rng.u64(0..=self.jitter_ms)
+    }
+}
+
+/// The number that an end of a connection knows it by.
+pub fn link_id(connection: u64, end: End) -> LinkId {
+    LinkId(connection * 2 + end as u64)
+}
+
+pub fn of_link(link: LinkId) -> (u64, End) {
+    (link.0 / 2, usize::from(link.0 % 2 == 1))
+}
+
+impl Network {
+    pub fn open(&mut self, path: usize, dialler: End) -> u64 {
+        self.next += 1;
+        let connection =
+            Connection { path, dialler, state: [State::Opening; 2], last: [0; 2], held: [Vec::new(), Vec::new()] };
+        self.connections.insert(self.next, connection);
+        self.next
+    }
+
+    /// Connections over a path with an end that is not down.
+    pub fn over(&self, path: usize) -> Vec<u64> {
+        self.connections.iter().filter(|(_, c)| c.path == path).map(|(id, _)| *id).collect()
+    }
+
+    /// The node at an end of a connection.
+    pub fn node(&self, connection: &Connection, end: End) -> usize {
+        self.paths[connection.path].ends[end]
+    }
+}
