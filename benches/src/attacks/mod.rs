@@ -87,7 +87,7 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "swaps",
         what: "1,000 swaps of a filter at half load",
-        takes_s: 180,
+        takes_s: 60,
         run: |runtime, size, sheet| runtime.block_on(change::swaps(size, sheet)),
     },
     Scenario {
