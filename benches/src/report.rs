@@ -73,10 +73,24 @@ impl Report {
         Self { machine, workers, runs, seconds, goals: Vec::new(), cells: Vec::new() }
     }
 
-    /// Whether no run lost, doubled or refused an event.
+    /// Whether no run of ours lost, doubled or refused an event.
     pub(crate) fn is_exact(&self) -> bool {
-        let runs = self.cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs);
-        runs.map(|run| &run.measured).all(Measured::is_exact)
+        self.cells.iter().flat_map(|cell| &cell.rows).all(|row| row.row.is_peer() || row.is_exact())
+    }
+
+    /// Which peers lost, doubled or refused events, and where: their figures are of what arrived.
+    pub(crate) fn losses_of_peers(&self) -> Vec<String> {
+        let told = |cell: &CellReport, row: &RowReport| {
+            let (label, title) = (row.row.label(), cell.title());
+            let [lost, doubled] = [row.count(|run| run.lost + run.refused), row.count(|run| run.doubled)];
+            format!("{title}: {label} lost {lost} events and doubled {doubled}")
+        };
+        let cells = self.cells.iter();
+        cells
+            .flat_map(|cell| {
+                cell.rows.iter().filter(|row| row.row.is_peer() && !row.is_exact()).map(|row| told(cell, row))
+            })
+            .collect()
     }
 
     /// The machine and the settings.
@@ -227,8 +241,8 @@ impl CellReport {
                 format!("{:.2}", row.median(|run| run.server_cpu_seconds / run.seconds)),
                 format!("{:.2}", row.median(|run| run.client_cpu_seconds / run.seconds)),
                 format!("{:.0}", row.median(|run| run.server_memory_mib)),
-                row.sum(|run| run.lost + run.refused),
-                row.sum(|run| run.doubled),
+                row.flaw(|run| run.lost + run.refused),
+                row.flaw(|run| run.doubled),
             ]);
         }
         table
@@ -245,8 +259,8 @@ impl CellReport {
                 row.spread(|run| run.percentiles().p999_us, 0),
                 row.spread(|run| run.percentiles().max_us, 0),
                 row.spread(Measured::server_cpu_seconds_per_million, 3),
-                row.sum(|run| run.lost + run.refused),
-                row.sum(|run| run.doubled),
+                row.flaw(|run| run.lost + run.refused),
+                row.flaw(|run| run.doubled),
             ]);
         }
         table
@@ -270,8 +284,21 @@ impl RowReport {
         format!("{:.digits$} ({low:.digits$} to {high:.digits$})", median(values))
     }
 
-    fn sum(&self, value: impl Fn(&Measured) -> u64) -> String {
-        self.runs.iter().map(|run| value(&run.measured)).sum::<u64>().to_string()
+    /// Whether no run lost, doubled or refused an event.
+    fn is_exact(&self) -> bool {
+        self.runs.iter().all(|run| run.measured.is_exact())
+    }
+
+    fn count(&self, value: impl Fn(&Measured) -> u64) -> u64 {
+        self.runs.iter().map(|run| value(&run.measured)).sum()
+    }
+
+    /// Events that should not be; those of a peer are told apart.
+    fn flaw(&self, value: impl Fn(&Measured) -> u64) -> String {
+        match self.count(value) {
+            count if count > 0 && self.row.is_peer() => format!("{count} by the peer"),
+            count => count.to_string(),
+        }
     }
 }
 
@@ -350,6 +377,20 @@ mod tests {
         assert_eq!(table[0], ["row", "128 B, 1 -> 1", "128 B, 1 -> 8"]);
         assert_eq!(table[2], ["router, no filter", "1000000 (50 %)", "500000 (25 %)"]);
         assert!(report.end(true).starts_with("\n### All cells: delivered/s"), "{}", report.end(true));
+    }
+
+    #[test]
+    fn what_a_peer_loses_is_told_and_is_not_ours() {
+        let mut lossy = run(1, 1.0);
+        (lossy.measured.lost, lossy.measured.doubled) = (7, 2);
+        let mut report = Report::new(Machine::here(), 1, 1, 1.0);
+        let mut peers = cell(vec![run(1, 1.0)]);
+        peers.rows.push(RowReport { row: Row::ZenohTls, runs: vec![run(1, 1.0), lossy] });
+        report.cells.push(peers);
+        assert!(report.is_exact(), "nothing of ours is lost");
+        assert_eq!(report.losses_of_peers(), ["128 B, 1 -> 1, full load: Zenoh over TLS lost 7 events and doubled 2"]);
+        assert_eq!(report.cells[0].table()[3][8..10], ["7 by the peer", "2 by the peer"]);
+        assert_eq!(report.cells[0].table()[2][8..10], ["0", "0"]);
     }
 
     #[test]

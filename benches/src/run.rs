@@ -134,7 +134,7 @@ struct Bench<'a> {
     filter: Option<PathBuf>,
 }
 
-/// Runs the bench; fails when an event was lost, doubled or refused, and beside peers when a ratio is behind.
+/// Runs the bench; fails when an event of ours was lost, doubled or refused, and beside peers when a ratio is behind.
 pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
     ensure!(arguments.runs > 0 && arguments.seconds > 0.0, "give at least one run and some time");
     let own = std::env::current_exe()?;
@@ -184,6 +184,9 @@ pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
     print!("{}", report.end(arguments.markdown));
     files::write(&report, &folder, arguments.json.as_deref())?;
     eprintln!("Report: {}", folder.join("report.html").display());
+    for loss in report.losses_of_peers() {
+        eprintln!("warning: {loss}; its figures are of what arrived");
+    }
     ensure!(report.is_exact(), "events were lost, doubled or refused; see the table");
     let behind: Vec<&str> =
         report.goals.iter().filter(|goal| goal.is_behind()).map(|goal| goal.what.as_str()).collect();
