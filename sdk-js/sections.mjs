@@ -25,9 +25,20 @@ export async function fixtures(folder) {
     const own = text.split('\n').filter((line) => line.trim() !== '');
     own.forEach((line, at) => check(line, `${name}:${at + 1}`));
     if (lines.length > 0) lines.push('{"config":null}');
-    lines.push(...own);
+    lines.push(...own.map(selfTest));
   }
   return lines;
+}
+
+// What `myelin filter test` expects and a router's self-test does not know.
+const FURTHER_KEYS = ['headers', 'detail', 'emitted'];
+
+/** The line as routers know it. One that expects more than they do is written anew, its payload in JSON's own form. */
+function selfTest(line) {
+  const { expect, ...event } = JSON.parse(line);
+  if (!FURTHER_KEYS.some((key) => expect?.[key] !== undefined)) return line;
+  const known = Object.entries(expect).filter(([key]) => !FURTHER_KEYS.includes(key));
+  return JSON.stringify({ ...event, expect: Object.fromEntries(known) });
 }
 
 function check(line, place) {
