@@ -9,6 +9,9 @@ use myelin_load::{Cell, Measured, Percentiles, median};
 use serde::Serialize;
 use std::fmt::Write as _;
 
+/// What is compared.
+type Value = fn(&Measured) -> f64;
+
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -123,22 +126,27 @@ impl Report {
         text
     }
 
-    /// One table for full load and one for the open loop, each with a column for each cell; where there are several.
+    /// Two tables for full load and one for the open loop, each with a column for each cell; where there are several.
     pub(crate) fn overviews(&self) -> Vec<(String, Vec<Vec<String>>)> {
-        let full = |row: &RowReport, relay: Option<&RowReport>| {
-            let rate = row.median(Measured::delivered_per_second);
-            let share = relay.map(|relay| 100.0 * rate / relay.median(Measured::delivered_per_second));
-            share.map_or_else(|| format!("{rate:.0}"), |share| format!("{rate:.0} ({share:.0} %)"))
+        let beside = |value: Value, digits: usize| {
+            move |row: &RowReport, relay: Option<&RowReport>| {
+                let figure = row.median(value);
+                let share = relay.map(|relay| format!(" ({:.0} %)", 100.0 * figure / relay.median(value)));
+                format!("{figure:.digits$}{}", share.unwrap_or_default())
+            }
         };
+        let (full, cpu): (Value, Value) = (Measured::delivered_per_second, Measured::server_cpu_seconds_per_million);
+        let is_full = |cell: &&CellReport| cell.rate.is_none();
         let open = |row: &RowReport, _: Option<&RowReport>| {
             let at = |value: fn(&Percentiles) -> f64| row.median(|run| value(&run.percentiles()));
             format!("{:.0} / {:.0}", at(|it| it.p50_us), at(|it| it.p99_us))
         };
         let tables = [
-            self.overview(|cell| cell.rate.is_none(), full).map(|table| ("delivered/s (of the relay)", table)),
-            self.overview(|cell| cell.rate.is_some(), open).map(|table| ("p50 / p99 us, open loop", table)),
+            ("delivered/s (of the relay)", self.overview(is_full, beside(full, 0))),
+            ("server CPU s/million (of the relay)", self.overview(is_full, beside(cpu, 3))),
+            ("p50 / p99 us, open loop", self.overview(|cell| cell.rate.is_some(), open)),
         ];
-        tables.into_iter().flatten().map(|(title, table)| (format!("All cells: {title}"), table)).collect()
+        tables.into_iter().filter_map(|(title, table)| Some((format!("All cells: {title}"), table?))).collect()
     }
 
     fn overview(
@@ -371,7 +379,8 @@ mod tests {
         open.rate = Some(100);
         report.cells.extend([other, open]);
         let overviews = report.overviews();
-        assert_eq!(overviews.len(), 1, "{overviews:?}");
+        assert_eq!(overviews.len(), 2, "{overviews:?}");
+        assert_eq!(overviews[1].1[2], ["router, no filter", "1.000 (200 %)", "2.000 (400 %)"]);
         let (title, table) = &overviews[0];
         assert!(title.contains("delivered/s"), "{title}");
         assert_eq!(table[0], ["row", "128 B, 1 -> 1", "128 B, 1 -> 8"]);

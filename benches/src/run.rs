@@ -24,7 +24,7 @@ const LATENCY_CELL: Cell = Cell { payload_bytes: 128, publishers: 1, subscribers
 /// Events a second there, unless told.
 const LATENCY_RATE: u64 = 10_000;
 /// What a run takes beside its window, in seconds: a server that starts, a filter that is compiled, warming up.
-const AROUND_A_RUN_S: f64 = 1.7;
+const AROUND_A_RUN_S: f64 = 1.1;
 
 /// Arguments of `run`, `scenarios` and `peers`.
 #[derive(Clone, Debug, Args)]

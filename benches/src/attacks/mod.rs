@@ -81,19 +81,19 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "idle-clients",
         what: "10,000 clients that do nothing",
-        takes_s: 60,
+        takes_s: 45,
         run: |runtime, size, sheet| runtime.block_on(crowds::idle_clients(size, sheet)),
     },
     Scenario {
         name: "swaps",
         what: "1,000 swaps of a filter at half load",
-        takes_s: 60,
+        takes_s: 50,
         run: |runtime, size, sheet| runtime.block_on(change::swaps(size, sheet)),
     },
     Scenario {
         name: "overload",
         what: "half as many events again as a subscriber takes",
-        takes_s: 45,
+        takes_s: 35,
         run: |runtime, size, sheet| runtime.block_on(overload::overload(size, sheet)),
     },
 ];
