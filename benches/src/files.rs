@@ -37,6 +37,8 @@ fn page(report: &Report) -> Page {
     if !report.goals.is_empty() {
         page.sections.push(Section { title: "Goals".into(), table: report.goals_table(), ..Section::default() });
     }
+    let overviews = report.overviews().into_iter();
+    page.sections.extend(overviews.map(|(title, table)| Section { title, table, ..Section::default() }));
     page.sections.extend(report.cells.iter().map(section));
     page
 }
@@ -94,7 +96,13 @@ mod tests {
         }
         write(&report, folder.path(), None).expect("it can be written");
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect(name);
-        assert_eq!(read("report.html").matches("<svg").count(), 2, "throughput, and latencies");
+        let html = read("report.html");
+        assert_eq!(html.matches("<svg").count(), 2, "throughput, and latencies");
+        // Every element that is opened is closed: a browser shows what stands there.
+        for name in ["html", "head", "body", "h2", "table", "tr", "th", "td", "figure", "svg", "figcaption"] {
+            let opened = html.matches(&format!("<{name}>")).count() + html.matches(&format!("<{name} ")).count();
+            assert!(opened > 0 && opened == html.matches(&format!("</{name}>")).count(), "{name}: {opened}");
+        }
         assert!(read("128b-1-1-filter-swaps.hgrm").contains("Total count    =           50"));
         let json: serde_json::Value = serde_json::from_str(&read("report.json")).expect("JSON");
         assert_eq!(json["cells"][0]["rows"][0]["runs"][0]["swaps"][0]["pause_us"], 40);

@@ -149,7 +149,7 @@ pub(crate) fn judge(cells: &[CellReport]) -> Vec<Goal> {
     if let Some(found) = cells.iter().find(|cell| cell.rate.is_some()) {
         compare(found, "p50", P50, |run| run.percentiles().p50_us, Better::Lower, &mut goals);
         let p99 = |row: &RowReport| row.median(|run| run.percentiles().p99_us);
-        let best = found.rows.iter().filter(|row| Row::PEERS.contains(&row.row)).map(p99).reduce(f64::min);
+        let best = found.rows.iter().filter(|row| row.row.is_peer()).map(p99).reduce(f64::min);
         if let (Some(best), Some(router)) = (best, found.row(Row::Router)) {
             let what = format!("{}: p99 of the best peer", found.title());
             goals.push(Goal::new(what, p99(router) / best, P99_OF_BEST, Better::Lower));

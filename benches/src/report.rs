@@ -5,9 +5,12 @@ use crate::machine::Machine;
 use crate::row::Row;
 use crate::swaps::Swap;
 use comfy_table::{CellAlignment, Table, presets};
-use myelin_load::{Cell, Measured, median};
+use myelin_load::{Cell, Measured, Percentiles, median};
 use serde::Serialize;
 use std::fmt::Write as _;
+
+/// What is compared.
+type Value = fn(&Measured) -> f64;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -73,10 +76,24 @@ impl Report {
         Self { machine, workers, runs, seconds, goals: Vec::new(), cells: Vec::new() }
     }
 
-    /// Whether no run lost, doubled or refused an event.
+    /// Whether no run of ours lost, doubled or refused an event.
     pub(crate) fn is_exact(&self) -> bool {
-        let runs = self.cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs);
-        runs.map(|run| &run.measured).all(Measured::is_exact)
+        self.cells.iter().flat_map(|cell| &cell.rows).all(|row| row.row.is_peer() || row.is_exact())
+    }
+
+    /// Which peers lost, doubled or refused events, and where: their figures are of what arrived.
+    pub(crate) fn losses_of_peers(&self) -> Vec<String> {
+        let told = |cell: &CellReport, row: &RowReport| {
+            let (label, title) = (row.row.label(), cell.title());
+            let [lost, doubled] = [row.count(|run| run.lost + run.refused), row.count(|run| run.doubled)];
+            format!("{title}: {label} lost {lost} events and doubled {doubled}")
+        };
+        let cells = self.cells.iter();
+        cells
+            .flat_map(|cell| {
+                cell.rows.iter().filter(|row| row.row.is_peer() && !row.is_exact()).map(|row| told(cell, row))
+            })
+            .collect()
     }
 
     /// The machine and the settings.
@@ -97,26 +114,88 @@ impl Report {
         std::iter::once(head).chain(self.goals.iter().map(|goal| goal.cells().to_vec())).collect()
     }
 
-    /// The tables, in Markdown; with `headings`, as sections of a page.
-    pub(crate) fn text(&self, headings: bool) -> String {
-        let heading = if headings { "### " } else { "" };
-        let mut text = format!("\n{}\n", self.facts().join("\n"));
-        for cell in &self.cells {
-            let _ = write!(text, "\n{heading}{}\n\n{}\n", cell.title(), markdown(&cell.table()));
+    /// What follows the tables of the cells: all of them side by side, and the goals.
+    pub(crate) fn end(&self, headings: bool) -> String {
+        let mut text = String::new();
+        for (title, table) in self.overviews() {
+            let _ = write!(text, "\n{}\n", titled(headings, &title, &table));
         }
         if !self.goals.is_empty() {
-            let _ = write!(text, "\n{heading}Goals\n\n{}\n", markdown(&self.goals_table()));
+            let _ = write!(text, "\n{}\n", titled(headings, "Goals", &self.goals_table()));
         }
         text
     }
+
+    /// Two tables for full load and one for the open loop, each with a column for each cell; where there are several.
+    pub(crate) fn overviews(&self) -> Vec<(String, Vec<Vec<String>>)> {
+        let beside = |value: Value, digits: usize| {
+            move |row: &RowReport, relay: Option<&RowReport>| {
+                let figure = row.median(value);
+                let share = relay.map(|relay| format!(" ({:.0} %)", 100.0 * figure / relay.median(value)));
+                format!("{figure:.digits$}{}", share.unwrap_or_default())
+            }
+        };
+        let (full, cpu): (Value, Value) = (Measured::delivered_per_second, Measured::server_cpu_seconds_per_million);
+        let is_full = |cell: &&CellReport| cell.rate.is_none();
+        let open = |row: &RowReport, _: Option<&RowReport>| {
+            let at = |value: fn(&Percentiles) -> f64| row.median(|run| value(&run.percentiles()));
+            format!("{:.0} / {:.0}", at(|it| it.p50_us), at(|it| it.p99_us))
+        };
+        let tables = [
+            ("delivered/s (of the relay)", self.overview(is_full, beside(full, 0))),
+            ("server CPU s/million (of the relay)", self.overview(is_full, beside(cpu, 3))),
+            ("p50 / p99 us, open loop", self.overview(|cell| cell.rate.is_some(), open)),
+        ];
+        tables.into_iter().filter_map(|(title, table)| Some((format!("All cells: {title}"), table?))).collect()
+    }
+
+    fn overview(
+        &self,
+        is_shown: impl Fn(&&CellReport) -> bool,
+        figure: impl Fn(&RowReport, Option<&RowReport>) -> String,
+    ) -> Option<Vec<Vec<String>>> {
+        let cells: Vec<&CellReport> = self.cells.iter().filter(is_shown).collect();
+        let first = cells.first().filter(|_| cells.len() > 1)?;
+        let mut table = vec![vec!["row".to_owned()]];
+        table[0].extend(cells.iter().map(|cell| cell.title().replace(", full load", "").replace(", open loop", "")));
+        for RowReport { row, .. } in &first.rows {
+            let figures = cells.iter().map(|cell| cell.row(*row).map(|found| figure(found, cell.row(Row::Relay))));
+            let label = std::iter::once(row.label().to_owned());
+            table.push(label.chain(figures.map(Option::unwrap_or_default)).collect());
+        }
+        Some(table)
+    }
+}
+
+/// A table with its title, in Markdown; with `headings`, as a section of a page.
+fn titled(headings: bool, title: &str, table: &[Vec<String>]) -> String {
+    format!("{}{title}\n\n{}", if headings { "### " } else { "" }, markdown(table))
 }
 
 impl CellReport {
     /// What was measured, in a few words.
     pub(crate) fn title(&self) -> String {
         let Cell { payload_bytes, publishers, subscribers } = self.cell;
-        let load = self.rate.map_or_else(|| "full load".to_owned(), |rate| format!("{rate} events/s, open loop"));
+        let each = if publishers > 1 { " each" } else { "" };
+        let load = self.rate.map_or_else(|| "full load".to_owned(), |rate| format!("{rate} events/s{each}, open loop"));
         format!("{payload_bytes} B, {publishers} -> {subscribers}, {load}")
+    }
+
+    /// Its table with its title.
+    pub(crate) fn text(&self, headings: bool) -> String {
+        titled(headings, &self.title(), &self.table())
+    }
+
+    /// Events a second of each publisher that are half of what the slowest row did, in two digits.
+    #[expect(clippy::cast_possible_truncation, reason = "a rate is at least one, and far below 2^53")]
+    pub(crate) fn half_load(&self) -> u64 {
+        let rates = self.rows.iter().map(|row| row.median(Measured::delivered_per_second));
+        let slowest = rates.fold(f64::INFINITY, f64::min);
+        // No row, no rate; and a rate is at least one event a second.
+        let half =
+            if slowest.is_finite() { slowest / (2 * self.cell.publishers * self.cell.subscribers) as f64 } else { 0.0 };
+        let digits = 10_f64.powf((half.max(1.0).log10().floor() - 1.0).max(0.0));
+        ((half / digits).floor() * digits).max(1.0) as u64
     }
 
     pub(crate) fn row(&self, wanted: Row) -> Option<&RowReport> {
@@ -170,8 +249,8 @@ impl CellReport {
                 format!("{:.2}", row.median(|run| run.server_cpu_seconds / run.seconds)),
                 format!("{:.2}", row.median(|run| run.client_cpu_seconds / run.seconds)),
                 format!("{:.0}", row.median(|run| run.server_memory_mib)),
-                row.sum(|run| run.lost + run.refused),
-                row.sum(|run| run.doubled),
+                row.flaw(|run| run.lost + run.refused),
+                row.flaw(|run| run.doubled),
             ]);
         }
         table
@@ -188,8 +267,8 @@ impl CellReport {
                 row.spread(|run| run.percentiles().p999_us, 0),
                 row.spread(|run| run.percentiles().max_us, 0),
                 row.spread(Measured::server_cpu_seconds_per_million, 3),
-                row.sum(|run| run.lost + run.refused),
-                row.sum(|run| run.doubled),
+                row.flaw(|run| run.lost + run.refused),
+                row.flaw(|run| run.doubled),
             ]);
         }
         table
@@ -213,8 +292,21 @@ impl RowReport {
         format!("{:.digits$} ({low:.digits$} to {high:.digits$})", median(values))
     }
 
-    fn sum(&self, value: impl Fn(&Measured) -> u64) -> String {
-        self.runs.iter().map(|run| value(&run.measured)).sum::<u64>().to_string()
+    /// Whether no run lost, doubled or refused an event.
+    fn is_exact(&self) -> bool {
+        self.runs.iter().all(|run| run.measured.is_exact())
+    }
+
+    fn count(&self, value: impl Fn(&Measured) -> u64) -> u64 {
+        self.runs.iter().map(|run| value(&run.measured)).sum()
+    }
+
+    /// Events that should not be; those of a peer are told apart.
+    fn flaw(&self, value: impl Fn(&Measured) -> u64) -> String {
+        match self.count(value) {
+            count if count > 0 && self.row.is_peer() => format!("{count} by the peer"),
+            count => count.to_string(),
+        }
     }
 }
 
@@ -262,7 +354,52 @@ mod tests {
         report.cells.push(cell(vec![lossy]));
         assert!(!report.is_exact());
         assert_eq!(report.cells[1].table()[2][8], "1");
-        assert!(report.text(true).contains("### 128 B, 1 -> 1, full load\n\n| row"), "{}", report.text(true));
+        let text = report.cells[1].text(true);
+        assert!(text.starts_with("### 128 B, 1 -> 1, full load\n\n| row"), "{text}");
+    }
+
+    #[test]
+    fn half_load_is_half_of_the_slowest_row_for_each_publisher_and_subscriber() {
+        let mut found = cell(vec![run(1_000_000, 1.0), run(1_400_000, 1.0), run(1_277_000, 1.2)]);
+        assert_eq!(found.half_load(), 630_000);
+        found.cell = Cell { payload_bytes: 128, publishers: 4, subscribers: 4 };
+        assert_eq!(found.half_load(), 39_000);
+        found.rows[1].runs = vec![run(3, 1.0)];
+        assert_eq!(found.half_load(), 1);
+    }
+
+    #[test]
+    fn an_overview_has_a_column_for_each_cell_and_a_table_for_each_kind_of_load() {
+        let mut report = Report::new(Machine::here(), 1, 1, 1.0);
+        report.cells.push(cell(vec![run(1_000_000, 1.0)]));
+        assert!(report.overviews().is_empty(), "one cell stands for itself");
+        let mut other = cell(vec![run(500_000, 1.0)]);
+        other.cell.subscribers = 8;
+        let mut open = cell(vec![run(1, 1.0)]);
+        open.rate = Some(100);
+        report.cells.extend([other, open]);
+        let overviews = report.overviews();
+        assert_eq!(overviews.len(), 2, "{overviews:?}");
+        assert_eq!(overviews[1].1[2], ["router, no filter", "1.000 (200 %)", "2.000 (400 %)"]);
+        let (title, table) = &overviews[0];
+        assert!(title.contains("delivered/s"), "{title}");
+        assert_eq!(table[0], ["row", "128 B, 1 -> 1", "128 B, 1 -> 8"]);
+        assert_eq!(table[2], ["router, no filter", "1000000 (50 %)", "500000 (25 %)"]);
+        assert!(report.end(true).starts_with("\n### All cells: delivered/s"), "{}", report.end(true));
+    }
+
+    #[test]
+    fn what_a_peer_loses_is_told_and_is_not_ours() {
+        let mut lossy = run(1, 1.0);
+        (lossy.measured.lost, lossy.measured.doubled) = (7, 2);
+        let mut report = Report::new(Machine::here(), 1, 1, 1.0);
+        let mut peers = cell(vec![run(1, 1.0)]);
+        peers.rows.push(RowReport { row: Row::ZenohTls, runs: vec![run(1, 1.0), lossy] });
+        report.cells.push(peers);
+        assert!(report.is_exact(), "nothing of ours is lost");
+        assert_eq!(report.losses_of_peers(), ["128 B, 1 -> 1, full load: Zenoh over TLS lost 7 events and doubled 2"]);
+        assert_eq!(report.cells[0].table()[3][8..10], ["7 by the peer", "2 by the peer"]);
+        assert_eq!(report.cells[0].table()[2][8..10], ["0", "0"]);
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl Row {
         self == Self::RouterHeader || self.needs_filter()
     }
 
+    /// Whether it is another broker's.
+    pub(crate) fn is_peer(self) -> bool {
+        Self::PEERS.contains(&self)
+    }
+
     /// Whether a filter is bound.
     pub(crate) fn needs_filter(self) -> bool {
         matches!(self.server(), Server::Router { filters: 1.., .. })

@@ -21,6 +21,10 @@ use std::process::{Command, Stdio};
 const FILTER_FILE: &str = "tenant.wasm";
 /// The cell of the latency rows.
 const LATENCY_CELL: Cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
+/// Events a second there, unless told.
+const LATENCY_RATE: u64 = 10_000;
+/// What a run takes beside its window, in seconds: a server that starts, a filter that is compiled, warming up.
+const AROUND_A_RUN_S: f64 = 1.1;
 
 /// Arguments of `run`, `scenarios` and `peers`.
 #[derive(Clone, Debug, Args)]
@@ -40,9 +44,10 @@ pub(crate) struct RunArgs {
     /// Workers of the router; the relay is one thread.
     #[arg(long, default_value_t = 1)]
     workers: usize,
-    /// Events a second of the latency rows (128 B, 1 to 1, on a fixed schedule); 0 leaves them out.
-    #[arg(long, default_value_t = 10_000)]
-    latency_rate: u64,
+    /// Events a second of the latency rows (128 B, 1 to 1, on a fixed schedule); 0 leaves them out. Without it 10,000;
+    /// of the scenarios each cell, at half of what its slowest row did under full load.
+    #[arg(long)]
+    latency_rate: Option<u64>,
     /// A filter (Wasm component) for the rows with one; without it `tenant.wasm` of MYELIN_FILTERS_DIR is taken.
     #[arg(long)]
     filter: Option<PathBuf>,
@@ -129,7 +134,7 @@ struct Bench<'a> {
     filter: Option<PathBuf>,
 }
 
-/// Runs the bench; fails when an event was lost, doubled or refused, and beside peers when a ratio is behind.
+/// Runs the bench; fails when an event of ours was lost, doubled or refused, and beside peers when a ratio is behind.
 pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
     ensure!(arguments.runs > 0 && arguments.seconds > 0.0, "give at least one run and some time");
     let own = std::env::current_exe()?;
@@ -150,18 +155,38 @@ pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
         machine.packages.extend(arguments.peers.versions());
     }
     let mut report = Report::new(machine, arguments.workers, arguments.runs, arguments.seconds);
-    for cell in &cells {
-        report.cells.push(bench.cell(*cell, None)?);
-    }
-    if arguments.latency_rate > 0 {
-        report.cells.push(bench.cell(LATENCY_CELL, Some(arguments.latency_rate))?);
-    }
-    report.goals = goals::judge(&report.cells);
-    println!("{}", report.text(arguments.markdown));
     let folder = arguments.report.clone().or_else(|| Some(beside.parent()?.join("bench").join(preset.folder())));
     let folder = folder.context("no place for the report; name one with --report")?;
+    let (fixed, halves) = match (arguments.latency_rate, preset) {
+        (None, Preset::Scenarios) => (None, cells.len()),
+        (rate, _) => (Some(rate.unwrap_or(LATENCY_RATE)).filter(|rate| *rate > 0), 0),
+    };
+    bench.announce(cells.len() + halves + usize::from(fixed.is_some()));
+    println!("\n{}", report.facts().join("\n"));
+    // Each table as soon as it is there, and what there is so far in the files: a run takes minutes, and may be ended.
+    let mut take = |cell: CellReport| {
+        println!("\n{}", cell.text(arguments.markdown));
+        report.cells.push(cell);
+        files::write(&report, &folder, arguments.json.as_deref())
+    };
+    for cell in &cells {
+        let full = bench.cell(*cell, None)?;
+        let half = full.half_load();
+        take(full)?;
+        if halves > 0 {
+            take(bench.cell(*cell, Some(half))?)?;
+        }
+    }
+    if fixed.is_some() {
+        take(bench.cell(LATENCY_CELL, fixed)?)?;
+    }
+    report.goals = goals::judge(&report.cells);
+    print!("{}", report.end(arguments.markdown));
     files::write(&report, &folder, arguments.json.as_deref())?;
     eprintln!("Report: {}", folder.join("report.html").display());
+    for loss in report.losses_of_peers() {
+        eprintln!("warning: {loss}; its figures are of what arrived");
+    }
     ensure!(report.is_exact(), "events were lost, doubled or refused; see the table");
     let behind: Vec<&str> =
         report.goals.iter().filter(|goal| goal.is_behind()).map(|goal| goal.what.as_str()).collect();
@@ -180,6 +205,13 @@ fn find_filter(arguments: &RunArgs) -> anyhow::Result<Option<PathBuf>> {
 }
 
 impl Bench<'_> {
+    /// Says how long it takes, to somebody who is about to wait.
+    fn announce(&self, cells: usize) {
+        let runs = cells * self.rows.len() * self.arguments.runs;
+        let minutes = runs as f64 * (self.arguments.seconds + AROUND_A_RUN_S) / 60.0;
+        eprintln!("{runs} runs in {cells} tables, about {minutes:.0} min");
+    }
+
     /// Measures all rows of a cell, interleaved, so that what else the machine does hits all of them alike.
     fn cell(&self, cell: Cell, rate: Option<u64>) -> anyhow::Result<CellReport> {
         let mut rows: Vec<RowReport> = self.rows.iter().map(|row| RowReport::new(*row)).collect();

@@ -4,7 +4,7 @@
 
 use myelin_filter::host::Level;
 use myelin_filter::prelude::*;
-use myelin_filter::testing::{Harness, NOW_UNIX_NS, Observed, OwnedEvent};
+use myelin_filter::testing::{FixtureReport, Harness, NOW_UNIX_NS, Observed, OwnedEvent, run_fixtures};
 
 #[filter(name = "orders", version = "2.1.0")]
 struct Orders {
@@ -212,4 +212,42 @@ fn a_detail_without_room_is_noticed() {
 #[test]
 fn no_route_at_all_is_a_drop() {
     assert_eq!(Harness::<Mute>::new("").unwrap().event("a").verdict().kind, Kind::Drop);
+}
+
+/// Runs one fixture, in a folder of the test's own.
+fn fixture(test: &str, expect: &str) -> FixtureReport {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    std::fs::create_dir_all(&folder).unwrap();
+    let action = if expect.contains("emitted") { "payload" } else { "tag" };
+    let headers = format!(r#"{{"x-tenant":"acme","x-action":"{action}"}}"#);
+    let line = format!(r#"{{"topic":"a","headers":{headers},"payload":{{"n":1}},"expect":{expect}}}"#);
+    std::fs::write(folder.join("one.jsonl"), line).unwrap();
+    run_fixtures::<Orders>(&folder)
+}
+
+#[test]
+fn fixtures_expect_headers_details_and_emitted_events() {
+    let report = fixture("headers", r#"{"verdict":"allow","headers":{"x-new":"1","x-action":null}}"#);
+    assert_eq!((report.events, report.expectations), (1, 1));
+    // The harness begins without a configuration, so that the copy goes to `copy`.
+    fixture("emitted", r#"{"verdict":"allow","emitted":[{"topic":"copy","headers":{"x":null},"payload":{"n":1}}]}"#);
+    fixture("untouched", r#"{"verdict":"allow","headers":{"x-action":"payload"},"emitted":[{"topic":"copy"}]}"#);
+}
+
+#[test]
+#[should_panic(expected = "one.jsonl:1: expected headers")]
+fn a_header_that_is_not_as_expected_is_noticed() {
+    fixture("wrong-header", r#"{"verdict":"allow","headers":{"x-new":"2"}}"#);
+}
+
+#[test]
+#[should_panic(expected = "one.jsonl:1: expected detail")]
+fn a_missing_detail_is_noticed() {
+    fixture("wrong-detail", r#"{"verdict":"allow","detail":"why"}"#);
+}
+
+#[test]
+#[should_panic(expected = "one.jsonl:1: expected emitted")]
+fn an_event_too_much_is_noticed() {
+    fixture("wrong-emitted", r#"{"verdict":"allow","emitted":[]}"#);
 }

@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::filters::{self, Profile};
+use crate::fuzz;
 use crate::guard;
 use crate::javascript;
 use crate::peers;
@@ -104,6 +105,9 @@ fn clippy(repository: &Repository, quick: bool) -> Result<()> {
     if quick {
         return Ok(());
     }
+    // Only running the fuzz targets needs a nightly compiler; those with the whole router are left to `cargo xtask fuzz`.
+    let fuzz = ["clippy", "--bins", "--manifest-path", fuzz::MANIFEST, "--", "-D", "warnings"];
+    shell::run(repository.cargo().env("CARGO_TARGET_DIR", repository.target.join("fuzz")).args(fuzz))?;
     for manifest in repository.filter_workspaces()? {
         shell::run(
             repository

@@ -8,6 +8,8 @@ use crate::shell;
 
 /// Where the fuzz workspace is.
 const FOLDER: &str = "tests/fuzz";
+/// Its manifest.
+pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 /// Targets that need the whole router, Wasm engine included: minutes of building instead of seconds.
 const WITH_ROUTER: &[&str] = &["bodies", "config", "module"];
 /// How long each target runs where nothing else is said.

@@ -1,6 +1,6 @@
 //! Many clients: one of them slow, all of them dropped at once, all of them idle.
 
-use super::{Row, Size};
+use super::{Row, Sheet, Size};
 use anyhow::{Context, Result, ensure};
 use myelin_client::{Event, Overflow, SubscribeOptions};
 use myelin_tests::{Router, Setup, crowd};
@@ -45,7 +45,7 @@ async fn rate(router: &Router, fast: usize, events: u64, has_slow: bool) -> Resu
 }
 
 /// 1 of 100 subscribers reads one event a second.
-pub(super) async fn slow_subscriber(size: Size) -> Result<Vec<Row>> {
+pub(super) async fn slow_subscriber(size: Size, sheet: &mut Sheet) -> Result<()> {
     const FAST: usize = 99;
     let variables = vec![("MYELIN_OUTBOX__EVENTS".to_owned(), "1000".to_owned())];
     let router = Router::start_with(Setup { workers: 2, variables })?;
@@ -55,31 +55,39 @@ pub(super) async fn slow_subscriber(size: Size) -> Result<Vec<Row>> {
     let (calm, calm_growth) = rate(&router, FAST, events, false).await?;
     let (with_slow, growth) = rate(&router, FAST, events, true).await?;
     let growth_mib = growth.saturating_sub(calm_growth) as f64 / 1_024.0;
-    Ok(vec![
-        Row::at_least("slow-subscriber: rate of the other 99", with_slow / calm, 0.95, "x"),
-        Row::at_most("slow-subscriber: memory for it", growth_mib, 2.0, "MiB"),
-    ])
+    sheet.add(Row::at_least("slow-subscriber: rate of the other 99", with_slow / calm, 0.95, "x"))?;
+    sheet.add(Row::at_most("slow-subscriber: memory for it", growth_mib, 2.0, "MiB"))
 }
 
 /// A router with thousands of subscribers is killed and comes back.
-pub(super) async fn dropped_clients(size: Size) -> Result<Vec<Row>> {
+pub(super) async fn dropped_clients(size: Size, sheet: &mut Sheet) -> Result<()> {
     let count = size.of(5_000);
     let mut router = Router::start()?;
     let clients = crowd(&router, usize::try_from(count)?, Overflow::DropOldest).await?;
+    eprintln!("  {count} clients are there");
     router.kill()?;
     router.restart()?;
-    let begin = Instant::now();
-    while router.metric("myelin_sessions")? < count {
-        ensure!(begin.elapsed() < PATIENCE, "{} of {count} are back", router.metric("myelin_sessions")?);
+    let (begin, mut told) = (Instant::now(), 0);
+    loop {
+        let back = router.metric("myelin_sessions")?;
+        if back >= count {
+            break;
+        }
+        let seconds = begin.elapsed().as_secs();
+        ensure!(begin.elapsed() < PATIENCE, "after {seconds} s {back} of {count} are back");
+        if seconds / 10 > told {
+            told = seconds / 10;
+            eprintln!("  {back} are back after {seconds} s");
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seconds = begin.elapsed().as_secs_f64();
     drop(clients);
-    Ok(vec![Row::at_most(format!("dropped-clients: {count} back after"), seconds, 60.0, "s")])
+    sheet.add(Row::at_most(format!("dropped-clients: {count} back after"), seconds, 60.0, "s"))
 }
 
 /// Thousands of clients that do nothing.
-pub(super) async fn idle_clients(size: Size) -> Result<Vec<Row>> {
+pub(super) async fn idle_clients(size: Size, sheet: &mut Sheet) -> Result<()> {
     let count = size.of(10_000);
     let router = Router::start()?;
     let before = router.resident_kib()?;
@@ -88,8 +96,7 @@ pub(super) async fn idle_clients(size: Size) -> Result<Vec<Row>> {
     let after = router.resident_kib()?;
     drop(clients);
     let each = after.saturating_sub(before) as f64 / count as f64;
-    Ok(vec![
-        Row::at_most(format!("idle-clients: the router with {count}"), after as f64 / 1_024.0, 640.0, "MiB"),
-        Row::at_most("idle-clients: each", each, 64.0, "KiB"),
-    ])
+    let whole_mib = after as f64 / 1_024.0;
+    sheet.add(Row::at_most(format!("idle-clients: the router with {count}"), whole_mib, 640.0, "MiB"))?;
+    sheet.add(Row::at_most("idle-clients: each", each, 64.0, "KiB"))
 }

@@ -1,7 +1,7 @@
 //! Attacks on the router's CPU: hostile filters at work, handshakes from everywhere.
 
 use super::probe::{CALM_RATE, measure, ratio};
-use super::{Row, Size};
+use super::{Row, Sheet, Size};
 use anyhow::{Result, ensure};
 use myelin_attacks::modules::{self, GRANTED, POISON, Stop};
 use myelin_client::Event;
@@ -17,7 +17,7 @@ use std::time::Duration;
 const P99_RATIO_MAX: f64 = 2.0;
 
 /// Every module that bides its time is woken again and again, while another binding's events are timed.
-pub(super) async fn hostile_modules(size: Size) -> Result<Vec<Row>> {
+pub(super) async fn hostile_modules(size: Size, sheet: &mut Sheet) -> Result<()> {
     let router = Arc::new(Router::start()?);
     ensure!(router.upload("quiet", "1.0.0", &modules::quiet())?.status == 201);
     router.send_json("PUT", "/v1/bindings/calm", &json!({ "module": "quiet@1.0.0", "pattern": "calm" }))?;
@@ -51,11 +51,12 @@ pub(super) async fn hostile_modules(size: Size) -> Result<Vec<Row>> {
     let attacked = measure(&router, "calm", CALM_RATE, time).await?;
     stop.store(true, Ordering::Relaxed);
     eprintln!("  {} times a hostile module was woken", attack.await??);
-    Ok(vec![Row::at_most("hostile-modules: p99 of another binding", ratio(&attacked, &calm, 0.99), P99_RATIO_MAX, "x")])
+    let figure = ratio(&attacked, &calm, 0.99);
+    sheet.add(Row::at_most("hostile-modules: p99 of another binding", figure, P99_RATIO_MAX, "x"))
 }
 
 /// First packets of handshakes that never go on, 2,000 a second from 100 networks.
-pub(super) async fn handshake_flood(size: Size) -> Result<Vec<Row>> {
+pub(super) async fn handshake_flood(size: Size, sheet: &mut Sheet) -> Result<()> {
     const RATE: u64 = 2_000;
     let router = Router::start()?;
     let time = Duration::from_secs(size.of(20));
@@ -81,5 +82,6 @@ pub(super) async fn handshake_flood(size: Size) -> Result<Vec<Row>> {
     stop.store(true, Ordering::Relaxed);
     let sent = flood.join().map_err(|_| anyhow::anyhow!("the flood's thread panicked"))??;
     eprintln!("  {sent} first packets, {} retried", router.metric("myelin_connections_retried_total")?);
-    Ok(vec![Row::at_most("handshake-flood: p99 of a client", ratio(&attacked, &calm, 0.99), P99_RATIO_MAX, "x")])
+    let figure = ratio(&attacked, &calm, 0.99);
+    sheet.add(Row::at_most("handshake-flood: p99 of a client", figure, P99_RATIO_MAX, "x"))
 }

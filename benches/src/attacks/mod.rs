@@ -6,55 +6,28 @@
 mod change;
 mod crowds;
 mod fire;
+mod overload;
 mod probe;
+mod sheet;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use comfy_table::Table;
-use serde::Serialize;
+use sheet::{Row, Sheet};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Measures attacks and crowds.
 #[derive(Debug, Args)]
 pub(crate) struct AttackArgs {
-    /// Only the scenarios whose name holds this.
-    #[arg(long)]
-    only: Option<String>,
+    /// Only these scenarios; a part of a name is enough.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
     /// A tenth of the sizes and times: shows that the scenarios work, not what they cost.
     #[arg(long)]
     quick: bool,
-    /// Also write the rows as JSON.
+    /// Where the rows go as JSON, each as soon as it is there; without it `bench/attacks.json` in the target folder.
     #[arg(long)]
     json: Option<PathBuf>,
-}
-
-/// One figure and its bound.
-#[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    /// The scenario and what of it was measured.
-    what: String,
-    /// What was measured.
-    figure: f64,
-    /// What it may be.
-    bound: f64,
-    /// Its unit; `x` is a ratio to the same without the attack.
-    unit: &'static str,
-    /// Whether the figure must not be over the bound; else not under it.
-    is_ceiling: bool,
-}
-
-impl Row {
-    fn at_most(what: impl Into<String>, figure: f64, bound: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), figure, bound, unit, is_ceiling: true }
-    }
-
-    fn at_least(what: impl Into<String>, figure: f64, bound: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), figure, bound, unit, is_ceiling: false }
-    }
-
-    fn holds(&self) -> bool {
-        if self.is_ceiling { self.figure <= self.bound } else { self.figure >= self.bound }
-    }
 }
 
 /// How large a scenario is.
@@ -70,45 +43,118 @@ impl Size {
     }
 }
 
-type Scenario = fn(&tokio::runtime::Runtime, Size) -> Result<Vec<Row>>;
+/// One attack or crowd, at a router of its own.
+struct Scenario {
+    name: &'static str,
+    /// What it is, for somebody who waits for it.
+    what: &'static str,
+    /// About how long it takes at full size in a release build on two cores, in seconds.
+    takes_s: u64,
+    run: fn(&tokio::runtime::Runtime, Size, &mut Sheet) -> Result<()>,
+}
 
-/// Every scenario by its name.
-const SCENARIOS: [(&str, Scenario); 7] = [
-    ("hostile-modules", |runtime, size| runtime.block_on(fire::hostile_modules(size))),
-    ("handshake-flood", |runtime, size| runtime.block_on(fire::handshake_flood(size))),
-    ("slow-subscriber", |runtime, size| runtime.block_on(crowds::slow_subscriber(size))),
-    ("dropped-clients", |runtime, size| runtime.block_on(crowds::dropped_clients(size))),
-    ("idle-clients", |runtime, size| runtime.block_on(crowds::idle_clients(size))),
-    ("swaps", |runtime, size| runtime.block_on(change::swaps(size))),
-    ("overload", |runtime, size| runtime.block_on(change::overload(size))),
+const SCENARIOS: [Scenario; 7] = [
+    Scenario {
+        name: "hostile-modules",
+        what: "59 modules that bide their time are woken again and again",
+        takes_s: 60,
+        run: |runtime, size, sheet| runtime.block_on(fire::hostile_modules(size, sheet)),
+    },
+    Scenario {
+        name: "handshake-flood",
+        what: "2,000 first packets a second from 100 networks",
+        takes_s: 45,
+        run: |runtime, size, sheet| runtime.block_on(fire::handshake_flood(size, sheet)),
+    },
+    Scenario {
+        name: "slow-subscriber",
+        what: "1 of 100 subscribers reads one event a second",
+        takes_s: 60,
+        run: |runtime, size, sheet| runtime.block_on(crowds::slow_subscriber(size, sheet)),
+    },
+    Scenario {
+        name: "dropped-clients",
+        what: "5,000 clients lose their router at once",
+        takes_s: 60,
+        run: |runtime, size, sheet| runtime.block_on(crowds::dropped_clients(size, sheet)),
+    },
+    Scenario {
+        name: "idle-clients",
+        what: "10,000 clients that do nothing",
+        takes_s: 45,
+        run: |runtime, size, sheet| runtime.block_on(crowds::idle_clients(size, sheet)),
+    },
+    Scenario {
+        name: "swaps",
+        what: "1,000 swaps of a filter at half load",
+        takes_s: 50,
+        run: |runtime, size, sheet| runtime.block_on(change::swaps(size, sheet)),
+    },
+    Scenario {
+        name: "overload",
+        what: "half as many events again as a subscriber takes",
+        takes_s: 35,
+        run: |runtime, size, sheet| runtime.block_on(overload::overload(size, sheet)),
+    },
 ];
 
 /// Runs the scenarios one after the other, each at a router of its own.
 pub(crate) fn run(arguments: &AttackArgs) -> Result<()> {
     let size = Size { is_quick: arguments.quick };
-    let mut rows = Vec::new();
-    for (name, scenario) in SCENARIOS {
-        if arguments.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
-            continue;
-        }
-        eprintln!("{name} ..");
+    let chosen = chosen(&arguments.only)?;
+    let own = std::env::current_exe()?;
+    let target = own.parent().and_then(|folder| folder.parent());
+    let json = arguments.json.clone().or_else(|| Some(target?.join("bench/attacks.json")));
+    let mut sheet = Sheet::new(json)?;
+    let whole = size.of(chosen.iter().map(|scenario| scenario.takes_s).sum());
+    eprintln!("{} scenarios, about {whole} s in all", chosen.len());
+    let mut failed = Vec::new();
+    for (number, Scenario { name, what, takes_s, run }) in (1..).zip(&chosen) {
+        let takes_s = size.of(*takes_s);
+        eprintln!("{number} of {}: {name}, {what}: about {takes_s} s ..", chosen.len());
+        let begin = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        rows.extend(scenario(&runtime, size)?);
+        // The others are worth having even when one cannot be measured.
+        match run(&runtime, size, &mut sheet) {
+            Ok(()) => eprintln!("  took {} s", begin.elapsed().as_secs()),
+            Err(error) => {
+                eprintln!("  FAILED after {} s: {error:#}", begin.elapsed().as_secs());
+                failed.push(*name);
+            }
+        }
     }
-    ensure!(!rows.is_empty(), "no scenario has such a name; there are {:?}", SCENARIOS.map(|(name, _)| name));
-    let mut table = Table::new();
-    table.set_header(["what", "figure", "bound", ""]);
-    for row in &rows {
-        let sign = if row.is_ceiling { "<=" } else { ">=" };
-        let verdict = if row.holds() { "holds" } else { "BROKEN" };
-        let (figure, bound) = (format!("{:.2} {}", row.figure, row.unit), format!("{sign} {} {}", row.bound, row.unit));
-        table.add_row([row.what.clone(), figure, bound, verdict.to_owned()]);
-    }
-    println!("{table}");
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
-    }
-    let broken = rows.iter().filter(|row| !row.holds()).count();
-    ensure!(size.is_quick || broken == 0, "{broken} of {} figures are out of their bounds", rows.len());
+    eprintln!("Rows as JSON: {}", sheet.file());
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    let broken = sheet.broken();
+    ensure!(size.is_quick || broken.is_empty(), "out of their bounds: {}", broken.join("; "));
     Ok(())
+}
+
+/// The scenarios whose names hold one of `only`, all where there is none.
+fn chosen(only: &[String]) -> Result<Vec<&'static Scenario>> {
+    let names = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+    for wanted in only {
+        let is_known = SCENARIOS.iter().any(|scenario| scenario.name.contains(wanted.as_str()));
+        ensure!(is_known, "no scenario is called `{wanted}`; there are {}", names());
+    }
+    let is_chosen =
+        |scenario: &&Scenario| only.is_empty() || only.iter().any(|name| scenario.name.contains(name.as_str()));
+    Ok(SCENARIOS.iter().filter(is_chosen).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_chosen_by_parts_of_their_names_and_unknown_ones_are_refused() {
+        let names = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+            chosen(&only).map(|found| found.iter().map(|scenario| scenario.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).expect("all").len(), SCENARIOS.len());
+        assert_eq!(names(&["swaps", "clients"]).expect("some"), ["dropped-clients", "idle-clients", "swaps"]);
+        let refused = names(&["swaps", "nothing"]).expect_err("unknown").to_string();
+        assert!(refused.contains("`nothing`") && refused.contains("overload"), "{refused}");
+    }
 }

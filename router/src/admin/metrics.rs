@@ -64,7 +64,7 @@ async fn readings(context: &Context) -> Readings {
         publishers: shared.publishers.load(Relaxed),
         refusals: shared.refusals.snapshot().into_iter().map(|(code, count)| (code.name(), count)).collect(),
         listeners: state.listeners.clone(),
-        rollouts: context.tally.read(&view),
+        rollouts: view.rollout_counts.by_kind(),
         rollout_prepare_seconds: newest.map_or(0.0, |report| report.prepare_ms as f64 / 1e3),
         rollout_pause_seconds: newest.map_or(0.0, |report| report.swap_us_max as f64 / 1e6),
         ledger_total: ledger_reading(&sum(&counts)),

@@ -34,7 +34,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Json, Router};
 use logs::LogBook;
 use myelin_transport::{Identity, ListenerStats, TlsIdentity, TlsReloader};
-use rollouts::{Notes, Tally};
+use rollouts::Notes;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -128,7 +128,6 @@ pub(crate) struct Context {
     bodies: Arc<Semaphore>,
     logs: LogBook,
     notes: Notes,
-    tally: Tally,
     openapi: OpenApi,
 }
 
@@ -146,7 +145,6 @@ impl Context {
             bodies: Arc::new(Semaphore::new(intake::BODIES_KIB_MAX)),
             logs: LogBook::default(),
             notes: Notes::default(),
-            tally: Tally::default(),
             openapi,
         });
         router

@@ -4,7 +4,7 @@ use super::Context;
 use super::intake::OptionalJson;
 use super::problem::Problem;
 use super::types::{GenerationInfo, RollbackRequest, Rollout, RolloutList, RolloutRequest};
-use crate::world::{Actor, ROLLOUTS_REMEMBERED, RolloutKind, RolloutReport, View, WorldError};
+use crate::world::{Actor, ROLLOUTS_REMEMBERED, RolloutReport, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -33,38 +33,6 @@ impl Notes {
     fn find(&self, generation: u64) -> Option<String> {
         let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         notes.iter().find(|(number, _)| *number == generation).map(|(_, note)| note.clone())
-    }
-}
-
-/// Rollouts by kind. The view remembers the newest only, and a counter must not fall: they are counted when somebody
-/// looks, each once.
-#[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<Counted>);
-
-#[derive(Debug, Default)]
-struct Counted {
-    /// The newest report that was counted; a report's number and kind are its own.
-    newest: Option<Arc<RolloutReport>>,
-    started: u64,
-    activated: u64,
-    rolled_back: u64,
-}
-
-impl Tally {
-    /// How many there were of each kind.
-    pub(super) fn read(&self, view: &View) -> Vec<(&'static str, u64)> {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = counted.newest.as_ref();
-        let known = known.and_then(|newest| view.rollouts.iter().position(|report| Arc::ptr_eq(report, newest)));
-        for report in view.rollouts.iter().skip(known.map_or(0, |at| at + 1)) {
-            match report.kind {
-                RolloutKind::Started => counted.started += 1,
-                RolloutKind::Activated => counted.activated += 1,
-                RolloutKind::RolledBack => counted.rolled_back += 1,
-            }
-        }
-        counted.newest = view.rollouts.back().cloned();
-        vec![("started", counted.started), ("activated", counted.activated), ("rolled-back", counted.rolled_back)]
     }
 }
 
@@ -155,33 +123,6 @@ async fn finish(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn report(kind: RolloutKind) -> Arc<RolloutReport> {
-        Arc::new(RolloutReport {
-            kind,
-            generation: 1,
-            previous: 0,
-            plan: myelin_catalog::Plan::default(),
-            actor: String::new(),
-            at_unix_ms: 0,
-            prepare_ms: 0,
-            swap_us_max: 0,
-            workers: 1,
-            handed_over: Vec::new(),
-            not_handed_over: Vec::new(),
-        })
-    }
-
-    #[test]
-    fn rollouts_are_counted_once_and_stay_counted_when_they_are_forgotten() {
-        let (tally, mut view) = (Tally::default(), View::default());
-        view.rollouts.push_back(report(RolloutKind::Started));
-        view.rollouts.push_back(report(RolloutKind::Activated));
-        assert_eq!(tally.read(&view), tally.read(&view));
-        view.rollouts.push_back(report(RolloutKind::RolledBack));
-        view.rollouts.pop_front();
-        assert_eq!(tally.read(&view), [("started", 1), ("activated", 1), ("rolled-back", 1)]);
-    }
 
     #[test]
     fn notes_are_found_and_bounded() {

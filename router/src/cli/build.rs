@@ -7,6 +7,7 @@ mod toolchain;
 
 pub use toolchain::{MissingStep, TARGET, Toolchain, wasm_toolchain};
 
+use super::expectation::split;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -89,6 +90,12 @@ pub struct BuiltFilter {
 /// module that is no filter: each with a sentence that says how to mend it.
 pub fn build_filter(options: &BuildOptions) -> Result<BuiltFilter> {
     let manifest = options.dir.join("Cargo.toml");
+    ensure!(
+        manifest.is_file() || !options.dir.join("package.json").is_file(),
+        "{dir} is a package in JavaScript; build it with `node sdk-js/build.mjs {dir}` in a checkout of Myelin, and push \
+         the component that it names",
+        dir = options.dir.display()
+    );
     ensure!(manifest.is_file(), "{} has no Cargo.toml; name the folder of a filter's package", options.dir.display());
     let manifest = manifest.canonicalize().with_context(|| format!("cannot read {}", manifest.display()))?;
     // Before the compiler runs: a slip in a fixture is told at once.
@@ -314,6 +321,8 @@ fn read_vectors(directory: &Path) -> Result<Option<Vectors>> {
             }
             is_first = false;
             vectors.events += usize::from(is_event);
+            // What routers do not look at is for whoever builds and tests the filter.
+            let (line, _) = split(line).with_context(|| format!("{}:{number}", path.display()))?;
             vectors.lines.extend_from_slice(line.as_bytes());
             vectors.lines.push(b'\n');
             count += 1;
@@ -351,7 +360,7 @@ fn check_vector(line: &str) -> Result<bool> {
 /// Checks what a line expects.
 fn check_expectation(expect: &Map<String, Value>) -> Result<()> {
     const VERDICTS: [&str; 6] = ["allow", "deny", "dead-letter", "drop", "redirect", "add"];
-    refuse_unknown(expect, &["verdict", "reason", "routes", "payload"])?;
+    refuse_unknown(expect, &["verdict", "reason", "routes", "payload", "headers", "detail", "emitted"])?;
     let is_known = expect.get("verdict").and_then(Value::as_str).is_some_and(|verdict| VERDICTS.contains(&verdict));
     ensure!(is_known, "`expect.verdict` is none of {}", VERDICTS.join(", "));
     ensure!(expect.get("reason").is_none_or(Value::is_string), "`expect.reason` is not a text");

@@ -41,6 +41,23 @@ pub(super) struct Doctor {
     /// Configuration file; ./myelin.toml where there is one
     #[arg(short, long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    asker: Asker,
+}
+
+/// As whom a router is asked that is no --dev router
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Admin API")]
+struct Asker {
+    /// Bearer token [default: what [admin] token_file holds]
+    #[arg(long, env = "MYELIN_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Client certificate for HTTPS (PEM)
+    #[arg(long, value_name = "FILE", env = "MYELIN_CERT", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", env = "MYELIN_KEY", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 /// What one look found.
@@ -81,7 +98,7 @@ impl Doctor {
         let (config, finding) = configuration(file.as_deref());
         let mut findings = vec![finding, data_dir(&config.node.data_dir)];
         findings.extend(certificates(&config));
-        findings.extend(block_on(async { Ok(router(&config).await) })?);
+        findings.extend(block_on(async { Ok(router(&config, &self.asker).await) })?);
         findings.extend([udp_buffers(), open_files(), engine(&config), toolchain()]);
         for Finding { level, what, found, step } in &findings {
             let sign = match level {
@@ -173,20 +190,26 @@ fn certificate(what: &'static str, files: &TlsFiles) -> Finding {
 }
 
 /// The running router, or whether one could start.
-async fn router(config: &Config) -> Vec<Finding> {
+async fn router(config: &Config, asker: &Asker) -> Vec<Finding> {
     const WHAT: &str = "router";
     let ready = running(&config.node.data_dir);
     let (client, admin) =
         ready.as_ref().map_or((config.listen.client, config.listen.admin), |it| (it.client_addr, it.admin_addr));
     let server = match &ready {
         Some(ready) => development_server(ready, &config.node.data_dir, ANSWER_TIMEOUT),
-        None => configured_server(config),
+        None => configured_server(config, asker),
     };
     let ask = async |path| server.as_ref().map_err(told_again)?.call(Method::GET, path, None, Body::None).await;
     match ask("/readyz").await {
         Ok(_) => {
             let serves = Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"));
             return vec![serves, version(ask("/v1/status").await)];
+        }
+        Err(failure) if is_refusal(&failure) => {
+            // It serves, and does not talk to everybody: as it should.
+            let found =
+                format!("admin API on {admin}, which tells no stranger more; ask with --token, or --cert and --key");
+            return vec![Finding::good(WHAT, found)];
         }
         Err(failure) if is_taken(admin) => {
             let step = "`myelin rollout status` and the router's log say more; another program may have the port";
@@ -228,13 +251,22 @@ fn version(status: Result<Bytes>) -> Finding {
     }
 }
 
+/// Whether a router has said, in its own words, that it does not know who asks.
+fn is_refusal(failure: &Failure) -> bool {
+    failure.exit == Exit::Denied && ["(unauthorized)", "(forbidden)"].iter().any(|code| failure.what.ends_with(code))
+}
+
 /// The admin API as it is configured: HTTP on loopback with a token, HTTPS otherwise.
-fn configured_server(config: &Config) -> Result<Server> {
+fn configured_server(config: &Config, asker: &Asker) -> Result<Server> {
     let admin = config.listen.admin;
     let tls = tls_files(config).filter(|_| !admin.ip().is_loopback() || config.admin.token_file.is_none());
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", dialable(admin)).parse().context("[listen] admin")?;
-    Ok(Server { url, token: None, client: None, ca: tls.map(|files| files.ca), timeout: ANSWER_TIMEOUT })
+    // Whoever may not read the token may ask without: the answer tells them apart.
+    let kept = || Some(std::fs::read_to_string(config.admin.token_file.as_ref()?).ok()?.trim().to_owned());
+    let token = asker.token.clone().or_else(kept);
+    let client = asker.cert.clone().zip(asker.key.clone());
+    Ok(Server { url, token, client, ca: tls.map(|files| files.ca), timeout: ANSWER_TIMEOUT })
 }
 
 fn is_taken(addr: SocketAddr) -> bool {
@@ -310,6 +342,69 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let finding = data_dir(&file.join("data"));
         assert!(finding.level == Level::Missing && finding.step.is_some(), "{finding:?}");
+    }
+
+    /// Answers each call with the next of `answers`; gives the heads of the requests.
+    fn admin_api(answers: Vec<(&'static str, &'static str)>) -> (SocketAddr, std::thread::JoinHandle<Vec<String>>) {
+        use std::io::{Read, Write};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let answer_all = move || {
+            let answered = answers.into_iter().map(|(status, body)| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut head = vec![0; 4096];
+                let read = stream.read(&mut head).unwrap();
+                write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+                String::from_utf8_lossy(&head[..read]).to_lowercase()
+            });
+            answered.collect()
+        };
+        (addr, std::thread::spawn(answer_all))
+    }
+
+    fn looks_at(addr: SocketAddr, token_file: Option<PathBuf>, data_dir: &Path) -> Vec<Finding> {
+        let mut config = Config::default();
+        (config.listen.admin, config.admin.token_file) = (addr, token_file);
+        config.node.data_dir = data_dir.into();
+        block_on(async { Ok(router(&config, &Asker::default()).await) }).unwrap()
+    }
+
+    #[test]
+    fn a_router_that_tells_strangers_nothing_is_no_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        for (status, code) in [("401 Unauthorized", "unauthorized"), ("403 Forbidden", "forbidden")] {
+            let body = format!("{{\"title\":\"no\",\"detail\":\"who asks?\",\"code\":\"{code}\"}}").leak();
+            let (addr, api) = admin_api(vec![(status, body)]);
+            let findings = looks_at(addr, None, folder.path());
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert!(findings[0].level == Level::Good && findings[0].found.contains("--cert"), "{findings:?}");
+            assert!(!api.join().unwrap()[0].contains("authorization"));
+        }
+        // The status alone may be anybody's. The port is free again when it is looked at.
+        let (addr, api) = admin_api(vec![("401 Unauthorized", "who are you?")]);
+        let findings = looks_at(addr, None, folder.path());
+        assert!(!findings[0].found.contains("--cert"), "{findings:?}");
+        api.join().unwrap();
+    }
+
+    #[test]
+    fn the_configured_token_is_used_and_a_certificate_goes_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "0123456789abcdef\n").unwrap();
+        let own = format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).leak();
+        let (addr, api) = admin_api(vec![("200 OK", "{}"), ("200 OK", own)]);
+        let findings = looks_at(addr, Some(file), folder.path());
+        assert!(findings.len() == 2 && findings.iter().all(|finding| finding.level == Level::Good), "{findings:?}");
+        let requests = api.join().unwrap();
+        assert!(requests.iter().all(|head| head.contains("authorization: bearer 0123456789abcdef")), "{requests:?}");
+
+        let mut config = Config::default();
+        let file = |name: &str| Some(PathBuf::from(name));
+        (config.tls.cert, config.tls.key, config.tls.ca) = (file("r.pem"), file("r.key"), file("ca.pem"));
+        let asker = Asker { token: None, cert: file("ops.pem"), key: file("ops.key") };
+        let server = configured_server(&config, &asker).unwrap();
+        assert_eq!((server.url.scheme_str(), server.client), (Some("https"), file("ops.pem").zip(file("ops.key"))));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Fixtures, one event after the other: what the filter says, and whether it is as expected.
 
+use crate::cli::expectation::{further_keys, payload_value};
 use crate::cli::fixtures::FixtureFile;
 use crate::cli::trial::{NOW_UNIX_NS, instance};
 use myelin_engine::{Decision, ExpectedKind, Program, TestVector, Trial, Unmet};
@@ -50,14 +51,12 @@ fn expectation(decision: &Decision, vector: &TestVector) -> String {
         expect.push(("routes", json!(decision.routes)));
     }
     let said_before = vector.expect.as_ref().and_then(|expect| expect.payload.as_ref());
-    if let Some(payload) = &decision.payload
-        && let Ok(text) = std::str::from_utf8(payload)
-    {
-        // As JSON where it is that, so that people can read it; as text where the fixture had it so.
-        let document = serde_json::from_str::<Value>(text).ok();
-        let document = document.filter(|value| !value.is_string() && !said_before.is_some_and(Value::is_string));
-        expect.push(("payload", document.unwrap_or_else(|| text.into())));
+    // As text where the fixture had it so.
+    let as_text = said_before.is_some_and(Value::is_string);
+    if let Some(payload) = decision.payload.as_ref().and_then(|payload| payload_value(payload, as_text)) {
+        expect.push(("payload", payload));
     }
+    expect.extend(further_keys(decision, vector));
     let members: Vec<_> = expect.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
     format!("{{{}}}", members.join(","))
 }
@@ -72,10 +71,13 @@ pub(super) fn examine(program: &Program, files: &[FixtureFile]) -> Vec<Checked> 
             for case in cases {
                 let said = judge(&mut trial, &case.vector);
                 let expect = case.vector.expect.as_ref();
-                let unmet = match (&said, expect) {
+                let mut unmet = match (&said, expect) {
                     (Ok(decision), Some(expect)) => expect.unmet(decision),
                     _ => Vec::new(),
                 };
+                if let Ok(decision) = &said {
+                    unmet.extend(case.further.unmet(decision, &case.vector));
+                }
                 checked.push(Checked {
                     file: number,
                     path: file.path.clone(),

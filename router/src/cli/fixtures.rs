@@ -3,6 +3,7 @@
 //! The engine reads the lines, as it reads them in a component's self-test; here is only where each of them stands, so
 //! that a failure can be told with its place and an expectation can be written anew.
 
+use super::expectation::{Further, split};
 use anyhow::{Context, Result, anyhow, ensure};
 use myelin_engine::{ModuleLimits, TestVector, parse_vectors};
 use serde::{Deserialize, Deserializer};
@@ -27,6 +28,8 @@ pub(super) struct Case {
     pub(super) line: usize,
     /// The event and what is expected.
     pub(super) vector: TestVector,
+    /// What is expected beside what the engine knows.
+    pub(super) further: Further,
     /// Where the expectation stands in the text; where it would be put, when it is empty.
     place: Range<usize>,
 }
@@ -71,11 +74,18 @@ impl FixtureFile {
     /// # Errors
     /// File, line, and what is wrong with it.
     pub(super) fn parse(path: PathBuf, text: String) -> Result<Self> {
-        let vectors = parse_vectors(text.as_bytes(), &ModuleLimits::default());
+        let (mut known, mut further) = (String::with_capacity(text.len()), Vec::new());
+        for (number, line) in (1..).zip(text.lines()) {
+            let (line, own) = split(line).with_context(|| format!("{}: line {number}", path.display()))?;
+            known.extend([&line, "\n"]);
+            further.push(own);
+        }
+        let vectors = parse_vectors(known.as_bytes(), &ModuleLimits::default());
         let vectors = vectors.map_err(|error| anyhow!("{}: {error}", path.display()))?;
         let mut cases = Vec::with_capacity(vectors.len());
         let mut vectors = vectors.into_iter();
-        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let lines = (1..).zip(text.lines()).zip(further);
+        for ((number, line), further) in lines.filter(|((_, line), _)| !line.trim().is_empty()) {
             let told = || format!("{}:{number}", path.display());
             let parsed: Line<'_> = serde_json::from_str(line).with_context(told)?;
             // A line with a configuration.
@@ -93,7 +103,7 @@ impl FixtureFile {
                     end..end
                 }
             };
-            cases.push(Case { line: number, vector, place });
+            cases.push(Case { line: number, vector, further, place });
         }
         ensure!(vectors.next().is_none(), "{}: its lines and its events do not agree", path.display());
         Ok(Self { path, text, cases })
@@ -155,6 +165,19 @@ mod tests {
         assert_eq!(written, expected);
         assert_eq!(FixtureFile::parse("f.jsonl".into(), written).expect("parsed").cases.len(), 3);
         assert_eq!(file.with_expectations(&[]), TEXT);
+    }
+
+    #[test]
+    fn what_the_engine_does_not_know_stays_with_its_event() {
+        let lines = "{\"topic\":\"a\"}\n\n{\"config\":{}}\n{\"topic\":\"b\",\"expect\":{\"verdict\":\"allow\",\"detail\":\"d\"}}";
+        let read = file(lines).expect("parsed");
+        let further: Vec<_> = read.cases.iter().map(|case| (case.line, case.further == Further::default())).collect();
+        assert_eq!(further, [(1, true), (4, false)]);
+        // Its place is that in the file as it is.
+        let written = read.with_expectations(&[(1, "{\"verdict\":\"drop\"}".to_owned())]);
+        assert!(written.ends_with("{\"topic\":\"b\",\"expect\":{\"verdict\":\"drop\"}}"), "{written}");
+        let told = format!("{:#}", file("{\"topic\":\"a\",\"expect\":{\"detail\":1}}").expect_err("refused"));
+        assert!(told.starts_with("f.jsonl: line 1: `expect`"), "{told}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod dev;
 mod development;
 mod doctor;
 mod examine;
+mod expectation;
 mod failure;
 mod filter;
 mod fixtures;

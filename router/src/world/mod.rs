@@ -8,7 +8,7 @@ mod forge;
 mod rollout;
 mod writer;
 
-pub use rollout::{RolloutKind, RolloutReport};
+pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use writer::WorldSetup;
 
 use crate::generation::BindingCard;
@@ -42,8 +42,10 @@ pub struct View {
     pub catalog: Arc<Catalog>,
     /// The bindings that judge events now: what their modules declared, and their live figures.
     pub cards: Vec<Arc<BindingCard>>,
-    /// Rollouts of this process, newest last.
+    /// The newest rollouts of this process, newest last.
     pub rollouts: VecDeque<Arc<RolloutReport>>,
+    /// All of them, counted.
+    pub rollout_counts: RolloutCounts,
     /// Every worker runs the active generation.
     pub is_ready: bool,
 }

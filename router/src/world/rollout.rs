@@ -15,6 +15,30 @@ pub enum RolloutKind {
     Started,
 }
 
+/// How many rollouts there were since the router's start, remembered or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RolloutCounts {
+    started: u64,
+    activated: u64,
+    rolled_back: u64,
+}
+
+impl RolloutCounts {
+    /// One more.
+    pub(super) fn add(&mut self, kind: RolloutKind) {
+        *match kind {
+            RolloutKind::Started => &mut self.started,
+            RolloutKind::Activated => &mut self.activated,
+            RolloutKind::RolledBack => &mut self.rolled_back,
+        } += 1;
+    }
+
+    /// Each kind by its name.
+    pub fn by_kind(&self) -> Vec<(&'static str, u64)> {
+        vec![("started", self.started), ("activated", self.activated), ("rolled-back", self.rolled_back)]
+    }
+}
+
 /// What a rollout did.
 #[derive(Clone, Debug, Serialize)]
 pub struct RolloutReport {
@@ -40,4 +64,17 @@ pub struct RolloutReport {
     pub handed_over: Vec<String>,
     /// Bindings whose new version refused the state of the old one, and began anew: why.
     pub not_handed_over: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rollout_is_counted_under_its_kind() {
+        let mut counts = RolloutCounts::default();
+        let kinds = [RolloutKind::Started, RolloutKind::Activated, RolloutKind::RolledBack, RolloutKind::Activated];
+        kinds.into_iter().for_each(|kind| counts.add(kind));
+        assert_eq!(counts.by_kind(), [("started", 1), ("activated", 2), ("rolled-back", 1)]);
+    }
 }

@@ -1,7 +1,7 @@
 //! The single writer of the world: one thread that takes the commands one by one.
 
 use super::forge::Forge;
-use super::rollout::{RolloutKind, RolloutReport};
+use super::rollout::{RolloutCounts, RolloutKind, RolloutReport};
 use super::{Actor, Answer, Blame, COMMANDS_WAITING_MAX, Command, ROLLOUTS_REMEMBERED, View, World, WorldError};
 use crate::generation::{BindingPlan, Plan, Prepared};
 use crate::worker::{Order, Swapped};
@@ -112,6 +112,7 @@ struct Writer {
     /// Warm on every worker.
     previous: Option<Numbered>,
     rollouts: VecDeque<Arc<RolloutReport>>,
+    rollout_counts: RolloutCounts,
     view: Arc<ArcSwap<View>>,
 }
 
@@ -127,6 +128,7 @@ impl Writer {
             active: empty,
             previous: None,
             rollouts: VecDeque::new(),
+            rollout_counts: RolloutCounts::default(),
             view,
         };
         let generation = writer.catalog.active().clone();
@@ -398,6 +400,7 @@ impl Writer {
             self.rollouts.pop_front();
         }
         self.rollouts.push_back(report.clone());
+        self.rollout_counts.add(report.kind);
         tracing::info!(
             generation = report.generation,
             previous = report.previous,
@@ -442,6 +445,7 @@ impl Writer {
             catalog: Arc::new(self.catalog.clone()),
             cards: self.active.plan.bindings.iter().map(|binding| binding.card().clone()).collect(),
             rollouts: self.rollouts.clone(),
+            rollout_counts: self.rollout_counts,
             is_ready: true,
         };
         self.view.store(Arc::new(view));

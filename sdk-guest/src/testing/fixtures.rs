@@ -1,8 +1,8 @@
 //! Folder cases: `fixtures/*.jsonl`, the same lines that travel in the component as its self-test.
 
-use super::{Harness, Observed, OwnedEvent};
+use super::{EmittedEvent, Harness, Observed, OwnedEvent};
 use crate::Filter;
-use myelin_arena::{Kind, attrs};
+use myelin_arena::{Attrs, Kind, attrs};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -21,8 +21,10 @@ pub struct FixtureReport {
 ///
 /// A line is an object with `topic` and, where wanted, `headers`, `type`, `key`, `identity`, `payload` (a string is taken
 /// as the payload's bytes, anything else is written as JSON) and `expect` with `verdict` (`allow`, `deny`,
-/// `dead-letter`, `drop`, `redirect`, `add`) and, where wanted, `reason`, `routes`, `payload`. A line `{"config": ..}` makes a new filter with this configuration for what follows; each file begins
-/// without one.
+/// `dead-letter`, `drop`, `redirect`, `add`) and, where wanted, `reason`, `routes`, `payload`, `headers` (of the event
+/// after the filter; `null` for one that must not be there), `detail` and `emitted` (all events beside it, each with
+/// `topic` and, where wanted, `headers` and `payload`). A line `{"config": ..}` makes a new filter with this
+/// configuration for what follows; each file begins without one.
 ///
 /// # Panics
 /// At the first line that is malformed or whose verdict differs, with file, line and both values; and where there is
@@ -52,11 +54,13 @@ fn run_file<F: Filter>(text: &str, name: &str, report: &mut FixtureReport) {
             continue;
         }
         let harness = harness.get_or_insert_with(|| make::<F>(&Value::Null, &place));
-        let observed = harness.batch(vec![event(&line, &place)]).remove(0);
+        let event = event(&line, &place);
+        let own = event.attrs.as_bytes().to_vec();
+        let observed = harness.batch(vec![event]).remove(0);
         report.events += 1;
         if let Some(expect) = line.get("expect") {
             report.expectations += 1;
-            compare(expect, &observed, &place);
+            compare(expect, &observed, &own, &place);
         }
     }
 }
@@ -96,7 +100,8 @@ fn payload_bytes(value: &Value) -> Vec<u8> {
     value.as_str().map_or_else(|| value.to_string().into_bytes(), |text| text.as_bytes().to_vec())
 }
 
-fn compare(expect: &Value, observed: &Observed, place: &str) {
+/// Holds what was observed against what is expected; `own` are the attributes that the event came with.
+fn compare(expect: &Value, observed: &Observed, own: &[u8], place: &str) {
     let Value::Object(expect) = expect else { panic!("{place}: `expect` is an object") };
     assert!(expect.contains_key("verdict"), "{place}: `expect` has no `verdict`");
     for (key, wanted) in expect {
@@ -105,10 +110,43 @@ fn compare(expect: &Value, observed: &Observed, place: &str) {
             "reason" => wanted.as_str() == observed.reason.as_deref(),
             "routes" => *wanted == Value::from(observed.routes.clone()),
             "payload" => observed.payload.as_deref().is_some_and(|payload| same_payload(wanted, payload)),
-            other => panic!("{place}: `expect.{other}` is not known; write verdict, reason, routes or payload"),
+            "headers" => same_headers(wanted, observed.attrs.as_deref().unwrap_or(own), place),
+            "detail" => wanted.as_str() == observed.detail.as_deref(),
+            "emitted" => same_emitted(wanted, &observed.emitted, place),
+            other => panic!(
+                "{place}: `expect.{other}` is not known; write verdict, reason, routes, payload, headers, detail or emitted"
+            ),
         };
         assert!(same, "{place}: expected {key} {wanted}, got {observed:?}");
     }
+}
+
+/// Whether these headers are as wanted: a text, or `null` for one that must not be there. Others may be.
+fn same_headers(wanted: &Value, block: &[u8], place: &str) -> bool {
+    let Value::Object(wanted) = wanted else { panic!("{place}: `headers` is an object") };
+    wanted.iter().all(|(name, value)| match value {
+        Value::Null => Attrs::new(block).header(name).is_none(),
+        value => {
+            let text = value.as_str().unwrap_or_else(|| panic!("{place}: header `{name}` is neither text nor null"));
+            Attrs::new(block).header(name) == Some(text)
+        }
+    })
+}
+
+/// Whether exactly these events are emitted, in this order; of each its topic and, where given, headers and payload.
+fn same_emitted(wanted: &Value, emitted: &[EmittedEvent], place: &str) -> bool {
+    let Value::Array(wanted) = wanted else { panic!("{place}: `emitted` is a list") };
+    let same = |wanted: &Value, event: &EmittedEvent| {
+        let Value::Object(wanted) = wanted else { panic!("{place}: `emitted` is a list of objects") };
+        assert!(wanted.contains_key("topic"), "{place}: an emitted event has no `topic`");
+        wanted.iter().all(|(key, wanted)| match key.as_str() {
+            "topic" => wanted.as_str() == Some(&event.topic),
+            "headers" => same_headers(wanted, &event.attrs, place),
+            "payload" => same_payload(wanted, &event.payload),
+            other => panic!("{place}: `emitted.{other}` is not known; write topic, headers or payload"),
+        })
+    };
+    wanted.len() == emitted.len() && wanted.iter().zip(emitted).all(|(wanted, event)| same(wanted, event))
 }
 
 /// Compares text byte for byte and anything else as JSON, whatever its spacing and order.

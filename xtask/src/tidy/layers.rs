@@ -36,63 +36,16 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     // Users of the whole.
-    ("myelin-attacks", EVERYTHING),
-    ("myelin-tests", TOP),
-    ("myelin-benches", TOP_WITH_HARNESS),
-    ("myelin-examples", EVERYTHING),
+    ("myelin-examples", EVERYTHING_BELOW),
+    ("myelin-attacks", EVERYTHING_BELOW),
+    ("myelin-tests", EVERYTHING_BELOW),
+    ("myelin-benches", EVERYTHING_BELOW),
     // Compiled before anything else.
     ("xtask", &[]),
 ];
 
-/// What the top floor may see.
-const EVERYTHING: &[&str] = &[
-    "myelin-arena",
-    "myelin-wire",
-    "myelin-core",
-    "myelin-catalog",
-    "myelin-mesh",
-    "myelin-store",
-    "myelin-engine",
-    "myelin-transport",
-    "myelin-client",
-    "myelin-load",
-    "myelin-filter",
-    "myelin",
-];
-
-/// What those may see who attack as well.
-const TOP: &[&str] = &[
-    "myelin-arena",
-    "myelin-wire",
-    "myelin-core",
-    "myelin-catalog",
-    "myelin-mesh",
-    "myelin-store",
-    "myelin-engine",
-    "myelin-transport",
-    "myelin-client",
-    "myelin-filter",
-    "myelin",
-    "myelin-attacks",
-];
-
-/// And those that drive whole routers.
-const TOP_WITH_HARNESS: &[&str] = &[
-    "myelin-arena",
-    "myelin-wire",
-    "myelin-core",
-    "myelin-catalog",
-    "myelin-mesh",
-    "myelin-store",
-    "myelin-engine",
-    "myelin-transport",
-    "myelin-client",
-    "myelin-load",
-    "myelin-filter",
-    "myelin",
-    "myelin-attacks",
-    "myelin-tests",
-];
+/// Stands for every package above the line in [`FLOORS`], itself excepted.
+const EVERYTHING_BELOW: &[&str] = &["*"];
 
 /// What a filter may see.
 const FILTER_MAY_SEE: &[&str] = &["myelin-filter", "myelin-arena"];
@@ -175,9 +128,8 @@ pub(super) fn check_pure(source: &Source, findings: &mut Findings) {
 fn check_floor(package: &Package, findings: &mut Findings) {
     let name = &package.name;
     let is_filter = [FILTERS, EXAMPLE_FILTERS].iter().any(|parent| package.folder.starts_with(&format!("{parent}/")));
-    let floor = FLOORS.iter().find(|(known, _)| known == name).map(|(_, may_see)| *may_see);
-    let may_see = match floor {
-        _ if is_filter => FILTER_MAY_SEE,
+    let may_see = match may_see(name) {
+        _ if is_filter => FILTER_MAY_SEE.to_vec(),
         Some(may_see) => may_see,
         None => {
             findings.fail(format!("{name}: no floor; add a line to FLOORS in xtask/src/tidy/layers.rs"));
@@ -187,8 +139,16 @@ fn check_floor(package: &Package, findings: &mut Findings) {
     let ours = package.dependencies.iter().filter(|dependency| FLOORS.iter().any(|(known, _)| known == dependency));
     // A package may name itself as a dev-dependency, to switch on features for its tests.
     for dependency in ours.filter(|dependency| *dependency != name && !may_see.contains(&dependency.as_str())) {
-        findings.fail(format!("{name}: depends on {dependency}; from its floor it may see {}", list(may_see)));
+        findings.fail(format!("{name}: depends on {dependency}; from its floor it may see {}", list(&may_see)));
     }
+}
+
+/// What the package may see; `None` where it has no floor.
+fn may_see(name: &str) -> Option<Vec<&'static str>> {
+    let place = FLOORS.iter().position(|(known, _)| *known == name)?;
+    let (_, may_see) = FLOORS[place];
+    let below = || FLOORS[..place].iter().map(|(known, _)| *known).collect();
+    Some(if may_see == EVERYTHING_BELOW { below() } else { may_see.to_vec() })
 }
 
 fn list(names: &[&str]) -> String {
@@ -215,7 +175,7 @@ mod tests {
     #[test]
     fn floors_point_downward_only() {
         for (place, (name, may_see)) in FLOORS.iter().enumerate() {
-            for below in *may_see {
+            for below in may_see.iter().filter(|below| **below != "*") {
                 let position = FLOORS.iter().position(|(known, _)| known == below);
                 assert!(
                     position.is_some_and(|position| position < place),
@@ -234,6 +194,10 @@ mod tests {
         assert_eq!(failures(package("myelin-filter", "sdk-guest", &["myelin-wire"])).len(), 1);
         assert_eq!(failures(package("xtask", "xtask", &["myelin"])).len(), 1);
         assert!(failures(package("myelin-core", "router/core", &["myelin-core"])).is_empty());
+        assert!(failures(package("myelin-benches", "benches", &["myelin-tests", "myelin-load"])).is_empty());
+        assert_eq!(failures(package("myelin-attacks", "tests/attacks", &["myelin-tests"])).len(), 1);
+        assert_eq!(failures(package("myelin-examples", "examples", &["myelin-attacks"])).len(), 1);
+        assert_eq!(failures(package("myelin-tests", "tests", &["myelin-benches"])).len(), 1);
         assert_eq!(failures(package("myelin-new", "new", &[])).len(), 1);
     }
 

@@ -31,6 +31,17 @@ fn fixtures_come_in_order_and_each_file_with_its_own_configuration() {
 }
 
 #[test]
+fn what_routers_do_not_look_at_stays_outside_of_the_component() {
+    let line =
+        "{\"topic\":\"a\",\"expect\":{\"verdict\":\"allow\",\"headers\":{\"x\":null},\"emitted\":[]},\"payload\":1.0}";
+    let read = vectors(&[("a.jsonl", line)]).expect("read").expect("some");
+    let expected = "{\"topic\":\"a\",\"expect\":{\"verdict\":\"allow\"},\"payload\":1.0}\n";
+    assert_eq!(String::from_utf8_lossy(&read.lines), expected);
+    let refused = vectors(&[("a.jsonl", &line.replace("null", "1"))]).expect_err("refused");
+    assert!(format!("{refused:#}").contains("a.jsonl:1"), "{refused:#}");
+}
+
+#[test]
 fn a_malformed_fixture_is_told_with_its_place() {
     let refused = |text: &str| format!("{:#}", vectors(&[("a.jsonl", text)]).expect_err("refused"));
     assert!(refused("{\"topic\":\"a\"}\n{").contains("a.jsonl:2: the line is not JSON"));
@@ -88,4 +99,8 @@ fn a_folder_without_a_package_is_refused() {
     let folder = folder(&[]);
     let options = BuildOptions { dir: folder.path().to_owned(), ..BuildOptions::default() };
     assert!(build_filter(&options).expect_err("refused").to_string().contains("has no Cargo.toml"));
+    std::fs::write(folder.path().join("package.json"), "{}").expect("a file");
+    let refused = build_filter(&options).expect_err("refused").to_string();
+    let command = format!("`node sdk-js/build.mjs {}`", folder.path().display());
+    assert!(refused.contains(&command), "{refused}");
 }

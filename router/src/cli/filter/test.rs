@@ -27,8 +27,8 @@ Examples:
   myelin filter test --update                 writes what the filter says into the fixtures
   myelin filter test --junit report.xml -o json
 
-A line of a fixture is an event; `expect` is optional and has `verdict` and, where wanted, `reason`, `routes` and
-`payload`. A line {\"config\": ..} begins a new instance with that configuration.
+A line of a fixture is an event; `expect` is optional and has `verdict` and, where wanted, `reason`, `routes`,
+`payload`, `headers`, `detail` and `emitted`. A line {\"config\": ..} begins a new instance with that configuration.
 Exit code 7 when an event is not judged as expected, or the filter fails.";
 
 /// Most made-up events of one run: some minutes of a slow filter.

@@ -155,6 +155,8 @@ async fn hundreds_of_swaps_lose_nothing_double_nothing_and_keep_no_memory() -> R
     assert_growth(&router, before, 8 * 1024)?;
     stop.store(true, Ordering::Relaxed);
     let beats = load.await??;
+    // With the one at the start: the counter knows those that nobody looked at, too.
+    assert_eq!(router.metric("myelin_rollouts_total")?, SWAPS + 1);
     ensure!(beats > 100, "the load was real: {beats}");
     println!("{SWAPS} swaps, {beats} events");
     let total = &router.settled_ledger()?["total"];
