@@ -4,7 +4,7 @@ use super::link::{End, serve};
 use super::state::Links;
 use myelin_mesh::control::ALPN_MESH;
 use myelin_mesh::{RouterNumber, ViolationCode};
-use myelin_transport::{Backoff, DialConfig, Dialer, TlsIdentity};
+use myelin_transport::{Backoff, DialConfig, Dialer, IdentityKind, TlsIdentity};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,8 +15,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
 /// How often the links are looked at, beside every change of them.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a router that answered as another link, or as this very router, is left alone.
-const LINKED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Keeps a task for each address that is worth dialling, and tells how things stand.
 pub(super) async fn dial_all(links: Rc<Links>, seeds: Vec<String>, tls: TlsIdentity) {
@@ -53,15 +51,20 @@ pub(super) async fn dial_all(links: Rc<Links>, seeds: Vec<String>, tls: TlsIdent
     }
 }
 
-/// Dials a seed for as long as the router runs.
+/// Dials a seed whenever there is no link to the router that was last found there.
 async fn keep_dialling(links: Rc<Links>, dialer: Rc<Dialer>, address: String, tls: TlsIdentity) {
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
+    let mut found = None;
     loop {
-        match dial(&links, &dialer, &address, &tls).await {
-            Some(End::Ended) => backoff.succeeded(),
-            Some(End::Refused(violation)) if is_linked_already(violation.code) => {
-                tokio::time::sleep(LINKED_PAUSE).await;
-                continue;
+        while found.is_some_and(|router| links.is_linked(router)) {
+            links.changed.notified().await;
+        }
+        let outcome = dial(&links, &dialer, &address, &tls).await;
+        found = outcome.as_ref().and_then(|(router, _)| *router).or(found);
+        match outcome {
+            Some((_, End::Ended)) => backoff.succeeded(),
+            Some((_, End::Refused(violation))) if violation.code == ViolationCode::OwnIdentity => {
+                return tracing::info!(address, "a seed is this very router; it is not dialled again");
             }
             _ => {}
         }
@@ -79,7 +82,7 @@ async fn dial_until_linked(
 ) {
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
     while !links.is_linked(router) && links.read(|mesh| mesh.link_state(router).is_some()) {
-        if let Some(End::Ended) = dial(&links, &dialer, &address, &tls).await {
+        if let Some((_, End::Ended)) = dial(&links, &dialer, &address, &tls).await {
             backoff.succeeded();
         }
         tokio::time::sleep(backoff.next_wait(random())).await;
@@ -91,12 +94,13 @@ fn random() -> u64 {
     std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 0)
 }
 
-fn is_linked_already(code: ViolationCode) -> bool {
-    matches!(code, ViolationCode::DuplicateLink | ViolationCode::OwnIdentity)
-}
-
-/// One attempt, and the link that comes of it.
-async fn dial(links: &Rc<Links>, dialer: &Dialer, address: &str, tls: &TlsIdentity) -> Option<End> {
+/// One attempt, and the link that comes of it; which member was found there, as far as its certificate says.
+async fn dial(
+    links: &Rc<Links>,
+    dialer: &Dialer,
+    address: &str,
+    tls: &TlsIdentity,
+) -> Option<(Option<RouterNumber>, End)> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     let resolved = match tokio::net::lookup_host(address).await {
         Ok(mut found) => found.next(),
@@ -108,7 +112,13 @@ async fn dial(links: &Rc<Links>, dialer: &Dialer, address: &str, tls: &TlsIdenti
     let alpn = String::from_utf8_lossy(ALPN_MESH).into_owned();
     let config = DialConfig { addr: resolved?, server_name: host.to_owned(), alpn, tls: tls.clone() };
     match dialer.connect(&config).await {
-        Ok(connection) => Some(serve(links.clone(), connection, true).await),
+        Ok(connection) => {
+            let router = match connection.identity().kind() {
+                IdentityKind::Router { site, name } => links.read(|mesh| mesh.directory().by_name(site, name)),
+                IdentityKind::Service { .. } => None,
+            };
+            Some((router, serve(links.clone(), connection, true).await))
+        }
         Err(error) => {
             tracing::debug!(address, code = error.code(), %error, "a router is not reached");
             None

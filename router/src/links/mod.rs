@@ -160,7 +160,10 @@ async fn run(bound: BoundLinks, local: Rc<Local>, mut orders: mpsc::Receiver<Ord
             }
             order = orders.recv() => match order {
                 None | Some(Order::Stop) => break,
-                Some(Order::StopAccepting) => links.drain(),
+                Some(Order::StopAccepting) => {
+                    listener.stop_accepting();
+                    links.drain();
+                }
                 Some(order) => obey(&local, order),
             },
         }

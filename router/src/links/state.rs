@@ -6,7 +6,9 @@ use crate::ledger::Term;
 use crate::local::{Local, Reach};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use myelin_mesh::{Control, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Violation};
+use myelin_mesh::{
+    Control, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Violation, ViolationCode,
+};
 use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -270,6 +272,10 @@ impl Links {
     }
 
     pub(super) fn count_violation(&self, violation: &Violation) {
+        // Both sides have dialled at once: nobody's fault.
+        if violation.code == ViolationCode::DuplicateLink {
+            return tracing::debug!(message = &*violation.message, "a second link is not needed");
+        }
         tracing::warn!(code = violation.code.name(), message = &*violation.message, "a neighbour broke the protocol");
         *self.counters.violations.borrow_mut().entry(violation.code.name().to_owned()).or_default() += 1;
     }
