@@ -272,3 +272,189 @@ fn here_only(stamp: &Stamp, link: LinkId, sibling: RouterNumber) -> Outgoing {
     copy.stamp.here_only = true;
     copy
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::topology::tests::{View, set, site, views};
+
+    fn stamp(sites: SiteSet) -> Stamp {
+        Stamp {
+            origin: RouterNumber(0),
+            epoch: 1,
+            shard: 0,
+            hops: 0,
+            here_only: false,
+            seq: 1,
+            generation: 1,
+            ttl_ms: 0,
+            sites,
+            allowed: None,
+            grants: Grants::new(),
+        }
+    }
+
+    fn group(id: u32, sites: &[u16], siblings: &[u32]) -> GroupInterest {
+        GroupInterest {
+            id,
+            name: "g".into(),
+            pattern: "a".parse().unwrap(),
+            sites: set(sites),
+            siblings: siblings.iter().map(|number| RouterNumber(*number)).collect(),
+        }
+    }
+
+    fn split_at(view: &View, me: u32, stamp: &Stamp) -> Result<Split, Violation> {
+        let mut out = Split::default();
+        split(stamp, &view.routes(me), &mut ResidencyCache::default(), &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn a_line_carries_one_copy_and_takes_each_site_out_where_it_is() {
+        let view = View::new(4, &[(0, 1, 10), (1, 2, 10), (2, 3, 10)]);
+        let at_origin = split_at(&view, 0, &stamp(set(&[1, 3]))).unwrap();
+        assert_eq!(at_origin.local, None);
+        let [copy] = &at_origin.copies[..] else { panic!("{at_origin:?}") };
+        assert_eq!((copy.link, copy.stamp.hops, copy.stamp.sites), (LinkId(101), 1, set(&[1, 3])));
+        let at_first = split_at(&view, 1, &copy.stamp).unwrap();
+        assert!(at_first.local.is_some_and(|local| local.plain));
+        let [copy] = &at_first.copies[..] else { panic!("{:?}", at_first.copies) };
+        assert_eq!((copy.link, copy.stamp.hops, copy.stamp.sites), (LinkId(102), 2, set(&[3])));
+    }
+
+    #[test]
+    fn an_event_goes_no_further_than_the_hop_limit() {
+        let view = View::new(3, &[(0, 1, 10), (1, 2, 10)]);
+        let spent = Stamp { hops: HOPS_MAX, ..stamp(set(&[1, 2])) };
+        let out = split_at(&view, 1, &spent).unwrap();
+        assert!(out.copies.is_empty() && out.local.is_some());
+        assert_eq!(out.over_hops, set(&[2]));
+    }
+
+    #[test]
+    fn a_copy_for_one_router_goes_no_further_and_names_no_other_site() {
+        let view = View::new(3, &[(0, 1, 10), (1, 2, 10)]);
+        let here = Stamp { here_only: true, hops: 1, ..stamp(set(&[1])) };
+        let out = split_at(&view, 1, &here).unwrap();
+        assert!(out.copies.is_empty());
+        assert!(out.local.unwrap().here_only);
+        let refused = split_at(&view, 1, &Stamp { sites: set(&[1, 2]), ..here }).unwrap_err();
+        assert_eq!((refused.code, refused.closes_link()), (ViolationCode::NotHere, false));
+    }
+
+    #[test]
+    fn residency_binds_paths_and_not_only_destinations() {
+        // The short way to site 3 leads through site 1; that to site 4 through nothing else.
+        let view = View::new(5, &[(0, 1, 10), (1, 3, 10), (0, 2, 50), (2, 3, 50), (1, 4, 10)]);
+        let allowed = set(&[0, 2, 3, 4]);
+        let matched = InterestMatch { sites: set(&[1, 3, 4]), ..InterestMatch::default() };
+        let (routes, mut residency) = (view.routes(0), ResidencyCache::default());
+        let plan = plan(&matched, &routes, &mut residency, Some(allowed), |_| false);
+        assert_eq!((plan.sites, plan.not_allowed, plan.no_allowed_path), (set(&[3]), set(&[1]), set(&[4])));
+        let refused = plan.check_paths(allowed).unwrap_err();
+        assert_eq!((refused.code(), refused.sites), ("no_allowed_path", set(&[4])));
+        let bound = Stamp { allowed: Some(allowed), ..stamp(set(&[1, 3, 4])) };
+        let out = split_at(&view, 0, &bound).unwrap();
+        assert_eq!(out.copies[0].link, LinkId(102));
+        assert_eq!(out.copies[0].stamp.allowed, Some(allowed));
+        assert_eq!((out.not_allowed, out.unreachable), (set(&[1]), set(&[4])), "checked again at every hop");
+        let refused = split_at(&view, 1, &bound).unwrap_err();
+        assert_eq!((refused.code, refused.closes_link()), (ViolationCode::Residency, false));
+    }
+
+    #[test]
+    fn a_group_is_served_here_or_by_a_sibling_or_at_the_nearest_site_and_elsewhere_when_that_is_gone() {
+        let mut view =
+            View { sites: vec![0, 0, 1, 2], edges: vec![(0, 1, 1), (0, 2, 30), (0, 3, 20)], draining: vec![] };
+        let matched =
+            InterestMatch { groups: vec![group(1, &[1, 2], &[]), group(2, &[1], &[1])], ..InterestMatch::default() };
+        let grants = |view: &View, mine: u32| {
+            let plan = plan(&matched, &view.routes(0), &mut ResidencyCache::default(), None, |group| group.id == mine);
+            (plan.grants.iter().map(|grant| (grant.group, grant.site.number())).collect::<Vec<_>>(), plan.unplaced)
+        };
+        assert_eq!(grants(&view, 0), (vec![(1, 2), (2, 0)], 0));
+        assert_eq!(grants(&view, 1), (vec![(2, 0)], 0), "a member of this router needs no grant");
+        view.edges.retain(|(_, b, _)| *b != 3);
+        assert_eq!(grants(&view, 0), (vec![(1, 1), (2, 0)], 0));
+        view.edges.retain(|(_, b, _)| *b != 1);
+        assert_eq!(grants(&view, 0), (vec![(1, 1), (2, 1)], 0));
+        view.edges.clear();
+        assert_eq!(grants(&view, 0), (vec![], 2));
+    }
+
+    #[test]
+    fn an_entry_router_hands_each_sibling_one_copy_with_all_that_is_for_it() {
+        let view = View {
+            sites: vec![0, 0, 0, 0, 1],
+            edges: vec![(0, 1, 5), (0, 2, 1), (1, 2, 1), (1, 3, 1), (0, 4, 10)],
+            draining: vec![],
+        };
+        let grants = (1..=4).map(|group| Grant { group, site: site(0) }).collect();
+        let came = Stamp { hops: 1, origin: RouterNumber(4), grants, ..stamp(set(&[0])) };
+        let local = split_at(&view, 0, &came).unwrap().local.unwrap();
+        let matched = InterestMatch {
+            siblings: [1, 3].map(RouterNumber).into_iter().collect(),
+            groups: vec![group(2, &[], &[1]), group(3, &[], &[1, 2]), group(4, &[], &[3])],
+            ..InterestMatch::default()
+        };
+        let mut out = Vec::new();
+        let served = hand_on(&came, &local, &matched, &view.routes(0), |id| id == 1, &mut out);
+        assert_eq!(&served.groups[..], [1]);
+        assert_eq!(served.missed, 2, "router 3 and its group: there is no link to it");
+        let copies: Vec<_> = out
+            .iter()
+            .map(|copy| {
+                assert!(copy.stamp.here_only && copy.stamp.hops == 2);
+                let groups: Vec<_> = copy.stamp.grants.iter().map(|grant| grant.group).collect();
+                (copy.link.0, copy.stamp.sites, groups)
+            })
+            .collect();
+        assert_eq!(copies, [(101, set(&[0]), vec![2]), (102, SiteSet::EMPTY, vec![3])]);
+        // The sibling that got it serves what it can and hands nothing on.
+        let at_sibling = split_at(&view, 1, &out[0].stamp).unwrap().local.unwrap();
+        let served = hand_on(&out[0].stamp.clone(), &at_sibling, &matched, &view.routes(1), |_| false, &mut out);
+        assert_eq!((out.len(), served.groups.len(), served.missed), (0, 0, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn what_becomes_of_a_set_is_a_partition_of_it(
+            view in views(), me in 0u32..10, bits in any::<u64>(), allowed in any::<Option<u64>>(),
+            grants in prop::collection::vec((0u32..5, 0u16..10), 0..8), hops in 0..=HOPS_MAX,
+        ) {
+            let me = me % u32::try_from(view.sites.len()).unwrap();
+            let mine = site(view.sites[me as usize]);
+            let grants: Grants = grants.into_iter().map(|(group, at)| Grant { group, site: site(at) }).collect();
+            let allowed = allowed.map(|bits| SiteSet::from_bits(bits) | SiteSet::only(mine));
+            let came = Stamp { hops, allowed, grants, ..stamp(SiteSet::from_bits(bits)) };
+            let out = split_at(&view, me, &came).unwrap();
+            let mut parts: Vec<SiteSet> = out.copies.iter().map(|copy| copy.stamp.destinations()).collect();
+            parts.extend([out.unreachable, out.unknown, out.over_hops, out.not_allowed]);
+            parts.extend(out.local.as_ref().map(|_| SiteSet::only(mine)));
+            let (mut all, mut sum) = (SiteSet::EMPTY, 0);
+            for part in parts {
+                all |= part;
+                sum += part.len();
+            }
+            prop_assert_eq!(all, came.destinations());
+            prop_assert_eq!(sum, all.len(), "no site is in two parts");
+            for copy in &out.copies {
+                prop_assert_eq!(copy.stamp.hops, came.hops + 1);
+                prop_assert!(came.sites.contains_all(copy.stamp.sites));
+                let to = copy.stamp.destinations();
+                let granted: Vec<_> = came.grants.iter().filter(|grant| to.contains(grant.site)).collect();
+                prop_assert_eq!(granted.len(), copy.stamp.grants.len());
+                prop_assert!(granted.into_iter().all(|grant| copy.stamp.grants.contains(grant)));
+                prop_assert_eq!(copy.stamp.sites, came.sites & to, "plain bits stay plain bits");
+            }
+            let mut links: Vec<_> = out.copies.iter().map(|copy| copy.link).collect();
+            links.sort_unstable();
+            links.dedup();
+            prop_assert_eq!(links.len(), out.copies.len(), "one copy for each link");
+        }
+    }
+}

@@ -119,7 +119,7 @@ impl Mesh {
             let near = [peers.get(&owner).copied(), routes.hop(owner).map(|hop| hop.link)];
             let mut near: SmallVec<[LinkId; 2]> = near.into_iter().flatten().filter(is_known).collect();
             near.dedup();
-            if tries % 2 == 0 && !near.is_empty() {
+            if tries.is_multiple_of(2) && !near.is_empty() {
                 return near.get(tries / 2 % near.len()).copied();
             }
             let others: SmallVec<[LinkId; 16]> =

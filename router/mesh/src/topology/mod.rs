@@ -4,6 +4,8 @@ pub(crate) mod cost;
 mod graph;
 mod routes;
 pub(crate) mod states;
+#[cfg(test)]
+pub(crate) mod tests;
 pub(crate) mod wanted;
 
 pub(crate) use graph::{Graph, Own};

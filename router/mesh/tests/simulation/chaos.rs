@@ -138,8 +138,8 @@ pub fn directory(sites: usize, routers: &[usize]) -> Directory {
 
 fn topology(rng: &mut fastrand::Rng) -> (Directory, Network) {
     let count = match rng.u32(0..100) {
-        0..70 => rng.usize(3..=10),
-        70..96 => rng.usize(10..=20),
+        0..75 => rng.usize(3..=9),
+        75..98 => rng.usize(9..=16),
         _ => rng.usize(24..=64),
     };
     let sites = rng.usize((count / 2).max(2)..=count);

@@ -39,10 +39,10 @@ fn measure(sites: usize, each: usize, degree: Option<usize>) {
     }
     let paths = network.paths.len();
     let mut world = World::new(1, directory(sites, &sites_of), network);
-    for node in 0..count {
+    for (node, site) in sites_of.iter().enumerate() {
         world.at(0, Happening::Start { node });
         for pattern in (0..PATTERNS).filter(|pattern| pattern % each == node / sites) {
-            let wanted = (format!("site{}/device/{pattern}/**", sites_of[node]).parse().unwrap(), None);
+            let wanted = (format!("site{site}/device/{pattern}/**").parse().unwrap(), None);
             world.at(1, Happening::Subscribe { node, wanted });
         }
     }

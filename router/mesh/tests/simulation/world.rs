@@ -439,7 +439,8 @@ impl World {
         decoder.push(bytes);
         let batch = decoder.poll().unwrap().unwrap();
         let span = batch.spans().next().unwrap();
-        let event = u64::from_le_bytes(span.payload(&batch.events).try_into().unwrap()) as usize;
+        let event = u64::from_le_bytes(span.payload(&batch.events).try_into().unwrap());
+        let event = usize::try_from(event).unwrap();
         let stamp = batch.head.stamp;
         let site = self.nodes[node].site;
         if stamp.allowed.is_some_and(|allowed| !allowed.contains(site)) {
