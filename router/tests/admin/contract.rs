@@ -24,6 +24,7 @@ const ROUTES: [&str; 21] = [
     "GET /v1/clients",
     "GET /v1/ledger",
     "GET /v1/logs",
+    "GET /v1/mesh",
     "GET /v1/modules",
     "GET /v1/modules/{name}/versions/{version}",
     "GET /v1/modules/{name}/versions/{version}/logs",
