@@ -1,6 +1,6 @@
 //! Fixtures, one event after the other: what the filter says, and whether it is as expected.
 
-use crate::cli::expectation::{further_keys, payload_value};
+use crate::cli::expectation::{Further, further_keys, payload_value};
 use crate::cli::fixtures::FixtureFile;
 use crate::cli::trial::{NOW_UNIX_NS, instance};
 use myelin_engine::{Decision, ExpectedKind, Program, TestVector, Trial, Unmet};
@@ -32,17 +32,18 @@ impl Checked {
     }
 
     /// What the fixture ought to expect, where it expects something else or nothing.
-    pub(super) fn new_expectation(&self, vector: &TestVector) -> Option<String> {
+    pub(super) fn new_expectation(&self, vector: &TestVector, further: &Further) -> Option<String> {
         let decision = self.said.as_ref().ok()?;
         if self.has_expectation && self.unmet.is_empty() {
             return None;
         }
-        Some(expectation(decision, vector))
+        Some(expectation(decision, vector, further))
     }
 }
 
-/// What to expect, so that `decision` meets it: in the order in which people write it.
-fn expectation(decision: &Decision, vector: &TestVector) -> String {
+/// What to expect, so that `decision` meets it: in the order in which people write it. Headers, detail and emitted events
+/// where they were expected before, or nothing was: whoever left them out did not want to be told of every change.
+fn expectation(decision: &Decision, vector: &TestVector, further: &Further) -> String {
     let mut expect = vec![("verdict", Value::from(decision.verdict.as_str()))];
     if let Some(reason) = &decision.reason {
         expect.push(("reason", reason.as_str().into()));
@@ -56,7 +57,12 @@ fn expectation(decision: &Decision, vector: &TestVector) -> String {
     if let Some(payload) = decision.payload.as_ref().and_then(|payload| payload_value(payload, as_text)) {
         expect.push(("payload", payload));
     }
-    expect.extend(further_keys(decision, vector));
+    let is_wanted = |key: &str, value: &Value| match vector.expect {
+        Some(_) => further.has(key),
+        // Nearly every event emits nothing.
+        None => value.as_array().is_none_or(|emitted| !emitted.is_empty()),
+    };
+    expect.extend(further_keys(decision, vector).into_iter().filter(|(key, value)| is_wanted(key, value)));
     let members: Vec<_> = expect.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
     format!("{{{}}}", members.join(","))
 }
@@ -145,11 +151,34 @@ mod tests {
             ),
             (decision(ExpectedKind::Allow, Some("x")), json!(null), json!({"verdict": "allow", "payload": "x"})),
         ] {
-            let written = expectation(&decision, &vector(before));
+            let written = expectation(&decision, &vector(before), &Further::default());
             assert!(written.starts_with("{\"verdict\":"), "{written}");
             assert_eq!(serde_json::from_str::<Value>(&written).ok(), Some(wanted));
             let expect: myelin_engine::Expect = serde_json::from_str(&written).expect("an expectation");
             assert!(expect.unmet(&decision).is_empty());
         }
+    }
+    #[test]
+    fn what_was_left_out_stays_out_and_what_was_asked_for_is_written_anew() {
+        let told = Decision { detail: Some("because".into()), ..decision(ExpectedKind::Allow, None) };
+        let write = |expect: Value| {
+            let line = json!({ "topic": "a", "expect": expect }).to_string();
+            let further = crate::cli::expectation::split(&line).expect("an expectation").1;
+            let written = expectation(&told, &vector(json!({ "verdict": "deny" })), &further);
+            serde_json::from_str::<Value>(&written).expect("JSON")
+        };
+        assert_eq!(write(json!({ "verdict": "deny" })), json!({ "verdict": "allow" }));
+        let (before, after) = (
+            json!({ "detail": "", "emitted": [{ "topic": "b" }] }),
+            json!({
+                "verdict": "allow", "detail": "because", "emitted": [],
+            }),
+        );
+        assert_eq!(write(before), after);
+        let fresh = expectation(&told, &vector(Value::Null), &Further::default());
+        assert_eq!(
+            fresh, r#"{"verdict":"allow","detail":"because"}"#,
+            "all there is to say, where nothing was expected"
+        );
     }
 }

@@ -72,6 +72,16 @@ pub(super) fn split(line: &str) -> Result<(Cow<'_, str>, Further)> {
 }
 
 impl Further {
+    /// Whether something is expected under this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        match key {
+            "headers" => self.headers.is_some(),
+            "detail" => self.detail.is_some(),
+            "emitted" => self.emitted.is_some(),
+            _ => false,
+        }
+    }
+
     /// Everything in which `decision` on the event of `vector` is not as expected.
     pub(super) fn unmet(&self, decision: &Decision, vector: &TestVector) -> Vec<Unmet> {
         let mut unmet = Vec::new();
@@ -147,7 +157,7 @@ pub(super) fn payload_value(payload: &[u8], as_text: bool) -> Option<Value> {
     Some(document.unwrap_or_else(|| text.into()))
 }
 
-/// The further keys of an expectation that `decision` on the event of `vector` meets.
+/// The further keys of an expectation that `decision` on the event of `vector` meets; what is not given is not expected.
 pub(super) fn further_keys(decision: &Decision, vector: &TestVector) -> Vec<(&'static str, Value)> {
     let mut keys = Vec::new();
     if let Some(block) = &decision.attrs {
@@ -161,9 +171,8 @@ pub(super) fn further_keys(decision: &Decision, vector: &TestVector) -> Vec<(&'s
     if let Some(detail) = &decision.detail {
         keys.push(("detail", detail.as_str().into()));
     }
-    if !decision.emitted.is_empty() {
-        keys.push(("emitted", decision.emitted.iter().map(emitted_value).collect()));
-    }
+    // Also none: an expectation of some is to be written anew when there are none any more.
+    keys.push(("emitted", decision.emitted.iter().map(emitted_value).collect()));
     keys
 }
 
@@ -279,7 +288,7 @@ mod tests {
         let silent = Decision { attrs: None, detail: None, emitted: Vec::new(), ..decision() };
         assert_eq!(unmet(&json!({ "headers": { "x-old": "0" }, "emitted": [] }), &silent), []);
         assert_eq!(unmet(&json!({ "detail": "because" }), &silent)[0].2, "none");
-        assert_eq!(further_keys(&silent, &vector()), []);
+        assert_eq!(further_keys(&silent, &vector()), [("emitted", json!([]))]);
     }
 
     #[test]

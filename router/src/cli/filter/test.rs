@@ -147,7 +147,10 @@ fn update(files: &[FixtureFile], checked: &[Checked]) -> Result<usize> {
         let of_file = checked.iter().filter(|checked| checked.file == number);
         let new: Vec<_> = of_file
             .enumerate()
-            .filter_map(|(case, checked)| Some((case, checked.new_expectation(&file.cases[case].vector)?)))
+            .filter_map(|(number, checked)| {
+                let case = &file.cases[number];
+                Some((number, checked.new_expectation(&case.vector, &case.further)?))
+            })
             .collect();
         if !new.is_empty() {
             updated += new.len();
