@@ -86,21 +86,27 @@ impl Arrivals {
     async fn take_batch(&mut self, links: &Links, batch: Batch) -> Result<(), Violation> {
         self.learn(&links.local, &batch)?;
         let stamp = &batch.head.stamp;
-        let source = Source { origin: stamp.origin, epoch: stamp.epoch, shard: stamp.shard };
-        let tally = links.window.borrow_mut().admit(source, stamp.seq, batch.head.count, &mut self.admitted);
-        let again = u64::from(tally.duplicates + tally.too_old);
-        links.counters.duplicates.set(links.counters.duplicates.get() + again);
-        if tally.new == 0 {
-            return Ok(());
-        }
         if let Err(violation) = self.splitter.split(links, stamp) {
             links.count_violation(&violation);
             return if violation.code.closes_link() { Err(violation) } else { Ok(()) };
         }
+        if self.splitter.split.local.is_none() {
+            // On its way to other sites only: they know what they have had.
+            return self.take_piece(links, &batch.head, batch.events).await;
+        }
+        let source = Source { origin: stamp.origin, epoch: stamp.epoch, shard: stamp.shard };
+        let tally = links.window.borrow_mut().admit(source, stamp.seq, batch.head.count, &mut self.admitted);
+        let again = u64::from(tally.duplicates + tally.too_old);
+        links.counters.duplicates.set(links.counters.duplicates.get() + again);
         if again == 0 {
             return self.take_piece(links, &batch.head, batch.events).await;
         }
-        // Only some of it is new, which takes a change of the routes at the wrong moment: what is, run by run.
+        // Only some of it is new, or nothing, which takes a change of the routes at the wrong moment: what is, run by
+        // run. What is for sites beyond as well goes on whole, as if it were for them alone.
+        let local = self.splitter.split.local.take();
+        if !self.splitter.split.copies.is_empty() {
+            self.take_piece(links, &batch.head, batch.events.clone()).await?;
+        }
         let spans: Vec<EventSpan> = batch.spans().collect();
         let admitted = std::mem::take(&mut self.admitted);
         for run in admitted.chunk_by(|a, b| a + 1 == *b) {
@@ -109,7 +115,7 @@ impl Arrivals {
             let mut head = batch.head.clone();
             head.stamp.seq += u64::from(*first);
             head.count = u32::try_from(run.len()).unwrap_or(u32::MAX);
-            self.splitter.split(links, &head.stamp)?;
+            self.splitter.split.local.clone_from(&local);
             self.take_piece(links, &head, batch.events.slice(range)).await?;
         }
         Ok(())

@@ -90,9 +90,9 @@ pub(super) enum End {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: bool) -> End {
-    let hello = tokio::time::timeout(HELLO_WAIT, exchange_hellos(&links, &connection, dialled)).await;
+    let hello = tokio::time::timeout(HELLO_WAIT, hear_hello(&links, &connection, dialled)).await;
     let late = || Err(Violation::new(ViolationCode::OutOfOrder, "no hello came in time"));
-    let (send, recv, decoder, hello) = match hello.unwrap_or_else(|_| late()) {
+    let (mut send, recv, decoder, hello) = match hello.unwrap_or_else(|_| late()) {
         Ok(ready) => ready,
         Err(violation) => {
             links.refuse(&connection, &violation);
@@ -124,7 +124,15 @@ pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: boo
     links.insert(link.clone());
     let identity = PeerIdentity { site, router: name };
     let up = links.with_mesh(|mesh, now| mesh.link_up(now, LinkUp { link: link.id, identity, dialled, hello: &hello }));
-    if let Err(violation) = up {
+    // Whoever was dialled answers only once the link is up here: what follows on the stream is then in order.
+    let answered = match up {
+        Ok(_) if dialled => Ok(()),
+        Ok(_) => say_hello(&links, &mut send).await.inspect_err(|_| {
+            links.with_mesh(|mesh, now| mesh.link_down(now, link.id));
+        }),
+        Err(violation) => Err(violation),
+    };
+    if let Err(violation) = answered {
         links.remove(link.id);
         refuse(&links, &connection, send, &violation).await;
         return End::Refused(violation);
@@ -141,16 +149,26 @@ pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: boo
 
 type Ready = (SendStream, RecvStream, ControlDecoder, Hello);
 
-/// Opens or takes the control stream, says hello and hears one.
-async fn exchange_hellos(links: &Links, connection: &Connection, dialled: bool) -> Result<Ready, Violation> {
+/// Says hello.
+async fn say_hello(links: &Links, send: &mut SendStream) -> Result<(), Violation> {
+    let mut frame = Vec::new();
+    Control::Hello(links.read(myelin_mesh::Mesh::hello)).encode(&mut frame)?;
+    send.write_all(&frame).await.map_err(|_| broken_off())
+}
+
+fn broken_off() -> Violation {
+    Violation::new(ViolationCode::OutOfOrder, "the control stream ended before the hello")
+}
+
+/// Opens the control stream and says hello, or takes the one that was opened; then hears the other's hello.
+async fn hear_hello(links: &Links, connection: &Connection, dialled: bool) -> Result<Ready, Violation> {
     let lost = |_| Violation::new(ViolationCode::OutOfOrder, "the connection ended before the hello");
     let streams = if dialled { connection.open_bi().await } else { connection.accept_bi().await };
     let (mut send, mut recv) = streams.map_err(lost)?;
     send.set_priority(CONTROL_PRIORITY);
-    let mut frame = Vec::new();
-    Control::Hello(links.read(myelin_mesh::Mesh::hello)).encode(&mut frame)?;
-    let broken = || Violation::new(ViolationCode::OutOfOrder, "the control stream ended before the hello");
-    send.write_all(&frame).await.map_err(|_| broken())?;
+    if dialled {
+        say_hello(links, &mut send).await?;
+    }
     let mut decoder = ControlDecoder::new();
     loop {
         match decoder.poll()? {
@@ -163,7 +181,7 @@ async fn exchange_hellos(links: &Links, connection: &Connection, dialled: bool) 
         }
         match recv.read_chunk().await {
             Ok(Some(bytes)) => decoder.push(&bytes),
-            _ => return Err(broken()),
+            _ => return Err(broken_off()),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 21] = [
+const ROUTES: [&str; 22] = [
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/modules/{name}/versions/{version}",
     "GET /livez",
@@ -97,6 +97,7 @@ async fn answers_have_the_documented_shape() {
         ("/v1/logs", "/v1/logs"),
         ("/v1/clients", "/v1/clients"),
         ("/v1/status", "/v1/status"),
+        ("/v1/mesh", "/v1/mesh"),
         ("/livez", "/livez"),
         ("/readyz", "/readyz"),
     ] {
