@@ -12,9 +12,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use myelin_core::{MatchSet, SessionKey, Table};
 use myelin_engine::Chain;
-use myelin_mesh::{
-    Directory, GroupInterest, Interest, InterestMatch, Plan, ResidencyCache, RouterNumber, Routes, SiteSet, group_id,
-};
+use myelin_mesh::{GroupInterest, Interest, InterestMatch, Plan, ResidencyCache, Routes, group_id};
 use myelin_wire::{Code, Limits, Pattern, Refusal};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -29,8 +27,9 @@ use tokio::sync::{Notify, mpsc, watch};
 /// for room is the publishers' back-pressure (each parcel is a slice of a batch, 64 KiB as a rule).
 pub const MAILBOX_PARCELS: usize = 256;
 
-/// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER-..`, where ROUTER is the hexadecimal number of
-/// the router that the session is at.
+/// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER/SESSION/..`, where ROUTER is the hexadecimal
+/// number of the router that the session is at. A router tells other sites once that it wants all of its own, so that an
+/// answer finds its way however young the session is.
 pub const INBOX: &str = "$inbox/";
 
 /// Events for sessions of another worker.
@@ -60,8 +59,6 @@ pub struct Reach {
     pub interest: Interest,
     /// The ways there.
     pub routes: Arc<Routes>,
-    /// Which router is at which site.
-    pub directory: Arc<Directory>,
 }
 
 /// A first subscription to a pattern, or the end of the last one, as the other sites are told.
@@ -366,9 +363,6 @@ impl Local {
 
     /// The other sites that get an event of `topic`; `None` where none does.
     fn plan(&self, topic: &TopicEntry, reach: &Reach, targets: &MatchSet) -> Option<Arc<Plan>> {
-        if let Some(inbox) = topic.name.text.strip_prefix(INBOX) {
-            return self.plan_answer(inbox, reach);
-        }
         let mut matched = InterestMatch::default();
         reach.interest.matches(&topic.name.text, &mut matched);
         let is_here = |group: &GroupInterest| {
@@ -376,17 +370,6 @@ impl Local {
         };
         let plan = myelin_mesh::plan(&matched, &reach.routes, &mut self.residency.borrow_mut(), None, is_here);
         (!plan.is_empty()).then(|| Arc::new(plan))
-    }
-
-    /// The way of an answer: its topic names the router where the asker is, so that nobody has to be told of inboxes
-    /// before the first request.
-    fn plan_answer(&self, inbox: &str, reach: &Reach) -> Option<Arc<Plan>> {
-        let router = RouterNumber(u32::from_str_radix(inbox.split('-').next()?, 16).ok()?);
-        if router.0 == self.shared.origin || !reach.routes.reaches(router) {
-            return None;
-        }
-        let sites = SiteSet::only(reach.directory.site_of(router)?);
-        Some(Arc::new(Plan { sites, ..Plan::default() }))
     }
 
     /// Where events go that another site's router sent for `plain` subscribers of this router and for one member of each

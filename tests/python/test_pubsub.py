@@ -31,7 +31,7 @@ def test_welcome_names_the_router_and_the_limits_of_the_page(router: Router) -> 
         async with await session(router) as client:
             assert client.welcome["version"] == 1
             assert client.welcome["site"] and client.welcome["router"]
-            assert re.fullmatch(r"\$inbox/[^/]+", client.inbox)
+            assert re.fullmatch(r"\$inbox/[^/]+(/[^/]+)*", client.inbox)
             assert client.limits == {row[0]: int(row[1]) for row in read_table("key", "default")}
             async with await session(router) as other:
                 assert other.inbox != client.inbox

@@ -89,8 +89,7 @@ impl BoundLinks {
         let directory = Arc::new(directory);
         let mesh = myelin_mesh::Config::new(site_number, site, number, router, epoch);
         let still = Mesh::new(0, mesh.clone(), directory.clone());
-        let reach =
-            Reach { version: 1, interest: still.interest(), routes: still.routes(), directory: directory.clone() };
+        let reach = Reach { version: 1, interest: still.interest(), routes: still.routes() };
         let (forwards, forwards_in) = mpsc::channel(FORWARDS_WAITING_MAX);
         let (interest, interest_in) = mpsc::channel(INTEREST_WAITING_MAX);
         let reach = Arc::new(ArcSwap::from_pointee(reach));
@@ -149,6 +148,7 @@ async fn run(bound: BoundLinks, local: Rc<Local>, mut orders: mpsc::Receiver<Ord
     mesh.set_status(now, Status { addresses: config.advertise.clone(), generations: Vec::new(), load: 0 });
     let links = Rc::new(Links::new(local.clone(), mesh, config.queue_bytes, status));
     links.pump();
+    links.want_answers();
     spawn_local(forward::take(links.clone(), forwards));
     spawn_local(follow_interest(links.clone(), interest));
     spawn_local(keep_time(links.clone()));
@@ -177,7 +177,7 @@ async fn run(bound: BoundLinks, local: Rc<Local>, mut orders: mpsc::Receiver<Ord
 /// Tells the mesh what this router's sessions want.
 async fn follow_interest(links: Rc<Links>, mut changes: mpsc::Receiver<InterestChange>) {
     while let Some(InterestChange { pattern, group, begins }) = changes.recv().await {
-        // Answers find their way by the router's number in the topic.
+        // All inboxes of this router were told at its start.
         if pattern.as_str().starts_with(INBOX) {
             continue;
         }

@@ -3,12 +3,13 @@
 use super::link::Link;
 use super::queue::Outgoing;
 use crate::ledger::Term;
-use crate::local::{Local, Reach};
+use crate::local::{INBOX, Local, Reach};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use myelin_mesh::{
     Control, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Violation, ViolationCode,
 };
+use myelin_wire::Pattern;
 use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -137,6 +138,16 @@ impl Links {
         look(&self.interest.borrow())
     }
 
+    /// Tells the other routers that answers to this one's sessions are wanted.
+    pub(super) fn want_answers(&self) {
+        let inboxes = format!("{INBOX}{:x}/**", self.local.shared.origin);
+        let told =
+            Pattern::new(&inboxes).map(|inboxes| self.with_mesh(|mesh, now| mesh.subscribe(now, &inboxes, None)));
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::error!(inboxes, "the inboxes of this router are not told: a defect of the router");
+        }
+    }
+
     /// Looks something up in the mesh.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Mesh) -> T) -> T {
         look(&self.mesh.borrow())
@@ -226,14 +237,13 @@ impl Links {
 
     /// Hands interest and routes to the workers.
     fn publish(&self) {
-        let (interest, routes, directory) =
-            self.read(|mesh| (mesh.interest(), mesh.routes(), mesh.directory().clone()));
+        let (interest, routes) = self.read(|mesh| (mesh.interest(), mesh.routes()));
         self.routes.replace(routes.clone());
         self.interest.replace(interest.clone());
         let version = self.reach_version.get() + 1;
         self.reach_version.set(version);
         if let Some(outward) = &self.local.shared.outward {
-            outward.reach.store(Arc::new(Reach { version, interest, routes, directory }));
+            outward.reach.store(Arc::new(Reach { version, interest, routes }));
         }
         self.changed.notify_waiters();
     }

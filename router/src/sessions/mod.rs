@@ -67,7 +67,7 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
             }
             // With the router's number: answers find their way from other sites, too.
             let (origin, epoch) = (local.shared.origin, local.shared.epoch);
-            let inbox = format!("{INBOX}{origin:x}-{epoch:x}-{}-{}-{}", key.worker, key.slot, key.generation);
+            let inbox = format!("{INBOX}{origin:x}/{epoch:x}-{}-{}-{}", key.worker, key.slot, key.generation);
             let session = Rc::new(Session {
                 key,
                 identity,

@@ -87,13 +87,13 @@ impl Sites {
         Ok(Client::connect(config).await?)
     }
 
-    /// Waits until `site` knows of `interest` patterns elsewhere and has a link to each other site that runs.
+    /// Waits until `site` knows of `interest` patterns elsewhere, beside each router's own inboxes, and has a link to each other site that runs.
     async fn knows(&self, site: usize, interest: usize) -> Result<()> {
         let others = self.nodes.iter().flatten().count() - 1;
         let known = async {
             loop {
                 let status = self.at(site).mesh_status().load();
-                if status.links.len() == others && status.reachable >= others && status.interest == interest {
+                if status.links.len() == others && status.reachable >= others && status.interest >= interest + others {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -329,6 +329,24 @@ async fn two_routers_of_one_site_serve_all_its_subscribers() -> Result<()> {
     sites.knows(0, 3).await?;
     sites.knows(1, 2).await?;
     sites.knows(2, 1).await?;
+    // An answer finds its asker at either router.
+    let asked = tokio::spawn({
+        let mut echo = publisher.subscribe("echo", SubscribeOptions::default()).await?;
+        sites.knows(1, 3).await?;
+        sites.knows(2, 2).await?;
+        async move {
+            for _ in 0..2 {
+                let request = echo.next().await.context("a request")?;
+                publisher.reply(&request, b"pong").await?;
+            }
+            anyhow::Ok(publisher)
+        }
+    });
+    for asker in [&first, &second] {
+        let answer = tokio::time::timeout(PATIENCE, asker.request("echo", "ping", PATIENCE)).await??;
+        ensure!(answer.payload() == b"pong");
+    }
+    let publisher = asked.await??;
     for number in 0..200 {
         publisher.send(Event::new(if number % 2 == 0 { "a/x" } else { "b" }, &number.to_string())).await?;
     }
