@@ -54,7 +54,7 @@ pub enum PrepareError {
     Bind(#[from] BindError),
     /// It wants to route to sites.
     #[error(
-        "the filter declares the route `{0}`: this router is not part of a mesh of sites; declare `topic:` routes only"
+        "the filter declares the route `{0}`: routes to sites are not carried out yet; declare `topic:` routes only"
     )]
     Site(String),
 }

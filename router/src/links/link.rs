@@ -21,6 +21,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_local;
 
 /// Control messages that may wait for one neighbour: some floods of a mesh of 64 sites.
 const CONTROL_WAITING_MAX: usize = 1024;
@@ -134,6 +135,7 @@ pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: boo
     };
     if let Err(violation) = answered {
         links.remove(link.id);
+        forget(&links, &link);
         refuse(&links, &connection, send, &violation).await;
         return End::Refused(violation);
     }
@@ -218,11 +220,13 @@ async fn run(
     control: mpsc::Receiver<Bytes>,
     read: (RecvStream, ControlDecoder),
 ) -> &'static str {
+    // A task of its own, which ends with the connection: a batch that has been begun is taken to its end and accounted for.
+    let arrivals = spawn_local(take_events(links.clone(), link.clone()));
     tokio::select! {
         why = write_control(send, control) => why,
         why = read_control(links, link, read) => why,
         why = write_events(links, link) => why,
-        why = take_events(links, link) => why,
+        why = arrivals => why.unwrap_or("taking events failed"),
         () = send_receipts(links, link) => "the router stops",
         () = measure(links, link) => "the router stops",
         () = link.ended.notified() => "closed here",
@@ -289,14 +293,14 @@ async fn send_receipts(links: &Links, link: &Link) {
 }
 
 /// Takes the streams of events that the neighbour opens.
-async fn take_events(links: &Rc<Links>, link: &Rc<Link>) -> &'static str {
+async fn take_events(links: Rc<Links>, link: Rc<Link>) -> &'static str {
     let Ok(mut recv) = link.connection.accept_uni().await else { return "the connection ended" };
     let mut arrivals = Arrivals::new(&links.local);
     loop {
         match recv.read_chunk().await {
             Ok(Some(bytes)) => {
-                if let Err(violation) = arrive::take(links, link, &mut arrivals, &bytes).await {
-                    return broken(links, link, &violation);
+                if let Err(violation) = arrive::take(&links, &link, &mut arrivals, &bytes).await {
+                    return broken(&links, &link, &violation);
                 }
             }
             _ => return "the stream of events ended",

@@ -91,6 +91,8 @@ pub(super) struct Links {
     reach_version: Cell<u64>,
     routes: RefCell<Arc<Routes>>,
     interest: RefCell<Interest>,
+    /// Whether this site has other routers: members do not change while a router runs.
+    siblings: bool,
     deadline: Rc<Notify>,
     /// Links came or went, or other routers told new addresses.
     pub(super) changed: Notify,
@@ -102,6 +104,7 @@ impl Links {
         Self {
             routes: RefCell::new(mesh.routes()),
             interest: RefCell::new(mesh.interest()),
+            siblings: mesh.directory().routers().filter(|it| it.site == mesh.routes().my_site()).count() > 1,
             local,
             counters: Counters::default(),
             window: RefCell::default(),
@@ -181,9 +184,7 @@ impl Links {
 
     /// Whether this site has other routers.
     pub(super) fn has_siblings(&self) -> bool {
-        let mesh = self.mesh.borrow();
-        let site = mesh.routes().my_site();
-        mesh.directory().routers().filter(|router| router.site == site).count() > 1
+        self.siblings
     }
 
     /// Whether there is a link to `router`.
