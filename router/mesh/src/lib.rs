@@ -100,6 +100,6 @@ pub use ids::{LinkId, RouterNumber, SiteNumber, SiteSet};
 pub use interest::{GroupInterest, Interest, InterestError, InterestMatch, group_id};
 pub use mesh::{Alarm, Config, LinkUp, Mesh, Output, Peer, PeerIdentity, Sizes, Stats};
 pub use stamp::{Grant, Grants, STAMP_BYTES_MAX, STAMP_BYTES_MIN, Stamp};
-pub use topology::{Hop, NoAllowedPath, ResidencyCache, Routes};
+pub use topology::{Hop, NoAllowedPath, ResidencyCache, RoundTrips, Routes};
 pub use violation::{Violation, ViolationCode};
 pub use window::{DuplicateWindow, Source, Tally};

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use myelin_mesh::control::{Hello, HelloRefused};
 use myelin_mesh::limits::BATCH_EVENTS_BYTES;
 use myelin_mesh::{
-    AnnouncedName, BatchHead, Control, ControlDecoder, LinkId, LinkUp, PeerIdentity, Stamp, Violation, ViolationCode,
-    batch,
+    AnnouncedName, BatchHead, Control, ControlDecoder, LinkId, LinkUp, PeerIdentity, RoundTrips, Stamp, Violation,
+    ViolationCode, batch,
 };
 use myelin_transport::{Connection, IdentityKind, RecvStream, SendStream};
 use myelin_wire::event::EventHead;
@@ -72,7 +72,7 @@ impl Link {
             router: self.router.clone(),
             address: self.connection.remote(),
             dialled: self.dialled,
-            rtt_us: u64::try_from(self.connection.stats().rtt.as_micros()).unwrap_or(u64::MAX),
+            rtt_us: in_us(self.connection.stats().rtt),
             queued_bytes: self.queue.depth().0,
             sent: self.sent.get(),
             received: self.received.get(),
@@ -274,10 +274,15 @@ fn broken(links: &Links, link: &Link, violation: &Violation) -> &'static str {
     "the neighbour broke the protocol"
 }
 
+fn in_us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 async fn measure(links: &Links, link: &Link) {
     loop {
-        let rtt_us = u64::try_from(link.connection.stats().rtt.as_micros()).unwrap_or(u64::MAX);
-        links.with_mesh(|mesh, now| mesh.measured(now, link.id, rtt_us));
+        let path = link.connection.stats();
+        let round_trips = RoundTrips { smoothed_us: in_us(path.rtt), least_us: in_us(path.min_rtt) };
+        links.with_mesh(|mesh, now| mesh.measured(now, link.id, round_trips));
         tokio::time::sleep(MEASURE_INTERVAL).await;
     }
 }

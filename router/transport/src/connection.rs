@@ -35,6 +35,8 @@ pub(crate) struct QuicConnection {
 pub struct ConnectionStats {
     /// Best estimate of the round trip time; zero in memory.
     pub rtt: Duration,
+    /// The least round trip time that was seen; zero in memory.
+    pub min_rtt: Duration,
     /// Bytes sent: UDP payload, or stream bytes in memory.
     pub sent_bytes: u64,
     /// Bytes received: UDP payload, or stream bytes in memory.
@@ -180,6 +182,7 @@ impl Connection {
                 let stats = quic.quinn.stats();
                 ConnectionStats {
                     rtt: stats.path.rtt,
+                    min_rtt: stats.path.min_rtt,
                     sent_bytes: stats.udp_tx.bytes,
                     received_bytes: stats.udp_rx.bytes,
                     sent_packets: stats.path.sent_packets,

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long anything may take to be known everywhere.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A mesh of sites with one router each, all issued by one authority.
 struct Sites {

@@ -15,6 +15,7 @@ use crate::interest::own::OwnInterest;
 use crate::interest::remote::RemoteInterest;
 use crate::interest::{Interest, InterestError};
 use crate::limits::{LINK_STATE_INTERVAL_MS, LINK_STATE_REFRESH_MS, ROUTES_INTERVAL_MS};
+use crate::topology::RoundTrips;
 use crate::topology::cost::Cost;
 use crate::topology::states::LinkStates;
 use crate::topology::wanted::Wanted;
@@ -323,10 +324,10 @@ impl Mesh {
         }
     }
 
-    /// The round trip of a link was measured. To be called about once a second.
-    pub fn measured(&mut self, now: u64, link: LinkId, rtt_us: u64) {
+    /// The round trips of a link were measured. To be called about once a second.
+    pub fn measured(&mut self, now: u64, link: LinkId, round_trips: RoundTrips) {
         let Some(link) = self.links.get_mut(&link) else { return };
-        if link.cost.measured(now, rtt_us) {
+        if link.cost.measured(now, round_trips) {
             self.want_publish(now, 0);
             self.want_routes(now);
         }

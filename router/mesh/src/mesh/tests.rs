@@ -163,8 +163,8 @@ fn two_routers_come_to_know_each_other_and_each_others_interest() {
     let head = CatalogHead { rev: 4, hash: FixedBytes([1; 32]) };
     pair.1.set_catalog_head(400, head);
     assert_eq!(pair.0.peers().next().unwrap().cost, COST_UNKNOWN);
-    pair.1.measured(400, LinkId(1), 30_000);
-    pair.0.measured(400, LinkId(1), 31_500);
+    pair.1.measured(400, LinkId(1), RoundTrips::one(30_000));
+    pair.0.measured(400, LinkId(1), RoundTrips::one(31_500));
     let (from_a, _) = pair.run(400, 700);
     assert!(from_a.contains(&Output::StatusChanged(RouterNumber(1))));
     assert_eq!(pair.0.link_state(RouterNumber(1)).unwrap().catalog, head);

@@ -8,6 +8,7 @@ pub(crate) mod states;
 pub(crate) mod tests;
 pub(crate) mod wanted;
 
+pub use cost::RoundTrips;
 pub(crate) use graph::{Graph, Own};
 pub use routes::{Hop, NoAllowedPath, ResidencyCache, Routes};
 

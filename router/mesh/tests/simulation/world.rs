@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use myelin_mesh::{Alarm, BatchDecoder, Control, ControlDecoder, Directory, LinkUp, Mesh, Output, PeerIdentity};
 use myelin_mesh::{BatchHead, LocalDelivery, Outgoing, Source, Split, Stamp, batch, hand_on, plan, split};
-use myelin_mesh::{LinkId, SiteNumber, SiteSet};
+use myelin_mesh::{LinkId, RoundTrips, SiteNumber, SiteSet};
 use myelin_wire::EventBuilder;
 
 use crate::network::{End, IDLE_MS, Network, Payload, State, link_id, of_link};
@@ -317,7 +317,7 @@ impl World {
         let (node, path) = (self.network.node(connection, end), &self.network.paths[connection.path]);
         let rtt_us = 1_000 * (path.delay(&mut self.rng) + path.delay(&mut self.rng));
         let now = self.now;
-        self.with(node, |mesh| mesh.measured(now, link_id(id, end), rtt_us));
+        self.with(node, |mesh| mesh.measured(now, link_id(id, end), RoundTrips::one(rtt_us)));
         self.at(now + MEASURE_MS, Happening::Measure { connection: id, end });
     }
 
