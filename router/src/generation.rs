@@ -242,8 +242,6 @@ impl BindingCard {
 /// A whole generation, planned.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// The revision that made it active.
-    pub number: u64,
     /// The bindings in the order of an ingress chain.
     pub bindings: Vec<Arc<BindingPlan>>,
 }
@@ -251,13 +249,15 @@ pub struct Plan {
 /// One worker's instances of a generation, made before the swap.
 pub struct Prepared {
     plan: Arc<Plan>,
+    /// What the generation is called, once that is known.
+    number: u64,
     /// For each binding of the plan: a new instance, or none where the worker keeps the one it has.
     fresh: Vec<Option<BoundFilter>>,
 }
 
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prepared(generation {})", self.plan.number)
+        write!(f, "Prepared(generation {})", self.number)
     }
 }
 
@@ -272,7 +272,13 @@ impl Prepared {
             true => Ok(None),
             false => binding.instantiate(None).map(Some).map_err(|error| (binding.name.clone(), error)),
         });
-        Ok(Self { plan: plan.clone(), fresh: fresh.collect::<Result<_, _>>()? })
+        Ok(Self { plan: plan.clone(), number: 0, fresh: fresh.collect::<Result<_, _>>()? })
+    }
+
+    /// The same, for the generation of that number.
+    #[must_use]
+    pub fn numbered(self, number: u64) -> Self {
+        Self { number, ..self }
     }
 }
 
@@ -314,7 +320,7 @@ impl Active {
     /// Puts `prepared` together with what is kept of `before`; states go from the old versions to the new ones.
     pub fn succeed(before: &Self, prepared: Prepared, worker: u8) -> (Self, Handover) {
         let mut handover = Handover::default();
-        let Prepared { plan, fresh } = prepared;
+        let Prepared { plan, number, fresh } = prepared;
         let pairs = plan.bindings.iter().zip(fresh);
         let filters = pairs.map(|(binding, fresh)| {
             let old = before.find(&binding.name);
@@ -332,7 +338,7 @@ impl Active {
             filter
         });
         let filters = filters.collect();
-        (Self { number: plan.number, plan, filters, chains: RefCell::default() }, handover)
+        (Self { number, plan, filters, chains: RefCell::default() }, handover)
     }
 
     /// Makes an earlier set judge again, under a new number. Its instances are as they were left.

@@ -14,6 +14,7 @@ pub mod local;
 pub mod names;
 pub mod node;
 pub mod outbox;
+pub mod peering;
 pub mod pipeline;
 pub mod sessions;
 pub mod subscriptions;

@@ -1,17 +1,21 @@
 //! A whole router: what `myelin serve` runs, and what tests and embedders start.
 
-use crate::config::{Config, WasmConfig};
+use crate::config::{Config, WasmConfig, members};
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
+use crate::peering::Peering;
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::worker::{Order, Worker};
-use crate::world::{World, WorldSetup};
+use crate::world::{self, MeshSetup, World, WorldSetup, keys};
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use myelin_catalog::limits::NAME_LEN_MAX;
+use myelin_catalog::{Catalog, Name};
 use myelin_core::TableWriter;
 use myelin_engine::{CodeCache, CompilerConfig, CompilerLimits, ModuleLimits, Runtime, RuntimeConfig, SlotLimits};
-use myelin_store::DiskStore;
+use myelin_mesh::Directory;
+use myelin_store::{DiskStore, Recovered};
 use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, ResetKey, TlsIdentity};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +24,8 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// The key that signs what this router writes into the catalog, in the data directory.
+const CATALOG_KEY_FILE: &str = "catalog.key";
 /// The key of stateless resets, in the data directory.
 const RESET_KEY_FILE: &str = "reset.key";
 /// How long clients with nothing in flight have to read GOAWAY and to move on by themselves.
@@ -89,7 +95,15 @@ impl Node {
         let writer = TableWriter::default();
         let table = Arc::new(ArcSwap::from_pointee(writer.snapshot()));
         let names = (&*config.node.site, &*config.node.name);
-        let (links, outward) = BoundLinks::bind(&config.mesh, names, epoch, tls)?.unzip();
+        let catalog = data_dir.join("catalog");
+        let (store, recovered) = tokio::task::spawn_blocking(move || DiskStore::open(&catalog)).await??;
+        let directory = directory(config, &recovered.catalog)?;
+        let bound = BoundLinks::bind(&config.mesh, directory.clone(), names, epoch, tls)?;
+        let (links, outward, peering) = match bound {
+            Some((links, outward, peering)) => (Some(links), Some(outward), Some(peering)),
+            None => (None, None, None),
+        };
+        let mesh = peering.map(|peering| mesh_setup(config, peering, &directory)).transpose()?;
         let interest = outward.as_ref().map(|outward| outward.interest.clone());
         tokio::spawn(write_table(table.clone(), writer, changes, interest));
 
@@ -123,7 +137,7 @@ impl Node {
             workers.push(links.start(id, shared.clone()).context("starting the links' thread")?);
         }
         let orders = workers.iter().map(|worker| worker.orders.clone()).collect();
-        let world = open_world(config, orders).await?;
+        let world = open_world(config, orders, (store, recovered), mesh).await?;
         Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners: stats, drain: config.drain(), world })
     }
 
@@ -210,12 +224,64 @@ impl Node {
     }
 }
 
-/// Opens the catalog and makes its active generation judge on every worker.
-async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyhow::Result<World> {
+/// The routers of the mesh: as the catalog says where it names this one, else as the configuration does.
+fn directory(config: &Config, catalog: &Catalog) -> anyhow::Result<Arc<Directory>> {
+    let own = config.node.site.parse().ok().zip(config.node.name.parse().ok());
+    let is_named = own.is_some_and(|(site, name)| catalog.fleet().router(&site, &name).is_some());
+    let read = match is_named {
+        true => {
+            world::members::read(catalog.fleet()).map_err(|error| anyhow::anyhow!("the catalog's routers: {error}"))
+        }
+        false => members(&config.mesh).map_err(|error| anyhow::anyhow!("[mesh] members: {error}")),
+    };
+    Ok(Arc::new(read?))
+}
+
+/// What the world needs of the mesh.
+fn mesh_setup(config: &Config, peering: Peering, directory: &Directory) -> anyhow::Result<MeshSetup> {
+    let split = |member: &str| {
+        let (site, router) = member.split_once('/').context("a member is SITE/ROUTER")?;
+        anyhow::Ok((site.parse::<Name>()?, router.parse::<Name>()?))
+    };
+    let members = config.mesh.members.iter().map(|member| split(member)).collect::<Result<Vec<_>, _>>()?;
+    let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
+    let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
+    let (site, router) = split(&title)?;
+    let number = directory.by_name(site.as_str(), router.as_str());
+    let number = number.with_context(|| format!("[catalog] writer: `{title}` does not belong to the mesh"))?.0;
+    let key = match number == peering.number {
+        true => Some(keys::load_or_create(&config.node.data_dir.join(CATALOG_KEY_FILE), key_id(&site, &router)?)?),
+        false => None,
+    };
+    Ok(MeshSetup {
+        peering,
+        router: config.node.name.parse()?,
+        members,
+        writer: (number, title),
+        root: config.catalog.root_key,
+        key,
+        join_wait: Duration::from_secs(config.catalog.join_seconds),
+        has_seeds: !config.mesh.seeds.is_empty(),
+    })
+}
+
+/// What a writer's key is called in the catalog.
+fn key_id(site: &Name, router: &Name) -> anyhow::Result<Name> {
+    let mut id = format!("{site}-{router}");
+    id.truncate(NAME_LEN_MAX);
+    Ok(id.trim_end_matches('-').parse()?)
+}
+
+/// Makes the catalog's active generation judge on every worker.
+async fn open_world(
+    config: &Config,
+    workers: Vec<mpsc::Sender<Order>>,
+    (store, recovered): (DiskStore, Recovered),
+    mesh: Option<MeshSetup>,
+) -> anyhow::Result<World> {
     let (node, wasm) = (&config.node, &config.wasm);
-    let data_dir = node.data_dir.clone();
-    let (store, recovered) = tokio::task::spawn_blocking(move || DiskStore::open(&data_dir.join("catalog"))).await??;
-    if let Some(module) = recovered.missing.first() {
+    // Others in the mesh have what is missing here.
+    if let Some(module) = recovered.missing.first().filter(|_| mesh.is_none()) {
         anyhow::bail!(
             "the bytes of module {module} are missing in the catalog: restore {} from a backup",
             node.data_dir.display()
@@ -226,6 +292,8 @@ async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyho
     let setup = WorldSetup {
         store,
         recovered,
+        data_dir: node.data_dir.clone(),
+        site: node.site.parse().ok(),
         runtime: Runtime::new(&engine).context("the Wasm engine")?,
         cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
         compiler: compiler(wasm)?,
@@ -236,6 +304,7 @@ async fn open_world(config: &Config, workers: Vec<mpsc::Sender<Order>>) -> anyho
             ..SlotLimits::default()
         },
         workers,
+        mesh,
     };
     setup.start().await.context("starting the filters of the active generation")
 }

@@ -122,6 +122,19 @@ impl Catalog {
         Ok(record)
     }
 
+    /// The catalog as it would be after a change, whoever signs its record: for a router that asks another one to write
+    /// it. Its head is the present one.
+    ///
+    /// # Errors
+    /// Why the change cannot be made.
+    pub fn preview(&self, op: Op, actor: &str, at_unix_ms: u64) -> Result<Self, CatalogError> {
+        let record = Record::after(&self.head(), op, actor, at_unix_ms);
+        self.check_change(&record)?;
+        let mut after = self.clone();
+        after.commit(&record);
+        Ok(after)
+    }
+
     /// Takes the next record, or leaves everything as it was.
     pub fn apply(&mut self, record: &Record) -> Result<(), CatalogError> {
         let mut chain = self.chain.clone();

@@ -20,7 +20,7 @@ pub struct Fleet {
     /// By site, then name: a router's name is its own within its site.
     routers: BTreeMap<(Name, Name), Router>,
     next_site: u8,
-    next_router: u32,
+    last_router: u32,
 }
 
 /// A site: a place where routers stand together.
@@ -115,7 +115,7 @@ impl Fleet {
             let why = format!("router {name} of site {site} is there already; choose another name");
             return Err(CatalogError::Conflict(why));
         }
-        let is_last = self.next_router == u32::MAX;
+        let is_last = self.last_router == u32::MAX;
         if self.routers.len() >= ROUTERS_MAX || is_last {
             let mend = "remove routers that are gone for good";
             return Err(CatalogError::Full { what: "routers", max: ROUTERS_MAX as u64, mend });
@@ -144,8 +144,9 @@ impl Fleet {
     }
 
     pub(crate) fn add_router(&mut self, site: &Name, name: &Name, rev: u64) {
-        let (number, site, name) = (self.next_router, site.clone(), name.clone());
-        self.next_router += 1;
+        // The first is 1: a router outside every mesh is 0.
+        self.last_router += 1;
+        let (number, site, name) = (self.last_router, site.clone(), name.clone());
         self.routers.insert((site.clone(), name.clone()), Router { number, site, name, rev });
     }
 

@@ -37,6 +37,13 @@ pub struct Verified<'a, B> {
     accepted: Accepted<'a, B>,
 }
 
+impl<'a, B> Verified<'a, B> {
+    /// What it adds.
+    pub fn accepted(&self) -> &Accepted<'a, B> {
+        &self.accepted
+    }
+}
+
 /// What a page added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted<'a, B> {

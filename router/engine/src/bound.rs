@@ -95,9 +95,10 @@ impl BoundFilter {
             let contract = Contract { info, grant: setup.grant.clone() };
             Ok(Seat::new(Arc::clone(&setup.name), filter, contract, setup.policy))
         };
+        let budget_ns = filter.batch_cpu_ns_max();
         let current = seat(filter)?;
         let previous = previous.filter(|_| setup.on_fault == OnFault::LastGood).map(seat).transpose()?;
-        let cells = Arc::new(BindingCells::new(&current.contract().info));
+        let cells = Arc::new(BindingCells::new(&current.contract().info, budget_ns));
         Ok(Self { name: setup.name, on_fault: setup.on_fault, current, previous, cells })
     }
 

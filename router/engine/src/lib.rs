@@ -45,6 +45,7 @@ mod selftest;
 mod shared;
 mod slot;
 mod stats;
+mod times;
 mod trial;
 mod vectors;
 

@@ -126,7 +126,7 @@ impl Seat {
         let (filter_batch, outcome) = scratch.project(needs, self.reads_payloads, batch, start_ns);
         let result = run_checked(filter.as_mut(), &self.contract, &filter_batch, outcome);
         if let Some(start_ns) = start_ns {
-            cells.cpu_ns.add(thread_cpu_ns().saturating_sub(start_ns) * u64::from(CPU_SAMPLE));
+            cells.took(thread_cpu_ns().saturating_sub(start_ns), CPU_SAMPLE);
         }
         result.map_or_else(Here::Faulted, |()| Here::Clean)
     }
@@ -163,7 +163,7 @@ impl Seat {
             self.give_up(cells, batch, "the thread of the filter has ended");
             return Ran::Gone;
         };
-        cells.cpu_ns.add(cpu_ns);
+        cells.took(cpu_ns, 1);
         faults.iter().for_each(|fault| cells.fault(fault, batch.now_unix_ns()));
         if !counted {
             self.count(batch, !faults.is_empty(), cells);

@@ -28,7 +28,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> impl IntoRespon
     let view = context.state.world.view();
     let revision = view.catalog.head().rev;
     let bindings = all(&view).map(|(staged, state)| summary(staged, state)).collect();
-    (revision_tag(revision), Json(BindingList { bindings, revision, active_generation: view.catalog.generation() }))
+    (revision_tag(revision), Json(BindingList { bindings, revision, active_generation: view.generation }))
 }
 
 /// Stage a binding, in place of the one of the same name. It judges nothing before a rollout.
@@ -108,7 +108,7 @@ fn revision_tag(revision: u64) -> [(axum::http::HeaderName, String); 1] {
 
 /// The staged set by name, then the active bindings that are no longer in it.
 pub(super) fn all(view: &View) -> impl Iterator<Item = (&Arc<StagedBinding>, BindingState)> {
-    let (staged, active) = (view.catalog.staged(), &view.catalog.active().bindings);
+    let (staged, active) = (view.catalog.staged(), &view.active().bindings);
     let present = staged.iter().map(|binding| {
         let state = match active.find(&binding.binding.name) {
             None => BindingState::Staged,

@@ -56,7 +56,7 @@ async fn readings(context: &Context) -> Readings {
         router: shared.router.clone(),
         uptime_seconds: shared.started.elapsed().as_secs_f64(),
         is_ready: view.is_ready && *shared.phase.borrow() == Phase::Serving,
-        generation: view.catalog.generation(),
+        generation: view.generation,
         revision: view.catalog.head().rev,
         modules: view.catalog.modules().len(),
         modules_quarantined: view.catalog.quarantined().count(),

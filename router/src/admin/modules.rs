@@ -162,7 +162,7 @@ fn summary(view: &View, module: &Module) -> ModuleSummary {
     let uses = |set: &BindingSet| set.iter().any(|staged| staged.binding.module == reference);
     let state = match &*view.catalog {
         catalog if catalog.quarantine(&reference).is_some() => ModuleState::Quarantined,
-        catalog if uses(&catalog.active().bindings) => ModuleState::Active,
+        _ if uses(&view.active().bindings) => ModuleState::Active,
         catalog if uses(catalog.staged()) => ModuleState::Staged,
         _ => ModuleState::Unused,
     };

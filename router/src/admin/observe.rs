@@ -61,7 +61,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<Status> 
             Phase::Flushing(_) => "flushing",
         },
         ready: view.is_ready && phase == Phase::Serving,
-        generation: view.catalog.generation(),
+        generation: view.generation,
         revision: view.catalog.head().rev,
         workers: shared.mailboxes.len(),
         addr: state.client_addr.to_string(),

@@ -28,12 +28,17 @@ pub(crate) struct Problem {
     /// What is wrong with this request, where, and how to mend it.
     detail: Cow<'static, str>,
     /// The stable code: for programs.
-    code: &'static str,
+    code: Cow<'static, str>,
 }
 
 impl Problem {
     /// A problem with these parts.
-    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let code = code.into();
         let mut title = code.replace('-', " ");
         if let Some(first) = title.get_mut(..1) {
             first.make_ascii_uppercase();
@@ -49,7 +54,8 @@ impl Problem {
     /// The stable code.
     #[cfg(test)]
     pub(crate) fn code(&self) -> &'static str {
-        self.code
+        // Tests are short.
+        self.code.to_string().leak()
     }
 }
 
@@ -78,7 +84,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
-            tracing::warn!(code = self.code, detail = %self.detail, "the admin API answers a problem");
+            tracing::warn!(code = &*self.code, detail = %self.detail, "the admin API answers a problem");
         }
         let mut response = (status, axum::Json(self)).into_response();
         let headers = response.headers_mut();

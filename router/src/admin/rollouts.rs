@@ -51,7 +51,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
         actor: generation.actor.clone(),
         bindings: generation.bindings.len(),
     });
-    let active_generation = view.catalog.generation();
+    let active_generation = view.generation;
     Json(RolloutList { rollouts, active_generation, generations: generations.collect() })
 }
 

@@ -2,6 +2,7 @@
 
 use super::load::{ConfigError, Places};
 use super::{Config, members};
+use myelin_catalog::Name;
 use myelin_catalog::limits::{
     DEADLINE_MAX_US, DEADLINE_MIN_US, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MODULE_SIZE_MAX_BYTES,
 };
@@ -47,6 +48,8 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
 
     range("mesh", "queue_bytes", config.mesh.queue_bytes as u64, u64::from(limits.delivered_len_max()), 1 << 32);
 
+    range("catalog", "join_seconds", config.catalog.join_seconds, 0, DRAIN_SECONDS_MAX);
+
     check_names(config, places, errors);
     check_mesh(config, places, errors);
     check_tls(config, places, errors);
@@ -86,6 +89,11 @@ fn check_mesh(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
     if let Err(error) = members(mesh) {
         return refuse("members", error, "give each router once, as \"SITE/ROUTER\"");
     }
+    let is_named = |part: &str| part.parse::<Name>().is_ok();
+    if let Some(member) = mesh.members.iter().find(|member| !member.split('/').all(is_named)) {
+        let remedy = "sites and routers of a mesh have names of a-z, 0-9 and `-`, such as \"ohio/r1\"";
+        return refuse("members", format!("`{member}` cannot be in a catalog"), remedy);
+    }
     let own = format!("{}/{}", config.node.site, config.node.name);
     if !mesh.members.contains(&own) {
         refuse(
@@ -93,6 +101,11 @@ fn check_mesh(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
             format!("`{own}`, this router, is missing"),
             "name every router of the mesh, in the same order everywhere",
         );
+    }
+    if let Some(writer) = config.catalog.writer.as_ref().filter(|writer| !mesh.members.contains(writer)) {
+        let problem = format!("[catalog] writer: `{writer}` is not one of [mesh] members");
+        let remedy = "name the router that writes the catalog, the same at every router";
+        errors.push(ConfigError::new(places.of("catalog", "writer"), problem, remedy));
     }
 }
 

@@ -11,6 +11,7 @@ mod tests;
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
 pub use schema::{Key, Kind, keys, sections};
 
+use myelin_catalog::PublicKey;
 use myelin_mesh::{Directory, Router, RouterNumber, Site, SiteNumber};
 use myelin_transport::Identity;
 use myelin_wire::Limits;
@@ -34,6 +35,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// The other sites.
     pub mesh: MeshConfig,
+    /// What is deployed, and who writes it down.
+    pub catalog: CatalogConfig,
     /// Limits of what clients may send.
     pub limits: Limits,
     /// Bounds of what waits for a subscriber.
@@ -129,6 +132,24 @@ impl Default for MeshConfig {
     fn default() -> Self {
         let (members, seeds, advertise) = (Vec::new(), Vec::new(), Vec::new());
         Self { listen: None, members, seeds, advertise, queue_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// `[catalog]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CatalogConfig {
+    /// Which router of the mesh writes the catalog, as `SITE/ROUTER`; the first of `[mesh] members` where none is named.
+    pub writer: Option<String>,
+    /// The public key with which the signed part of the catalog must begin; any where none is named.
+    pub root_key: Option<PublicKey>,
+    /// How long a starting router that knows a catalog waits for the others, in seconds.
+    pub join_seconds: u64,
+}
+
+impl Default for CatalogConfig {
+    fn default() -> Self {
+        Self { writer: None, root_key: None, join_seconds: 10 }
     }
 }
 

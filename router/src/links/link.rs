@@ -1,6 +1,7 @@
 //! One link: the exchange of hellos, the control stream, and the streams of events both ways.
 
 use super::arrive::{self, Arrivals};
+use super::calls;
 use super::queue::{Outgoing, Queue};
 use super::state::{LinkStatus, Links, RECEIPT};
 use crate::delivery::Outstanding;
@@ -226,6 +227,7 @@ async fn run(
         why = write_control(send, control) => why,
         why = read_control(links, link, read) => why,
         why = write_events(links, link) => why,
+        why = calls::serve(links.clone(), link.clone()) => why,
         why = arrivals => why.unwrap_or("taking events failed"),
         () = send_receipts(links, link) => "the router stops",
         () = measure(links, link) => "the router stops",

@@ -9,6 +9,7 @@
 //! what leaves to this site's subscribers), and takes the same orders.
 
 mod arrive;
+mod calls;
 mod connect;
 mod forward;
 mod link;
@@ -17,15 +18,16 @@ mod state;
 
 pub use state::{LinkStatus, LinksStatus};
 
-use crate::config::{MeshConfig, members};
+use crate::config::MeshConfig;
 use crate::local::{Forward, INBOX, InterestChange, Local, Outward, Reach, Shared};
+use crate::peering::{self, LinksEnd, Peering};
 use crate::worker::{Order, Worker, obey};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use myelin_mesh::control::{ALPN_MESH, GroupName, Status};
 use myelin_mesh::{Directory, Mesh, RouterNumber, SiteNumber};
 use myelin_transport::{BoundListener, Listener, ListenerConfig, QuicConfig, TlsIdentity};
-use state::Links;
+use state::{Links, Outlets};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -63,6 +65,7 @@ pub struct BoundLinks {
     forwards: mpsc::Receiver<Forward>,
     interest: mpsc::Receiver<InterestChange>,
     status: Arc<ArcSwap<LinksStatus>>,
+    control: LinksEnd,
     tls: TlsIdentity,
 }
 
@@ -71,28 +74,28 @@ impl BoundLinks {
     /// configured. Returns what the workers need as well.
     ///
     /// # Errors
-    /// When the address cannot be bound, or this router is no member.
+    /// When the address cannot be bound, or this router is not in `directory`.
     pub fn bind(
         config: &MeshConfig,
+        directory: Arc<Directory>,
         (site, router): (&str, &str),
         epoch: u32,
         tls: &TlsIdentity,
-    ) -> anyhow::Result<Option<(Self, Outward)>> {
+    ) -> anyhow::Result<Option<(Self, Outward, Peering)>> {
         let Some(addr) = config.listen else { return Ok(None) };
-        let directory = members(config).map_err(|error| anyhow::anyhow!("[mesh] members: {error}"))?;
         let (number, site_number) = find(&directory, site, router)
-            .with_context(|| format!("[mesh] members does not name this router, `{site}/{router}`"))?;
+            .with_context(|| format!("neither [mesh] members nor the catalog names this router, `{site}/{router}`"))?;
         let alpn = vec![String::from_utf8_lossy(ALPN_MESH).into_owned()];
         let listener = ListenerConfig { addr, alpn, quic: quic(), migration: false, ..ListenerConfig::default() };
         let listener =
             Listener::bind(listener, tls).with_context(|| format!("the links' listener on {addr} ([mesh] listen)"))?;
-        let directory = Arc::new(directory);
         let mesh = myelin_mesh::Config::new(site_number, site, number, router, epoch);
         let still = Mesh::new(0, mesh.clone(), directory.clone());
         let reach = Reach { version: 1, interest: still.interest(), routes: still.routes() };
         let (forwards, forwards_in) = mpsc::channel(FORWARDS_WAITING_MAX);
         let (interest, interest_in) = mpsc::channel(INTEREST_WAITING_MAX);
         let reach = Arc::new(ArcSwap::from_pointee(reach));
+        let (peering, control) = peering::pair(number.0);
         let links = Self {
             listener,
             config: config.clone(),
@@ -101,9 +104,10 @@ impl BoundLinks {
             forwards: forwards_in,
             interest: interest_in,
             status: Arc::default(),
+            control,
             tls: tls.clone(),
         };
-        Ok(Some((links, Outward { reach, forwards, interest })))
+        Ok(Some((links, Outward { reach, forwards, interest }, peering)))
     }
 
     /// This router's number in the mesh.
@@ -137,7 +141,8 @@ fn find(directory: &Directory, site: &str, router: &str) -> Option<(RouterNumber
 
 /// The thread's work: what happens is taken up here, and handled in tasks of their own.
 async fn run(bound: BoundLinks, local: Rc<Local>, mut orders: mpsc::Receiver<Order>) {
-    let BoundLinks { listener, config, mut mesh, directory, forwards, interest, status, tls } = bound;
+    let BoundLinks { listener, config, mut mesh, directory, forwards, interest, status, control, tls } = bound;
+    let LinksEnd { calls, told, peers, asked } = control;
     let mut listener = match listener.start() {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the links' listener does not start"),
@@ -146,11 +151,13 @@ async fn run(bound: BoundLinks, local: Rc<Local>, mut orders: mpsc::Receiver<Ord
     mesh.seed ^= now;
     let mut mesh = Mesh::new(now, mesh, directory);
     mesh.set_status(now, Status { addresses: config.advertise.clone(), generations: Vec::new(), load: 0 });
-    let links = Rc::new(Links::new(local.clone(), mesh, config.queue_bytes, status));
+    let links = Rc::new(Links::new(local.clone(), mesh, config.queue_bytes, Outlets { status, peers, asked }));
     links.pump();
     links.want_answers();
     spawn_local(forward::take(links.clone(), forwards));
     spawn_local(follow_interest(links.clone(), interest));
+    spawn_local(calls::carry(links.clone(), calls));
+    spawn_local(calls::follow(links.clone(), told));
     spawn_local(keep_time(links.clone()));
     spawn_local(connect::dial_all(links.clone(), config.seeds, tls));
     loop {

@@ -4,10 +4,12 @@ use super::link::Link;
 use super::queue::Outgoing;
 use crate::ledger::Term;
 use crate::local::{INBOX, Local, Reach};
+use crate::peering::{Asked, PeerHead};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use myelin_catalog::{Digest, Head};
 use myelin_mesh::{
-    Control, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Violation, ViolationCode,
+    Control, Directory, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Violation, ViolationCode,
 };
 use myelin_wire::Pattern;
 use serde::Serialize;
@@ -16,7 +18,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, watch};
 use utoipa::ToSchema;
 
 /// An [`Output::Application`] with the number of events that came by a link so far.
@@ -91,20 +93,31 @@ pub(super) struct Links {
     reach_version: Cell<u64>,
     routes: RefCell<Arc<Routes>>,
     interest: RefCell<Interest>,
-    /// Whether this site has other routers: members do not change while a router runs.
-    siblings: bool,
+    /// Whether this site has other routers.
+    siblings: Cell<bool>,
     deadline: Rc<Notify>,
     /// Links came or went, or other routers told new addresses.
     pub(super) changed: Notify,
     status: Arc<ArcSwap<LinksStatus>>,
+    peers: watch::Sender<Arc<[PeerHead]>>,
+    /// Where the questions of other routers go.
+    pub(super) asked: mpsc::Sender<Asked>,
+}
+
+/// Where the thread publishes what it knows, for other threads.
+pub(super) struct Outlets {
+    pub(super) status: Arc<ArcSwap<LinksStatus>>,
+    pub(super) peers: watch::Sender<Arc<[PeerHead]>>,
+    pub(super) asked: mpsc::Sender<Asked>,
 }
 
 impl Links {
-    pub(super) fn new(local: Rc<Local>, mesh: Mesh, queue_bytes: usize, status: Arc<ArcSwap<LinksStatus>>) -> Self {
+    pub(super) fn new(local: Rc<Local>, mesh: Mesh, queue_bytes: usize, outlets: Outlets) -> Self {
+        let Outlets { status, peers, asked } = outlets;
         Self {
             routes: RefCell::new(mesh.routes()),
             interest: RefCell::new(mesh.interest()),
-            siblings: mesh.directory().routers().filter(|it| it.site == mesh.routes().my_site()).count() > 1,
+            siblings: Cell::new(has_siblings(&mesh)),
             local,
             counters: Counters::default(),
             window: RefCell::default(),
@@ -116,6 +129,8 @@ impl Links {
             deadline: Rc::default(),
             changed: Notify::new(),
             status,
+            peers,
+            asked,
         }
     }
 
@@ -184,7 +199,13 @@ impl Links {
 
     /// Whether this site has other routers.
     pub(super) fn has_siblings(&self) -> bool {
-        self.siblings
+        self.siblings.get()
+    }
+
+    /// The mesh has these sites and routers now.
+    pub(super) fn set_directory(&self, directory: Arc<Directory>) {
+        self.with_mesh(|mesh, now| mesh.set_directory(now, directory));
+        self.siblings.set(self.read(has_siblings));
     }
 
     /// Whether there is a link to `router`.
@@ -210,7 +231,7 @@ impl Links {
 
     /// Carries out what the mesh says, until it says nothing more.
     pub(super) fn pump(&self) {
-        let mut reach_changed = false;
+        let (mut reach_changed, mut peers_changed) = (false, false);
         loop {
             let Some(output) = self.mesh.borrow_mut().poll() else { break };
             match output {
@@ -219,7 +240,10 @@ impl Links {
                 Output::InterestChanged | Output::RoutesChanged => reach_changed = true,
                 Output::Application { link, kind: RECEIPT, body } => self.receipt(link, &body),
                 Output::Application { kind, .. } => tracing::debug!(kind, "a message of a newer router is skipped"),
-                Output::StatusChanged(_) => self.changed.notify_waiters(),
+                Output::StatusChanged(_) => {
+                    peers_changed = true;
+                    self.changed.notify_waiters();
+                }
                 Output::Forgotten(router) => self.window.borrow_mut().forget(router),
                 Output::PeerDraining { link, drain_ms } => {
                     tracing::info!(?link, drain_ms, "a neighbour is about to leave");
@@ -233,7 +257,33 @@ impl Links {
         if reach_changed {
             self.publish();
         }
+        if reach_changed || peers_changed {
+            self.tell_peers();
+        }
         self.deadline.notify_one();
+    }
+
+    /// Tells the control plane who can be reached, and how far their catalogs are.
+    fn tell_peers(&self) {
+        let routes = self.routes();
+        let mut peers: Vec<PeerHead> = self.read(|mesh| {
+            let states = mesh.link_states().filter(|state| state.owner.0 != self.local.shared.origin);
+            let known = states.filter_map(|state| {
+                let hop = routes.hop(state.owner)?;
+                let head = Head { rev: state.catalog.rev, hash: Digest::from_bytes(state.catalog.hash.0) };
+                let is_neighbour = hop.neighbour == state.owner;
+                Some(PeerHead { router: state.owner.0, head, is_neighbour, cost: hop.cost })
+            });
+            known.collect()
+        });
+        peers.sort_by_key(|peer| (!peer.is_neighbour, peer.cost, peer.router));
+        self.peers.send_if_modified(|known| {
+            let is_news = **known != *peers;
+            if is_news {
+                *known = peers.into();
+            }
+            is_news
+        });
     }
 
     /// Hands interest and routes to the workers.
@@ -329,4 +379,9 @@ impl Links {
         };
         self.status.store(Arc::new(status));
     }
+}
+
+/// Whether the own site has other routers.
+fn has_siblings(mesh: &Mesh) -> bool {
+    mesh.directory().routers().filter(|router| router.site == mesh.routes().my_site()).count() > 1
 }

@@ -1,29 +1,54 @@
-//! The world: what is deployed on this router, and the single writer that changes it.
+//! The world: what is deployed on this router, and the one thread that changes it.
 //!
-//! Every change - from the admin API or a quarantine that a worker reports - is a command in one bounded queue. The
-//! writer checks it, compiles and tests aside, writes the record down, and only then lets the workers act on it.
-//! Everybody else reads a [`View`], an immutable snapshot.
+//! Every change - from the admin API, from another router, or a quarantine that a worker reports - is a command in one
+//! bounded queue. The *keeper* checks it, compiles and tests aside, has the record written down, and only then lets
+//! the workers act on it. Everybody else reads a [`View`], an immutable snapshot.
+//!
+//! In a mesh one router, the *writer*, writes the log; the others *follow* it and ask the writer for changes. What a
+//! router runs follows from its copy of the log alone (`reconcile`), so that it makes no difference by whom and when
+//! a record was written.
 
+mod answer;
+mod boot;
+mod changes;
+mod control;
+mod deploy;
+mod follow;
 mod forge;
+mod keeper;
+pub(crate) mod keys;
+mod log;
+pub(crate) mod members;
+mod propose;
+mod report;
 mod rollout;
-mod writer;
+mod setup;
 
+pub use changes::Change;
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
-pub use writer::WorldSetup;
+pub use setup::{MeshSetup, WorldSetup};
 
 use crate::generation::BindingCard;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use myelin_catalog::{Binding, Catalog, CatalogError, Module, ModuleRef, Name, Version};
-use std::collections::VecDeque;
+use myelin_catalog::exchange::{Answer as Told, Heard, RouterReport};
+use myelin_catalog::rollout::{Outcome, Rollout};
+use myelin_catalog::{
+    Binding, Catalog, CatalogError, Follower, Gates, Module, ModuleRef, Name, Proposal, RolloutPlan, Version,
+};
+use serde_bytes::ByteBuf;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot, watch};
 
-/// Changes that may wait for the writer. A rollout takes as long as its slowest filter compiles; askers beyond this
+/// Changes that may wait for the keeper. A rollout takes as long as its slowest filter compiles; askers beyond this
 /// wait for room.
 const COMMANDS_WAITING_MAX: usize = 64;
 /// Rollouts that are remembered with their reports.
 pub const ROLLOUTS_REMEMBERED: usize = 64;
+/// How long a step of a rollout at once may take: every router compiles, none is watched.
+const AT_ONCE_DEADLINE_S: u32 = 120;
 
 /// Who wants a change.
 pub type Actor = Arc<str>;
@@ -33,21 +58,58 @@ pub type Actor = Arc<str>;
 pub struct World {
     commands: mpsc::Sender<Command>,
     view: Arc<ArcSwap<View>>,
+    /// The revision of the newest view.
+    revision: watch::Receiver<u64>,
+    /// Asks the controller how a rollout goes on; none outside a mesh.
+    progress: Option<propose::Writer>,
 }
 
 /// What is deployed, at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// Modules, staged bindings, generations.
     pub catalog: Arc<Catalog>,
+    /// The same as a copy that others can be compared with.
+    pub copy: Arc<Follower>,
+    /// This router's site, where its name can be in a catalog.
+    pub site: Option<Name>,
     /// The bindings that judge events now: what their modules declared, and their live figures.
     pub cards: Vec<Arc<BindingCard>>,
+    /// The bindings that judged before: what the new ones are compared with.
+    pub cards_before: Vec<Arc<BindingCard>>,
+    /// The generation that judges events now.
+    pub generation: u64,
     /// The newest rollouts of this process, newest last.
     pub rollouts: VecDeque<Arc<RolloutReport>>,
     /// All of them, counted.
     pub rollout_counts: RolloutCounts,
     /// Every worker runs the active generation.
     pub is_ready: bool,
+    /// What this router says of itself to whoever controls a rollout.
+    pub report: Option<RouterReport>,
+    /// What the controller heard of all routers: at the writer only.
+    pub heard: Arc<[(Heard, std::time::Instant)]>,
+    /// Alarms by code since the start, such as `catalog-fork`.
+    pub alarms: BTreeMap<String, u64>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            catalog: Arc::default(),
+            copy: Arc::new(Follower::new(None)),
+            site: None,
+            cards: Vec::new(),
+            cards_before: Vec::new(),
+            generation: 0,
+            rollouts: VecDeque::new(),
+            rollout_counts: RolloutCounts::default(),
+            is_ready: false,
+            report: None,
+            heard: Arc::from([]),
+            alarms: BTreeMap::new(),
+        }
+    }
 }
 
 /// Whose fault a refused change is.
@@ -67,12 +129,32 @@ pub enum Blame {
     Router,
 }
 
+impl Blame {
+    const ALL: [(Self, &str); 6] = [
+        (Self::Request, "request"),
+        (Self::NotFound, "not-found"),
+        (Self::Conflict, "conflict"),
+        (Self::Full, "full"),
+        (Self::Filter, "filter"),
+        (Self::Router, "router"),
+    ];
+
+    /// As it is spelled between routers.
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(blame, _)| *blame == self).map_or("router", |(_, name)| name)
+    }
+
+    fn named(name: &str) -> Self {
+        Self::ALL.iter().find(|(_, known)| *known == name).map_or(Self::Router, |(blame, _)| *blame)
+    }
+}
+
 /// Why a change was refused. Nothing of it is applied.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct WorldError {
     /// The stable code.
-    pub code: &'static str,
+    pub code: std::borrow::Cow<'static, str>,
     /// Whose fault it is.
     pub blame: Blame,
     /// What, where and how to mend it.
@@ -81,11 +163,11 @@ pub struct WorldError {
 
 impl WorldError {
     /// An error with these parts.
-    pub fn new(blame: Blame, code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, blame, message: message.into() }
+    pub fn new(blame: Blame, code: impl Into<std::borrow::Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), blame, message: message.into() }
     }
 
-    /// The router is shutting down, or its writer has failed.
+    /// The router is shutting down, or its keeper has failed.
     fn stopped() -> Self {
         Self::new(Blame::Router, "stopping", "the router is shutting down; ask again when it is back")
     }
@@ -108,17 +190,27 @@ impl From<CatalogError> for WorldError {
 /// Where the answer to a command goes.
 type Answer<T> = oneshot::Sender<Result<T, WorldError>>;
 
-/// A change of the world.
+/// What the keeper is asked to do.
 #[derive(Debug)]
 enum Command {
-    AddModule { name: Name, version: Version, bytes: Bytes, actor: Actor, answer: Answer<Arc<Module>> },
-    RemoveModule { module: ModuleRef, actor: Actor, answer: Answer<()> },
-    Stage { binding: Box<Binding>, if_match: Option<u64>, actor: Actor, answer: Answer<u64> },
-    Unstage { name: Name, if_match: Option<u64>, actor: Actor, answer: Answer<u64> },
-    Rollout { actor: Actor, answer: Answer<Arc<RolloutReport>> },
-    Rollback { to: Option<u64>, actor: Actor, answer: Answer<Arc<RolloutReport>> },
-    Release { module: ModuleRef, actor: Actor, answer: Answer<()> },
+    /// A change; the answer is the revision since which it is made, here and at the writer.
+    Change { change: Change, if_match: Option<u64>, actor: Actor, answer: Answer<u64> },
+    /// A filter that a worker has given up.
     Quarantine { module: ModuleRef, binding: Name, reason: String },
+    /// A change that another router asks the writer for.
+    Propose { proposal: Box<Proposal>, answer: oneshot::Sender<Told> },
+    /// Records that were written elsewhere.
+    Page { records: Vec<ByteBuf>, answer: Answer<()> },
+    /// Bytes of modules came, or time has passed: what was not possible may be now.
+    Look,
+    /// A router's report, to the controller.
+    Report(RouterReport),
+    /// Time for the controller.
+    Tick,
+    /// A follower has caught up: run what the log says.
+    Boot { answer: Answer<()> },
+    /// An alarm that was found elsewhere.
+    Alarm(String),
 }
 
 impl World {
@@ -134,7 +226,9 @@ impl World {
         bytes: Bytes,
         actor: Actor,
     ) -> Result<Arc<Module>, WorldError> {
-        self.ask(|answer| Command::AddModule { name, version, bytes, actor, answer }).await
+        let module = ModuleRef { name: name.clone(), version: version.clone() };
+        self.change(Change::AddModule { name, version, bytes }, None, actor).await?;
+        self.view().catalog.module(&module).cloned().ok_or_else(WorldError::stopped)
     }
 
     /// Removes a module that no staged or active binding uses.
@@ -142,7 +236,7 @@ impl World {
     /// # Errors
     /// `not-found` or `conflict`.
     pub async fn remove_module(&self, module: ModuleRef, actor: Actor) -> Result<(), WorldError> {
-        self.ask(|answer| Command::RemoveModule { module, actor, answer }).await
+        self.change(Change::RemoveModule { module }, None, actor).await.map(|_| ())
     }
 
     /// Stages a binding; it judges nothing before a rollout. Returns the catalog's new revision. With `if_match` only
@@ -151,8 +245,7 @@ impl World {
     /// # Errors
     /// Refusals of the binding or its configuration; `conflict` when `if_match` is not the revision.
     pub async fn stage(&self, binding: Binding, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
-        let binding = Box::new(binding);
-        self.ask(|answer| Command::Stage { binding, if_match, actor, answer }).await
+        self.change(Change::Stage { binding: Box::new(binding) }, if_match, actor).await
     }
 
     /// Takes a binding out of the staged set; it judges until the next rollout. Returns the catalog's new revision.
@@ -160,15 +253,34 @@ impl World {
     /// # Errors
     /// `not-found`; `conflict` when `if_match` is not the revision.
     pub async fn unstage(&self, name: Name, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
-        self.ask(|answer| Command::Unstage { name, if_match, actor, answer }).await
+        self.change(Change::Unstage { name }, if_match, actor).await
     }
 
-    /// Makes the staged set active: prepares it on every worker, then swaps.
+    /// Makes the staged set active, at all sites at once: every router prepares it, then all swap. Returns when they
+    /// have.
     ///
     /// # Errors
-    /// When a filter cannot be prepared; then nothing has changed.
+    /// When a filter cannot be prepared at some router; then nothing has changed.
     pub async fn rollout(&self, actor: Actor) -> Result<Arc<RolloutReport>, WorldError> {
-        self.ask(|answer| Command::Rollout { actor, answer }).await
+        let at_once = RolloutPlan {
+            canary: Vec::new(),
+            waves: vec![100],
+            shadow_s: 0,
+            observe_s: 0,
+            events_min: 0,
+            gates: Gates::OPEN,
+            deadline_s: AT_ONCE_DEADLINE_S,
+        };
+        let rev = self.change(Change::Activate { plan: at_once }, None, actor).await?;
+        self.finished(rev).await
+    }
+
+    /// Starts a rollout of the staged set over the sites of the mesh, and returns its number.
+    ///
+    /// # Errors
+    /// When there are no sites, another rollout is under way, or the plan is not right.
+    pub async fn start_rollout(&self, plan: RolloutPlan, actor: Actor) -> Result<u64, WorldError> {
+        self.change(Change::Start { plan: Box::new(plan) }, None, actor).await
     }
 
     /// Makes an earlier generation's set active again: the one before the active one, or generation `to`.
@@ -176,7 +288,8 @@ impl World {
     /// # Errors
     /// `not-found` when there is no such generation.
     pub async fn rollback(&self, to: Option<u64>, actor: Actor) -> Result<Arc<RolloutReport>, WorldError> {
-        self.ask(|answer| Command::Rollback { to, actor, answer }).await
+        let rev = self.change(Change::RollBack { to }, None, actor).await?;
+        self.finished(rev).await
     }
 
     /// Lifts a module's quarantine: from the next rollout on its filters run again.
@@ -184,7 +297,29 @@ impl World {
     /// # Errors
     /// `not-found` when the module is not quarantined.
     pub async fn release(&self, module: ModuleRef, actor: Actor) -> Result<(), WorldError> {
-        self.ask(|answer| Command::Release { module, actor, answer }).await
+        self.change(Change::Release { module }, None, actor).await.map(|_| ())
+    }
+
+    /// Makes a change; returns the revision since which it is made.
+    ///
+    /// # Errors
+    /// Why it is not made.
+    pub async fn change(&self, change: Change, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
+        let (answer, done) = oneshot::channel();
+        let command = Command::Change { change, if_match, actor, answer };
+        self.commands.send(command).await.map_err(|_| WorldError::stopped())?;
+        done.await.map_err(|_| WorldError::stopped())?
+    }
+
+    /// What the controller of rollouts last heard of every router.
+    ///
+    /// # Errors
+    /// When the controller is not reached.
+    pub async fn progress(&self) -> Result<Vec<Heard>, WorldError> {
+        match &self.progress {
+            Some(writer) if !writer.is_here => writer.progress().await,
+            _ => Ok(self.view().heard()),
+        }
     }
 
     /// What is deployed now.
@@ -192,9 +327,79 @@ impl World {
         self.view.load_full()
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, WorldError> {
-        let (answer, done) = oneshot::channel();
-        self.commands.send(command(answer)).await.map_err(|_| WorldError::stopped())?;
-        done.await.map_err(|_| WorldError::stopped())?
+    /// Waits until the catalog has changed, or `time` has passed.
+    pub async fn changed(&mut self, time: Duration) {
+        let _ = tokio::time::timeout(time, self.revision.changed()).await;
+    }
+
+    /// The report of what record `rev` made active here, once that is over at every site.
+    async fn finished(&self, rev: u64) -> Result<Arc<RolloutReport>, WorldError> {
+        let mut revision = self.revision.clone();
+        loop {
+            revision.borrow_and_update();
+            let view = self.view();
+            let rollout = view.catalog.rollouts().find(|rollout| rollout.id == rev).cloned();
+            let is_over = rollout.as_ref().is_none_or(|rollout| !rollout.is_running());
+            if is_over {
+                if let Some(failure) = rollout.as_deref().and_then(failure) {
+                    return Err(failure);
+                }
+                if let Some(report) = view.rollouts.iter().rev().find(|report| report.generation >= rev) {
+                    return Ok(report.clone());
+                }
+            }
+            // Woken by every view; none is missed.
+            revision.changed().await.map_err(|_| WorldError::stopped())?;
+        }
+    }
+}
+
+impl View {
+    /// What the controller heard, and how old that is now.
+    pub fn heard(&self) -> Vec<Heard> {
+        let aged = |(heard, at): &(Heard, std::time::Instant)| {
+            let since = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Heard { report: heard.report.clone(), age_ms: heard.age_ms.saturating_add(since) }
+        };
+        self.heard.iter().map(aged).collect()
+    }
+
+    /// The set that judges at this router's site, as the log says.
+    pub fn active(&self) -> &Arc<myelin_catalog::Generation> {
+        active_at(&self.catalog, self.site.as_ref())
+    }
+}
+
+/// The generation that the log wants at `site`.
+fn active_at<'a>(catalog: &'a Catalog, site: Option<&Name>) -> &'a Arc<myelin_catalog::Generation> {
+    site.map_or_else(|| catalog.active(), |site| catalog.active_for(site))
+}
+
+/// Why a rollout that is over did not make its set active.
+fn failure(rollout: &Rollout) -> Option<WorldError> {
+    let end = rollout.end.as_ref().filter(|end| end.outcome == Outcome::RolledBack)?;
+    let abort = rollout.abort.as_ref();
+    let code = abort.map_or("rolled-back", |abort| abort.cause.code());
+    let why = abort.map_or(&end.reason, |abort| &abort.reason);
+    let message = format!("rollout {} was rolled back at every site: {why}", rollout.id);
+    Some(WorldError::new(if code == "nack" { Blame::Filter } else { Blame::Conflict }, code, message))
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blame_is_read_as_it_was_written() {
+        for (blame, name) in Blame::ALL {
+            assert_eq!((blame.name(), Blame::named(name)), (name, blame));
+        }
+        assert_eq!(Blame::named("of a newer router"), Blame::Router);
     }
 }

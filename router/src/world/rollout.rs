@@ -1,6 +1,7 @@
 //! Reports of rollouts.
 
-use myelin_catalog::Plan;
+use super::unix_ms;
+use myelin_catalog::{Generation, Plan};
 use serde::Serialize;
 
 /// What kind of change a rollout was.
@@ -64,6 +65,25 @@ pub struct RolloutReport {
     pub handed_over: Vec<String>,
     /// Bindings whose new version refused the state of the old one, and began anew: why.
     pub not_handed_over: Vec<String>,
+}
+
+impl RolloutReport {
+    /// The report of a swap to `generation` before it is made.
+    pub(super) fn new(kind: RolloutKind, generation: &Generation, plan: Plan) -> Self {
+        Self {
+            kind,
+            generation: generation.number,
+            previous: 0,
+            plan,
+            actor: generation.actor.clone(),
+            at_unix_ms: unix_ms(),
+            prepare_ms: 0,
+            swap_us_max: 0,
+            workers: 0,
+            handed_over: Vec::new(),
+            not_handed_over: Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,12 +19,18 @@ const ACTIVATION_MEND: &str = "abort it and wait until it is rolled back, then t
 
 impl Catalog {
     pub(super) fn check(&self, record: &Record) -> Result<(), CatalogError> {
+        record.validate()?;
+        self.keys.check_record(record)?;
+        self.check_change(record)
+    }
+
+    /// All but the signature.
+    pub(super) fn check_change(&self, record: &Record) -> Result<(), CatalogError> {
         if self.head().rev >= RECORDS_MAX {
             let mend = "start a new catalog from an export of this one";
             return Err(CatalogError::Full { what: "records", max: RECORDS_MAX, mend });
         }
         record.validate()?;
-        self.keys.check_record(record)?;
         match &record.op {
             Op::ModuleAdded { module } => self.check_module_added(module),
             Op::ModuleRemoved { module } => self.check_module_removed(module),

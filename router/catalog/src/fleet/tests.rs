@@ -32,11 +32,11 @@ fn numbers_are_counted_by_the_log_and_never_come_back() {
     let sites: Vec<_> = fleet.sites().map(|site| (site.name.as_str(), site.number)).collect();
     assert_eq!(sites, [("eu1", 0), ("us1", 2)]);
     let routers: Vec<_> = fleet.routers().map(|r| (r.site.as_str(), r.name.as_str(), r.number)).collect();
-    assert_eq!(routers, [("eu1", "a", 1), ("eu1", "b", 2), ("us1", "a", 3)]);
+    assert_eq!(routers, [("eu1", "a", 2), ("eu1", "b", 3), ("us1", "a", 4)]);
     assert_eq!(fleet.site_numbered(2).unwrap().name.as_str(), "us1");
-    assert_eq!((fleet.site_numbered(1), fleet.router_numbered(0)), (None, None));
+    assert_eq!((fleet.site_numbered(1), fleet.router_numbered(1)), (None, None));
     let router = fleet.router(&"eu1".parse().unwrap(), &"b".parse().unwrap()).unwrap();
-    assert_eq!(fleet.router_numbered(2), Some(router));
+    assert_eq!(fleet.router_numbered(3), Some(router));
     assert_eq!(fleet.routers_of(&"eu1".parse().unwrap()).count(), 2);
     assert_eq!(Catalog::from_records(&story.log).unwrap(), story.catalog, "whoever reads the log counts the same");
 }

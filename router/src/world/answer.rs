@@ -1,0 +1,102 @@
+//! Answers what other routers ask.
+
+use super::keeper::refused;
+use super::log::Shelf;
+use super::{Blame, Command, View, WorldError};
+use crate::peering::{Asked, Caller};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use myelin_catalog::exchange::{ANSWER_LEN_MAX_BYTES, Answer, Ask};
+use myelin_catalog::{Module, Op, Proposal};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Questions that are answered at once: each may read a megabyte from the disk.
+const ANSWERS_MAX: usize = 16;
+
+/// What an answer is made of.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) shelf: Shelf,
+    pub(super) view: Arc<ArcSwap<View>>,
+    pub(super) commands: mpsc::WeakSender<Command>,
+    pub(super) caller: Caller,
+}
+
+/// Answers until the links end.
+pub(super) async fn answer_all(source: Source, mut asked: mpsc::Receiver<Asked>) {
+    let under_way = Arc::new(Semaphore::new(ANSWERS_MAX));
+    while let Some(Asked { from, request, answer }) = asked.recv().await {
+        let Ok(permit) = under_way.clone().acquire_owned().await else { return };
+        let source = source.clone();
+        tokio::spawn(async move {
+            let told = source.answer(from, &request).await.unwrap_or_else(|error| refused(&error));
+            // Whoever asked may have gone.
+            let _ = answer.send(Bytes::from(told.encode()));
+            drop(permit);
+        });
+    }
+}
+
+impl Source {
+    async fn answer(&self, from: u32, request: &[u8]) -> Result<Answer, WorldError> {
+        match Ask::decode(request)? {
+            Ask::Records { after } => {
+                let shelf = self.shelf.clone();
+                let (head, records) = aside(move || shelf.page(after)).await?;
+                Ok(Answer::Records { head, records })
+            }
+            Ask::Blob { digest, offset } => {
+                let shelf = self.shelf.clone();
+                let (size_bytes, bytes) = aside(move || shelf.piece(&digest, offset)).await?;
+                Ok(Answer::Blob { size_bytes, bytes: bytes.into() })
+            }
+            Ask::Propose(proposal) => self.propose(from, proposal).await,
+            Ask::Report(report) => {
+                self.command(Command::Report(report)).await?;
+                Ok(Answer::Noted)
+            }
+            Ask::Progress => Ok(Answer::Progress(self.view.load().heard())),
+        }
+    }
+
+    /// Hands a change to the keeper, once the bytes that it needs are here.
+    async fn propose(&self, from: u32, proposal: Box<Proposal>) -> Result<Answer, WorldError> {
+        if let Op::ModuleAdded { module } = &proposal.op {
+            self.fetch(from, module).await?;
+        }
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Propose { proposal, answer }).await?;
+        answered.await.map_err(|_| WorldError::stopped())
+    }
+
+    /// Gets a new module from the router that asks for its record.
+    async fn fetch(&self, from: u32, module: &Module) -> Result<(), WorldError> {
+        // Before anything is asked for: how large a module may be is the catalog's to say.
+        module.validate()?;
+        let (shelf, digest, size_bytes) = (self.shelf.clone(), module.digest, module.size_bytes);
+        if aside(move || Ok(shelf.has_blob(&digest, size_bytes))).await? {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        super::follow::fetch(&self.caller, from, module, &mut bytes).await?;
+        let shelf = self.shelf.clone();
+        aside(move || shelf.put(&digest, &bytes)).await
+    }
+
+    async fn command(&self, command: Command) -> Result<(), WorldError> {
+        let commands = self.commands.upgrade().ok_or_else(WorldError::stopped)?;
+        commands.send(command).await.map_err(|_| WorldError::stopped())
+    }
+}
+
+/// Work on files, aside from the runtime's threads.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WorldError> + Send + 'static,
+) -> Result<T, WorldError> {
+    let failed = |error| WorldError::new(Blame::Router, "internal", format!("reading the catalog broke off: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
+
+/// The longest answer that is read.
+pub(super) const ANSWER_BYTES_MAX: usize = ANSWER_LEN_MAX_BYTES;

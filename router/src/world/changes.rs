@@ -1,0 +1,170 @@
+//! Changes as they are asked for, and the records that they become.
+
+use super::keeper::Keeper;
+use super::{Actor, Blame, WorldError, unix_ms};
+use bytes::Bytes;
+use myelin_catalog::{Binding, Digest, Module, ModuleRef, Name, Op, RolloutPlan, Version};
+
+/// A change that somebody asks for.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are what the operations of `World` name")]
+pub enum Change {
+    /// Take a module into the catalog.
+    AddModule { name: Name, version: Version, bytes: Bytes },
+    /// Remove a module that nothing uses.
+    RemoveModule { module: ModuleRef },
+    /// Put a binding into the staged set.
+    Stage { binding: Box<Binding> },
+    /// Take a binding out of the staged set.
+    Unstage { name: Name },
+    /// Make the staged set active: where there are sites, by a rollout with this plan.
+    Activate { plan: RolloutPlan },
+    /// Start a rollout over the sites.
+    Start { plan: Box<RolloutPlan> },
+    /// Make an earlier set active.
+    RollBack { to: Option<u64> },
+    /// Lift a quarantine.
+    Release { module: ModuleRef },
+    /// A change that needs no more than its record, such as a step of a rollout by hand or a new site.
+    Record(Box<Op>),
+}
+
+/// What a change comes to.
+pub(super) enum Decided {
+    /// This record is to be written.
+    Write(Op),
+    /// All is as it is wanted.
+    Done,
+}
+
+impl Keeper {
+    /// The record that makes a change, found right as far as this router can tell.
+    ///
+    /// # Errors
+    /// Why the change cannot be made.
+    pub(super) fn decide(
+        &mut self,
+        change: Change,
+        if_match: Option<u64>,
+        actor: &Actor,
+    ) -> Result<Decided, WorldError> {
+        self.check_revision(if_match)?;
+        let op = match change {
+            Change::AddModule { name, version, bytes } => match self.take_module(name, version, &bytes)? {
+                Some(module) => Op::ModuleAdded { module },
+                None => return Ok(Decided::Done),
+            },
+            Change::RemoveModule { module } => Op::ModuleRemoved { module },
+            Change::Stage { binding } => Op::BindingStaged { binding },
+            Change::Unstage { name } => Op::BindingRemoved { name },
+            Change::Activate { .. } if self.catalog().fleet().sites().len() == 0 => self.catalog().activation(),
+            Change::Activate { plan } => self.catalog().rollout_start(plan),
+            Change::Start { plan } => {
+                check_plan(&plan)?;
+                self.catalog().rollout_start(*plan)
+            }
+            Change::RollBack { to } => Op::RolledBack { to: self.find_earlier(to)? },
+            Change::Release { module } => Op::Released { module },
+            Change::Record(op) => *op,
+        };
+        self.vet(&op, actor)?;
+        Ok(Decided::Write(op))
+    }
+
+    fn check_revision(&self, if_match: Option<u64>) -> Result<(), WorldError> {
+        let revision = self.catalog().head().rev;
+        match if_match {
+            Some(wanted) if wanted != revision => {
+                let message = format!(
+                    "the catalog is at revision {revision}, not {wanted}: look at what has changed, then try again"
+                );
+                Err(WorldError::new(Blame::Conflict, "conflict", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks, compiles, tests and keeps the bytes of a module; none where the catalog has it.
+    fn take_module(&mut self, name: Name, version: Version, bytes: &[u8]) -> Result<Option<Module>, WorldError> {
+        let module_ref = ModuleRef { name: name.clone(), version: version.clone() };
+        let digest = Digest::of(bytes);
+        match self.catalog().module(&module_ref) {
+            Some(known) if known.digest == digest => return Ok(None),
+            Some(_) => {
+                let message =
+                    format!("{module_ref} exists with other bytes; a version never changes: upload a new version");
+                return Err(WorldError::new(Blame::Conflict, "conflict", message));
+            }
+            None => {}
+        }
+        let facts = self.deployment.forge.inspect(bytes)?;
+        let program = self.deployment.forge.program(digest, || Ok(bytes.to_vec()))?;
+        self.deployment.forge.test(&program, &facts)?;
+        self.log.shelf().put(&digest, bytes)?;
+        let world = match facts.world {
+            myelin_engine::World::Fast => myelin_catalog::World::Fast,
+            myelin_engine::World::Easy => myelin_catalog::World::Easy,
+        };
+        let (size_bytes, imports, uploaded_unix_ms) = (bytes.len() as u64, facts.imports, unix_ms());
+        Ok(Some(Module { name, version, digest, size_bytes, uploaded_unix_ms, imports, world }))
+    }
+
+    /// The generation that a rollback returns to.
+    fn find_earlier(&self, to: Option<u64>) -> Result<u64, WorldError> {
+        let target = match to {
+            Some(number) => self.catalog().find_generation(number),
+            None => self.catalog().rollback_target(),
+        };
+        target.map(|generation| generation.number).ok_or_else(|| {
+            let message = "there is no such earlier generation; `myelin rollout history` lists those that are kept";
+            WorldError::new(Blame::NotFound, "not-found", message)
+        })
+    }
+
+    /// Tries a change out before its record is written: what the catalog, a filter or a worker would refuse later is
+    /// refused now.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn vet(&mut self, op: &Op, actor: &str) -> Result<(), WorldError> {
+        let after = self.catalog().preview(op.clone(), actor, unix_ms())?;
+        match op {
+            Op::ModuleAdded { module } if self.is_writer() => self.check_module(module),
+            Op::BindingStaged { binding } => match after.staged().find(&binding.name).cloned() {
+                Some(staged) => self.deployment.try_out(&staged),
+                None => Ok(()),
+            },
+            Op::Activated { .. } | Op::RolledBack { .. } => {
+                let set = super::active_at(&after, self.site()).bindings.clone();
+                if self.deployment.is_warm(&set) {
+                    return Ok(());
+                }
+                self.deployment.prepare(&set, |_| {})
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a module's record says of its bytes must be so: another router may have asked for it.
+    fn check_module(&mut self, module: &Module) -> Result<(), WorldError> {
+        let bytes = self.log.shelf().blob(&module.digest)?;
+        let facts = self.deployment.forge.inspect(&bytes)?;
+        if facts.imports != module.imports || bytes.len() as u64 != module.size_bytes {
+            let message =
+                format!("module {}@{} is not what its record says; upload it again", module.name, module.version);
+            return Err(WorldError::new(Blame::Request, "invalid-module", message));
+        }
+        let program = self.deployment.forge.program(module.digest, || Ok(bytes))?;
+        self.deployment.forge.test(&program, &facts)
+    }
+}
+
+/// What a rollout's plan names and this router cannot do.
+fn check_plan(plan: &RolloutPlan) -> Result<(), WorldError> {
+    if plan.shadow_s > 0 {
+        let message =
+            "`shadow_s`: judging copies of events is not carried out yet; leave it out, or name a canary site";
+        return Err(WorldError::new(Blame::Request, "no-shadow", message));
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The controller of rollouts: what it heard of the routers, and the steps that it writes down. Only the writer of the
+//! log controls; any other router would need the lease, which the writer's store gives.
+
+use super::keeper::Keeper;
+use super::log::Log;
+use super::unix_ms;
+use myelin_catalog::controller::Report;
+use myelin_catalog::exchange::{Heard, RouterReport};
+use myelin_catalog::{Decision, Observations, decide};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The lease under which a controller writes.
+const LEASE: &str = "rollout";
+/// How long it lasts, in milliseconds: a controller that holds it asks again with every step.
+const LEASE_MS: u64 = 30_000;
+
+/// What the controller heard.
+pub(super) struct Controller {
+    seen: Observations,
+    /// By the router's number.
+    heard: BTreeMap<u32, (Heard, Instant)>,
+    started: Instant,
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        Self { seen: Observations::default(), heard: BTreeMap::new(), started: Instant::now() }
+    }
+}
+
+impl Controller {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes the report of a router that the catalog knows.
+    pub(super) fn note(&mut self, log: &Log, report: RouterReport) {
+        let fleet = log.catalog().fleet();
+        let Some(number) = fleet.router(&report.site, &report.router).map(|router| router.number) else { return };
+        let RouterReport { rollout, phase, metrics, .. } = report.clone();
+        self.seen.note(number, Report { seen_ms: self.now_ms(), rollout, phase, metrics });
+        self.heard.retain(|number, _| fleet.router_numbered(*number).is_some());
+        self.heard.insert(number, (Heard { report, age_ms: 0 }, Instant::now()));
+    }
+
+    /// What was heard of all routers.
+    pub(super) fn heard(&self) -> Arc<[(Heard, Instant)]> {
+        self.heard.values().cloned().collect()
+    }
+}
+
+impl Keeper {
+    /// Takes the next step of the rollout that is under way, where there is one to take; says whether it did.
+    pub(super) fn control(&mut self) -> bool {
+        if !self.is_writer() {
+            return false;
+        }
+        if let Some(mesh) = &self.mesh
+            && let Some(site) = self.site()
+        {
+            let mut own = self.phase.report(site.clone(), &mesh.router);
+            own.metrics = self.own_metrics();
+            self.controller.note(&self.log, own);
+        }
+        let now_ms = self.controller.now_ms();
+        self.controller.seen.follow(self.log.catalog(), now_ms);
+        let Decision::Append(op) = decide(self.log.catalog(), &self.controller.seen, now_ms) else { return false };
+        tracing::info!(kind = op.kind(), "the rollout goes on");
+        let holder = self.mesh.as_ref().map_or("router", |mesh| mesh.router.as_str()).to_owned();
+        let written = self.log.lease(LEASE, &holder, LEASE_MS, now_ms).and_then(|fence| {
+            let record = self.log.draft(op, "rollout", unix_ms())?;
+            self.log.keep_under(&fence, now_ms, &record)
+        });
+        match written {
+            Ok(()) => {
+                self.log_moved();
+                true
+            }
+            Err(error) => {
+                // Asked again at the next tick.
+                tracing::error!(%error, "a step of the rollout is not written down");
+                false
+            }
+        }
+    }
+}

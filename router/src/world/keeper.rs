@@ -1,0 +1,487 @@
+//! The keeper of the world: one thread that takes the commands one by one.
+
+use super::boot::BootGuard;
+use super::changes::{Change, Decided};
+use super::control::Controller;
+use super::deploy::Deployment;
+use super::log::Log;
+use super::propose::Writer;
+use super::report::{OwnPhase, metrics};
+use super::rollout::RolloutKind;
+use super::{Actor, Answer, Blame, Command, View, WorldError, active_at, members, unix_ms};
+use crate::peering::Tell;
+use arc_swap::ArcSwap;
+use myelin_catalog::exchange::Answer as Told;
+use myelin_catalog::{
+    Admission, BindingSet, BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase,
+    Proposal, Record, Retreat,
+};
+use serde_bytes::ByteBuf;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// How long a router waits before it tries again to prepare a generation that it should run.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// When what runs is taken for healthy.
+const HEALTHY_AFTER: Duration = Duration::from_millis(myelin_catalog::boot::HEALTHY_AFTER_MS);
+/// Steps that a controller may take between two commands: more than a rollout has.
+const STEPS_MAX: usize = 64;
+
+/// The world's one writer on this router.
+pub(super) struct Keeper {
+    pub(super) log: Log,
+    pub(super) deployment: Deployment,
+    /// What the keeper is in the mesh; none outside one.
+    pub(super) mesh: Option<Membership>,
+    site: Option<Name>,
+    inbox: Inbox,
+    pub(super) controller: Controller,
+    guard: BootGuard,
+    /// That another generation runs than the log wants, and why.
+    retreat: Option<Retreat>,
+    /// The generation that could not be prepared here, and when that was tried.
+    failed: Option<(u64, Instant)>,
+    /// Whether the boot guard knows that what runs has not killed this router.
+    is_healthy: bool,
+    /// Whether the log's generation judges: before, nothing is activated.
+    is_booted: bool,
+    pub(super) phase: OwnPhase,
+    pub(super) alarms: BTreeMap<String, u64>,
+    view: Arc<ArcSwap<View>>,
+    /// The catalog and the copy of the newest view, which most views share.
+    shown: (Head, Arc<Catalog>, Arc<Follower>),
+    revision: watch::Sender<u64>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// This router in its mesh.
+pub(super) struct Membership {
+    pub(super) router: Name,
+    /// Its number, for as long as it runs.
+    pub(super) number: u32,
+    /// The routers that the configuration names, as site and name, in the order of their numbers.
+    pub(super) members: Vec<(Name, Name)>,
+    /// What the links were told last.
+    pub(super) fleet: Fleet,
+    pub(super) writer: Writer,
+    pub(super) tell: mpsc::Sender<Tell>,
+}
+
+/// What a keeper is made of, beside what it knows by itself.
+pub(super) struct Parts {
+    pub(super) log: Log,
+    pub(super) deployment: Deployment,
+    pub(super) mesh: Option<Membership>,
+    pub(super) site: Option<Name>,
+    pub(super) guard: BootGuard,
+    pub(super) view: Arc<ArcSwap<View>>,
+    pub(super) revision: watch::Sender<u64>,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+impl Keeper {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { log, deployment, mesh, site, guard, view, revision, runtime } = parts;
+        let shown = (log.catalog().head(), Arc::new(log.catalog().clone()), Arc::new(log.copy().clone()));
+        let mut keeper = Self {
+            log,
+            deployment,
+            mesh,
+            site,
+            inbox: Inbox::default(),
+            controller: Controller::default(),
+            guard,
+            retreat: None,
+            failed: None,
+            is_healthy: false,
+            is_booted: false,
+            phase: OwnPhase::default(),
+            alarms: BTreeMap::new(),
+            view,
+            shown,
+            revision,
+            runtime,
+        };
+        keeper.publish();
+        keeper
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        self.log.catalog()
+    }
+
+    pub(super) fn site(&self) -> Option<&Name> {
+        self.site.as_ref()
+    }
+
+    /// Whether this router writes the log itself.
+    pub(super) fn is_writer(&self) -> bool {
+        self.mesh.as_ref().is_none_or(|mesh| mesh.writer.is_here)
+    }
+
+    /// Takes commands until every handle is gone.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(command) = queue.blocking_recv() {
+            self.obey(command);
+        }
+        self.guard.healthy();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Change { change, if_match, actor, answer } => self.change(change, if_match, &actor, answer),
+            Command::Quarantine { module, binding, reason } => {
+                tracing::error!(%module, %binding, reason, "the module is quarantined: its binding answers the fault verdict");
+                self.record_aside(Op::Quarantined { module, binding, reason });
+            }
+            Command::Propose { proposal, answer } => {
+                let told = self.accept(&proposal);
+                self.settle();
+                // Whoever asked may have gone: it asks again.
+                let _ = answer.send(told);
+            }
+            Command::Page { records, answer } => {
+                let taken = self.take(&records);
+                self.settle();
+                let _ = answer.send(taken);
+            }
+            Command::Look => self.settle(),
+            Command::Report(report) => {
+                self.controller.note(&self.log, report);
+                self.settle();
+            }
+            Command::Tick => {
+                if !self.is_healthy && self.phase.running_for() >= HEALTHY_AFTER {
+                    self.is_healthy = true;
+                    self.guard.healthy();
+                }
+                self.settle();
+            }
+            Command::Boot { answer } => {
+                let booted = self.boot();
+                self.settle();
+                let _ = answer.send(booted);
+            }
+            Command::Alarm(code) => {
+                *self.alarms.entry(code).or_default() += 1;
+                self.publish();
+            }
+        }
+    }
+
+    /// Makes a change here where this router writes the log, else asks the writer for it.
+    fn change(&mut self, change: Change, if_match: Option<u64>, actor: &Actor, answer: Answer<u64>) {
+        let decided = self.decide(change, if_match, actor);
+        let op = match decided {
+            Ok(Decided::Write(op)) => op,
+            Ok(Decided::Done) => return self.answer(answer, Ok(self.catalog().head().rev)),
+            Err(error) => return self.answer(answer, Err(error)),
+        };
+        match &self.mesh {
+            Some(mesh) if !mesh.writer.is_here => {
+                let (writer, at) = (mesh.writer.clone(), self.catalog().head());
+                let (actor, revision) = (actor.to_string(), self.revision.subscribe());
+                self.publish();
+                self.runtime.spawn(async move {
+                    let _ = answer.send(writer.propose(op, actor, at, revision).await);
+                });
+            }
+            _ => {
+                let done = self.record(op, actor).map(|record| record.rev);
+                self.answer(answer, done);
+            }
+        }
+    }
+
+    /// Lets everybody see the change, then says so to the asker; who may have gone: the change is made all the same.
+    fn answer<T>(&mut self, answer: Answer<T>, done: Result<T, WorldError>) {
+        self.settle();
+        let _ = answer.send(done);
+    }
+
+    /// Writes down what a router found out by itself; where it follows, it asks the writer, and does not wait.
+    pub(super) fn record_aside(&mut self, op: Op) {
+        let actor = "router";
+        if let Some(mesh) = self.mesh.as_ref().filter(|mesh| !mesh.writer.is_here) {
+            let (writer, at, revision) = (mesh.writer.clone(), self.catalog().head(), self.revision.subscribe());
+            self.runtime.spawn(async move {
+                if let Err(error) = writer.propose(op, actor.to_owned(), at, revision).await {
+                    tracing::warn!(%error, "the writer was not told");
+                }
+            });
+        } else if let Err(error) = self.record(op, actor) {
+            // Retreat never needs the log: the workers have given the filter up already.
+            tracing::warn!(%error, "what this router found out is not written down");
+        }
+        self.settle();
+    }
+
+    /// Drafts and keeps a change.
+    pub(super) fn record(&mut self, op: Op, actor: &str) -> Result<Record, WorldError> {
+        let record = self.log.draft(op, actor, unix_ms())?;
+        self.log.keep(&record)?;
+        self.log_moved();
+        Ok(record)
+    }
+
+    /// Tells the mesh where the log ends now, and who belongs to it.
+    pub(super) fn log_moved(&mut self) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let catalog = self.log.catalog();
+        // The links' thread takes them at once, and ends before this one.
+        let _ = mesh.tell.blocking_send(Tell::Head(catalog.head()));
+        let fleet = catalog.fleet();
+        if *fleet == mesh.fleet {
+            return;
+        }
+        mesh.fleet = fleet.clone();
+        match members::directory(fleet, self.site.as_ref(), &mesh.router, mesh.number) {
+            Ok(directory) => drop(mesh.tell.blocking_send(Tell::Directory(Arc::new(directory)))),
+            Err(why) => {
+                tracing::warn!(why, "the links keep the sites and routers that they know");
+                *self.alarms.entry("directory".to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Writes down what a new mesh begins with: the key that signs, and the routers that the configuration names.
+    fn enroll(&mut self) -> Result<(), WorldError> {
+        let Some(mesh) = self.mesh.as_ref().filter(|mesh| mesh.writer.is_here) else { return Ok(()) };
+        for op in members::enrolment(self.catalog(), &mesh.members, self.log.key()) {
+            self.record(op, "router")?;
+        }
+        Ok(())
+    }
+
+    /// Accepts a change that another router asks for, or says why not.
+    fn accept(&mut self, proposal: &Proposal) -> Told {
+        if !self.is_writer() {
+            let message =
+                "this router does not write the catalog; correct `[catalog] writer`, the same at every router";
+            return refused(&WorldError::new(Blame::Router, "not-the-writer", message));
+        }
+        let accepted = match self.inbox.admit(proposal, &self.catalog().head()) {
+            Ok(Admission::Settled { rev }) => Ok(rev),
+            Ok(Admission::Fresh) => self.make(proposal),
+            Err(conflict) => Err(conflict.into()),
+        };
+        match accepted {
+            Ok(rev) => Told::Accepted { rev },
+            Err(error) => refused(&error),
+        }
+    }
+
+    fn make(&mut self, proposal: &Proposal) -> Result<u64, WorldError> {
+        self.vet(&proposal.op, &proposal.actor)?;
+        let rev = self.record(proposal.op.clone(), &proposal.actor)?.rev;
+        self.inbox.settle(proposal, rev);
+        Ok(rev)
+    }
+
+    /// Takes over records that were written elsewhere.
+    fn take(&mut self, page: &[ByteBuf]) -> Result<(), WorldError> {
+        let taken = self.log.take(page);
+        if let Err(error) = &taken
+            && error.code != "catalog-stale"
+        {
+            *self.alarms.entry(error.code.to_string()).or_default() += 1;
+        }
+        taken?;
+        self.log_moved();
+        Ok(())
+    }
+
+    /// Begins to run what the log says, or an earlier generation where that one has killed this router.
+    fn boot(&mut self) -> Result<(), WorldError> {
+        if self.is_booted {
+            return Ok(());
+        }
+        self.enroll()?;
+        self.log_moved();
+        let wanted = active_at(self.catalog(), self.site()).clone();
+        let generation = self.choose(&wanted)?;
+        self.deployment.activate(&generation, RolloutKind::Started, |_| {})?;
+        self.phase.began();
+        self.is_booted = true;
+        Ok(())
+    }
+
+    /// The generation that this start runs.
+    fn choose(&mut self, wanted: &Arc<Generation>) -> Result<Arc<Generation>, WorldError> {
+        // Without filters there is nothing that a filter could have killed.
+        if wanted.bindings.is_empty() {
+            return Ok(wanted.clone());
+        }
+        let is_earlier = |kept: &&Arc<Generation>| kept.number < wanted.number && !kept.bindings.is_empty();
+        let earlier: Vec<u64> = self.catalog().history().rev().filter(is_earlier).map(|kept| kept.number).collect();
+        // A set without filters is nothing to go back to: it would let pass what they hold back.
+        if earlier.is_empty() {
+            return Ok(wanted.clone());
+        }
+        match self.guard.boot(wanted.number, &earlier) {
+            BootDecision::Run { .. } => Ok(wanted.clone()),
+            BootDecision::Retreat(retreat) => {
+                tracing::error!(from = retreat.from, to = retreat.to, reason = retreat.reason, "retreat");
+                let chosen = self.catalog().find_generation(retreat.to).cloned();
+                self.phase
+                    .set(0, Phase::Retreated { from: retreat.from, to: retreat.to, reason: retreat.reason.clone() });
+                self.retreat = Some(retreat);
+                chosen.ok_or_else(WorldError::stopped)
+            }
+            BootDecision::Halt { generation } => {
+                let message = format!(
+                    "generation {generation} and all before it have killed this router; look at its log, make a \
+                     generation without the filter active at another router, and remove `boot.json` in the data directory"
+                );
+                Err(WorldError::new(Blame::Router, "boot-halt", message))
+            }
+        }
+    }
+
+    /// Does all that the log and what is known of the others want now, and lets everybody see it.
+    fn settle(&mut self) {
+        self.reconcile();
+        for _ in 0..STEPS_MAX {
+            if !self.control() {
+                break;
+            }
+            self.reconcile();
+        }
+        self.publish();
+    }
+
+    /// Lets the workers run what the log says, and has ready what it wants ready.
+    fn reconcile(&mut self) {
+        if !self.is_booted {
+            return;
+        }
+        let wanted = match &self.site {
+            Some(site) => self.catalog().wanted(site),
+            None => myelin_catalog::Wanted { active: self.catalog().active().clone(), prepare: None, is_shadow: false },
+        };
+        let rollout = self.catalog().rollout().map_or(0, |rollout| rollout.id);
+        if !self.run_wanted(rollout, &wanted.active) {
+            return;
+        }
+        match wanted.prepare {
+            Some((id, set)) => self.prepare_wanted(id, &set),
+            None => {
+                self.phase.runs(rollout, wanted.active.number);
+                if rollout == 0 && self.mesh.is_some() {
+                    self.deployment.forget_candidate();
+                }
+            }
+        }
+    }
+
+    /// Lets the workers run what the log says, and says whether they do.
+    fn run_wanted(&mut self, rollout: u64, wanted: &Arc<Generation>) -> bool {
+        if self.retreat.as_ref().is_some_and(|retreat| retreat.holds(wanted.number)) {
+            return false;
+        }
+        self.retreat = None;
+        if wanted.number == self.deployment.active().number {
+            return true;
+        }
+        if self.failed.is_some_and(|(number, at)| number == wanted.number && at.elapsed() < TRY_AGAIN) {
+            return false;
+        }
+        if !self.has_blobs(&wanted.bindings) {
+            self.phase.set(rollout, Phase::Pulling);
+            return false;
+        }
+        if !wanted.bindings.is_empty() {
+            self.guard.activating(wanted.number);
+        }
+        let kind = if wanted.source == wanted.number { RolloutKind::Activated } else { RolloutKind::RolledBack };
+        let phase = &self.phase;
+        match self.deployment.activate(wanted, kind, |step| phase.set(rollout, step)) {
+            Ok(()) => {
+                self.phase.began();
+                (self.failed, self.is_healthy) = (None, false);
+                let catalog = self.log.catalog();
+                let candidate = catalog.rollout().map(|rollout| rollout.candidate.clone()).unwrap_or_default();
+                self.deployment.forge.keep(|digest| {
+                    let uses = |set: &BindingSet| set.iter().any(|staged| staged.digest == *digest);
+                    let history = catalog.history().rev().take(2);
+                    uses(catalog.staged()) || uses(&candidate) || history.into_iter().any(|kept| uses(&kept.bindings))
+                });
+                true
+            }
+            Err(error) => {
+                self.failed = Some((wanted.number, Instant::now()));
+                self.fail(rollout, &error);
+                false
+            }
+        }
+    }
+
+    fn prepare_wanted(&mut self, id: u64, set: &BindingSet) {
+        if self.phase.is_nack(id) {
+            return;
+        }
+        if !self.has_blobs(set) {
+            return self.phase.set(id, Phase::Pulling);
+        }
+        let phase = &self.phase;
+        match self.deployment.prepare(set, |step| phase.set(id, step)) {
+            Ok(()) => self.phase.set(id, Phase::Prepared),
+            Err(error) => self.fail(id, &error),
+        }
+    }
+
+    fn fail(&self, rollout: u64, error: &WorldError) {
+        tracing::error!(rollout, code = &*error.code, %error, "the set cannot be prepared");
+        self.phase.set(rollout, Phase::Nack { code: error.code.to_string(), reason: error.message.clone() });
+    }
+
+    /// Whether the bytes of every module of a set are here.
+    fn has_blobs(&self, set: &BindingSet) -> bool {
+        set.iter().all(|staged| match self.catalog().module(&staged.binding.module) {
+            Some(module) => self.log.shelf().has_blob(&staged.digest, module.size_bytes),
+            // Its record is gone, which the catalog allows for no set that is in use; reading says what is wrong.
+            None => true,
+        })
+    }
+
+    pub(super) fn publish(&mut self) {
+        let head = self.catalog().head();
+        if self.shown.0 != head {
+            self.shown = (head, Arc::new(self.catalog().clone()), Arc::new(self.log.copy().clone()));
+        }
+        self.view.store(Arc::new(self.current_view()));
+        self.revision.send_replace(self.catalog().head().rev);
+    }
+
+    /// How the new filters do here.
+    pub(super) fn own_metrics(&self) -> Metrics {
+        metrics(&self.deployment.cards(), &self.deployment.cards_before())
+    }
+
+    /// All that there is to see now.
+    fn current_view(&self) -> View {
+        let (rollouts, rollout_counts) = self.deployment.reports();
+        View {
+            catalog: self.shown.1.clone(),
+            copy: self.shown.2.clone(),
+            site: self.site.clone(),
+            cards: self.deployment.cards(),
+            cards_before: self.deployment.cards_before(),
+            generation: self.deployment.active().number,
+            rollouts,
+            rollout_counts,
+            is_ready: self.is_booted,
+            report: self.mesh.as_ref().zip(self.site.clone()).map(|(mesh, site)| self.phase.report(site, &mesh.router)),
+            heard: self.controller.heard(),
+            alarms: self.alarms.clone(),
+        }
+    }
+}
+
+/// An error in the words of the exchange.
+pub(super) fn refused(error: &WorldError) -> Told {
+    let (blame, code) = (error.blame.name().to_owned(), error.code.to_string());
+    Told::Refused { blame, code, message: error.message.clone() }
+}

@@ -1,0 +1,200 @@
+//! This router's copy of the log: what is written down here, and what was written elsewhere and is taken over.
+
+use super::{Blame, WorldError};
+use myelin_catalog::exchange::BLOB_PIECE_BYTES;
+use myelin_catalog::limits::{HASHES_KEPT, PAGE_RECORDS_MAX};
+use myelin_catalog::{Catalog, Digest, FollowFault, Follower, Head, Op, PublicKey, Record, SigningKey};
+use myelin_store::{BlobStore, CatalogStore, ControlLog, DiskStore, Fence, StoreError};
+use serde_bytes::ByteBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of records in one answer to a neighbour: what a record that is larger exceeds alone.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// The store, which the writer's thread and whoever answers neighbours share. It is held for one file operation at a
+/// time.
+#[derive(Clone)]
+pub(super) struct Shelf(Arc<Mutex<DiskStore>>);
+
+impl Shelf {
+    pub(super) fn new(store: DiskStore) -> Self {
+        Self(Arc::new(Mutex::new(store)))
+    }
+
+    fn open(&self) -> MutexGuard<'_, DiskStore> {
+        // A store in which an operation failed half-way refuses by itself.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of a module.
+    pub(super) fn blob(&self, digest: &Digest) -> Result<Vec<u8>, WorldError> {
+        self.open().blob(digest).map_err(store_error)
+    }
+
+    /// Whether there are bytes of that length for a module; what they are is checked when they are read.
+    pub(super) fn has_blob(&self, digest: &Digest, size_bytes: u64) -> bool {
+        matches!(self.open().blob_size_bytes(digest), Ok(Some(found)) if found == size_bytes)
+    }
+
+    /// Keeps the bytes of a module.
+    pub(super) fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), WorldError> {
+        self.open().put(digest, bytes).map_err(store_error)
+    }
+
+    /// A piece of a module's bytes, and how many there are in all.
+    pub(super) fn piece(&self, digest: &Digest, offset: u64) -> Result<(u64, Vec<u8>), WorldError> {
+        let bytes = self.blob(digest)?;
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).ok_or_else(|| {
+            let message = format!("module digest {digest} has {} bytes, so that none are at {offset}", bytes.len());
+            WorldError::new(Blame::Request, "invalid-offset", message)
+        })?;
+        Ok((bytes.len() as u64, rest[..rest.len().min(BLOB_PIECE_BYTES)].to_vec()))
+    }
+
+    /// The records after `rev`, as many as go into one answer, and where the log ends.
+    pub(super) fn page(&self, rev: u64) -> Result<(Head, Vec<ByteBuf>), WorldError> {
+        let store = self.open();
+        let records = store.read_after(rev, PAGE_RECORDS_MAX).map_err(store_error)?;
+        let mut bytes = 0;
+        let fits = records.into_iter().enumerate().map_while(|(place, record)| {
+            bytes += record.len();
+            (place == 0 || bytes <= PAGE_BYTES).then(|| ByteBuf::from(record))
+        });
+        Ok((store.head(), fits.collect()))
+    }
+}
+
+/// The log as this router has it, with the catalog that it adds up to.
+pub(super) struct Log {
+    shelf: Shelf,
+    copy: Follower,
+    key: Option<SigningKey>,
+}
+
+impl Log {
+    /// The log in `shelf`, which adds up to `catalog`; records that are written here are signed with `key`.
+    ///
+    /// # Errors
+    /// When the log begins with another key than `root`.
+    pub(super) fn resume(
+        shelf: Shelf,
+        catalog: Catalog,
+        root: Option<PublicKey>,
+        key: Option<SigningKey>,
+    ) -> Result<Self, WorldError> {
+        let before = catalog.head().rev.saturating_sub(HASHES_KEPT as u64);
+        let tail = shelf.open().read_after(before, HASHES_KEPT).map_err(store_error)?;
+        let copy = Follower::resume(catalog, root, &tail).map_err(|fault| follow_error(&fault))?;
+        Ok(Self { shelf, copy, key })
+    }
+
+    /// What the log adds up to.
+    pub(super) fn catalog(&self) -> &Catalog {
+        self.copy.catalog()
+    }
+
+    /// The copy, to compare with the heads of others.
+    pub(super) fn copy(&self) -> &Follower {
+        &self.copy
+    }
+
+    /// The key that signs what is written here.
+    pub(super) fn key(&self) -> Option<&SigningKey> {
+        self.key.as_ref()
+    }
+
+    pub(super) fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Whether records are signed: from the first key on.
+    fn is_signed(&self, op: &Op) -> bool {
+        self.catalog().keys().root().is_some() || matches!(op, Op::KeyTrusted { .. })
+    }
+
+    /// The record that makes this change.
+    ///
+    /// # Errors
+    /// When the change cannot be made, or this router has no key and the log wants signatures.
+    pub(super) fn draft(&self, op: Op, actor: &str, now_unix_ms: u64) -> Result<Record, WorldError> {
+        let drafted = match self.key.as_ref().filter(|_| self.is_signed(&op)) {
+            Some(key) => self.catalog().draft_signed(op, actor, now_unix_ms, key),
+            None => self.catalog().draft(op, actor, now_unix_ms),
+        };
+        Ok(drafted?)
+    }
+
+    /// Writes a record down, then lets it count.
+    pub(super) fn keep(&mut self, record: &Record) -> Result<(), WorldError> {
+        self.keep_by(record, |store| store.append(record))
+    }
+
+    /// The same, as long as a lease is held.
+    pub(super) fn keep_under(&mut self, fence: &Fence, now_ms: u64, record: &Record) -> Result<(), WorldError> {
+        self.keep_by(record, |store| store.append_under(fence, now_ms, record))
+    }
+
+    fn keep_by(
+        &mut self,
+        record: &Record,
+        append: impl FnOnce(&mut DiskStore) -> Result<Head, StoreError>,
+    ) -> Result<(), WorldError> {
+        let page = [record.encode()];
+        let verified = self.copy.verify(&page).map_err(|fault| follow_error(&fault))?;
+        append(&mut self.shelf.open()).map_err(store_error)?;
+        let gone = self.unneeded(std::slice::from_ref(record));
+        self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
+        self.discard(&gone);
+        Ok(())
+    }
+
+    /// The right to write as `holder`, for the next `ttl_ms`.
+    pub(super) fn lease(&self, name: &str, holder: &str, ttl_ms: u64, now_ms: u64) -> Result<Fence, WorldError> {
+        self.shelf.open().lease(name, holder, ttl_ms, now_ms).map_err(store_error)
+    }
+
+    /// Takes over records that were written elsewhere: all that are new and right, or none.
+    ///
+    /// # Errors
+    /// What is wrong with them; `catalog-fork` is an alarm.
+    pub(super) fn take(&mut self, page: &[ByteBuf]) -> Result<Vec<Record>, WorldError> {
+        let verified = self.copy.verify(page).map_err(|fault| follow_error(&fault))?;
+        for record in verified.accepted().encoded {
+            self.shelf.open().append_encoded(record).map_err(store_error)?;
+        }
+        let gone = self.unneeded(&verified.accepted().records);
+        let accepted = self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
+        let records = accepted.records;
+        self.discard(&gone);
+        Ok(records)
+    }
+
+    /// The bytes of modules that `records` remove.
+    fn unneeded(&self, records: &[Record]) -> Vec<Digest> {
+        let removed = records.iter().filter_map(|record| match &record.op {
+            Op::ModuleRemoved { module } => self.catalog().module(module).map(|module| module.digest),
+            _ => None,
+        });
+        removed.collect()
+    }
+
+    fn discard(&self, digests: &[Digest]) {
+        for digest in digests.iter().filter(|digest| !self.catalog().needs_blob(digest)) {
+            if let Err(error) = self.shelf.open().remove(digest) {
+                // The next start collects what no module names.
+                tracing::warn!(%error, "the bytes of a removed module stay for now");
+            }
+        }
+    }
+}
+
+pub(super) fn store_error(error: StoreError) -> WorldError {
+    WorldError::new(Blame::Router, error.code(), error.to_string())
+}
+
+pub(super) fn follow_error(fault: &FollowFault) -> WorldError {
+    match fault {
+        FollowFault::Record(refused) => refused.clone().into(),
+        fault => WorldError::new(Blame::Router, fault.code(), fault.to_string()),
+    }
+}

@@ -1,0 +1,109 @@
+//! Who belongs to the mesh: from the configuration into the catalog, and from the catalog to the links.
+
+use myelin_catalog::{Catalog, Fleet, Name, Op, SigningKey};
+use myelin_mesh::{Directory, Router, RouterNumber, Site, SiteNumber};
+use std::collections::BTreeSet;
+
+/// The region and the cloud of a site of which nobody has said where it is.
+const UNSET: &str = "unset";
+
+/// What a writer writes down before all else: the key that signs from there on, and the sites and routers that its
+/// configuration names and the catalog does not have. Those that were removed stay removed only as long as the
+/// configuration does not name them.
+pub(super) fn enrolment(catalog: &Catalog, members: &[(Name, Name)], key: Option<&SigningKey>) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if let Some(key) = key.filter(|_| catalog.keys().root().is_none()) {
+        let note = "the writer's own key, drawn at its first start".to_owned();
+        ops.push(Op::KeyTrusted { key_id: key.id().clone(), public_key: key.public_key(), note });
+    }
+    let Ok(unset) = UNSET.parse::<Name>() else { return ops };
+    let fleet = catalog.fleet();
+    let mut sites: BTreeSet<&Name> = fleet.sites().map(|site| &site.name).collect();
+    for (site, name) in members {
+        if sites.insert(site) {
+            ops.push(Op::SiteAdded { name: site.clone(), region: unset.clone(), cloud: unset.clone() });
+        }
+        if fleet.router(site, name).is_none() {
+            ops.push(Op::RouterAdded { site: site.clone(), name: name.clone() });
+        }
+    }
+    ops
+}
+
+/// The sites and routers of a catalog as the links know them. Where this router has another number there than the one
+/// under which it runs, or none, it is not for the links.
+pub(super) fn directory(fleet: &Fleet, site: Option<&Name>, router: &Name, number: u32) -> Result<Directory, String> {
+    let own = site.and_then(|site| fleet.router(site, router));
+    match own {
+        Some(own) if own.number == number => {}
+        Some(own) => {
+            return Err(format!(
+                "this router runs as number {number} and is number {} in the catalog; restart it",
+                own.number
+            ));
+        }
+        None => return Err("the catalog does not name this router; add it, or stop it".to_owned()),
+    }
+    read(fleet)
+}
+
+/// The same, whoever asks.
+pub(crate) fn read(fleet: &Fleet) -> Result<Directory, String> {
+    let place = |name: &Name| if name.as_str() == UNSET { "".into() } else { name.as_str().into() };
+    let mut sites = Vec::new();
+    for site in fleet.sites() {
+        let number = SiteNumber::new(u16::from(site.number)).ok_or("a site has a number above 63")?;
+        let (region, cloud) = (place(&site.region), place(&site.cloud));
+        sites.push(Site { number, name: site.name.as_str().into(), region, cloud });
+    }
+    let mut routers = Vec::new();
+    for router in fleet.routers() {
+        let at = sites.iter().find(|site| *site.name == *router.site.as_str()).ok_or("a router's site is not there")?;
+        let (number, name) = (RouterNumber(router.number), router.name.as_str().into());
+        routers.push(Router { number, name, site: at.number });
+    }
+    Directory::new(sites, routers).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use crate::config::{MeshConfig, members};
+
+    fn enrolled(names: &[&str]) -> Catalog {
+        let split = |name: &&str| {
+            let (site, router) = name.split_once('/').unwrap();
+            (site.parse().unwrap(), router.parse().unwrap())
+        };
+        let named: Vec<(Name, Name)> = names.iter().map(split).collect();
+        let mut catalog = Catalog::new();
+        for op in enrolment(&catalog.clone(), &named, None) {
+            let record = catalog.draft(op, "test", 0).unwrap();
+            catalog.apply(&record).unwrap();
+        }
+        assert!(enrolment(&catalog, &named, None).is_empty(), "once");
+        catalog
+    }
+
+    #[test]
+    fn members_have_the_same_numbers_in_the_configuration_and_in_the_catalog() {
+        let names = ["eu1/a", "us1/a", "eu1/b"];
+        let catalog = enrolled(&names);
+        let (eu1, b): (Name, Name) = ("eu1".parse().unwrap(), "b".parse().unwrap());
+        let from_catalog = directory(catalog.fleet(), Some(&eu1), &b, 3).unwrap();
+        let config = MeshConfig { members: names.map(str::to_owned).to_vec(), ..MeshConfig::default() };
+        assert_eq!(from_catalog, members(&config).unwrap());
+    }
+
+    #[test]
+    fn a_router_that_is_somebody_else_in_the_catalog_keeps_what_it_knows() {
+        let catalog = enrolled(&["eu1/a", "us1/a"]);
+        let (us1, a): (Name, Name) = ("us1".parse().unwrap(), "a".parse().unwrap());
+        assert!(directory(catalog.fleet(), Some(&us1), &a, 7).unwrap_err().contains("number 2"));
+        assert!(
+            directory(catalog.fleet(), Some(&us1), &"z".parse().unwrap(), 7).unwrap_err().contains("does not name")
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! Asks the writer of the log, which may be another router, for changes and for the state of a rollout.
+
+use super::{Blame, WorldError};
+use crate::peering::{CallError, Caller};
+use bytes::Bytes;
+use myelin_catalog::exchange::{Answer, Ask, Heard};
+use myelin_catalog::{Head, Nonce, Op, Proposal};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a change is asked for: its nonce lets the writer make it once.
+const ATTEMPTS: u32 = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long the record of a change may take to come back.
+const COME_BACK: Duration = Duration::from_secs(30);
+/// Bytes of an answer that holds no records: the reports of all routers that a mesh can have.
+const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The router that writes the log.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    /// Its number.
+    pub(super) number: u32,
+    /// As `SITE/ROUTER`.
+    pub(super) title: String,
+    /// Whether it is this one.
+    pub(super) is_here: bool,
+    /// Asks other routers.
+    pub(super) caller: Caller,
+}
+
+impl Writer {
+    /// Asks for a change of the log that ends with `at`, and waits until its record is here. Returns its revision.
+    ///
+    /// # Errors
+    /// The writer's refusal; `writer-unreachable` when there is no answer.
+    pub(super) async fn propose(
+        &self,
+        op: Op,
+        actor: String,
+        at: Head,
+        revision: watch::Receiver<u64>,
+    ) -> Result<u64, WorldError> {
+        let nonce = Nonce::from_bytes(fastrand::u128(..).to_le_bytes());
+        let ask = Ask::Propose(Box::new(Proposal { nonce, at, actor, op }));
+        let mut attempt = 1;
+        let answer = loop {
+            match self.ask(&ask).await {
+                Ok(answer) => break answer,
+                Err(error) if attempt == ATTEMPTS => return Err(self.unreachable(error)),
+                Err(_) => {
+                    attempt += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        };
+        match answer {
+            Answer::Accepted { rev } => self.come_back(rev, revision).await,
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    /// Waits until this router has record `rev`.
+    async fn come_back(&self, rev: u64, mut revision: watch::Receiver<u64>) -> Result<u64, WorldError> {
+        let here = tokio::time::timeout(COME_BACK, revision.wait_for(|here| *here >= rev)).await;
+        match here {
+            Ok(Ok(_)) => Ok(rev),
+            Ok(Err(_)) => Err(WorldError::stopped()),
+            Err(_) => {
+                let message = format!(
+                    "the change is made, as record {rev} at {}, and has not come back to this router; see `myelin mesh`",
+                    self.title
+                );
+                Err(WorldError::new(Blame::Router, "record-late", message))
+            }
+        }
+    }
+
+    /// What the writer heard of all routers.
+    ///
+    /// # Errors
+    /// `writer-unreachable`.
+    pub(super) async fn progress(&self) -> Result<Vec<Heard>, WorldError> {
+        match self.ask(&Ask::Progress).await.map_err(|error| self.unreachable(error))? {
+            Answer::Progress(heard) => Ok(heard),
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    /// Asks once.
+    pub(super) async fn ask(&self, ask: &Ask) -> Result<Answer, CallError> {
+        let answer = self.caller.call(self.number, Bytes::from(ask.encode()), ANSWER_BYTES).await?;
+        Answer::decode(&answer).map_err(|error| {
+            tracing::warn!(%error, writer = self.title, "the writer's answer is none");
+            CallError::BrokenOff
+        })
+    }
+
+    fn unreachable(&self, error: CallError) -> WorldError {
+        let message = format!(
+            "{}, which writes the catalog, is not reached: {error}; what is active stays active, and changes wait until \
+             it is back",
+            self.title
+        );
+        WorldError::new(Blame::Router, "writer-unreachable", message)
+    }
+}
+
+/// What an answer that is no answer to the question says.
+fn unexpected(answer: Answer) -> WorldError {
+    match answer {
+        Answer::Refused { blame, code, message } => WorldError::new(Blame::named(&blame), code, message),
+        _ => WorldError::new(Blame::Router, "unexpected-answer", "the other router answers another question"),
+    }
+}

@@ -1,0 +1,276 @@
+//! How the world comes to be: the keeper's thread and the tasks around it, and the gate that a joining router waits at.
+
+use super::answer::{Source, answer_all};
+use super::boot::BootGuard;
+use super::deploy::Deployment;
+use super::follow::{Level, Pull};
+use super::forge::Forge;
+use super::keeper::{Keeper, Membership, Parts};
+use super::log::{Log, Shelf};
+use super::propose::Writer;
+use super::report::{OwnPhase, metrics};
+use super::{Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError};
+use crate::peering::Peering;
+use crate::worker::Order;
+use arc_swap::ArcSwap;
+use myelin_catalog::exchange::Ask;
+use myelin_catalog::{Fleet, ModuleRef, Name, Phase, PublicKey, SigningKey};
+use myelin_engine::{CodeCache, CompilerConfig, ModuleLimits, Runtime, SlotLimits};
+use myelin_store::{DiskStore, Recovered};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How often it is looked for filters that were given up.
+const QUARANTINE_POLL: Duration = Duration::from_millis(250);
+/// How long a module that was told is not told again.
+const QUARANTINE_TOLD: Duration = Duration::from_secs(10);
+/// How often the controller looks whether a rollout's step is over, beside every report.
+const CONTROL_TICK: Duration = Duration::from_millis(250);
+/// How often a keeper looks after itself.
+const KEEPER_TICK: Duration = Duration::from_secs(5);
+/// How often a router looks whether it has something new to report ...
+const REPORT_POLL: Duration = Duration::from_millis(100);
+/// ... and how often it reports all the same, during a rollout and else.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(5);
+/// How often a router that waits for its catalog says so.
+const WAIT_TOLD: Duration = Duration::from_secs(10);
+
+/// What the world is made of.
+pub struct WorldSetup {
+    /// Where the catalog is kept.
+    pub store: DiskStore,
+    /// What was found there.
+    pub recovered: Recovered,
+    /// Where the router keeps its state.
+    pub data_dir: PathBuf,
+    /// This router's site, where its name can be in a catalog.
+    pub site: Option<Name>,
+    /// Runs the filters.
+    pub runtime: Runtime,
+    /// Remembers compiled code.
+    pub cache: CodeCache,
+    /// Compiles.
+    pub compiler: CompilerConfig,
+    /// What modules may be like.
+    pub modules: ModuleLimits,
+    /// The most that any binding may ask for: what a module has in its own test.
+    pub slots: SlotLimits,
+    /// The workers.
+    pub workers: Vec<mpsc::Sender<Order>>,
+    /// The other routers; none = this one is alone.
+    pub mesh: Option<MeshSetup>,
+}
+
+/// What the world needs to be part of a mesh.
+pub struct MeshSetup {
+    /// The links' end.
+    pub peering: Peering,
+    /// This router's name at its site.
+    pub router: Name,
+    /// The routers that the configuration names, as site and name, in the order of their numbers.
+    pub members: Vec<(Name, Name)>,
+    /// Number and title of the router that writes the log.
+    pub writer: (u32, String),
+    /// The key with which the log must begin.
+    pub root: Option<PublicKey>,
+    /// Signs what this router writes, where it is the writer.
+    pub key: Option<SigningKey>,
+    /// How long a router that knows a catalog waits for a newer one before it serves.
+    pub join_wait: Duration,
+    /// Whether the configuration names routers to dial: without, there is nobody to wait for.
+    pub has_seeds: bool,
+}
+
+impl WorldSetup {
+    /// Starts the keeper and makes the catalog's active generation judge on every worker. In a mesh, a router first
+    /// catches up with its neighbours: it serves nothing by rules that are no longer true.
+    ///
+    /// # Errors
+    /// When a filter of the active generation cannot be prepared: a router never serves without a filter that it was
+    /// told to run.
+    pub async fn start(self) -> Result<World, WorldError> {
+        let (commands, queue) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let view = Arc::new(ArcSwap::from_pointee(View::default()));
+        let (revision_in, revision) = watch::channel(0);
+        let Self { store, recovered, data_dir, site, runtime, cache, compiler, modules, slots, workers, mesh } = self;
+        let shelf = Shelf::new(store);
+        let (root, key, mesh) = match mesh {
+            Some(mut mesh) => (mesh.root, mesh.key.take(), Some(mesh)),
+            None => (None, None, None),
+        };
+        let log = Log::resume(shelf.clone(), recovered.catalog, root, key)?;
+        let deployment = Deployment::new(Forge::new(runtime, cache, compiler, modules, slots), shelf.clone(), workers);
+        let writer = mesh.as_ref().map(|mesh| Writer {
+            number: mesh.writer.0,
+            title: mesh.writer.1.clone(),
+            is_here: mesh.writer.0 == mesh.peering.number,
+            caller: mesh.peering.caller.clone(),
+        });
+        let membership = mesh.as_ref().zip(writer.clone()).map(|(mesh, writer)| Membership {
+            router: mesh.router.clone(),
+            number: mesh.peering.number,
+            members: mesh.members.clone(),
+            fleet: Fleet::default(),
+            writer,
+            tell: mesh.peering.tell.clone(),
+        });
+        let guard = BootGuard::open(&data_dir);
+        let keeper = Keeper::new(Parts {
+            log,
+            deployment,
+            mesh: membership,
+            site: site.clone(),
+            guard,
+            view: view.clone(),
+            revision: revision_in,
+            runtime: tokio::runtime::Handle::current(),
+        });
+        let phase = keeper.phase.clone();
+        thread::Builder::new()
+            .name("world".into())
+            .spawn(move || keeper.run(queue))
+            .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
+        let world = World { commands, view, revision, progress: writer.clone() };
+        match mesh.zip(writer) {
+            Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
+            None => world.boot().await?,
+        }
+        tokio::spawn(watch_quarantine(world.commands.downgrade(), Arc::downgrade(&world.view)));
+        Ok(world)
+    }
+}
+
+impl World {
+    async fn boot(&self) -> Result<(), WorldError> {
+        let (answer, booted) = oneshot::channel();
+        self.commands.send(Command::Boot { answer }).await.map_err(|_| WorldError::stopped())?;
+        booted.await.map_err(|_| WorldError::stopped())??;
+        tokio::spawn(tick(self.commands.downgrade(), KEEPER_TICK));
+        Ok(())
+    }
+
+    /// Takes up its part in the mesh.
+    async fn join(
+        &self,
+        mesh: MeshSetup,
+        writer: Writer,
+        shelf: Shelf,
+        phase: OwnPhase,
+        site: Option<Name>,
+    ) -> Result<(), WorldError> {
+        let Peering { caller, peers, asked, .. } = mesh.peering;
+        let (view, commands) = (self.view.clone(), self.commands.downgrade());
+        let source =
+            Source { shelf: shelf.clone(), view: view.clone(), commands: commands.clone(), caller: caller.clone() };
+        tokio::spawn(answer_all(source, asked));
+        let mut pull = Pull { caller, peers, shelf, view, commands: commands.clone(), wrong: HashMap::new() };
+        let is_new_writer = writer.is_here && self.view().catalog.head().rev == 0;
+        if !writer.is_here {
+            catch_up(&mut pull, mesh.join_wait, true).await;
+        } else if is_new_writer && mesh.has_seeds {
+            // One that has lost its disk must not begin a second log beside the first.
+            catch_up(&mut pull, mesh.join_wait, false).await;
+        }
+        tokio::spawn(pull.run());
+        self.boot().await?;
+        match (writer.is_here, site) {
+            (true, _) => drop(tokio::spawn(tick(commands, CONTROL_TICK))),
+            (false, Some(site)) => {
+                drop(tokio::spawn(report(writer, phase, site, mesh.router, Arc::downgrade(&self.view))));
+            }
+            (false, None) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The gate of a joining router: returns when its copy is level with its neighbours' and it has the filters that it is
+/// to run; or when nobody was reached in time, and what it knows has to do. A router that knows nothing has to wait,
+/// unless `may_begin`.
+async fn catch_up(pull: &mut Pull, wait: Duration, needs_catalog: bool) {
+    let (begin, mut told) = (Instant::now(), Instant::now());
+    loop {
+        pull.step().await;
+        let is_late = begin.elapsed() >= wait;
+        let knows = pull.view.load().copy.head().rev > 0;
+        match pull.level() {
+            Level::Even if (knows || !needs_catalog) && pull.has_filters().await => return,
+            Level::Alone if is_late && (knows || !needs_catalog) && pull.has_filters().await => {
+                return tracing::warn!("no other router is reached: this one goes on from its own copy of the catalog");
+            }
+            level if told.elapsed() >= WAIT_TOLD => {
+                told = Instant::now();
+                tracing::warn!(?level, "nothing is served yet: the catalog of the mesh is not here; see `myelin mesh`");
+            }
+            _ => {}
+        }
+        pull.wait().await;
+    }
+}
+
+/// Wakes the keeper.
+async fn tick(commands: mpsc::WeakSender<Command>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(commands) = commands.upgrade() else { return };
+        if commands.send(Command::Tick).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the controller where this router is.
+async fn report(writer: Writer, phase: OwnPhase, site: Name, router: Name, view: Weak<ArcSwap<View>>) {
+    let mut told: Option<(u64, std::mem::Discriminant<Phase>, Instant)> = None;
+    loop {
+        tokio::time::sleep(REPORT_POLL).await;
+        let Some(view) = view.upgrade() else { return };
+        let view = view.load_full();
+        let mut report = phase.report(site.clone(), &router);
+        let (rollout, kind) = (report.rollout, std::mem::discriminant(&report.phase));
+        let interval = if view.catalog.rollout().is_some() { REPORT_INTERVAL } else { REPORT_INTERVAL_IDLE };
+        if told.is_some_and(|(was, before, at)| was == rollout && before == kind && at.elapsed() < interval) {
+            continue;
+        }
+        report.metrics = metrics(&view.cards, &view.cards_before);
+        match writer.ask(&Ask::Report(report)).await {
+            Ok(_) => told = Some((rollout, kind, Instant::now())),
+            // A writer that is away hears the next one.
+            Err(error) => tracing::debug!(%error, "the controller was not told"),
+        }
+    }
+}
+
+/// Tells the keeper of filters that a worker has given up.
+async fn watch_quarantine(commands: mpsc::WeakSender<Command>, view: Weak<ArcSwap<View>>) {
+    let mut told: HashMap<ModuleRef, Instant> = HashMap::new();
+    loop {
+        tokio::time::sleep(QUARANTINE_POLL).await;
+        let (Some(commands), Some(view)) = (commands.upgrade(), view.upgrade()) else { return };
+        let view = view.load_full();
+        told.retain(|_, at| at.elapsed() < QUARANTINE_TOLD);
+        for card in view.cards.iter().filter(|card| card.is_quarantined()) {
+            let Ok(binding) = card.name.parse() else { continue };
+            if view.catalog.quarantine(&card.module).is_some() || told.contains_key(&card.module) {
+                continue;
+            }
+            told.insert(card.module.clone(), Instant::now());
+            let last = card
+                .figures()
+                .into_iter()
+                .filter_map(|(_, figures)| figures.last_fault)
+                .max_by_key(|fault| fault.time_unix_ns);
+            let reason =
+                last.map_or_else(|| "too many faults".to_owned(), |fault| format!("{}: {}", fault.code, fault.detail));
+            let command = Command::Quarantine { module: card.module.clone(), binding, reason };
+            if commands.send(command).await.is_err() {
+                return;
+            }
+        }
+    }
+}
