@@ -217,6 +217,7 @@ impl Node {
         for worker in &self.workers {
             let _ = worker.orders.send(Order::Stop).await;
         }
+        self.world.stop().await;
         let workers = self.workers;
         // Joining blocks; the control plane's runtime goes on meanwhile.
         let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Worker::join)).await;
@@ -227,23 +228,29 @@ impl Node {
 /// The routers of the mesh: as the catalog says where it names this one, else as the configuration does.
 fn directory(config: &Config, catalog: &Catalog) -> anyhow::Result<Arc<Directory>> {
     let own = config.node.site.parse().ok().zip(config.node.name.parse().ok());
+    let named = named(config)?;
     let is_named = own.is_some_and(|(site, name)| catalog.fleet().router(&site, &name).is_some());
     let read = match is_named {
-        true => {
-            world::members::read(catalog.fleet()).map_err(|error| anyhow::anyhow!("the catalog's routers: {error}"))
-        }
+        true => world::members::read(catalog.fleet(), &named)
+            .map_err(|error| anyhow::anyhow!("the catalog's routers: {error}")),
         false => members(&config.mesh).map_err(|error| anyhow::anyhow!("[mesh] members: {error}")),
     };
     Ok(Arc::new(read?))
 }
 
+/// The site and the router that `SITE/ROUTER` names.
+fn split(member: &str) -> anyhow::Result<(Name, Name)> {
+    let (site, router) = member.split_once('/').context("a member is SITE/ROUTER")?;
+    Ok((site.parse()?, router.parse()?))
+}
+
+/// The members that the configuration names.
+fn named(config: &Config) -> anyhow::Result<Vec<(Name, Name)>> {
+    config.mesh.members.iter().map(|member| split(member)).collect()
+}
+
 /// What the world needs of the mesh.
 fn mesh_setup(config: &Config, peering: Peering, directory: &Directory) -> anyhow::Result<MeshSetup> {
-    let split = |member: &str| {
-        let (site, router) = member.split_once('/').context("a member is SITE/ROUTER")?;
-        anyhow::Ok((site.parse::<Name>()?, router.parse::<Name>()?))
-    };
-    let members = config.mesh.members.iter().map(|member| split(member)).collect::<Result<Vec<_>, _>>()?;
     let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
     let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
     let (site, router) = split(&title)?;
@@ -256,7 +263,7 @@ fn mesh_setup(config: &Config, peering: Peering, directory: &Directory) -> anyho
     Ok(MeshSetup {
         peering,
         router: config.node.name.parse()?,
-        members,
+        members: named(config)?,
         writer: (number, title),
         root: config.catalog.root_key,
         key,

@@ -82,6 +82,16 @@ impl Fleet {
         self.routers.get(&(site.clone(), name.clone()))
     }
 
+    /// How many sites there ever were: the number of the next one.
+    pub fn sites_ever(&self) -> u8 {
+        self.next_site
+    }
+
+    /// How many routers there ever were: the number of the newest one.
+    pub fn routers_ever(&self) -> u32 {
+        self.last_router
+    }
+
     /// The router of that number.
     pub fn router_numbered(&self, number: u32) -> Option<&Router> {
         self.routers().find(|router| router.number == number)

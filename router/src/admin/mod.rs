@@ -6,6 +6,7 @@
 
 mod access;
 mod bindings;
+mod fleet;
 mod health;
 mod intake;
 mod logs;
@@ -167,6 +168,11 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(bindings::stage, bindings::describe, bindings::remove))
         .routes(routes!(rollouts::list, rollouts::start))
         .routes(routes!(rollouts::roll_back))
+        .routes(routes!(fleet::describe))
+        .routes(routes!(fleet::step))
+        .routes(routes!(fleet::sites))
+        .routes(routes!(fleet::add_site, fleet::remove_site))
+        .routes(routes!(fleet::add_router, fleet::remove_router))
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::clients))
         .routes(routes!(observe::status))

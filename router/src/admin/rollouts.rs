@@ -1,12 +1,14 @@
 //! `/v1/rollouts`: what is staged becomes active, or an earlier generation does again.
 
 use super::Context;
+use super::fleet::{MeshRollout, find, newest};
 use super::intake::OptionalJson;
 use super::problem::Problem;
 use super::types::{GenerationInfo, RollbackRequest, Rollout, RolloutList, RolloutRequest};
 use crate::world::{Actor, ROLLOUTS_REMEMBERED, RolloutReport, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -52,15 +54,16 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
         bindings: generation.bindings.len(),
     });
     let active_generation = view.generation;
-    Json(RolloutList { rollouts, active_generation, generations: generations.collect() })
+    Json(RolloutList { rollouts, active_generation, mesh: newest(&view), generations: generations.collect() })
 }
 
-/// Make the staged set active. Every filter is prepared on every worker before any worker swaps; answers when all run
-/// the new generation.
+/// Make the staged set active. Every filter is prepared on every worker of every site before any worker swaps; answers
+/// when all run the new generation. With a plan, over the sites step by step: answers once that has begun.
 #[utoipa::path(post, path = "/v1/rollouts", tag = "rollouts",
     request_body(content = Option<RolloutRequest>),
     responses(
         (status = 200, body = Rollout),
+        (status = 202, body = MeshRollout, description = "A rollout over the sites has begun"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
@@ -72,9 +75,16 @@ pub(super) async fn start(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     OptionalJson(request): OptionalJson<RolloutRequest>,
-) -> Result<Json<Rollout>, Problem> {
+) -> Result<Response, Problem> {
     let world = context.state.world.clone();
-    finish(context, request.note, async move { world.rollout(actor).await }).await
+    if let Some(plan) = request.plan {
+        check_note(request.note.as_ref())?;
+        let id = world.start_rollout(plan.read()?, actor).await?;
+        context.notes.keep(id, request.note);
+        let rollout = find(&world.view(), id)?;
+        return Ok((StatusCode::ACCEPTED, Json(MeshRollout::new(&rollout))).into_response());
+    }
+    Ok(finish(context, request.note, async move { world.rollout(actor).await }).await?.into_response())
 }
 
 /// Make an earlier generation's set active again.
@@ -99,16 +109,21 @@ pub(super) async fn roll_back(
     finish(context, request.note, async move { world.rollback(request.to, actor).await }).await
 }
 
+fn check_note(note: Option<&String>) -> Result<(), Problem> {
+    if note.is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
+        let detail = format!("`note` has more than {NOTE_BYTES_MAX} bytes, which is the most; shorten it");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail));
+    }
+    Ok(())
+}
+
 /// Waits for the change on a task of its own, so that its note is kept even when the client has gone.
 async fn finish(
     context: Arc<Context>,
     note: Option<String>,
     change: impl Future<Output = Result<Arc<RolloutReport>, WorldError>> + Send + 'static,
 ) -> Result<Json<Rollout>, Problem> {
-    if note.as_ref().is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
-        let detail = format!("`note` has more than {NOTE_BYTES_MAX} bytes, which is the most; shorten it");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail));
-    }
+    check_note(note.as_ref())?;
     let task = tokio::spawn(async move {
         let report = change.await?;
         context.notes.keep(report.generation, note.clone());

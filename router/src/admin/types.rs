@@ -1,9 +1,10 @@
 //! The JSON of the API, both ways.
 
+use super::fleet::MeshRollout;
 use super::spec::BindingSpec;
 use crate::ledger::Counts;
 use crate::world::{RolloutKind, RolloutReport};
-use myelin_catalog::Name;
+use myelin_catalog::{CatalogError, Gates, Name, RolloutPlan};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -236,6 +237,68 @@ pub(super) struct Staged {
 pub(super) struct RolloutRequest {
     /// Why, for people who read the list of rollouts; at most 1,024 bytes.
     pub(super) note: Option<String>,
+    /// How it goes on over the sites of the mesh; without, every site swaps as soon as all have prepared.
+    pub(super) plan: Option<PlanSpec>,
+}
+
+/// How a rollout goes on over the sites of a mesh. What is left out has its default.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PlanSpec {
+    /// The sites that have the new set first.
+    canary: Vec<String>,
+    /// How many sites have it after each wave, in percent of all; rises to 100. Default 10, 50, 100.
+    waves: Option<Vec<u8>>,
+    /// How long it is watched after the canaries and after each wave, in seconds. Default 60.
+    observe_s: Option<u32>,
+    /// How many events each router shall have judged before a step is over. Default 1,000; a quiet router is waited
+    /// for until the deadline.
+    events_min: Option<u64>,
+    /// What ends it; `null` in place of a number: any.
+    gates: Option<GatesSpec>,
+    /// How long a step may take beyond the time of observing, in seconds. Default 600.
+    deadline_s: Option<u32>,
+}
+
+/// What the new set may do at each router before it is rolled back. What is left out has its default.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct GatesSpec {
+    /// Most faults, in events of a million. Default 1,000.
+    traps_ppm: Option<u32>,
+    /// Most rejected events beyond the share of the old set, in events of a million. Default 20,000.
+    rejects_ppm: Option<u32>,
+    /// Longest time of a call for all but one of a hundred, in microseconds. Default 5,000.
+    module_p99_us: Option<u32>,
+    /// Most CPU time in percent of what a call may use, for all but one of a hundred. Default 50.
+    fuel_percent: Option<u8>,
+}
+
+impl Default for GatesSpec {
+    fn default() -> Self {
+        let Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent } = Gates::default();
+        Self { traps_ppm, rejects_ppm, module_p99_us, fuel_percent }
+    }
+}
+
+impl PlanSpec {
+    /// The plan.
+    ///
+    /// # Errors
+    /// When a site's name is none.
+    pub(super) fn read(self) -> Result<RolloutPlan, CatalogError> {
+        let default = RolloutPlan::default();
+        let GatesSpec { traps_ppm, rejects_ppm, module_p99_us, fuel_percent } = self.gates.unwrap_or_default();
+        Ok(RolloutPlan {
+            canary: self.canary.iter().map(|site| site.parse()).collect::<Result<_, _>>()?,
+            waves: self.waves.unwrap_or(default.waves),
+            shadow_s: 0,
+            observe_s: self.observe_s.unwrap_or(default.observe_s),
+            events_min: self.events_min.unwrap_or(default.events_min),
+            gates: Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent },
+            deadline_s: self.deadline_s.unwrap_or(default.deadline_s),
+        })
+    }
 }
 
 /// Where to return to.
@@ -337,6 +400,8 @@ pub(super) struct RolloutList {
     pub(super) rollouts: Vec<Rollout>,
     /// The generation that judges events now.
     pub(super) active_generation: u64,
+    /// Rollouts over the sites of the mesh, oldest first.
+    pub(super) mesh: Vec<MeshRollout>,
     /// The generations that a rollback can return to, oldest first.
     pub(super) generations: Vec<GenerationInfo>,
 }

@@ -28,6 +28,7 @@ mod request;
 mod rollout;
 mod serve;
 mod signals;
+mod site;
 mod subscribe;
 mod top;
 mod trial;
@@ -89,6 +90,9 @@ enum Command {
     Ledger(ledger::Ledger),
     /// Show the links to the routers of other sites
     Mesh(mesh::Mesh),
+    /// Show and change who belongs to the mesh
+    #[command(subcommand)]
+    Site(site::Site),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -144,6 +148,7 @@ fn run(command: Command) -> Result<()> {
         Command::Top(top) => top.run(),
         Command::Ledger(ledger) => ledger.run(),
         Command::Mesh(mesh) => mesh.run(),
+        Command::Site(site) => site.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

@@ -1,25 +1,46 @@
-//! `myelin rollout start|status|history|rollback`
+//! `myelin rollout start|status|pause|resume|promote|abort|history|rollback`
+
+mod plan;
+mod watch;
 
 use super::admin::{Admin, Api};
 use super::connect::block_on;
-use super::failure::Result;
+use super::failure::{Exit, Failure, Result};
 use super::filter::bindings;
 use super::http::Body;
 use super::listing::{Listing, items, shown, table, text, time};
-use super::values::print;
+use super::values::{print, say};
 use clap::{Args, Subcommand};
 use hyper::Method;
+use plan::Plan;
 use serde_json::{Value, json};
+
+const START_HELP: &str = "\
+Examples:
+  myelin bind check --module schema@1.1.0 --pattern 'a/**' --no-rollout
+  myelin rollout start --note 'stricter schema'
+  myelin rollout start --canary eu1 --wave 10,50,100 --gate trap=0.1%,p99=5ms --observe 60s --watch
+
+Without flags about sites, all routers of all sites prepare the set and then swap together. With them, canaries have it
+first; each step is watched by its gates, and what fails takes every site back to the set before. docs/ROLLOUTS.md
+tells more.";
 
 /// Make staged bindings active, or go back
 #[derive(Debug, Subcommand)]
 pub(super) enum Rollout {
-    /// Make everything that is staged active, at once
-    #[command(after_help = "Example:\n  myelin bind check --module schema@1.1.0 --pattern 'a/**' --no-rollout\n  \
-        myelin rollout start --note 'stricter schema'")]
+    /// Make everything that is staged active: at once, or over the sites step by step
+    #[command(after_help = START_HELP)]
     Start(Start),
     /// Show the active generation and what a rollout would change
     Status(Show),
+    /// Hold a rollout over the sites where it is; its gates are watched all the same
+    Pause(Step),
+    /// Let it go on
+    Resume(Step),
+    /// Do not wait any longer for the time of observing of its present step
+    Promote(Step),
+    /// End it: every site has its old set again
+    Abort(Step),
     /// Show the rollouts since the router's start
     History(Show),
     /// Make the generation before active again, or the one that --to names
@@ -32,6 +53,24 @@ pub(super) struct Start {
     /// Why, for those who read the history
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
+    #[command(flatten)]
+    plan: Plan,
+    /// Watch it until it is over; exit 7 when it is rolled back
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Take a step of a rollout over the sites by hand
+#[derive(Args, Debug)]
+pub(super) struct Step {
+    /// The rollout's number; the one that is under way where none is given
+    #[arg(value_name = "ROLLOUT")]
+    id: Option<u64>,
+    /// Why, for those who read the history: with `abort`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
     #[command(flatten)]
     admin: Admin,
 }
@@ -61,7 +100,11 @@ pub(super) struct Rollback {
 impl Rollout {
     pub(super) fn run(self) -> Result<()> {
         match self {
-            Self::Start(Start { note, admin }) => block_on(async { start(&admin.api()?, note).await }),
+            Self::Start(start) => block_on(start.run()),
+            Self::Pause(step) => block_on(step.take("pause")),
+            Self::Resume(step) => block_on(step.take("resume")),
+            Self::Promote(step) => block_on(step.take("promote")),
+            Self::Abort(step) => block_on(step.take("abort")),
             Self::Status(show) => block_on(show.status()),
             Self::History(show) => block_on(show.history()),
             Self::Rollback(rollback) => block_on(rollback.run()),
@@ -76,6 +119,51 @@ pub(super) async fn start(api: &Api, note: Option<String>) -> Result<()> {
     Ok(())
 }
 
+impl Start {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let plan = match self.plan.read() {
+            // To be watched, a rollout must be one over the sites.
+            None if self.watch => json!({}),
+            None => return start(&api, self.note).await,
+            Some(plan) => plan,
+        };
+        let body = json!({ "note": self.note, "plan": plan });
+        let rollout: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(body)).await?;
+        let id = rollout["id"].as_u64().unwrap_or_default();
+        if self.watch {
+            return watch::watch(&api, id).await;
+        }
+        say!("rollout {id} has begun; `myelin rollout status --watch` shows it, `myelin rollout abort {id}` ends it");
+        Ok(())
+    }
+}
+
+impl Step {
+    async fn take(self, step: &str) -> Result<()> {
+        let api = self.admin.api()?;
+        let id = match self.id {
+            Some(id) => id,
+            None => {
+                let value = api.get("/v1/rollouts").await?;
+                running(&value).and_then(|rollout| rollout["id"].as_u64()).ok_or_else(|| {
+                    Failure::new(Exit::NotFound, "no rollout is under way")
+                        .next("`myelin rollout history` shows those that were")
+                })?
+            }
+        };
+        let body = Body::Json(json!({ "reason": self.reason }));
+        let rollout: Value = api.ask(Method::POST, &format!("/v1/rollouts/{id}/{step}"), body).await?;
+        say!("rollout {id}: {}", text(&rollout["state"]));
+        Ok(())
+    }
+}
+
+/// The rollout over the sites that is under way.
+fn running(value: &Value) -> Option<&Value> {
+    items(value, "mesh").iter().find(|rollout| rollout["running"] == true)
+}
+
 impl Rollback {
     async fn run(self) -> Result<()> {
         let body = Body::Json(json!({ "to": self.to, "note": self.note }));
@@ -88,7 +176,15 @@ impl Rollback {
 impl Show {
     async fn status(self) -> Result<()> {
         let api = self.admin.api()?;
-        self.listing.show(|| api.get("/v1/bindings"), status).await
+        let fetch = async || {
+            let mut value = api.get("/v1/bindings").await?;
+            let rollouts = api.get("/v1/rollouts").await?;
+            if let Some(id) = running(&rollouts).map(|rollout| text(&rollout["id"])) {
+                value["rollout"] = api.get(&format!("/v1/rollouts/{id}")).await?;
+            }
+            Ok(value)
+        };
+        self.listing.show(fetch, status).await
     }
 
     async fn history(self) -> Result<()> {
@@ -134,8 +230,12 @@ fn status(value: &Value) -> String {
         0 => "nothing is staged that is not active".to_owned(),
         _ => format!("staged and not active: {pending}; `myelin rollout start` makes that active"),
     };
+    let rollout = match &value["rollout"] {
+        Value::Null => String::new(),
+        rollout => format!("{}\n", watch::view(rollout)),
+    };
     format!(
-        "generation {} is active; the catalog's revision is {}\n{next}\n\n{}",
+        "{rollout}generation {} is active; the catalog's revision is {}\n{next}\n\n{}",
         text(&value["active_generation"]),
         text(&value["revision"]),
         bindings(all)
@@ -160,9 +260,19 @@ fn history(value: &Value) -> String {
     });
     let header = ["generation", "kind", "at", "took", "changes", "by", "note"];
     let rollouts = table(&header, &["generation", "took"], rollouts);
+    let mesh = items(value, "mesh").iter().map(|rollout| {
+        let why = rollout["reason"].as_str().map(shown).unwrap_or_default();
+        let fields =
+            [text(&rollout["id"]), text(&rollout["state"]), time(&rollout["at_unix_ms"]), text(&rollout["actor"])];
+        fields.into_iter().chain([why]).collect()
+    });
+    let mesh = match items(value, "mesh") {
+        [] => String::new(),
+        _ => format!("\nover the sites:\n{}", table(&["rollout", "state", "at", "by", "why"], &["rollout"], mesh)),
+    };
     let kept: Vec<_> = items(value, "generations").iter().map(|kept| text(&kept["generation"])).collect();
     format!(
-        "{rollouts}\nactive: {}; a rollback can return to: {}\n",
+        "{rollouts}{mesh}\nactive: {}; a rollback can return to: {}\n",
         text(&value["active_generation"]),
         kept.join(", ")
     )

@@ -101,6 +101,9 @@ async fn dial(
     address: &str,
     tls: &TlsIdentity,
 ) -> Option<(Option<RouterNumber>, End)> {
+    if links.stops() {
+        return None;
+    }
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     let resolved = match tokio::net::lookup_host(address).await {
         Ok(mut found) => found.next(),
@@ -112,6 +115,10 @@ async fn dial(
     let alpn = String::from_utf8_lossy(ALPN_MESH).into_owned();
     let config = DialConfig { addr: resolved?, server_name: host.to_owned(), alpn, tls: tls.clone() };
     match dialer.connect(&config).await {
+        Ok(connection) if links.stops() => {
+            connection.close(0, "the router stops");
+            None
+        }
         Ok(connection) => {
             let router = match connection.identity().kind() {
                 IdentityKind::Router { site, name } => links.read(|mesh| mesh.directory().by_name(site, name)),

@@ -92,6 +92,10 @@ pub(super) enum End {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: bool) -> End {
+    if links.stops() {
+        connection.close(0, "the router stops");
+        return End::Ended;
+    }
     let hello = tokio::time::timeout(HELLO_WAIT, hear_hello(&links, &connection, dialled)).await;
     let late = || Err(Violation::new(ViolationCode::OutOfOrder, "no hello came in time"));
     let (mut send, recv, decoder, hello) = match hello.unwrap_or_else(|_| late()) {

@@ -95,6 +95,8 @@ pub(super) struct Links {
     interest: RefCell<Interest>,
     /// Whether this site has other routers.
     siblings: Cell<bool>,
+    /// Whether the router stops: there are no new links any more.
+    stops: Cell<bool>,
     deadline: Rc<Notify>,
     /// Links came or went, or other routers told new addresses.
     pub(super) changed: Notify,
@@ -118,6 +120,7 @@ impl Links {
             routes: RefCell::new(mesh.routes()),
             interest: RefCell::new(mesh.interest()),
             siblings: Cell::new(has_siblings(&mesh)),
+            stops: Cell::new(false),
             local,
             counters: Counters::default(),
             window: RefCell::default(),
@@ -359,7 +362,14 @@ impl Links {
         }
     }
 
+    /// Whether the router stops.
+    pub(super) fn stops(&self) -> bool {
+        self.stops.get()
+    }
+
+    /// Ends all links, for good: a router that dials again while it stops would seem to be live when it is back.
     pub(super) fn close_all(&self, why: &str) {
+        self.stops.set(true);
         let links: Vec<_> = self.links.borrow().values().cloned().collect();
         links.iter().for_each(|link| link.end(why));
     }

@@ -9,10 +9,16 @@ use bytes::Bytes;
 use myelin_catalog::exchange::{ANSWER_LEN_MAX_BYTES, Answer, Ask};
 use myelin_catalog::{Module, Op, Proposal};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Questions that are answered at once: each may read a megabyte from the disk.
 const ANSWERS_MAX: usize = 16;
+
+/// How often the bytes of a proposed module are asked for.
+const FETCH_ATTEMPTS: u32 = 5;
+/// Between two of them.
+const FETCH_PAUSE: Duration = Duration::from_millis(300);
 
 /// What an answer is made of.
 #[derive(Clone)]
@@ -78,8 +84,15 @@ impl Source {
         if aside(move || Ok(shelf.has_blob(&digest, size_bytes))).await? {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        super::follow::fetch(&self.caller, from, module, &mut bytes).await?;
+        let (mut bytes, mut attempt) = (Vec::new(), 1);
+        while let Err(error) = super::follow::fetch(&self.caller, from, module, &mut bytes).await {
+            // Whoever has just joined is heard before it is reached.
+            if attempt == FETCH_ATTEMPTS {
+                return Err(error);
+            }
+            attempt += 1;
+            tokio::time::sleep(FETCH_PAUSE).await;
+        }
         let shelf = self.shelf.clone();
         aside(move || shelf.put(&digest, &bytes)).await
     }

@@ -124,9 +124,20 @@ impl Keeper {
     /// Takes commands until every handle is gone.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         while let Some(command) = queue.blocking_recv() {
+            if let Command::Stop { answer } = command {
+                self.end();
+                let _ = answer.send(());
+                return;
+            }
             self.obey(command);
         }
+        self.end();
+    }
+
+    /// The router ends in good order.
+    fn end(&mut self) {
         self.guard.healthy();
+        self.log.shelf().close();
     }
 
     fn obey(&mut self, command: Command) {
@@ -164,6 +175,8 @@ impl Keeper {
                 self.settle();
                 let _ = answer.send(booted);
             }
+            // `run` has dealt with it.
+            Command::Stop { .. } => {}
             Command::Alarm(code) => {
                 *self.alarms.entry(code).or_default() += 1;
                 self.publish();
@@ -237,7 +250,7 @@ impl Keeper {
             return;
         }
         mesh.fleet = fleet.clone();
-        match members::directory(fleet, self.site.as_ref(), &mesh.router, mesh.number) {
+        match members::directory(fleet, &mesh.members, (self.site.as_ref(), &mesh.router), mesh.number) {
             Ok(directory) => drop(mesh.tell.blocking_send(Tell::Directory(Arc::new(directory)))),
             Err(why) => {
                 tracing::warn!(why, "the links keep the sites and routers that they know");

@@ -14,31 +14,43 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// The store, which the writer's thread and whoever answers neighbours share. It is held for one file operation at a
 /// time.
 #[derive(Clone)]
-pub(super) struct Shelf(Arc<Mutex<DiskStore>>);
+pub(super) struct Shelf(Arc<Mutex<Option<DiskStore>>>);
 
 impl Shelf {
     pub(super) fn new(store: DiskStore) -> Self {
-        Self(Arc::new(Mutex::new(store)))
+        Self(Arc::new(Mutex::new(Some(store))))
     }
 
-    fn open(&self) -> MutexGuard<'_, DiskStore> {
+    fn lock(&self) -> MutexGuard<'_, Option<DiskStore>> {
         // A store in which an operation failed half-way refuses by itself.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Closes the store: its directory is free for the next start, whoever still holds a shelf.
+    pub(super) fn close(&self) {
+        self.lock().take();
+    }
+
+    /// Works on the store.
+    fn with<T>(&self, work: impl FnOnce(&mut DiskStore) -> Result<T, StoreError>) -> Result<T, WorldError> {
+        let mut shelf = self.lock();
+        let store = shelf.as_mut().ok_or_else(WorldError::stopped)?;
+        work(store).map_err(store_error)
+    }
+
     /// The bytes of a module.
     pub(super) fn blob(&self, digest: &Digest) -> Result<Vec<u8>, WorldError> {
-        self.open().blob(digest).map_err(store_error)
+        self.with(|store| store.blob(digest))
     }
 
     /// Whether there are bytes of that length for a module; what they are is checked when they are read.
     pub(super) fn has_blob(&self, digest: &Digest, size_bytes: u64) -> bool {
-        matches!(self.open().blob_size_bytes(digest), Ok(Some(found)) if found == size_bytes)
+        matches!(self.with(|store| store.blob_size_bytes(digest)), Ok(Some(found)) if found == size_bytes)
     }
 
     /// Keeps the bytes of a module.
     pub(super) fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), WorldError> {
-        self.open().put(digest, bytes).map_err(store_error)
+        self.with(|store| store.put(digest, bytes))
     }
 
     /// A piece of a module's bytes, and how many there are in all.
@@ -53,14 +65,13 @@ impl Shelf {
 
     /// The records after `rev`, as many as go into one answer, and where the log ends.
     pub(super) fn page(&self, rev: u64) -> Result<(Head, Vec<ByteBuf>), WorldError> {
-        let store = self.open();
-        let records = store.read_after(rev, PAGE_RECORDS_MAX).map_err(store_error)?;
+        let (head, records) = self.with(|store| Ok((store.head(), store.read_after(rev, PAGE_RECORDS_MAX)?)))?;
         let mut bytes = 0;
         let fits = records.into_iter().enumerate().map_while(|(place, record)| {
             bytes += record.len();
             (place == 0 || bytes <= PAGE_BYTES).then(|| ByteBuf::from(record))
         });
-        Ok((store.head(), fits.collect()))
+        Ok((head, fits.collect()))
     }
 }
 
@@ -83,7 +94,7 @@ impl Log {
         key: Option<SigningKey>,
     ) -> Result<Self, WorldError> {
         let before = catalog.head().rev.saturating_sub(HASHES_KEPT as u64);
-        let tail = shelf.open().read_after(before, HASHES_KEPT).map_err(store_error)?;
+        let tail = shelf.with(|store| store.read_after(before, HASHES_KEPT))?;
         let copy = Follower::resume(catalog, root, &tail).map_err(|fault| follow_error(&fault))?;
         Ok(Self { shelf, copy, key })
     }
@@ -141,7 +152,7 @@ impl Log {
     ) -> Result<(), WorldError> {
         let page = [record.encode()];
         let verified = self.copy.verify(&page).map_err(|fault| follow_error(&fault))?;
-        append(&mut self.shelf.open()).map_err(store_error)?;
+        self.shelf.with(append)?;
         let gone = self.unneeded(std::slice::from_ref(record));
         self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
         self.discard(&gone);
@@ -150,7 +161,7 @@ impl Log {
 
     /// The right to write as `holder`, for the next `ttl_ms`.
     pub(super) fn lease(&self, name: &str, holder: &str, ttl_ms: u64, now_ms: u64) -> Result<Fence, WorldError> {
-        self.shelf.open().lease(name, holder, ttl_ms, now_ms).map_err(store_error)
+        self.shelf.with(|store| store.lease(name, holder, ttl_ms, now_ms))
     }
 
     /// Takes over records that were written elsewhere: all that are new and right, or none.
@@ -160,7 +171,7 @@ impl Log {
     pub(super) fn take(&mut self, page: &[ByteBuf]) -> Result<Vec<Record>, WorldError> {
         let verified = self.copy.verify(page).map_err(|fault| follow_error(&fault))?;
         for record in verified.accepted().encoded {
-            self.shelf.open().append_encoded(record).map_err(store_error)?;
+            self.shelf.with(|store| store.append_encoded(record))?;
         }
         let gone = self.unneeded(&verified.accepted().records);
         let accepted = self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
@@ -180,7 +191,7 @@ impl Log {
 
     fn discard(&self, digests: &[Digest]) {
         for digest in digests.iter().filter(|digest| !self.catalog().needs_blob(digest)) {
-            if let Err(error) = self.shelf.open().remove(digest) {
+            if let Err(error) = self.shelf.with(|store| store.remove(digest)) {
                 // The next start collects what no module names.
                 tracing::warn!(%error, "the bytes of a removed module stay for now");
             }

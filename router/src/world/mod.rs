@@ -209,6 +209,8 @@ enum Command {
     Tick,
     /// A follower has caught up: run what the log says.
     Boot { answer: Answer<()> },
+    /// The router ends: close the catalog.
+    Stop { answer: oneshot::Sender<()> },
     /// An alarm that was found elsewhere.
     Alarm(String),
 }
@@ -319,6 +321,15 @@ impl World {
         match &self.progress {
             Some(writer) if !writer.is_here => writer.progress().await,
             _ => Ok(self.view().heard()),
+        }
+    }
+
+    /// Ends the keeper and closes the catalog; every later change is refused.
+    pub async fn stop(&self) {
+        let (answer, stopped) = oneshot::channel();
+        if self.commands.send(Command::Stop { answer }).await.is_ok() {
+            // An error says that it has ended by itself.
+            let _ = stopped.await;
         }
     }
 

@@ -13,6 +13,7 @@ mod kit;
 mod ledger;
 mod mesh;
 mod restart;
+mod rollouts;
 mod routing;
 mod shared;
 mod swaps;

@@ -14,21 +14,21 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long anything may take to be known everywhere.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A mesh of sites with one router each, all issued by one authority.
-struct Sites {
+pub(crate) struct Sites {
     folder: tempfile::TempDir,
     authority: CertificateAuthority,
     ports: Vec<u16>,
     /// The routers as `SITE/ROUTER`.
     members: Vec<String>,
-    nodes: Vec<Option<Node>>,
+    pub(crate) nodes: Vec<Option<Node>>,
 }
 
 impl Sites {
     /// Starts `count` sites of one router; `knows(a, b)` says whether site `a` is told the address of site `b`.
-    async fn start(count: usize, knows: impl Fn(usize, usize) -> bool) -> Result<Self> {
+    pub(crate) async fn start(count: usize, knows: impl Fn(usize, usize) -> bool) -> Result<Self> {
         let members: Vec<String> = (0..count).map(|site| format!("s{site}/r1")).collect();
         Self::start_as(&members.iter().map(String::as_str).collect::<Vec<_>>(), knows).await
     }
@@ -53,7 +53,7 @@ impl Sites {
         Ok(sites)
     }
 
-    async fn node(&self, site: usize, seeds: &[usize], epoch: u32) -> Result<Node> {
+    pub(crate) async fn node(&self, site: usize, seeds: &[usize], epoch: u32) -> Result<Node> {
         let folder = self.folder.path();
         let (name, router) = self.members[site].split_once('/').context("SITE/ROUTER")?;
         let issued = self.authority.issue_router(name, router, &["localhost".into(), "127.0.0.1".into()], 1)?;
@@ -68,6 +68,7 @@ impl Sites {
         config.listen.client.set_port(0);
         config.wasm.compiler = Some(myelin_tests::program());
         let address = |site: &usize| format!("127.0.0.1:{}", self.ports[*site]);
+        config.catalog.join_seconds = 2;
         config.mesh.listen = Some(address(&site).parse()?);
         config.mesh.members = self.members.clone();
         config.mesh.advertise = vec![address(&site)];
@@ -75,11 +76,11 @@ impl Sites {
         Node::start(&config, &tls, epoch).await
     }
 
-    fn at(&self, site: usize) -> &Node {
+    pub(crate) fn at(&self, site: usize) -> &Node {
         self.nodes[site].as_ref().expect("the site runs")
     }
 
-    async fn client(&self, site: usize, name: &str) -> Result<Client> {
+    pub(crate) async fn client(&self, site: usize, name: &str) -> Result<Client> {
         let folder: &Path = self.folder.path();
         let (cert, key) = self.authority.issue_service(name, 1)?.save(folder, name)?;
         let files = TlsFiles { cert, key, ca: folder.join("ca.pem") };
@@ -88,7 +89,7 @@ impl Sites {
     }
 
     /// Waits until `site` knows of `interest` patterns elsewhere, beside each router's own inboxes, and has a link to each other site that runs.
-    async fn knows(&self, site: usize, interest: usize) -> Result<()> {
+    pub(crate) async fn knows(&self, site: usize, interest: usize) -> Result<()> {
         let others = self.nodes.iter().flatten().count() - 1;
         let known = async {
             loop {
@@ -119,7 +120,7 @@ impl Sites {
     }
 
     /// Ends all sites; their ledgers, each of which must balance.
-    async fn end(mut self) -> Result<Vec<Counts>> {
+    pub(crate) async fn end(mut self) -> Result<Vec<Counts>> {
         let mut ledgers = Vec::new();
         for node in self.nodes.iter_mut().filter_map(Option::take) {
             let ledger = node.drain().await;

@@ -1,0 +1,407 @@
+//! `/v1/rollouts/{id}` and `/v1/mesh/sites`: rollouts over the sites of a mesh, and who belongs to it.
+
+use super::Context;
+use super::intake::{Json as Body, NamePath};
+use super::problem::Problem;
+use crate::world::{Actor, Change, View};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use myelin_catalog::exchange::Heard;
+use myelin_catalog::rollout::{Cause, Outcome, Rollout};
+use myelin_catalog::{Metrics, Name, Op, Phase};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A rollout over the sites of the mesh.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct MeshRollout {
+    /// Its number: the revision of the record that started it.
+    pub(super) id: u64,
+    /// Where it stands: a step, `.., paused`, `rolling-back`, `complete` or `rolled-back`.
+    state: String,
+    /// Whether it is neither complete nor rolled back.
+    running: bool,
+    /// Who started it.
+    actor: String,
+    /// When, Unix milliseconds.
+    at_unix_ms: u64,
+    /// Its steps, and the sites for which each makes the new set active.
+    steps: Vec<StepInfo>,
+    /// Why it is rolled back: a stable code, and what happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    /// The same for people, and how it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// A step of a rollout.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct StepInfo {
+    /// Which.
+    step: String,
+    /// The sites that have the new set from it on.
+    sites: Vec<String>,
+    /// `done`, `now`, or `ahead`.
+    state: &'static str,
+}
+
+/// A rollout, and how far each router is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MeshRolloutDescription {
+    #[serde(flatten)]
+    rollout: MeshRollout,
+    /// What the controller heard last of each router; none where it was not heard of.
+    routers: Vec<RouterProgress>,
+}
+
+/// How far a router is.
+#[derive(Debug, Serialize, ToSchema)]
+struct RouterProgress {
+    site: String,
+    router: String,
+    /// `PULLING`, `PULLED`, `COMPILED`, `TESTED`, `PREPARED`, `ACTIVE`, `RETREATED` or `NACK`; none = not heard of.
+    phase: Option<&'static str>,
+    /// Whether it judges events by the set that is rolled out.
+    has_new_set: bool,
+    /// The generation that is active there, or why there is none.
+    detail: String,
+    /// How old the report is, in milliseconds.
+    age_ms: Option<u64>,
+    /// How the new set does there.
+    events: u64,
+    traps: u64,
+    rejects: u64,
+    module_p99_us: u32,
+}
+
+/// The sites of the mesh.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SiteList {
+    sites: Vec<SiteInfo>,
+    /// The key with which the signed part of the catalog begins: `[catalog] root_key` of other routers.
+    root_key: Option<String>,
+    /// Alarms of the catalog by code since the start, such as `catalog-fork`.
+    alarms: std::collections::BTreeMap<String, u64>,
+}
+
+/// A site.
+#[derive(Debug, Serialize, ToSchema)]
+struct SiteInfo {
+    name: String,
+    /// Its number, which is never used again.
+    number: u8,
+    region: String,
+    cloud: String,
+    /// The generation that judges events there.
+    generation: u64,
+    /// Its routers, with their numbers.
+    routers: Vec<RouterInfo>,
+}
+
+/// A router of a site.
+#[derive(Debug, Serialize, ToSchema)]
+struct RouterInfo {
+    name: String,
+    number: u32,
+}
+
+/// Where a new site is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteSpec {
+    /// Its region, for rules of residency.
+    #[serde(default = "unset")]
+    #[schema(value_type = String)]
+    region: Name,
+    /// Whose machines it runs on, for rules of residency.
+    #[serde(default = "unset")]
+    #[schema(value_type = String)]
+    cloud: Name,
+}
+
+fn unset() -> Name {
+    "unset".parse().expect("it is a name")
+}
+
+/// What is to be done with a rollout.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StepRequest {
+    /// Why, for those who read the history: at most 1,024 bytes.
+    reason: String,
+}
+
+impl MeshRollout {
+    pub(super) fn new(rollout: &Rollout) -> Self {
+        let at = rollout.schedule().iter().position(|scheduled| scheduled.step == rollout.step()).unwrap_or_default();
+        let steps = rollout.schedule().iter().enumerate().map(|(place, scheduled)| StepInfo {
+            step: scheduled.step.to_string(),
+            sites: scheduled.sites.iter().map(Name::to_string).collect(),
+            state: match place.cmp(&at) {
+                std::cmp::Ordering::Less => "done",
+                std::cmp::Ordering::Equal if rollout.is_running() => "now",
+                std::cmp::Ordering::Equal => "done",
+                std::cmp::Ordering::Greater => "ahead",
+            },
+        });
+        let abort = rollout.abort.as_ref();
+        let reason = abort.map(|abort| &abort.reason).or(rollout.end.as_ref().map(|end| &end.reason));
+        Self {
+            id: rollout.id,
+            state: rollout.state(),
+            running: rollout.is_running(),
+            actor: rollout.actor.clone(),
+            at_unix_ms: rollout.at_unix_ms,
+            steps: steps.collect(),
+            cause: abort.map(|abort| abort.cause.code()),
+            reason: reason.cloned(),
+        }
+    }
+}
+
+/// A rollout over the sites, and how far each router is with it.
+#[utoipa::path(get, path = "/v1/rollouts/{id}", tag = "rollouts",
+    params(("id" = u64, Path, description = "The rollout's number")),
+    responses(
+        (status = 200, body = MeshRolloutDescription),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "The controller is not reached"),
+    ))]
+pub(super) async fn describe(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<u64>,
+) -> Result<Json<MeshRolloutDescription>, Problem> {
+    let world = &context.state.world;
+    let view = world.view();
+    let rollout = find(&view, id)?;
+    let heard = if rollout.is_running() { world.progress().await? } else { Vec::new() };
+    Ok(Json(description(&view, &rollout, &heard)))
+}
+
+pub(super) fn find(view: &View, id: u64) -> Result<Arc<Rollout>, Problem> {
+    view.catalog.rollouts().find(|rollout| rollout.id == id).cloned().ok_or_else(|| {
+        Problem::not_found(format!("there is no rollout {id}; `myelin rollout history` shows those that are kept"))
+    })
+}
+
+fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDescription {
+    let routers = view.catalog.fleet().routers().map(|router| {
+        let heard = heard.iter().find(|heard| heard.report.site == router.site && heard.report.router == router.name);
+        let is_reached = rollout.reached().any(|site| *site == router.site);
+        let phase = heard.map(|heard| &heard.report.phase);
+        let metrics = heard.filter(|_| is_reached).map_or(Metrics::default(), |heard| heard.report.metrics);
+        let failed =
+            rollout.abort.is_some() || rollout.end.as_ref().is_some_and(|end| end.outcome == Outcome::RolledBack);
+        RouterProgress {
+            site: router.site.to_string(),
+            router: router.name.to_string(),
+            phase: phase.map(Phase::as_str),
+            has_new_set: is_reached && !failed,
+            detail: phase.map_or_else(String::new, detail),
+            age_ms: heard.map(|heard| heard.age_ms),
+            events: metrics.events,
+            traps: metrics.traps,
+            rejects: metrics.rejects,
+            module_p99_us: metrics.module_p99_us,
+        }
+    });
+    MeshRolloutDescription { rollout: MeshRollout::new(rollout), routers: routers.collect() }
+}
+
+fn detail(phase: &Phase) -> String {
+    match phase {
+        Phase::Active { generation, .. } => format!("generation {generation}"),
+        Phase::Retreated { from, to, reason } => format!("generation {to} instead of {from}: {reason}"),
+        Phase::Nack { code, reason } => format!("{code}: {reason}"),
+        _ => String::new(),
+    }
+}
+
+/// Take a step of a rollout by hand: `pause`, `resume`, `promote` (do not wait any longer), or `abort` (every site has
+/// its old set again).
+#[utoipa::path(post, path = "/v1/rollouts/{id}/{step}", tag = "rollouts",
+    params(
+        ("id" = u64, Path, description = "The rollout's number"),
+        ("step" = String, Path, description = "`pause`, `resume`, `promote` or `abort`"),
+    ),
+    request_body(content = StepRequest),
+    responses(
+        (status = 200, body = MeshRollout),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The rollout is not where this step can be taken"),
+    ))]
+pub(super) async fn step(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    Path((id, step)): Path<(u64, String)>,
+    Body(request): Body<StepRequest>,
+) -> Result<Json<MeshRollout>, Problem> {
+    let op = match step.as_str() {
+        "pause" => Op::RolloutPaused { id },
+        "resume" => Op::RolloutResumed { id },
+        "promote" => Op::RolloutPromoted { id },
+        "abort" => {
+            let reason = if request.reason.is_empty() { format!("{actor} wants it") } else { request.reason };
+            Op::RolloutAborted { id, cause: Cause::Hand, reason }
+        }
+        other => {
+            let detail = format!("`{}` is no step; give pause, resume, promote or abort", super::problem::shown(other));
+            return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", detail));
+        }
+    };
+    let world = &context.state.world;
+    find(&world.view(), id)?;
+    world.change(Change::Record(Box::new(op)), None, actor).await?;
+    Ok(Json(MeshRollout::new(&*find(&world.view(), id)?)))
+}
+
+/// The sites of the mesh and their routers, as the catalog names them.
+#[utoipa::path(get, path = "/v1/mesh/sites", tag = "mesh", responses(
+    (status = 200, body = SiteList),
+))]
+pub(super) async fn sites(State(context): State<Arc<Context>>) -> Json<SiteList> {
+    let view = context.state.world.view();
+    let fleet = view.catalog.fleet();
+    let sites = fleet.sites().map(|site| SiteInfo {
+        name: site.name.to_string(),
+        number: site.number,
+        region: site.region.to_string(),
+        cloud: site.cloud.to_string(),
+        generation: view.catalog.active_for(&site.name).number,
+        routers: fleet
+            .routers_of(&site.name)
+            .map(|router| RouterInfo { name: router.name.to_string(), number: router.number })
+            .collect(),
+    });
+    let root_key = view.catalog.keys().root().map(|key| key.to_string());
+    Json(SiteList { sites: sites.collect(), root_key, alarms: view.alarms.clone() })
+}
+
+/// Add a site to the mesh. Its routers are added one by one.
+#[utoipa::path(put, path = "/v1/mesh/sites/{name}", tag = "mesh",
+    params(("name" = String, Path, description = "The site's name, a DNS label")),
+    request_body(content = SiteSpec),
+    responses(
+        (status = 204, description = "It is there"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It was there, or a rollout is under way"),
+    ))]
+pub(super) async fn add_site(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    NamePath(name): NamePath,
+    Body(SiteSpec { region, cloud }): Body<SiteSpec>,
+) -> Result<StatusCode, Problem> {
+    record(&context, actor, Op::SiteAdded { name, region, cloud }).await
+}
+
+/// Remove a site without routers from the mesh.
+#[utoipa::path(delete, path = "/v1/mesh/sites/{name}", tag = "mesh",
+    params(("name" = String, Path, description = "The site's name")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It has routers, or a rollout is under way"),
+    ))]
+pub(super) async fn remove_site(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    NamePath(name): NamePath,
+) -> Result<StatusCode, Problem> {
+    record(&context, actor, Op::SiteRemoved { name }).await
+}
+
+/// Add a router to a site. Every router of the mesh takes links from it from then on.
+#[utoipa::path(put, path = "/v1/mesh/sites/{site}/routers/{router}", tag = "mesh",
+    params(("site" = String, Path, description = "The site"), ("router" = String, Path, description = "The router's name at its site, as in its certificate")),
+    responses(
+        (status = 204, description = "It is there"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such site"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It was there"),
+    ))]
+pub(super) async fn add_router(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    Path((site, router)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let (site, name) = (site.parse()?, router.parse()?);
+    record(&context, actor, Op::RouterAdded { site, name }).await
+}
+
+/// Remove a router that is gone for good. Links to it are closed, and its number is never used again.
+#[utoipa::path(delete, path = "/v1/mesh/sites/{site}/routers/{router}", tag = "mesh",
+    params(("site" = String, Path, description = "The site"), ("router" = String, Path, description = "The router's name at its site")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn remove_router(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    Path((site, router)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let (site, name) = (site.parse()?, router.parse()?);
+    record(&context, actor, Op::RouterRemoved { site, name }).await
+}
+
+async fn record(context: &Context, actor: Actor, op: Op) -> Result<StatusCode, Problem> {
+    context.state.world.change(Change::Record(Box::new(op)), None, actor).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The rollouts that the catalog remembers, oldest first.
+pub(super) fn newest(view: &View) -> Vec<MeshRollout> {
+    view.catalog.rollouts().map(|rollout| MeshRollout::new(rollout)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use myelin_catalog::exchange::RouterReport;
+    use myelin_catalog::rollout::Step;
+    use myelin_catalog::{Catalog, RolloutPlan};
+
+    fn mesh() -> (View, Arc<Rollout>) {
+        let mut catalog = Catalog::new();
+        let name = |name: &str| name.parse::<Name>().unwrap();
+        let mut ops = Vec::new();
+        for site in ["eu1", "us1"] {
+            ops.push(Op::SiteAdded { name: name(site), region: unset(), cloud: unset() });
+            ops.push(Op::RouterAdded { site: name(site), name: name("r1") });
+        }
+        for op in ops {
+            let record = catalog.draft(op, "test", 0).unwrap();
+            catalog.apply(&record).unwrap();
+        }
+        let plan = RolloutPlan { canary: vec![name("us1")], waves: vec![100], ..RolloutPlan::default() };
+        let record = catalog.draft(catalog.rollout_start(plan), "ann", 7).unwrap();
+        catalog.apply(&record).unwrap();
+        let rollout = catalog.rollout().unwrap().clone();
+        (View { catalog: Arc::new(catalog), ..View::default() }, rollout)
+    }
+
+    #[test]
+    fn a_rollout_shows_its_steps_and_every_router() {
+        let (view, rollout) = mesh();
+        let phase = Phase::Nack { code: "self-test".into(), reason: "sample 1".into() };
+        let report = RouterReport {
+            site: "eu1".parse().unwrap(),
+            router: "r1".parse().unwrap(),
+            rollout: rollout.id,
+            phase,
+            metrics: Metrics { events: 5, ..Metrics::default() },
+        };
+        let shown = description(&view, &rollout, &[Heard { report, age_ms: 12 }]);
+        assert_eq!(shown.rollout.steps[0].state, "now");
+        let canary = shown.rollout.steps.iter().find(|step| step.step == Step::Canary.to_string()).unwrap();
+        assert_eq!((canary.state, &canary.sites[..]), ("ahead", &["us1".to_owned()][..]));
+        let [eu1, us1] = &shown.routers[..] else { panic!("two routers") };
+        assert_eq!((eu1.phase, &*eu1.detail, eu1.events), (Some("NACK"), "self-test: sample 1", 0));
+        assert_eq!((us1.phase, us1.age_ms, us1.has_new_set), (None, None, false));
+    }
+}

@@ -1,0 +1,139 @@
+//! A rollout over the sites, as people watch it.
+
+use crate::cli::admin::Api;
+use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::listing::{items, shown, table, text};
+use crate::cli::signals::Signals;
+use crate::cli::values::{print, say};
+use serde_json::Value;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// How often the progress is asked for.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Clears a terminal and goes to its upper left corner.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Shows rollout `id` until it is over; a signal ends the watching, not the rollout.
+///
+/// # Errors
+/// Exit 7 when it was rolled back.
+pub(super) async fn watch(api: &Api, id: u64) -> Result<()> {
+    let is_terminal = std::io::stdout().is_terminal();
+    let mut signals = Signals::catch()?;
+    let mut last = String::new();
+    loop {
+        let rollout = api.get(&format!("/v1/rollouts/{id}")).await?;
+        if is_terminal {
+            print(format!("{CLEAR}{}", view(&rollout)));
+        } else {
+            // For a log: a line for every change.
+            let line = line(&rollout);
+            if line != last {
+                say!("{line}");
+                last = line;
+            }
+        }
+        if rollout["running"] == false {
+            return end(&rollout);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = signals.next() => {
+                say!("the rollout goes on; `myelin rollout status` shows it, `myelin rollout abort {id}` ends it");
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn end(rollout: &Value) -> Result<()> {
+    let id = text(&rollout["id"]);
+    if rollout["state"] == "complete" {
+        say!("rollout {id} is complete: every site has the new set");
+        return Ok(());
+    }
+    let why = format!("{}: {}", text(&rollout["cause"]), shown(&text(&rollout["reason"])));
+    Err(Failure::new(Exit::GateFailed, format!("rollout {id} was rolled back ({why}); every site has the old set")))
+}
+
+/// A rollout with its steps and its routers.
+pub(super) fn view(rollout: &Value) -> String {
+    let mut told = format!(
+        "rollout {} by {}: {}\n",
+        text(&rollout["id"]),
+        shown(&text(&rollout["actor"])),
+        text(&rollout["state"])
+    );
+    if let Some(reason) = rollout["reason"].as_str() {
+        told += &format!("  {}: {}\n", text(&rollout["cause"]), shown(reason));
+    }
+    let steps = items(rollout, "steps").iter().map(|step| {
+        let sites: Vec<_> = items(step, "sites").iter().map(text).collect();
+        let mark = match step["state"].as_str() {
+            Some("done") => "x",
+            Some("now") => ">",
+            _ => " ",
+        };
+        vec![format!("[{mark}]"), text(&step["step"]), sites.join(", ")]
+    });
+    told += &format!("\n{}", table(&["", "step", "sites"], &[], steps));
+    let routers = items(rollout, "routers");
+    if rollout["running"] == true && !routers.is_empty() {
+        told += &format!("\n{}", table(&HEADER, &HEADER[4..9], routers.iter().map(router)));
+    }
+    told
+}
+
+const HEADER: [&str; 10] =
+    ["site", "router", "phase", "set", "events", "faults", "rejects", "p99 us", "heard ms", "detail"];
+
+fn router(router: &Value) -> Vec<String> {
+    let phase = router["phase"].as_str().unwrap_or("not heard of").to_owned();
+    let set = if router["has_new_set"] == true { "new" } else { "old" };
+    let mut row = vec![text(&router["site"]), text(&router["router"]), phase, set.to_owned()];
+    row.extend(["events", "traps", "rejects", "module_p99_us", "age_ms"].map(|field| text(&router[field])));
+    row.push(shown(&text(&router["detail"])));
+    row
+}
+
+/// The same on one line.
+fn line(rollout: &Value) -> String {
+    let routers = items(rollout, "routers").iter().map(|router| {
+        let phase = router["phase"].as_str().unwrap_or("-");
+        format!("{}/{} {phase}", text(&router["site"]), text(&router["router"]))
+    });
+    format!("rollout {}: {}  {}", text(&rollout["id"]), text(&rollout["state"]), routers.collect::<Vec<_>>().join("  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rollout() -> Value {
+        json!({"id": 9, "actor": "ann", "state": "canary", "running": true,
+            "steps": [{"step": "prepared", "sites": [], "state": "done"}, {"step": "canary", "sites": ["us1"], "state": "now"}],
+            "routers": [{"site": "us1", "router": "r1", "phase": "ACTIVE", "has_new_set": true, "events": 12, "traps": 0,
+                "rejects": 1, "module_p99_us": 40, "age_ms": 80, "detail": "generation 9"},
+                {"site": "eu1", "router": "r1", "phase": null, "has_new_set": false, "detail": ""}]})
+    }
+
+    #[test]
+    fn a_rollout_is_shown_with_steps_and_routers() {
+        let shown = view(&rollout());
+        for part in ["rollout 9 by ann: canary", "[x]", "[>]", "us1", "ACTIVE", "not heard of", "generation 9"] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+        assert_eq!(line(&rollout()), "rollout 9: canary  us1/r1 ACTIVE  eu1/r1 -");
+    }
+
+    #[test]
+    fn a_rollout_that_was_rolled_back_fails_the_command() {
+        let over = json!({"id": 9, "state": "rolled-back", "cause": "gate-traps", "reason": "router us1/r1: 5 faults"});
+        let failure = end(&over).expect_err("it failed");
+        assert_eq!(failure.exit, Exit::GateFailed);
+        assert!(failure.what.contains("gate-traps: router us1/r1: 5 faults"), "{failure}");
+        assert!(end(&json!({"id": 9, "state": "complete"})).is_ok());
+    }
+}

@@ -1,0 +1,172 @@
+//! `myelin site ls|add|rm`
+
+use super::admin::Admin;
+use super::connect::block_on;
+use super::failure::{Exit, Failure, Result};
+use super::http::Body;
+use super::listing::{Listing, items, table, text};
+use super::values::say;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use myelin_catalog::Name;
+use serde_json::{Value, json};
+
+/// Who belongs to the mesh
+#[derive(Debug, Subcommand)]
+pub(super) enum Site {
+    /// Show the sites of the mesh and their routers
+    Ls(Show),
+    /// Add a site, or a router to a site
+    #[command(
+        after_help = "Examples:\n  myelin site add ohio --region us-east --cloud aws\n  myelin site add ohio/r1\n\n\
+        The new router's certificate must carry the same names. docs/OPERATIONS.md tells all steps."
+    )]
+    Add(Add),
+    /// Remove a router that is gone for good, or a site without routers
+    Rm(Remove),
+}
+
+/// Show the sites
+#[derive(Args, Debug)]
+pub(super) struct Show {
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Add a site or a router
+#[derive(Args, Debug)]
+pub(super) struct Add {
+    /// The site, or SITE/ROUTER
+    #[arg(value_name = "SITE[/ROUTER]", value_parser = place)]
+    place: Place,
+    /// Region of the site, for rules of residency
+    #[arg(long, value_name = "REGION")]
+    region: Option<Name>,
+    /// Whose machines the site runs on, for rules of residency
+    #[arg(long, value_name = "CLOUD")]
+    cloud: Option<Name>,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Remove a site or a router
+#[derive(Args, Debug)]
+pub(super) struct Remove {
+    /// The site, or SITE/ROUTER
+    #[arg(value_name = "SITE[/ROUTER]", value_parser = place)]
+    place: Place,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// A site, or a router of it.
+#[derive(Clone, Debug, PartialEq)]
+struct Place {
+    site: Name,
+    router: Option<Name>,
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    let read = |name: &str| name.parse::<Name>().map_err(|error| error.to_string());
+    match text.split_once('/') {
+        Some((site, router)) => Ok(Place { site: read(site)?, router: Some(read(router)?) }),
+        None => Ok(Place { site: read(text)?, router: None }),
+    }
+}
+
+impl Place {
+    fn path(&self) -> String {
+        match &self.router {
+            Some(router) => format!("/v1/mesh/sites/{}/routers/{router}", self.site),
+            None => format!("/v1/mesh/sites/{}", self.site),
+        }
+    }
+}
+
+impl Site {
+    pub(super) fn run(self) -> Result<()> {
+        block_on(async {
+            match self {
+                Self::Ls(Show { listing, admin }) => {
+                    let api = admin.api()?;
+                    listing.show(|| api.get("/v1/mesh/sites"), show).await
+                }
+                Self::Add(add) => add.run().await,
+                Self::Rm(Remove { place, admin }) => {
+                    admin.api()?.tell(Method::DELETE, &place.path(), Body::None).await?;
+                    say!("removed; its number is never used again");
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+impl Add {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        if self.place.router.is_none() {
+            let mut body = json!({});
+            for (key, value) in [("region", self.region), ("cloud", self.cloud)] {
+                if let Some(value) = value {
+                    body[key] = value.to_string().into();
+                }
+            }
+            api.tell(Method::PUT, &self.place.path(), Body::Json(body)).await?;
+            say!("site {} belongs to the mesh; add its routers with `myelin site add {0}/ROUTER`", self.place.site);
+            return Ok(());
+        }
+        if self.region.is_some() || self.cloud.is_some() {
+            let what = "--region and --cloud say where a site is, not a router";
+            return Err(Failure::new(Exit::Usage, what).next("give them with `myelin site add SITE`"));
+        }
+        api.tell(Method::PUT, &self.place.path(), Body::None).await?;
+        say!("every router of the mesh takes links from it now");
+        Ok(())
+    }
+}
+
+fn show(value: &Value) -> String {
+    let rows = items(value, "sites").iter().map(|site| {
+        let routers: Vec<_> = items(site, "routers")
+            .iter()
+            .map(|router| format!("{} ({})", text(&router["name"]), text(&router["number"])))
+            .collect();
+        let mut row = ["name", "number", "region", "cloud", "generation"].map(|field| text(&site[field])).to_vec();
+        row.push(routers.join(", "));
+        row
+    });
+    let header = ["site", "number", "region", "cloud", "generation", "routers"];
+    let mut shown = table(&header, &["number", "generation"], rows);
+    if let Some(key) = value["root_key"].as_str() {
+        shown += &format!("\nthe catalog begins with root key {key}\n");
+    }
+    for (code, count) in value["alarms"].as_object().into_iter().flatten() {
+        shown += &format!("alarm {code}: {count} since the start\n");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_sites_or_routers_of_them() {
+        assert_eq!(place("eu1").map(|place| place.path()), Ok("/v1/mesh/sites/eu1".into()));
+        assert_eq!(place("eu1/r1").map(|place| place.path()), Ok("/v1/mesh/sites/eu1/routers/r1".into()));
+        assert!(place("../x").is_err() && place("eu1/r1/x").is_err() && place("").is_err());
+    }
+
+    #[test]
+    fn sites_are_shown_with_their_routers() {
+        let shown =
+            show(&json!({"sites": [{"name": "eu1", "number": 0, "region": "eu", "cloud": "own", "generation": 4,
+            "routers": [{"name": "r1", "number": 1}]}], "root_key": "ab12", "alarms": {"catalog-fork": 2}}));
+        for part in ["eu1", "r1 (1)", "root key ab12", "catalog-fork: 2"] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! One catalog for all sites: what is pushed at one judges at every one, and a bad filter is caught at the canary.
+
+use crate::mesh::{PATIENCE, Sites};
+use anyhow::{Context, Result, ensure};
+use myelin::node::Node;
+use myelin::world::{Actor, View};
+use myelin_catalog::rollout::{Cause, Outcome};
+use myelin_catalog::{Binding, Gates, RolloutPlan};
+use myelin_client::{Client, Event, SubscribeOptions};
+use myelin_tests::guests::{Behaviour, component};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+fn ann() -> Actor {
+    "ann".into()
+}
+
+/// Pushes a filter that behaves so, and stages its binding to all orders.
+async fn stage(at: &Node, version: &str, behaviour: Behaviour) -> Result<()> {
+    let bytes = component(behaviour)?.into();
+    at.world().add_module("gate".parse()?, version.parse()?, bytes, ann()).await?;
+    let binding = serde_json::json!({"name": "gate", "module": format!("gate@{version}"), "pattern": "orders/**"});
+    at.world().stage(serde_json::from_value::<Binding>(binding)?, None, ann()).await?;
+    Ok(())
+}
+
+/// Waits until `seen` holds at every site that runs.
+async fn everywhere(sites: &Sites, what: &str, seen: impl Fn(&View) -> bool) -> Result<()> {
+    for node in sites.nodes.iter().flatten() {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !seen(&node.world().view()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        waited.await.with_context(|| {
+            let view = node.world().view();
+            format!("{what}: {:?} at revision {}, alarms {:?}", view.report, view.catalog.head().rev, view.alarms)
+        })?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pushed_at_one_site_judges_at_every_site() -> Result<()> {
+    let mut sites = Sites::start(3, |site, other| other + 1 == site).await?;
+    // At a router that does not write the catalog, two hops from the one that does.
+    stage(sites.at(2), "1.0.0", Behaviour::Allow).await?;
+    let report = sites.at(2).world().rollout(ann()).await?;
+    ensure!(report.plan.added.len() == 1, "{report:?}");
+    let head = sites.at(2).world().view().catalog.head();
+    everywhere(&sites, "the same catalog", |view| view.catalog.head().rev >= head.rev && view.cards.len() == 1).await?;
+    let views: Vec<_> = sites.nodes.iter().flatten().map(|node| node.world().view()).collect();
+    for view in &views {
+        ensure!(view.generation == view.active().number && view.active().bindings.len() == 1);
+        ensure!(view.catalog.keys().root().is_some() && view.catalog.keys() == views[0].catalog.keys(), "signed");
+        ensure!(view.alarms.is_empty(), "{:?}", view.alarms);
+    }
+    // One that was away catches up before it serves: with the filter, and not one event without.
+    let away = sites.nodes[1].take().context("it runs")?;
+    away.drain().await;
+    stage(sites.at(0), "1.1.0", Behaviour::Allow).await?;
+    // A rollout waits for every router; a change at once is made without those that are away by a rollback only.
+    let error = sites.at(0).world().rollback(None, ann()).await.err();
+    ensure!(error.is_none(), "{error:?}");
+    let rev = sites.at(0).world().view().catalog.head().rev;
+    sites.nodes[1] = Some(sites.node(1, &[0], 2).await?);
+    let back = sites.at(1).world().view();
+    let newest = back.catalog.head().rev;
+    ensure!(newest >= rev, "at {newest} of {rev}: it is level with its neighbours when it serves");
+    ensure!(back.cards.is_empty(), "the set before has no filters: {:?}", back.active());
+    sites.end().await?;
+    Ok(())
+}
+
+/// Publishes orders at one site until it is told to stop; every tenth is what the bad filter traps on, while that is
+/// wanted.
+async fn publish(client: Client, is_over: Arc<AtomicBool>, sent: Arc<AtomicU64>) -> Result<()> {
+    let mut number = 0u64;
+    while !is_over.load(Ordering::Relaxed) {
+        let payload = if number.is_multiple_of(10) { "P" } else { "ok" };
+        client.send(Event::new("orders/new", payload)).await?;
+        sent.fetch_add(1, Ordering::Relaxed);
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    client.flush().await;
+    Ok(())
+}
+
+fn plan(canary: &str) -> Result<RolloutPlan> {
+    Ok(RolloutPlan {
+        canary: vec![canary.parse()?],
+        waves: vec![100],
+        observe_s: 1,
+        events_min: 50,
+        gates: Gates { module_p99_us: None, fuel_percent: None, ..Gates::default() },
+        deadline_s: 60,
+        ..RolloutPlan::default()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_filter_reaches_all_sites_and_a_bad_one_is_caught_at_the_canary() -> Result<()> {
+    let sites = Sites::start(3, |site, other| other + 1 == site).await?;
+    let (is_over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut publishers = Vec::new();
+    for site in 0..3 {
+        let client = sites.client(site, &format!("publisher-{site}")).await?;
+        publishers.push(tokio::spawn(publish(client, is_over.clone(), sent.clone())));
+    }
+    let reader = sites.client(2, "reader").await?;
+    let mut orders = reader.subscribe("orders/**", SubscribeOptions::default()).await?;
+    let reading = tokio::spawn(async move { while orders.next().await.is_some() {} });
+
+    stage(sites.at(0), "1.0.0", Behaviour::Allow).await?;
+    everywhere(&sites, "what is staged", |view| !view.catalog.staged().is_empty()).await?;
+    let id = sites.at(1).world().start_rollout(plan("s1")?, ann()).await?;
+    let over = |view: &View| view.catalog.rollouts().any(|rollout| rollout.id == id && !rollout.is_running());
+    everywhere(&sites, "the good one", over).await?;
+    let view = sites.at(2).world().view();
+    let rollout = view.catalog.rollouts().find(|rollout| rollout.id == id).context("remembered")?.clone();
+    ensure!(rollout.end.as_ref().is_some_and(|end| end.outcome == Outcome::Complete), "{rollout:?}");
+    everywhere(&sites, "the good set", |view| view.cards.len() == 1).await?;
+    let good = sites.at(2).world().view().active().bindings.clone();
+
+    stage(sites.at(2), "2.0.0", Behaviour::TrapOnPoison).await?;
+    everywhere(&sites, "what is staged", |view| view.catalog.staged() != &good).await?;
+    let id = sites.at(0).world().start_rollout(plan("s1")?, ann()).await?;
+    let over = |view: &View| view.catalog.rollouts().any(|rollout| rollout.id == id && !rollout.is_running());
+    everywhere(&sites, "the bad one", over).await?;
+    let view = sites.at(0).world().view();
+    let rollout = view.catalog.rollouts().find(|rollout| rollout.id == id).context("remembered")?.clone();
+    ensure!(rollout.end.as_ref().is_some_and(|end| end.outcome == Outcome::RolledBack), "{rollout:?}");
+    let cause = rollout.abort.as_ref().map(|abort| abort.cause);
+    ensure!(matches!(cause, Some(Cause::GateTraps | Cause::Quarantined)), "{rollout:?}");
+    let reached: Vec<_> = rollout.reached().map(|site| site.as_str()).collect();
+    ensure!(reached == ["s1"], "the bad filter judged at the canary only: {reached:?}");
+    everywhere(&sites, "the good set again", |view| {
+        view.active().bindings == good && view.generation == view.active().number
+    })
+    .await?;
+
+    is_over.store(true, Ordering::Relaxed);
+    for publisher in publishers {
+        publisher.await??;
+    }
+    let (s0, s1, s2) = (0, 1, 2);
+    let ledgers = sites.end().await?;
+    reading.abort();
+    // The bad filter trapped at the canary, where its verdict for faults is to reject; nowhere else was anything.
+    ensure!(ledgers[s1].rejected > 0 && ledgers[s0].rejected == 0 && ledgers[s2].rejected == 0, "{ledgers:?}");
+    let accepted: u64 = ledgers.iter().map(|ledger| ledger.accepted).sum();
+    ensure!(accepted == sent.load(Ordering::Relaxed), "every event is accounted for: {ledgers:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_writer_events_flow_and_routers_start_and_changes_wait() -> Result<()> {
+    let mut sites = Sites::start(3, |site, other| other + 1 == site).await?;
+    stage(sites.at(0), "1.0.0", Behaviour::Allow).await?;
+    sites.at(0).world().rollout(ann()).await?;
+    everywhere(&sites, "the filter", |view| view.cards.len() == 1).await?;
+    sites.nodes[0].take().context("it runs")?.drain().await;
+
+    let refused =
+        sites.at(2).world().add_module("late".parse()?, "1.0.0".parse()?, component(Behaviour::Allow)?.into(), ann());
+    let refused = refused.await.err().context("nobody writes it down")?;
+    ensure!(refused.code == "writer-unreachable" && refused.message.contains("s0/r1"), "{refused:?}");
+
+    sites.nodes[2].take().context("it runs")?.drain().await;
+    sites.nodes[2] = Some(sites.node(2, &[1], 2).await?);
+    ensure!(sites.at(2).world().view().cards.len() == 1, "its own copy does");
+    let (near, far) = (sites.client(1, "near").await?, sites.client(2, "far").await?);
+    let mut events = far.subscribe("orders/**", SubscribeOptions::default()).await?;
+    let arrived = async {
+        loop {
+            near.send(Event::new("orders/a", "still")).await?;
+            // Its subscription is heard of there a little later.
+            if let Ok(event) = tokio::time::timeout(Duration::from_millis(100), events.next()).await {
+                return event.context("an event");
+            }
+        }
+    };
+    let event = tokio::time::timeout(PATIENCE, arrived).await.context("events flow")??;
+    ensure!(&event.payload()[..] == b"still");
+    sites.end().await?;
+    Ok(())
+}
