@@ -183,7 +183,7 @@ async fn without_the_writer_events_flow_and_routers_start_and_changes_wait() -> 
         }
     };
     let event = tokio::time::timeout(PATIENCE, arrived).await.context("events flow")??;
-    ensure!(&event.payload()[..] == b"still");
+    ensure!(event.payload() == b"still");
     sites.end().await?;
     Ok(())
 }

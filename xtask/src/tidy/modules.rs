@@ -22,6 +22,7 @@ const ORDER: &[&str] = &[
     "delivery",
     "sessions",
     "worker",
+    "peering",
     "links",
     "world",
     "admin",
