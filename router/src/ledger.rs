@@ -126,6 +126,25 @@ fn off(entered: u64, left: &[u64], inside: u64) -> i64 {
     left.iter().fold(entered.wrapping_sub(inside), |rest, term| rest.wrapping_sub(*term)) as i64
 }
 
+/// What went to and came from a neighbour since this router's start, over however many links.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Exchanged {
+    /// Site of the neighbour.
+    pub site: String,
+    /// Name of the neighbour.
+    pub router: String,
+    /// How often the neighbour was started: each of its runs stands for itself.
+    pub epoch: u32,
+    /// Events that were sent to it.
+    pub sent: u64,
+    /// Those of them that it has acknowledged.
+    pub acknowledged: u64,
+    /// Those that were on their way when their link ended: whether they arrived, the neighbour knows.
+    pub lost: u64,
+    /// Events that came from it.
+    pub received: u64,
+}
+
 /// The ledger is off: somewhere an event or a copy was not counted. A defect of the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ledger does not balance: off by {events} events and {copies} copies, a defect of the router")]

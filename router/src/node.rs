@@ -6,8 +6,8 @@ use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
 use crate::peering::Peering;
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
-use crate::worker::{Order, Worker};
-use crate::world::{self, MeshSetup, World, WorldSetup, keys};
+use crate::worker::{Ledgers, Order, Worker};
+use crate::world::{self, Account, MeshSetup, World, WorldSetup, keys};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use myelin_catalog::limits::NAME_LEN_MAX;
@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 /// The key that signs what this router writes into the catalog, in the data directory.
 const CATALOG_KEY_FILE: &str = "catalog.key";
@@ -48,29 +48,6 @@ pub struct Node {
     listeners: Vec<Arc<ListenerStats>>,
     drain: Duration,
     world: World,
-}
-
-/// Reads the ledger of a running router.
-#[derive(Clone, Debug)]
-pub struct Ledgers(Vec<mpsc::Sender<Order>>);
-
-impl Ledgers {
-    /// The ledger: each generation summed over the workers. Each worker answers between two batches, so that the sums
-    /// balance under load, too.
-    pub async fn read(&self) -> BTreeMap<u64, Counts> {
-        let mut sum: BTreeMap<u64, Counts> = BTreeMap::new();
-        for worker in &self.0 {
-            let (answer, cells) = oneshot::channel();
-            if worker.send(Order::Ledger(answer)).await.is_ok()
-                && let Ok(cells) = cells.await
-            {
-                for (generation, counts) in cells {
-                    sum.entry(generation).or_default().add(&counts);
-                }
-            }
-        }
-        sum
-    }
 }
 
 impl Node {
@@ -136,8 +113,16 @@ impl Node {
             let id = u8::try_from(count).context("one worker too many")?;
             workers.push(links.start(id, shared.clone()).context("starting the links' thread")?);
         }
-        let orders = workers.iter().map(|worker| worker.orders.clone()).collect();
-        let world = open_world(config, orders, (store, recovered), mesh).await?;
+        let links_orders = mesh_addr.and(workers.last()).map(|links| links.orders.clone());
+        let orders: Vec<_> = workers.iter().map(|worker| worker.orders.clone()).collect();
+        let account = Account {
+            site: config.node.site.clone(),
+            router: config.node.name.clone(),
+            epoch,
+            ledgers: Ledgers::new(orders),
+            links: links_orders,
+        };
+        let world = open_world(config, account, (store, recovered), mesh).await?;
         Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners: stats, drain: config.drain(), world })
     }
 
@@ -173,7 +158,7 @@ impl Node {
 
     /// Reads the ledger.
     pub fn ledgers(&self) -> Ledgers {
-        Ledgers(self.workers.iter().map(|worker| worker.orders.clone()).collect())
+        Ledgers::new(self.workers.iter().map(|worker| worker.orders.clone()).collect())
     }
 
     /// Makes every worker's ledger forget to count `term`, to show that the balance notices.
@@ -282,7 +267,7 @@ fn key_id(site: &Name, router: &Name) -> anyhow::Result<Name> {
 /// Makes the catalog's active generation judge on every worker.
 async fn open_world(
     config: &Config,
-    workers: Vec<mpsc::Sender<Order>>,
+    account: Account,
     (store, recovered): (DiskStore, Recovered),
     mesh: Option<MeshSetup>,
 ) -> anyhow::Result<World> {
@@ -310,7 +295,8 @@ async fn open_world(
             batch_cpu_us_max: wasm.deadline_us,
             ..SlotLimits::default()
         },
-        workers,
+        workers: account.ledgers.workers().to_vec(),
+        account,
         mesh,
     };
     setup.start().await.context("starting the filters of the active generation")

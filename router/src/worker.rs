@@ -1,10 +1,11 @@
 //! A worker: one OS thread with its own runtime, socket, sessions and filter instances.
 
 use crate::generation::{Active, Handover, Prepared};
-use crate::ledger::Counts;
+use crate::ledger::{Counts, Exchanged};
 use crate::local::{Local, Parcel, Shared};
 use crate::sessions;
 use myelin_transport::BoundListener;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -26,6 +27,8 @@ pub enum Order {
     Swap(Prepared, oneshot::Sender<Swapped>),
     /// Make the generation before judge again, under this number.
     SwapBack(u64, oneshot::Sender<Option<Swapped>>),
+    /// What was exchanged with each neighbour; only the links know.
+    Exchanged(oneshot::Sender<Vec<Exchanged>>),
     /// The listener takes no new connections.
     StopAccepting,
     /// Every session has ended: close the listener and end the thread.
@@ -98,6 +101,39 @@ impl Worker {
     }
 }
 
+/// Reads the ledger of a running router.
+#[derive(Clone, Debug)]
+pub struct Ledgers(Vec<mpsc::Sender<Order>>);
+
+impl Ledgers {
+    /// Of these workers.
+    pub fn new(workers: Vec<mpsc::Sender<Order>>) -> Self {
+        Self(workers)
+    }
+
+    /// Where orders go.
+    pub fn workers(&self) -> &[mpsc::Sender<Order>] {
+        &self.0
+    }
+
+    /// The ledger: each generation summed over the workers. Each worker answers between two batches, so that the sums
+    /// balance under load, too.
+    pub async fn read(&self) -> BTreeMap<u64, Counts> {
+        let mut sum: BTreeMap<u64, Counts> = BTreeMap::new();
+        for worker in &self.0 {
+            let (answer, cells) = oneshot::channel();
+            if worker.send(Order::Ledger(answer)).await.is_ok()
+                && let Ok(cells) = cells.await
+            {
+                for (generation, counts) in cells {
+                    sum.entry(generation).or_default().add(&counts);
+                }
+            }
+        }
+        sum
+    }
+}
+
 /// The worker's loop.
 async fn run(
     local: Rc<Local>,
@@ -157,7 +193,7 @@ pub fn obey(local: &Rc<Local>, order: Order) {
             let _ = answer.send(swapped);
         }
         // Whoever has a listener sees to these itself.
-        Order::StopAccepting | Order::Stop => {}
+        Order::StopAccepting | Order::Stop | Order::Exchanged(_) => {}
         #[cfg(feature = "sabotage")]
         Order::Sabotage(term) => local.ledger.sabotage(term),
     }

@@ -9,8 +9,8 @@ use crate::repository::Repository;
 use crate::shell;
 
 /// Further versions of a filter: folder, name of the component, cargo features. The demo and the tests swap between
-/// the two.
-const VARIANTS: &[(&str, &str, &str)] = &[("tenant", "tenant-2", "audit")];
+/// the first two; the third has the bug that the demo catches.
+const VARIANTS: &[(&str, &str, &str)] = &[("tenant", "tenant-2", "audit"), ("tenant", "tenant-3", "tiers")];
 
 /// Which build of `myelin` does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

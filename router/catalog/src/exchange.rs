@@ -45,6 +45,8 @@ pub enum Ask {
     Report(RouterReport),
     /// To the controller: how far all routers are.
     Progress,
+    /// What became of the events at the asked router.
+    Ledger,
 }
 
 /// How far a router is, in its own words.
@@ -100,6 +102,8 @@ pub enum Answer {
     Noted,
     /// What the controller heard, by site and router.
     Progress(Vec<Heard>),
+    /// The ledger of the asked router, in the words of its API.
+    Ledger(ByteBuf),
     /// The question is refused.
     Refused {
         /// Whose fault it is, in the words of the asked router's API.
@@ -187,6 +191,7 @@ mod tests {
             Ask::Propose(Box::new(proposal)),
             Ask::Report(report()),
             Ask::Progress,
+            Ask::Ledger,
         ];
         for ask in asks {
             assert_eq!(Ask::decode(&ask.encode()).unwrap(), ask);
@@ -196,6 +201,7 @@ mod tests {
             Answer::Blob { size_bytes: 5, bytes: ByteBuf::from(*b"lo") },
             Answer::Accepted { rev: 4 },
             Answer::Noted,
+            Answer::Ledger(ByteBuf::from(*b"{}")),
             Answer::Progress(vec![Heard { report: report(), age_ms: 20 }]),
             Answer::Refused { blame: "conflict".into(), code: "conflict".into(), message: "look again".into() },
         ];

@@ -174,6 +174,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet::add_site, fleet::remove_site))
         .routes(routes!(fleet::add_router, fleet::remove_router))
         .routes(routes!(observe::ledger))
+        .routes(routes!(observe::mesh_ledger))
         .routes(routes!(observe::clients))
         .routes(routes!(observe::status))
         .routes(routes!(observe::mesh))

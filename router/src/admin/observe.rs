@@ -5,6 +5,7 @@ use super::types::{Clients, LedgerLine, LedgerReport, Status, WorkerClients};
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::local::Phase;
+use crate::world::MeshLedger;
 use axum::Json;
 use axum::extract::State;
 use myelin_transport::{ListenerStats, Refusal};
@@ -23,6 +24,14 @@ pub(super) async fn ledger(State(context): State<Arc<Context>>) -> Json<LedgerRe
         counts.iter().map(|(generation, counts)| LedgerLine::new(Some(*generation), *counts)).collect();
     let balances = generations.iter().all(|line| line.balances);
     Json(LedgerReport { generations, total: LedgerLine::new(None, sum(&counts)), balances })
+}
+
+/// The ledger of the whole mesh: that of every router, and what each link says at its two ends.
+#[utoipa::path(get, path = "/v1/mesh/ledger", tag = "mesh", responses(
+    (status = 200, body = MeshLedger),
+))]
+pub(super) async fn mesh_ledger(State(context): State<Arc<Context>>) -> Json<MeshLedger> {
+    Json(context.state.world.mesh_ledger().await)
 }
 
 /// Who is connected, in numbers.

@@ -3,6 +3,9 @@
 //! Everything goes the way a user's would: the router is a process, filters are pushed and bound by the commands that
 //! are printed, events go through the client library. What was sent is held against what arrived, event by event.
 
+mod distance;
+mod mesh;
+
 use super::failure::{Exit, Failure, Result};
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
@@ -28,8 +31,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 const AFTER_HELP: &str = "\
-Example:
+Examples:
   myelin demo --filters target/filters --data examples/data
+  myelin demo --sites 1 --load 30 --swaps 8
+
+With three sites: events across them, a rollout that succeeds and one that is caught at its canary, and the mesh's ledger.
+With one: filters swapped at full load, with the latencies.
 
 `cargo xtask demo` builds the filters first. The exit code is 1 when an event was lost or doubled, or the ledger does
 not balance.";
@@ -38,6 +45,9 @@ not balance.";
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Demo {
+    /// How many sites: 3, or 1 for filters swapped at full load
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = sites)]
+    sites: u8,
     /// Folder with the built filters
     #[arg(long, value_name = "DIR", default_value = "target/filters")]
     filters: PathBuf,
@@ -53,6 +63,13 @@ pub(super) struct Demo {
     /// How often the filter is swapped during the full load
     #[arg(long, value_name = "N", default_value_t = 8)]
     swaps: u32,
+}
+
+fn sites(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(sites @ (1 | 3)) => Ok(sites),
+        _ => Err("the demo has 1 or 3 sites".to_owned()),
+    }
 }
 
 /// A line of the data.
@@ -102,7 +119,11 @@ struct Account {
 impl Demo {
     pub(super) fn run(self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let verdict = runtime.context("the demo's runtime")?.block_on(self.play())?;
+        let runtime = runtime.context("the demo's runtime")?;
+        let verdict = match self.sites {
+            1 => runtime.block_on(self.play())?,
+            _ => runtime.block_on(mesh::play(&self))?,
+        };
         match verdict {
             None => Ok(()),
             Some(fault) => Err(Failure::new(Exit::Failed, fault)),
@@ -161,15 +182,7 @@ impl Demo {
             stage.command(&["filter", "push", &path.to_string_lossy()], true)?;
         }
         let folder = self.data.parent().unwrap_or(Path::new(".")).join("bindings");
-        let mut files: Vec<_> = std::fs::read_dir(&folder)
-            .with_context(|| format!("the bindings in {}", folder.display()))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .collect();
-        files.sort();
-        for file in files {
-            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            let binding: Binding = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        for binding in read_bindings(&folder)? {
             let order = binding.order.to_string();
             let mut args = vec!["bind", &binding.name, "--module", &binding.module, "--pattern", &binding.pattern];
             args.extend(["--order", &order, "--config", binding.config.get()]);
@@ -292,6 +305,20 @@ impl Drop for Stage {
         let _ = self.router.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn read_bindings(folder: &Path) -> anyhow::Result<Vec<Binding>> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .with_context(|| format!("the bindings in {}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    files.sort();
+    let read = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| file.display().to_string())
+    };
+    files.into_iter().map(read).collect()
 }
 
 fn read_events(folder: &Path) -> anyhow::Result<Vec<Line>> {

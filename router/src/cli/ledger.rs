@@ -13,6 +13,7 @@ Examples:
   myelin ledger
   myelin ledger --watch 2
   myelin ledger -o json | jq .total
+  myelin ledger --mesh
 
 For each generation, two balances hold:
   accepted + emitted + received = rejected + dropped + dead-lettered + expired + unmatched + matched + judging
@@ -48,6 +49,9 @@ const COPIES: &[(&str, &str)] = &[
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Ledger {
+    /// Of all routers of the mesh, and of the links between them
+    #[arg(long)]
+    mesh: bool,
     #[command(flatten)]
     listing: Listing,
     #[command(flatten)]
@@ -60,11 +64,11 @@ impl Ledger {
             let api = self.admin.api()?;
             let balances = Cell::new(true);
             let fetch = || async {
-                let ledger = api.get("/v1/ledger").await?;
+                let ledger = api.get(if self.mesh { "/v1/mesh/ledger" } else { "/v1/ledger" }).await?;
                 balances.set(ledger["balances"] == true);
                 Ok(ledger)
             };
-            self.listing.show(fetch, show).await?;
+            self.listing.show(fetch, if self.mesh { show_mesh } else { show }).await?;
             if balances.get() {
                 return Ok(());
             }
@@ -94,6 +98,39 @@ fn show(ledger: &Value) -> String {
         part(EVENTS, "events_off_by"),
         part(COPIES, "copies_off_by")
     )
+}
+
+/// The same of every router, and what the links' two ends say.
+fn show_mesh(ledger: &Value) -> String {
+    let title = |router: &Value| format!("{}/{}", text(&router["site"]), text(&router["router"]));
+    let lines = items(ledger, "routers").iter().map(|router| (title(router), &router["total"]));
+    let lines: Vec<_> = lines.chain(std::iter::once(("all".to_owned(), &ledger["total"]))).collect();
+    let part = |terms: &[(&str, &str)]| {
+        let mut header = vec!["router"];
+        header.extend(terms.iter().map(|(_, name)| name));
+        let rows = lines.iter().map(|(title, counts)| {
+            std::iter::once(title.clone()).chain(terms.iter().map(|(term, _)| text(&counts[*term]))).collect()
+        });
+        table(&header, &header[1..], rows)
+    };
+    let fields = ["from", "to", "sent", "acknowledged", "received", "in_flight", "lost"];
+    let links = items(ledger, "links").iter().map(|link| {
+        let agrees = if link["agrees"] == true { "" } else { "THE ENDS DO NOT AGREE" };
+        fields.iter().map(|field| text(&link[*field])).chain([agrees.to_owned()]).collect()
+    });
+    let header = ["from", "to", "sent", "acknowledged", "received", "in flight", "lost", ""];
+    let mut shown = format!(
+        "events\n{}\ncopies\n{}\nlinks\n{}\n",
+        part(EVENTS),
+        part(COPIES),
+        table(&header, &header[2..7], links)
+    );
+    for (router, why) in ledger["missing"].as_object().into_iter().flatten() {
+        shown += &format!("{router} does not answer: {}\n", text(why));
+    }
+    let balances = if ledger["balances"] == true { "the ledger balances" } else { "THE LEDGER DOES NOT BALANCE" };
+    let settled = if ledger["settled"] == true { "nothing is under way" } else { "some is under way" };
+    shown + &format!("{balances}; {settled}\n")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::queue::{Outgoing, Queue};
 use super::state::{LinkStatus, Links, RECEIPT};
 use crate::delivery::Outstanding;
 use crate::fanout::split_expired;
-use crate::ledger::Term;
+use crate::ledger::{Exchanged, Term};
 use crate::names::Announced;
 use crate::outbox::Delivery;
 use bytes::Bytes;
@@ -50,8 +50,11 @@ pub(super) struct Link {
     /// Events came that no receipt covers yet.
     receipt_due: Notify,
     ended: Notify,
+    /// Events that were on their way when the link ended.
+    lost: Cell<u64>,
     site: String,
     router: String,
+    epoch: u32,
     dialled: bool,
 }
 
@@ -65,6 +68,20 @@ impl Link {
     pub(super) fn came(&self, events: u32) {
         self.received.set(self.received.get() + u64::from(events));
         self.receipt_due.notify_one();
+    }
+
+    /// What went to and came from the neighbour over this link.
+    pub(super) fn exchanged(&self) -> Exchanged {
+        let (sent, lost) = (self.sent.get(), self.lost.get());
+        Exchanged {
+            site: self.site.clone(),
+            router: self.router.clone(),
+            epoch: self.epoch,
+            sent,
+            acknowledged: sent - lost - self.outstanding.events(),
+            lost,
+            received: self.received.get(),
+        }
     }
 
     pub(super) fn status(&self) -> LinkStatus {
@@ -121,8 +138,10 @@ pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: boo
         received: Cell::new(0),
         receipt_due: Notify::new(),
         ended: Notify::new(),
+        lost: Cell::new(0),
         site: site.to_owned(),
         router: name.to_owned(),
+        epoch: hello.epoch,
         dialled,
         connection: connection.clone(),
     });
@@ -213,8 +232,10 @@ fn forget(links: &Links, link: &Link) {
         ledger.settle(copy.delivery.origin.generation, Term::Lost, u64::from(copy.delivery.count));
     }
     for (generation, events) in link.outstanding.drain() {
+        link.lost.set(link.lost.get() + events);
         ledger.settle(generation, Term::Lost, events);
     }
+    links.keep_exchanged(link.exchanged());
 }
 
 /// Runs a link until its first part ends; says why.

@@ -171,6 +171,8 @@ async fn run(bound: BoundLinks, local: Rc<Local>, mut orders: mpsc::Receiver<Ord
                     listener.stop_accepting();
                     links.drain();
                 }
+                // Whoever asked may have gone.
+                Some(Order::Exchanged(answer)) => drop(answer.send(links.exchanged())),
                 Some(order) => obey(&local, order),
             },
         }

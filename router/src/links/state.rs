@@ -2,7 +2,7 @@
 
 use super::link::Link;
 use super::queue::Outgoing;
-use crate::ledger::Term;
+use crate::ledger::{Exchanged, Term};
 use crate::local::{INBOX, Local, Reach};
 use crate::peering::{Asked, PeerHead};
 use arc_swap::ArcSwap;
@@ -25,6 +25,8 @@ use utoipa::ToSchema;
 pub(super) const RECEIPT: u8 = 1;
 /// Violations close a connection with this code and their number.
 const CLOSE_CODE: u32 = 0x100;
+/// Runs of neighbours of which it is kept what was exchanged: those of a full mesh, and some restarts of each.
+const EXCHANGED_MAX: usize = 1024;
 /// How often a stopping router looks whether its links have sent everything.
 const SETTLE_POLL: Duration = Duration::from_millis(5);
 
@@ -47,6 +49,8 @@ pub struct LinksStatus {
     pub duplicates: u64,
     /// Copies for sites that no path led to.
     pub unreachable: u64,
+    /// What went to and came from each neighbour since this router's start.
+    pub neighbours: Vec<Exchanged>,
 }
 
 /// A link that is up.
@@ -89,6 +93,8 @@ pub(super) struct Links {
     pub(super) queue_bytes: usize,
     mesh: RefCell<Mesh>,
     links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
+    /// What was exchanged over links that have ended, by neighbour and its run; the newest runs of each.
+    ended: RefCell<BTreeMap<(String, String, u32), Exchanged>>,
     next: Cell<u64>,
     reach_version: Cell<u64>,
     routes: RefCell<Arc<Routes>>,
@@ -127,6 +133,7 @@ impl Links {
             queue_bytes,
             mesh: RefCell::new(mesh),
             links: RefCell::default(),
+            ended: RefCell::default(),
             next: Cell::new(1),
             reach_version: Cell::new(1),
             deadline: Rc::default(),
@@ -194,6 +201,27 @@ impl Links {
         let gone = self.links.borrow_mut().remove(&link);
         self.changed.notify_waiters();
         gone
+    }
+
+    /// Keeps what was exchanged over a link that has ended.
+    pub(super) fn keep_exchanged(&self, last: Exchanged) {
+        if (last.sent, last.received) == (0, 0) {
+            return;
+        }
+        let mut ended = self.ended.borrow_mut();
+        add_exchanged(&mut ended, last);
+        while ended.len() > EXCHANGED_MAX
+            && let Some(oldest) = ended.keys().min_by_key(|(_, _, epoch)| *epoch).cloned()
+        {
+            ended.remove(&oldest);
+        }
+    }
+
+    /// What went to and came from each neighbour.
+    pub(super) fn exchanged(&self) -> Vec<Exchanged> {
+        let mut all = self.ended.borrow().clone();
+        self.links.borrow().values().for_each(|link| add_exchanged(&mut all, link.exchanged()));
+        all.into_values().collect()
     }
 
     pub(super) fn link(&self, link: LinkId) -> Option<Rc<Link>> {
@@ -386,6 +414,7 @@ impl Links {
             violations: self.counters.violations.borrow().clone(),
             duplicates: self.counters.duplicates.get(),
             unreachable: self.counters.unreachable.get(),
+            neighbours: self.exchanged(),
         };
         self.status.store(Arc::new(status));
     }
@@ -394,4 +423,18 @@ impl Links {
 /// Whether the own site has other routers.
 fn has_siblings(mesh: &Mesh) -> bool {
     mesh.directory().routers().filter(|router| router.site == mesh.routes().my_site()).count() > 1
+}
+
+fn add_exchanged(all: &mut BTreeMap<(String, String, u32), Exchanged>, more: Exchanged) {
+    let key = (more.site.clone(), more.router.clone(), more.epoch);
+    let sum = all.entry(key).or_insert_with(|| Exchanged {
+        site: more.site.clone(),
+        router: more.router.clone(),
+        epoch: more.epoch,
+        ..Exchanged::default()
+    });
+    sum.sent += more.sent;
+    sum.acknowledged += more.acknowledged;
+    sum.lost += more.lost;
+    sum.received += more.received;
 }

@@ -2,7 +2,7 @@
 
 use super::keeper::refused;
 use super::log::Shelf;
-use super::{Blame, Command, View, WorldError};
+use super::{Account, Blame, Command, View, WorldError};
 use crate::peering::{Asked, Caller};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -27,6 +27,7 @@ pub(super) struct Source {
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) commands: mpsc::WeakSender<Command>,
     pub(super) caller: Caller,
+    pub(super) account: Account,
 }
 
 /// Answers until the links end.
@@ -62,6 +63,7 @@ impl Source {
                 self.command(Command::Report(report)).await?;
                 Ok(Answer::Noted)
             }
+            Ask::Ledger => Ok(Answer::Ledger(self.account.encode().await?.into())),
             Ask::Progress => Ok(Answer::Progress(self.view.load().heard())),
         }
     }

@@ -8,6 +8,7 @@
 //! router runs follows from its copy of the log alone (`reconcile`), so that it makes no difference by whom and when
 //! a record was written.
 
+mod account;
 mod answer;
 mod boot;
 mod changes;
@@ -24,6 +25,7 @@ mod report;
 mod rollout;
 mod setup;
 
+pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
 pub use changes::Change;
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use setup::{MeshSetup, WorldSetup};
@@ -62,6 +64,8 @@ pub struct World {
     revision: watch::Receiver<u64>,
     /// Asks the controller how a rollout goes on; none outside a mesh.
     progress: Option<propose::Writer>,
+    /// Reads this router's part of the mesh's ledger.
+    account: Account,
 }
 
 /// What is deployed, at one moment.
@@ -322,6 +326,43 @@ impl World {
             Some(writer) if !writer.is_here => writer.progress().await,
             _ => Ok(self.view().heard()),
         }
+    }
+
+    /// The ledger of the whole mesh, as far as its routers answer.
+    pub async fn mesh_ledger(&self) -> MeshLedger {
+        let (before, _) = self.router_ledgers().await;
+        let (routers, missing) = self.router_ledgers().await;
+        MeshLedger::new(&before, routers, missing)
+    }
+
+    /// The ledgers of all routers, and which do not answer.
+    async fn router_ledgers(&self) -> (Vec<RouterLedger>, BTreeMap<String, String>) {
+        let view = self.view();
+        let mut parts = vec![self.account.read().await];
+        let mut missing = BTreeMap::new();
+        let own = |router: &myelin_catalog::Router| {
+            *router.site.as_str() == *self.account.site && *router.name.as_str() == *self.account.router
+        };
+        let mut asking = tokio::task::JoinSet::new();
+        for router in view.catalog.fleet().routers().filter(|router| !own(router)) {
+            let title = format!("{}/{}", router.site, router.name);
+            match self.progress.clone() {
+                Some(writer) => {
+                    let to = propose::Writer { number: router.number, title, ..writer };
+                    asking.spawn(async move { (to.title.clone(), to.ledger().await) });
+                }
+                None => drop(missing.insert(title, "this router has no links".to_owned())),
+            }
+        }
+        while let Some(answered) = asking.join_next().await {
+            match answered {
+                Ok((_, Ok(part))) => parts.push(part),
+                Ok((title, Err(error))) => drop(missing.insert(title, error.message)),
+                // A task that broke off has told so.
+                Err(_) => {}
+            }
+        }
+        (parts, missing)
     }
 
     /// Ends the keeper and closes the catalog; every later change is refused.

@@ -1,6 +1,6 @@
 //! Asks the writer of the log, which may be another router, for changes and for the state of a rollout.
 
-use super::{Blame, WorldError};
+use super::{Blame, RouterLedger, WorldError};
 use crate::peering::{CallError, Caller};
 use bytes::Bytes;
 use myelin_catalog::exchange::{Answer, Ask, Heard};
@@ -84,6 +84,18 @@ impl Writer {
     pub(super) async fn progress(&self) -> Result<Vec<Heard>, WorldError> {
         match self.ask(&Ask::Progress).await.map_err(|error| self.unreachable(error))? {
             Answer::Progress(heard) => Ok(heard),
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    /// The ledger of that router.
+    ///
+    /// # Errors
+    /// When it gives none.
+    pub(super) async fn ledger(&self) -> Result<RouterLedger, WorldError> {
+        let failed = |why: String| WorldError::new(Blame::Router, "no-answer", why);
+        match self.ask(&Ask::Ledger).await.map_err(|error| failed(error.to_string()))? {
+            Answer::Ledger(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string())),
             answer => Err(unexpected(answer)),
         }
     }

@@ -9,7 +9,7 @@ use super::keeper::{Keeper, Membership, Parts};
 use super::log::{Log, Shelf};
 use super::propose::Writer;
 use super::report::{OwnPhase, metrics};
-use super::{Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError};
+use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError};
 use crate::peering::Peering;
 use crate::worker::Order;
 use arc_swap::ArcSwap;
@@ -62,6 +62,8 @@ pub struct WorldSetup {
     pub slots: SlotLimits,
     /// The workers.
     pub workers: Vec<mpsc::Sender<Order>>,
+    /// Reads this router's part of the mesh's ledger.
+    pub account: Account,
     /// The other routers; none = this one is alone.
     pub mesh: Option<MeshSetup>,
 }
@@ -97,7 +99,8 @@ impl WorldSetup {
         let (commands, queue) = mpsc::channel(COMMANDS_WAITING_MAX);
         let view = Arc::new(ArcSwap::from_pointee(View::default()));
         let (revision_in, revision) = watch::channel(0);
-        let Self { store, recovered, data_dir, site, runtime, cache, compiler, modules, slots, workers, mesh } = self;
+        let Self { store, recovered, data_dir, site, runtime, cache, compiler, modules, slots, workers, account, mesh } =
+            self;
         let shelf = Shelf::new(store);
         let (root, key, mesh) = match mesh {
             Some(mut mesh) => (mesh.root, mesh.key.take(), Some(mesh)),
@@ -135,7 +138,7 @@ impl WorldSetup {
             .name("world".into())
             .spawn(move || keeper.run(queue))
             .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
-        let world = World { commands, view, revision, progress: writer.clone() };
+        let world = World { commands, view, revision, progress: writer.clone(), account };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,
@@ -165,8 +168,13 @@ impl World {
     ) -> Result<(), WorldError> {
         let Peering { caller, peers, asked, .. } = mesh.peering;
         let (view, commands) = (self.view.clone(), self.commands.downgrade());
-        let source =
-            Source { shelf: shelf.clone(), view: view.clone(), commands: commands.clone(), caller: caller.clone() };
+        let source = Source {
+            shelf: shelf.clone(),
+            view: view.clone(),
+            commands: commands.clone(),
+            caller: caller.clone(),
+            account: self.account.clone(),
+        };
         tokio::spawn(answer_all(source, asked));
         let mut pull = Pull { caller, peers, shelf, view, commands: commands.clone(), wrong: HashMap::new() };
         let is_new_writer = writer.is_here && self.view().catalog.head().rev == 0;

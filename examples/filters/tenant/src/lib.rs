@@ -2,11 +2,16 @@
 //!
 //! The configuration lists them: `{"tenants": ["acme", "globex"]}`. Version 2 (`--features audit`) also copies
 //! every order of 1,000.00 and more to `audit/orders`, and counts them. It takes over what version 1 has counted.
+//! Version 3 (`--features tiers`) has the kind of bug that tests miss: the demo catches it at a canary.
 
 use myelin_filter::config::Config;
 use myelin_filter::prelude::*;
 
-const VERSION: &str = if cfg!(feature = "audit") { "2.0.0" } else { "1.0.0" };
+const VERSION: &str = match (cfg!(feature = "tiers"), cfg!(feature = "audit")) {
+    (true, _) => "3.0.0",
+    (false, true) => "2.0.0",
+    (false, false) => "1.0.0",
+};
 /// From here on an order is audited.
 const LARGE_CENTS: u64 = 100_000;
 
@@ -40,6 +45,11 @@ impl Filter for Tenant {
             return Verdict::deny(reason!("unknown tenant"));
         }
         self.seen += 1;
+        if cfg!(feature = "tiers") {
+            let tier = total(event.payload()).map_or(0, |total| total / LARGE_CENTS);
+            // Nobody thought of an order of 2,000.00.
+            let _name = ["small", "large"][usize::try_from(tier).unwrap_or_default()];
+        }
         if cfg!(feature = "audit") && is_large(event.payload()) {
             host::count(counter!("audited"), 1);
             return Verdict::add([route!("topic:audit/orders")]);
@@ -53,7 +63,11 @@ impl Filter for Tenant {
 }
 
 fn is_large(payload: &[u8]) -> bool {
-    json::field(payload, "total_cents").and_then(|total| total.as_u64()).is_some_and(|total| total >= LARGE_CENTS)
+    total(payload).is_some_and(|total| total >= LARGE_CENTS)
+}
+
+fn total(payload: &[u8]) -> Option<u64> {
+    json::field(payload, "total_cents")?.as_u64()
 }
 
 #[cfg(test)]
@@ -61,7 +75,7 @@ mod tests {
     use super::*;
     use myelin_filter::testing::{Harness, run_fixtures};
 
-    const LARGE: &str = r#"{"order_id":"ord-1","total_cents":250000}"#;
+    const LARGE: &str = r#"{"order_id":"ord-1","total_cents":150000}"#;
 
     fn tenant() -> Harness<Tenant> {
         Harness::new(r#"{"tenants":["acme","globex"]}"#).expect("a good configuration")
