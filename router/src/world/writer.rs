@@ -383,7 +383,10 @@ impl Writer {
         report.previous = self.active.number;
         report.workers = swapped.len();
         report.swap_us_max = swapped.iter().map(|swapped| swapped.pause_us).max().unwrap_or(0);
-        for mut handover in swapped.into_iter().map(|swapped| swapped.handover) {
+        report.swap_cpu_us_max = swapped.iter().map(|swapped| swapped.pause_cpu_us).max().unwrap_or(0);
+        for Swapped { mut handover, retired, .. } in swapped {
+            // Freed here, and before the next command: its instances have their slots back when that prepares.
+            drop(retired);
             report.handed_over.append(&mut handover.taken);
             report.not_handed_over.append(&mut handover.refused);
         }
@@ -405,6 +408,7 @@ impl Writer {
             generation = report.generation,
             previous = report.previous,
             swap_us = report.swap_us_max,
+            swap_cpu_us = report.swap_cpu_us_max,
             "swapped"
         );
         Ok(report)
@@ -420,6 +424,7 @@ impl Writer {
             at_unix_ms: unix_ms(),
             prepare_ms: u64::try_from(prepared.as_millis()).unwrap_or(u64::MAX),
             swap_us_max: 0,
+            swap_cpu_us_max: 0,
             workers: 0,
             handed_over: Vec::new(),
             not_handed_over: Vec::new(),
