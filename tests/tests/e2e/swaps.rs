@@ -113,8 +113,8 @@ async fn with_drop_oldest_the_ledger_balances_with_what_was_shed() -> Result<()>
     Ok(())
 }
 
-/// A binding holds two instances at its worker (its version and the one before, for `last-good`), and a rollout needs
-/// three such pairs: the one that judges, the warm one, and the new one. Were a pair not freed, the next would find no slot.
+/// A rollout needs an instance that judges, a warm one, the new one, and for moments one or two more. Were what it retires
+/// not freed, the ninth instance would find no slot, long before the last swap.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_swap_retires_gives_its_slots_back_before_the_next_one_prepares() -> Result<()> {
     let variables = vec![("MYELIN_WASM__INSTANCES".to_owned(), "8".to_owned())];
