@@ -285,8 +285,8 @@ pub struct Handover {
     pub refused: Vec<String>,
 }
 
-/// Filters that a worker needs no more, for another thread to free: unmapping instances is the longest part of a swap
-/// that need not happen between two batches.
+/// Filters that a worker needs no more, for another thread to free: unmapping instances need not happen between two
+/// batches.
 #[derive(Default)]
 pub struct Retired(Vec<BoundFilter>);
 
