@@ -35,6 +35,8 @@ pub(crate) struct Rollout {
     pub(crate) took_ms: u64,
     /// The longest that a worker paused.
     pub(crate) swap_us_max: u64,
+    /// The most CPU time that a worker used for it.
+    pub(crate) swap_cpu_us_max: u64,
 }
 
 /// A filter on a router: bindings of it at ingress.

@@ -87,7 +87,7 @@ mod tests {
             timeline: vec![(500, 20), (1_000, 50)],
             ..Measured::default()
         };
-        let swaps = vec![Swap { at_unix_ms: 1_250, took_ms: 3, pause_us: 40 }];
+        let swaps = vec![Swap { at_unix_ms: 1_250, took_ms: 3, pause_us: 40, pause_cpu_us: 30 }];
         let cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
         let mut report = Report::new(Machine::here(), 1, 1, 1.0);
         for rate in [None, Some(10_000)] {

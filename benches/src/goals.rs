@@ -155,10 +155,13 @@ pub(crate) fn judge(cells: &[CellReport]) -> Vec<Goal> {
             goals.push(Goal::new(what, p99(router) / best, P99_OF_BEST, Better::Lower));
         }
     }
-    let swaps = cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs).flat_map(|run| &run.swaps);
-    if let Some(pause_us) = swaps.map(|swap| swap.pause_us).max() {
+    let swaps = || cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs).flat_map(|run| &run.swaps);
+    if let Some(pause_us) = swaps().map(|swap| swap.pause_us).max() {
         let goal = Goal::new("longest pause of a worker for a swap", pause_us as f64, PAUSE_US, Better::Lower);
         goals.push(goal.unit("us"));
+    }
+    if let Some(cpu_us) = swaps().map(|swap| swap.pause_cpu_us).max() {
+        goals.push(Goal::new("most CPU time of such a pause", cpu_us as f64, PAUSE_US, Better::Lower).unit("us"));
     }
     goals
 }

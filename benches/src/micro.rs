@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: &PartArgs) -> anyhow::Result<()> {
     let mut goals = subscription_table()?;
     goals.extend(filter(&arguments.filter())?);
     goals.extend(allocations(arguments)?);
-    goals.push(swap_pause(arguments)?);
+    goals.extend(swap_pause(arguments)?);
     arguments.finish("Parts", &goals)
 }
 
@@ -219,7 +219,7 @@ fn allocations(arguments: &PartArgs) -> anyhow::Result<Vec<Goal>> {
 }
 
 /// What a worker under load waits for a swap.
-fn swap_pause(arguments: &PartArgs) -> anyhow::Result<Goal> {
+fn swap_pause(arguments: &PartArgs) -> anyhow::Result<[Goal; 2]> {
     eprintln!("swaps ..");
     let server = Server::router(&arguments.beside("myelin")?, 1)?;
     let swapper = Swapper::start(bind(&server, &arguments.filter(), PATTERN, 1)?);
@@ -229,5 +229,7 @@ fn swap_pause(arguments: &PartArgs) -> anyhow::Result<Goal> {
     server.stop()?;
     let pause_us = swaps.iter().map(|swap| swap.pause_us).max().context("no swap was made")?;
     let what = format!("longest pause of a worker, {} swaps under full load", swaps.len());
-    Ok(Goal::new(what, pause_us as f64, (1_000.0, 100.0), Better::Lower).unit("us"))
+    let cpu_us = swaps.iter().map(|swap| swap.pause_cpu_us).max().unwrap_or(0);
+    let goal = |what: &str, us: u64| Goal::new(what, us as f64, (1_000.0, 100.0), Better::Lower).unit("us");
+    Ok([goal(&what, pause_us), goal("most CPU time of such a pause", cpu_us)])
 }

@@ -62,7 +62,8 @@ impl RunReport {
             let _ = write!(line, ", p50 {:.0} us, p99 {:.0} us", at.p50_us, at.p99_us);
         }
         if let Some(pause_us) = self.swaps.iter().map(|swap| swap.pause_us).max() {
-            let _ = write!(line, ", {} swaps, longest pause {pause_us} us", self.swaps.len());
+            let cpu_us = self.swaps.iter().map(|swap| swap.pause_cpu_us).max().unwrap_or(0);
+            let _ = write!(line, ", {} swaps, longest pause {pause_us} us, {cpu_us} us CPU at most", self.swaps.len());
         }
         if !run.is_exact() {
             let _ = write!(line, ", {} LOST, {} DOUBLED, {} REFUSED", run.lost, run.doubled, run.refused);
@@ -206,12 +207,14 @@ impl CellReport {
     pub(crate) fn table(&self) -> Vec<Vec<String>> {
         let mut table = if self.rate.is_some() { self.latencies() } else { self.throughput() };
         if self.rows.iter().flat_map(|row| &row.runs).any(|run| !run.swaps.is_empty()) {
-            table[0].extend(["swaps".to_owned(), "longest pause us".to_owned()]);
+            table[0].extend(["swaps".to_owned(), "longest pause us".to_owned(), "most CPU us".to_owned()]);
             for (line, row) in table.iter_mut().skip(1).zip(&self.rows) {
-                let pauses = || row.runs.iter().flat_map(|run| &run.swaps).map(|swap| swap.pause_us);
+                let swaps = || row.runs.iter().flat_map(|run| &run.swaps);
+                let text = |most: Option<u64>| most.map_or_else(String::new, |us| us.to_string());
                 line.extend([
-                    pauses().count().to_string(),
-                    pauses().max().map_or_else(String::new, |us| us.to_string()),
+                    swaps().count().to_string(),
+                    text(swaps().map(|swap| swap.pause_us).max()),
+                    text(swaps().map(|swap| swap.pause_cpu_us).max()),
                 ]);
             }
         }
@@ -405,11 +408,16 @@ mod tests {
     #[test]
     fn swaps_have_columns_where_there_are_any() {
         let mut swapped = run(1, 1.0);
-        swapped.swaps.extend([30, 70].map(|pause_us| Swap { at_unix_ms: 0, took_ms: 1, pause_us }));
+        swapped.swaps.extend([(30, 25), (70, 20)].map(|(pause_us, pause_cpu_us)| Swap {
+            at_unix_ms: 0,
+            took_ms: 1,
+            pause_us,
+            pause_cpu_us,
+        }));
         let table = cell(vec![swapped]).table();
         assert_eq!(
             (table[0].len(), &table[1][10..], &table[2][10..]),
-            (12, &["0".into(), String::new()][..], &["2".into(), "70".into()][..])
+            (13, &["0".into(), String::new(), String::new()][..], &["2".into(), "70".into(), "25".into()][..])
         );
     }
 }

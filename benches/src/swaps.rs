@@ -19,6 +19,8 @@ pub(crate) struct Swap {
     pub(crate) took_ms: u64,
     /// The longest that a worker paused for it.
     pub(crate) pause_us: u64,
+    /// The most CPU time that a worker used for it.
+    pub(crate) pause_cpu_us: u64,
 }
 
 /// A thread that swaps until it is told to end.
@@ -38,7 +40,12 @@ impl Swapper {
                 let rollout = bound.swap()?;
                 let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let at_unix_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-                swaps.push(Swap { at_unix_ms, took_ms: rollout.took_ms, pause_us: rollout.swap_us_max });
+                swaps.push(Swap {
+                    at_unix_ms,
+                    took_ms: rollout.took_ms,
+                    pause_us: rollout.swap_us_max,
+                    pause_cpu_us: rollout.swap_cpu_us_max,
+                });
             }
             Ok(swaps)
         });

@@ -151,7 +151,9 @@ impl BindingPlan {
         }
         self.card.declare(current.info().clone());
         // The version before was good with the same configuration; where it is not any more, it is not asked.
-        let previous = self.previous.as_ref().and_then(|previous| previous.filter(None).ok());
+        // Only `last-good` ever asks it: nobody else pays for an instance of it.
+        let previous = self.previous.as_ref().filter(|_| self.setup.on_fault == OnFault::LastGood);
+        let previous = previous.and_then(|previous| previous.filter(None).ok());
         Ok(BoundFilter::new(self.setup.clone(), current, previous)?)
     }
 
@@ -291,6 +293,27 @@ pub struct Handover {
     pub refused: Vec<String>,
 }
 
+/// Filters that a worker needs no more, for another thread to free: unmapping instances need not happen between two
+/// batches.
+#[derive(Default)]
+pub struct Retired(Vec<BoundFilter>);
+
+impl fmt::Debug for Retired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Retired({} filters)", self.0.len())
+    }
+}
+
+impl Retired {
+    /// Takes the filters of `generation` that no other generation of the worker has too. What somebody else still holds,
+    /// such as the cached route of a topic without events since, is freed by the last who lets go of it.
+    pub fn take(&mut self, generation: Rc<Active>) {
+        let Some(Active { filters, chains, .. }) = Rc::into_inner(generation) else { return };
+        drop(chains);
+        self.0.extend(filters.into_iter().filter_map(Rc::into_inner));
+    }
+}
+
 /// Chains by stage and the places of their bindings in the plan.
 type Chains = HashMap<(Stage, Vec<u16>), Rc<Chain>>;
 
@@ -317,8 +340,9 @@ impl Active {
         Self { number: 0, plan: Arc::default(), filters: Vec::new(), chains: RefCell::default() }
     }
 
-    /// Puts `prepared` together with what is kept of `before`; states go from the old versions to the new ones.
-    pub fn succeed(before: &Self, prepared: Prepared, worker: u8) -> (Self, Handover) {
+    /// Puts `prepared` together with what is kept of `before`; states go from the old versions to the new ones. What
+    /// turns out not to be needed goes to `retired`.
+    pub fn succeed(before: &Self, prepared: Prepared, worker: u8, retired: &mut Retired) -> (Self, Handover) {
         let mut handover = Handover::default();
         let Prepared { plan, number, fresh } = prepared;
         let pairs = plan.bindings.iter().zip(fresh);
@@ -329,7 +353,7 @@ impl Active {
                 // A kept binding that is not here would be a defect of the plan; it is made anew all the same.
                 (None, None) => binding.instantiate(None).ok(),
                 (Some(fresh), Some((old_plan, old))) if old_plan.module.name == binding.module.name => {
-                    Some(hand_over(old, binding, fresh, &mut handover))
+                    Some(hand_over(old, binding, fresh, &mut handover, retired))
                 }
                 (Some(fresh), _) => Some(fresh),
             };
@@ -393,11 +417,18 @@ impl Active {
 }
 
 /// Gives the state of `old` to a new instance of `binding`; where there is none, or it is refused, `fresh` serves.
-fn hand_over(old: &BoundFilter, binding: &BindingPlan, fresh: BoundFilter, handover: &mut Handover) -> BoundFilter {
+fn hand_over(
+    old: &BoundFilter,
+    binding: &BindingPlan,
+    fresh: BoundFilter,
+    handover: &mut Handover,
+    retired: &mut Retired,
+) -> BoundFilter {
     let Some(state) = old.save().filter(|state| !state.is_empty()) else { return fresh };
     match binding.instantiate(Some(&state)) {
         Ok(filter) => {
             handover.taken.push(binding.name.to_string());
+            retired.0.push(fresh);
             filter
         }
         Err(error) => {

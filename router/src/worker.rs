@@ -1,9 +1,10 @@
 //! A worker: one OS thread with its own runtime, socket, sessions and filter instances.
 
-use crate::generation::{Active, Handover, Prepared};
+use crate::generation::{Active, Handover, Prepared, Retired};
 use crate::ledger::{Counts, Exchanged};
 use crate::local::{Local, Parcel, Shared};
 use crate::sessions;
+use myelin_engine::thread_cpu_ns;
 use myelin_transport::BoundListener;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -43,8 +44,29 @@ pub enum Order {
 pub struct Swapped {
     /// How long the worker judged nothing, in microseconds.
     pub pause_us: u64,
+    /// How much of that the worker's thread was running, in microseconds of its CPU time.
+    pub pause_cpu_us: u64,
     /// What became of the states.
     pub handover: Handover,
+    /// What the worker needs no more: whoever asked for the swap frees it.
+    pub retired: Retired,
+}
+
+/// Both clocks at the beginning of a pause.
+struct Pause {
+    wall: Instant,
+    cpu_ns: u64,
+}
+
+impl Pause {
+    fn begin() -> Self {
+        Self { wall: Instant::now(), cpu_ns: thread_cpu_ns() }
+    }
+
+    fn end(self, handover: Handover, retired: Retired) -> Swapped {
+        let pause_cpu_us = thread_cpu_ns().saturating_sub(self.cpu_ns).div_ceil(1_000);
+        Swapped { pause_us: micros(self.wall), pause_cpu_us, handover, retired }
+    }
 }
 
 /// A running worker.
@@ -177,18 +199,21 @@ pub fn obey(local: &Rc<Local>, order: Order) {
         // The asker may have gone: then nobody wants the answer.
         Order::Ledger(answer) => drop(answer.send(local.ledger.snapshot())),
         Order::Swap(prepared, answer) => {
-            let begin = Instant::now();
+            let pause = Pause::begin();
             let before = local.active();
-            let (next, handover) = Active::succeed(&before, prepared, local.id);
-            local.keep_previous(Some(local.activate(Rc::new(next))));
-            let _ = answer.send(Swapped { pause_us: micros(begin), handover });
+            let mut retired = Retired::default();
+            let (next, handover) = Active::succeed(&before, prepared, local.id, &mut retired);
+            if let Some(earlier) = local.keep_previous(Some(local.activate(Rc::new(next)))) {
+                retired.take(earlier);
+            }
+            let _ = answer.send(pause.end(handover, retired));
         }
         Order::SwapBack(number, answer) => {
-            let begin = Instant::now();
+            let pause = Pause::begin();
             let swapped = local.keep_previous(None).map(|earlier| {
                 let next = Active::renumbered(&earlier, number, local.id);
                 local.keep_previous(Some(local.activate(Rc::new(next))));
-                Swapped { pause_us: micros(begin), handover: Handover::default() }
+                pause.end(Handover::default(), Retired::default())
             });
             let _ = answer.send(swapped);
         }

@@ -73,6 +73,8 @@ fn build_one(
     if let Some(features) = features {
         build.args(["--features", features]);
     }
+    // What is built beside a task's own output, such as the tables of `bench --markdown`, is no part of it.
+    build.stdout(std::io::stderr());
     shell::run(&mut build)?;
     let size = std::fs::metadata(&component)
         .with_context(|| format!("`myelin filter build` succeeded but left no {}", component.display()))?

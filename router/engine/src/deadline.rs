@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 ///
 /// By the C library: rustix looks for the kernel's vDSO by itself, which is not where it says under valgrind, and the
 /// guard of the hot path counts instructions there.
-pub(crate) fn thread_cpu_ns() -> u64 {
+pub fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
     let time = time.unwrap_or_else(|error| unreachable!("every Linux has this clock: {error}"));
     let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);

@@ -54,6 +54,7 @@ pub use bound::{BindError, BindingSetup, BoundFilter, OnFault};
 pub use cache::{CacheError, CacheStats, CodeCache, ProgramError};
 pub use chain::{Chain, Emitted, Judged, Judgement};
 pub use compile::{Artefact, CompileError, compile_in_child, compiler_child_main};
+pub use deadline::thread_cpu_ns;
 pub use fault::{FaultCode, FilterFault};
 pub use filter::{Filter, LogLevel, LogLine, Notes, Outcome};
 pub use grant::Grant;

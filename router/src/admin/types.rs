@@ -334,6 +334,9 @@ pub(super) struct Rollout {
     prepare_ms: u64,
     /// The longest that a worker paused for the swap, in microseconds.
     swap_us_max: u64,
+    /// The most CPU time that a worker used for the swap, in microseconds: what the swap itself costs. What a pause lasts
+    /// longer, the operating system ran something else on that core.
+    swap_cpu_us_max: u64,
     /// How many workers swapped.
     workers: usize,
     /// Bindings whose state was handed over to the new version.
@@ -386,6 +389,7 @@ impl Rollout {
             took_ms: report.prepare_ms + report.swap_us_max.div_ceil(1_000),
             prepare_ms: report.prepare_ms,
             swap_us_max: report.swap_us_max,
+            swap_cpu_us_max: report.swap_cpu_us_max,
             workers: report.workers,
             handed_over: report.handed_over.clone(),
             not_handed_over: report.not_handed_over.clone(),

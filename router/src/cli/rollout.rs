@@ -253,12 +253,13 @@ fn history(value: &Value) -> String {
             text(&rollout["kind"]),
             time(&rollout["at_unix_ms"]),
             format!("{} ms", text(&rollout["took_ms"])),
+            format!("{} us, {} us CPU", text(&rollout["swap_us_max"]), text(&rollout["swap_cpu_us_max"])),
             changes.collect::<Vec<_>>().join(" "),
             text(&rollout["actor"]),
             text(&rollout["note"]),
         ]
     });
-    let header = ["generation", "kind", "at", "took", "changes", "by", "note"];
+    let header = ["generation", "kind", "at", "took", "pause", "changes", "by", "note"];
     let rollouts = table(&header, &["generation", "took"], rollouts);
     let mesh = items(value, "mesh").iter().map(|rollout| {
         let why = rollout["reason"].as_str().map(shown).unwrap_or_default();
@@ -304,8 +305,10 @@ mod tests {
     #[test]
     fn history_shows_changes_and_where_a_rollback_can_go() {
         let shown = history(&json!({"active_generation": 5, "generations": [{"generation": 3}, {"generation": 5}],
-            "rollouts": [{"generation": 5, "kind": "activated", "at_unix_ms": 0, "took_ms": 7, "actor": "dev",
+            "rollouts": [{"generation": 5, "kind": "activated", "at_unix_ms": 0, "took_ms": 7,
+                "swap_us_max": 90, "swap_cpu_us_max": 40, "actor": "dev",
                 "note": "why", "plan": {"added": ["a"], "changed": [{"name": "b", "fields": []}], "removed": ["c"]}}]}));
+        assert!(shown.contains("90 us, 40 us CPU"), "{shown}");
         assert!(shown.contains("+a ~b -c") && shown.contains("return to: 3, 5"), "{shown}");
     }
 }

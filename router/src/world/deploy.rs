@@ -186,7 +186,10 @@ impl Deployment {
         report.previous = self.active.number;
         report.workers = swapped.len();
         report.swap_us_max = swapped.iter().map(|swapped| swapped.pause_us).max().unwrap_or(0);
-        for mut handover in swapped.into_iter().map(|swapped| swapped.handover) {
+        report.swap_cpu_us_max = swapped.iter().map(|swapped| swapped.pause_cpu_us).max().unwrap_or(0);
+        for Swapped { mut handover, retired, .. } in swapped {
+            // Freed here, and before the next command: its instances have their slots back when that prepares.
+            drop(retired);
             report.handed_over.append(&mut handover.taken);
             report.not_handed_over.append(&mut handover.refused);
         }
@@ -197,6 +200,7 @@ impl Deployment {
             generation = report.generation,
             previous = report.previous,
             swap_us = report.swap_us_max,
+            swap_cpu_us = report.swap_cpu_us_max,
             "swapped"
         );
         if self.rollouts.len() == ROLLOUTS_REMEMBERED {

@@ -59,6 +59,9 @@ pub struct RolloutReport {
     pub prepare_ms: u64,
     /// The longest that a worker paused for the swap, in microseconds.
     pub swap_us_max: u64,
+    /// The most CPU time that a worker's thread used for the swap, in microseconds: what the swap itself costs. What a
+    /// pause lasts longer, the operating system ran something else on that core.
+    pub swap_cpu_us_max: u64,
     /// How many workers swapped.
     pub workers: usize,
     /// Bindings whose state was handed over to the new version.
@@ -79,6 +82,7 @@ impl RolloutReport {
             at_unix_ms: unix_ms(),
             prepare_ms: 0,
             swap_us_max: 0,
+            swap_cpu_us_max: 0,
             workers: 0,
             handed_over: Vec::new(),
             not_handed_over: Vec::new(),

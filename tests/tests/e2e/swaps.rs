@@ -112,3 +112,25 @@ async fn with_drop_oldest_the_ledger_balances_with_what_was_shed() -> Result<()>
     assert_eq!(ledger["balances"], true, "{ledger}");
     Ok(())
 }
+
+/// A rollout needs an instance that judges, a warm one, the new one, and for moments one or two more. Were what it retires
+/// not freed, the ninth instance would find no slot, long before the last swap.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_swap_retires_gives_its_slots_back_before_the_next_one_prepares() -> Result<()> {
+    let variables = vec![("MYELIN_WASM__INSTANCES".to_owned(), "8".to_owned())];
+    let router = Router::start_with(Setup { workers: 1, variables })?;
+    push_built(&router, "tenant", "tenant", "1.0.0")?;
+    push_built(&router, "tenant-2", "tenant", "2.0.0")?;
+    bind(&router, "tenants", "tenant@1.0.0", "orders/**", TENANTS)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = flood(&router, stop.clone()).await?;
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(swap_many(&router)))?;
+    stop.store(true, Ordering::Relaxed);
+    let (sent, acked) = load.await?;
+    assert!(sent > 0 && acked == sent, "every event was judged: {acked} of {sent}");
+    let list = router.myelin(&["rollout", "history", "-o", "json"])?.good()?.json()?;
+    let rollouts = list["rollouts"].as_array().context("rollouts")?;
+    assert!(rollouts.len() > SWAPS / 2, "{list}");
+    assert!(rollouts.iter().all(|rollout| rollout["swap_cpu_us_max"].is_u64()), "{list}");
+    Ok(())
+}
