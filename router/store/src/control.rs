@@ -16,6 +16,9 @@ use crate::store::CatalogStore;
 /// which ends with the process; what outlives it is the *term*, which grows with every new holder. An append under a
 /// lease names its term: a controller that was stopped, woke up and believes that it still holds the lease writes
 /// nothing.
+///
+/// Where several routers share a log, a term is kept in the log itself, so that no append of an earlier holder can land
+/// behind the grant of a later one; when another router may ask with success is the engine's to say.
 pub trait ControlLog: CatalogStore {
     /// Appends a record that was written elsewhere, byte for byte. Signature and change are checked before, by a
     /// `Follower`; here, that it is a record in its one encoding and that it follows the head.
