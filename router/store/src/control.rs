@@ -112,9 +112,11 @@ impl Announcer {
         Self(Arc::new(Shared { seen, moved: Condvar::new() }))
     }
 
-    /// The log ends with `rev` now.
+    /// The log ends with `rev` now. One that comes late, behind a newer one, changes nothing.
     pub(crate) fn announce(&self, rev: u64) {
-        self.0.seen().rev = rev;
+        let mut seen = self.0.seen();
+        seen.rev = seen.rev.max(rev);
+        drop(seen);
         self.0.moved.notify_all();
     }
 

@@ -66,6 +66,21 @@ fn a_configuration_says_what_it_must_and_nothing_unknown() {
     assert!(read(r#"{ "urls": [], "replica": 3 }"#).is_err());
 }
 
+/// As a router's `[catalog]` chooses among engines.
+#[derive(Debug, serde::Deserialize)]
+#[serde(tag = "engine", rename_all = "kebab-case")]
+enum Engine {
+    Jetstream(JetstreamOptions),
+}
+
+#[test]
+fn options_stand_beside_the_name_of_the_engine() {
+    let read = |text: &str| serde_json::from_str::<Engine>(text);
+    let Engine::Jetstream(options) = read(r#"{ "engine": "jetstream", "urls": ["nats://a"], "replicas": 5 }"#).unwrap();
+    assert_eq!((options.replicas, options.urls.len()), (5, 1));
+    assert!(read(r#"{ "engine": "jetstream", "url": "nats://a" }"#).unwrap_err().to_string().contains("`url`"));
+}
+
 mod with_nats_server {
     use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 
@@ -134,6 +149,33 @@ mod with_nats_server {
             assert_eq!(store.read_after(0, 9).unwrap().len(), 1);
             assert_eq!(refusal(&options).code(), code);
         }
+    }
+
+    #[test]
+    fn a_record_that_the_servers_do_not_take_is_refused_before_it_is_sent() {
+        let options = options(common_server().url("app"));
+        let (mut store, Recovered { mut catalog, .. }) = JetstreamStore::open(&options).unwrap();
+        let large = Record::after(&catalog.head(), added("m@1.0.0"), &"x".repeat(1_500_000), 1);
+        let refused = store.append(&large).unwrap_err();
+        assert!(refused.code() == "record-too-large" && refused.to_string().contains("`max_payload`"), "{refused}");
+        change(&mut store, &mut catalog, added("m@1.0.0"));
+    }
+
+    #[test]
+    fn a_renewal_that_came_too_late_is_a_new_term() {
+        let server = Server::alone(Sync::Always);
+        let (mut store, _) = JetstreamStore::open(&options(server.url("app"))).unwrap();
+        let first = store.lease("rollout", "a", 100, 0).unwrap();
+        server.signal("STOP");
+        let second = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                server.signal("CONT");
+            });
+            // At 1 it holds the lease until 100; the beat is written at 300, when somebody else could have it.
+            store.lease("rollout", "a", 100, 1).unwrap()
+        });
+        assert!(second.term > first.term, "{second:?} after {first:?}");
     }
 
     #[test]
