@@ -25,6 +25,8 @@ const SUBSCRIPTION_MESSAGES_MAX: usize = 256;
 const ORDERS_MAX: usize = 64;
 /// Acknowledgements that are outstanding; we wait for each before the next but for those of a module's chunks.
 const ACKS_MAX: usize = 64;
+/// Pings in the time of one call: a server that hangs is left for another after three that it did not answer.
+const PINGS_PER_CALL: u32 = 4;
 /// Between two tries to make the streams.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -84,6 +86,7 @@ pub(super) async fn connect(
         .name("myelin catalog")
         .connection_timeout(options.call_timeout())
         .request_timeout(Some(options.call_timeout()))
+        .ping_interval(options.call_timeout() / PINGS_PER_CALL)
         .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
         .client_capacity(ORDERS_MAX);
     // The client itself passes over what a URL says of users.

@@ -76,7 +76,7 @@ impl Default for JetstreamOptions {
             system_urls: Vec::new(),
             system_credentials: None,
             call_timeout_ms: 5_000,
-            patience_ms: 20_000,
+            patience_ms: 30_000,
             orphan_age_min_s: 24 * 60 * 60,
         }
     }

@@ -55,13 +55,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(name: &str, port: u16, sync: Sync, cluster: &str, folder: &Path) -> Self {
+    /// `more` is the rest of its configuration.
+    fn start(name: &str, port: u16, sync: Sync, more: &str, folder: &Path) -> Self {
         let program = program();
         std::fs::create_dir_all(folder).unwrap();
         let sync = if sync == Sync::Always { "sync_interval: always" } else { "" };
         let config = format!(
             "listen: \"127.0.0.1:{port}\"\nserver_name: {name}\n\
-             jetstream {{ store_dir: \"{}\", max_mem: 64M, max_file: 1G, {sync} }}\n{cluster}\n\
+             jetstream {{ store_dir: \"{}\", max_mem: 64M, max_file: 1G, {sync} }}\n{more}\n\
              accounts {{\n SYS {{ users: [{{ user: sys, password: sys }}] }}\n \
              APP {{ jetstream: enabled, users: [{{ user: app, password: app }}] }}\n}}\nsystem_account: SYS\n",
             folder.join("data").display()
@@ -93,6 +94,20 @@ impl Server {
         // Before anything is made that only the server's keeper removes.
         program();
         Self::start("alone", port, sync, "", &new_folder())
+    }
+
+    /// One that speaks TLS and wants certificates. `certificates` has `ca.pem`, `server.pem` and `server.key`.
+    pub(crate) fn with_tls(certificates: &Path) -> Self {
+        let [port] = free_ports();
+        program();
+        let file = |name: &str| certificates.join(name).display().to_string();
+        let tls = format!(
+            "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}",
+            file("server.pem"),
+            file("server.key"),
+            file("ca.pem")
+        );
+        Self::start("tls", port, Sync::Always, &tls, &new_folder())
     }
 
     pub(crate) fn url(&self, user: &str) -> String {
@@ -208,6 +223,22 @@ pub(crate) fn with_client<T>(options: &JetstreamOptions, work: impl AsyncFnOnce(
         let client = super::connect::connect(options, &options.urls, None).await.unwrap();
         work(jetstream::new(client)).await
     })
+}
+
+/// Writes an authority and what it signed into a folder: `ca.pem`, and `.pem` and `.key` of `server` and `router`.
+pub(crate) fn write_certificates(folder: &Path) {
+    let write = |name: String, text: String| std::fs::write(folder.join(name), text).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    write("ca.pem".into(), authority.self_signed(&key).unwrap().pem());
+    let issuer = rcgen::Issuer::new(authority, key);
+    for name in ["server", "router"] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        write(format!("{name}.pem"), leaf.signed_by(&key, &issuer).unwrap().pem());
+        write(format!("{name}.key"), key.serialize_pem());
+    }
 }
 
 /// A log on the common server, for the conformance suite.

@@ -84,7 +84,7 @@ fn options_stand_beside_the_name_of_the_engine() {
 mod with_nats_server {
     use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 
-    use super::super::testing::{Cluster, Server, Sync, common_server, options, with_client};
+    use super::super::testing::{Cluster, Server, Sync, common_server, options, with_client, write_certificates};
     use super::*;
 
     type Change = fn(&mut Config);
@@ -266,6 +266,55 @@ mod with_nats_server {
         }
         let (_, Recovered { catalog, .. }) = JetstreamStore::open(&options).unwrap();
         assert_eq!((catalog.head().rev, catalog.modules().len()), (2, 2));
+    }
+
+    #[test]
+    fn both_sides_show_certificates_and_a_server_of_another_authority_is_refused() {
+        let (ours, others) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_certificates(ours.path());
+        write_certificates(others.path());
+        let server = Server::with_tls(ours.path());
+        let mut options = options(server.url("app").replace("nats://", "tls://"));
+        (options.call_timeout_ms, options.patience_ms) = (2_000, 10_000);
+        let mut refused = |ca: &std::path::Path, own: Option<&std::path::Path>| {
+            options.ca = Some(ca.join("ca.pem"));
+            options.certificate = own.map(|own| own.join("router.pem"));
+            options.key = own.map(|own| own.join("router.key"));
+            JetstreamStore::open(&options).err().map(|refused| (refused.code(), refused.to_string()))
+        };
+        assert_eq!(refused(ours.path(), Some(ours.path())), None);
+        for (ca, own) in [(&others, Some(&ours)), (&ours, Some(&others)), (&ours, None)] {
+            let own = own.map(tempfile::TempDir::path);
+            let (code, says) = refused(ca.path(), own).expect("it is refused");
+            assert!(code == "store-unavailable" && says.contains("connect to"), "{says}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_hangs_is_left_for_another_and_what_it_still_has_lands_nowhere() {
+        let cluster = Cluster::start();
+        let options = JetstreamOptions {
+            urls: cluster.urls(),
+            servers_sync_always: true,
+            call_timeout_ms: 2_000,
+            patience_ms: 60_000,
+            ..JetstreamOptions::default()
+        };
+        let (mut store, Recovered { mut catalog, .. }) = JetstreamStore::open(&options).unwrap();
+        for rev in 1..4 {
+            let connected = store.shared.log.context.client().server_info().server_name;
+            let server: usize = connected.strip_prefix('n').unwrap().parse().unwrap();
+            let server = cluster.servers[server].as_ref().unwrap();
+            server.signal("STOP");
+            // The first try is in the stopped server's hands, and stays there until it goes on.
+            change(&mut store, &mut catalog, added(&format!("m@{rev}.0.0")));
+            assert_ne!(store.shared.log.context.client().server_info().server_name, connected);
+            server.signal("CONT");
+        }
+        drop(store);
+        let (store, recovered) = JetstreamStore::open(&options).unwrap();
+        assert_eq!((recovered.catalog.clone(), store.head().rev), (catalog, 3));
+        assert_eq!(recovered.catalog.modules().len(), 3);
     }
 
     /// Which server leads the stream of records.

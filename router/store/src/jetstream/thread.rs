@@ -24,6 +24,8 @@ impl Thread {
         let serve = move || {
             // An error is a sender that is gone: the same order.
             let _ = runtime.block_on(stopped);
+            // A look-up of a name may hang; nobody waits for it any more.
+            runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("jetstream".into()).spawn(serve)?;
         Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
