@@ -19,11 +19,15 @@
 //! record is there. It may come even after that, if the servers had it all along and could not agree before; then it
 //! meets another end of the stream, or it is a record like any other and others' appends are refused.
 //!
+//! A lease that another router holds is free once this one has seen no renewal for its whole time, by its own clock and
+//! from its own first look. The name of a holder is an identity: who asks under the name of the present holder takes the
+//! lease over at once, under a new term.
+//!
 //! Reads come from a stream's leader. A leader that has lost its majority may give an old head for some seconds; no
 //! append can follow an old head, so this costs a refused append and nothing else.
 //!
-//! Everything runs on a thread of its own; every call has a deadline (`call_timeout_ms`), every operation an end
-//! (`patience_ms`), and every queue a bound.
+//! Everything runs on a thread of its own; every call has a deadline (`call_timeout_ms`), no operation tries anything
+//! again after its patience (`patience_ms`), and every queue has a bound.
 
 use std::io;
 use std::sync::Arc;
@@ -247,6 +251,9 @@ impl ControlLog for JetstreamStore {
                         return Ok(self.leases.hold(&ask, term));
                     }
                 }
+            }
+            if asked.elapsed() >= self.shared.log.patience {
+                break;
             }
             ask.now_ms = later_ms();
         }

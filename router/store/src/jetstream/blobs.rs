@@ -3,7 +3,7 @@
 //! Written by the object store's own client; read chunk by chunk from the stream's leader, so that a chunk that is gone
 //! is an error and not a wait, and what another router has just put is there.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::object_store::{ObjectInfo, ObjectStore};
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
@@ -36,10 +36,14 @@ struct Entry {
 }
 
 impl Blobs {
-    /// Keeps bytes that were checked, unless they are there already.
+    /// Keeps bytes that were checked, unless they are there already. Those that may soon count as garbage are written
+    /// again: their record is on the way now.
     pub(super) async fn put(&self, log: &Log, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let entry = log.persist(|| self.entry(log, digest)).await?;
+        let is_young = entry.is_some_and(|entry| age(&entry, SystemTime::now()) < self.orphan_age_min / 2);
         match self.read(log, digest).await {
-            Ok(_) => return Ok(()),
+            Ok(_) if is_young => return Ok(()),
+            Ok(_) => {}
             Err(StoreError::BlobMissing { .. } | StoreError::BlobDamaged { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -52,7 +56,8 @@ impl Blobs {
     }
 
     pub(super) async fn read(&self, log: &Log, digest: Digest) -> Result<Vec<u8>, StoreError> {
-        let Some(entry) = log.persist(|| self.entry(log, digest)).await? else {
+        let began = Instant::now();
+        let Some(entry) = log.persist_since(began, || self.entry(log, digest)).await? else {
             return Err(StoreError::BlobMissing { digest });
         };
         let size_bytes = entry.info.size as u64;
@@ -65,7 +70,7 @@ impl Blobs {
         let (mut bytes, mut from) = (Vec::new(), 1);
         // Chunks have at least one byte, so that this ends.
         while (bytes.len() as u64) < size_bytes {
-            let Some((at, chunk)) = log.persist(|| self.chunk(log, &subject, from)).await? else { break };
+            let Some((at, chunk)) = log.persist_since(began, || self.chunk(log, &subject, from)).await? else { break };
             bytes.extend_from_slice(&chunk);
             from = at + 1;
             if chunk.is_empty() {
@@ -120,7 +125,7 @@ impl Blobs {
         let looks = futures_util::stream::iter(digests).map(look).buffered(READS_IN_FLIGHT);
         let entries: Vec<(Digest, Option<Entry>)> = looks.try_collect().await?;
         let now = SystemTime::now();
-        let is_old = |entry: &Entry| age_min.is_zero() || now.duration_since(entry.at).is_ok_and(|age| age >= age_min);
+        let is_old = |entry: &Entry| age(entry, now) >= age_min;
         let mut listed: Vec<Digest> =
             entries.iter().filter(|(_, entry)| entry.as_ref().is_some_and(is_old)).map(|(digest, _)| *digest).collect();
         listed.sort_unstable();
@@ -153,4 +158,9 @@ impl Blobs {
     fn entry_subject(&self, digest: Digest) -> String {
         format!("$O.{}.M.{}", self.name, URL_SAFE.encode(digest.to_string()))
     }
+}
+
+/// How long ago an entry was written; nothing where our clock is behind the servers'.
+fn age(entry: &Entry, now: SystemTime) -> Duration {
+    now.duration_since(entry.at).unwrap_or_default()
 }

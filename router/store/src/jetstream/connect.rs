@@ -68,8 +68,9 @@ pub(super) async fn open(options: &JetstreamOptions) -> Result<Opened, StoreErro
     let state = State(state);
     let name = options.blob_bucket();
     let blobs = Blobs { bucket, stream: blobs, name, orphan_age_min: options.orphan_age_min() };
-    log.catch_up().await?;
-    state.examine(&log).await?;
+    // In this order: what is noted before the log is read is in it.
+    let noted = state.witness(&log).await?;
+    log.catch_up_to(&noted).await?;
     Ok(Opened { log, state, blobs })
 }
 
@@ -101,8 +102,7 @@ pub(super) async fn connect(
         connect = connect.add_client_certificate(certificate.clone(), key.clone()).require_tls(true);
     }
     if let Some(path) = credentials {
-        let named = |e: std::io::Error| failed(&format!("credentials {}: {e}", path.display()));
-        connect = connect.credentials_file(path).await.map_err(named)?;
+        connect = connect.credentials_file(path).await.map_err(StoreError::io("read", path))?;
     }
     connect.connect(addresses).await.map_err(|e| failed(&e))
 }

@@ -13,7 +13,7 @@ use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use myelin_catalog::Head;
+use myelin_catalog::{CatalogError, ChainFault, Digest, Head};
 
 use super::fit;
 use super::tail::{Kind, Misfit, Tail};
@@ -26,6 +26,8 @@ const READS_IN_FLIGHT: usize = 16;
 const PAGE_MESSAGES: u64 = 32;
 /// Between two tries: a leader is chosen in seconds.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a log may seem to have lost its end.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a try failed.
 #[derive(Debug)]
@@ -83,11 +85,22 @@ impl Log {
     }
 
     /// Tries again what may go by itself, until there is no more patience.
-    pub(super) async fn persist<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+    pub(super) async fn persist<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Trouble>>,
     {
-        let began = Instant::now();
+        self.persist_since(Instant::now(), attempt).await
+    }
+
+    /// The same for one step of an operation that began then.
+    pub(super) async fn persist_since<T, F>(
+        &self,
+        began: Instant,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
         loop {
             match attempt().await {
                 Ok(value) => return Ok(value),
@@ -159,14 +172,13 @@ impl Log {
                 return Ok(sequence);
             }
             self.catch_up().await.map_err(Failure::Refused)?;
-            if self.tail().sequence() > last {
-                continue;
-            }
-            // The leader has something on the way that may still come to nothing.
             if began.elapsed() >= self.patience {
-                return Err(Failure::Refused(self.unavailable("append to", "its leader finds no end of the stream")));
+                return Err(Failure::Refused(self.unavailable("append to", "its end moves or cannot be found")));
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            if self.tail().sequence() == last {
+                // The leader has something on the way that may still come to nothing.
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
         }
     }
 
@@ -265,10 +277,30 @@ impl Log {
         found.subject.as_str() == self.subject(kind) && found.payload == *payload
     }
 
-    /// One record as it is kept; `None` beyond the head.
-    pub(super) async fn record(&self, rev: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let page = self.read_after(rev.saturating_sub(1), 1).await?;
-        Ok(page.into_iter().next())
+    /// Reads the log to its end, which must not be before a record that was seen acknowledged earlier: one that was lost
+    /// behind the head is nothing that the chain could show.
+    pub(super) async fn catch_up_to(&self, noted: &Head) -> Result<(), StoreError> {
+        let broken = |rev, fault| StoreError::Catalog {
+            place: self.place.clone(),
+            source: CatalogError::ChainBroken { rev, fault },
+        };
+        let began = Instant::now();
+        self.catch_up().await?;
+        // A leader that is none any more may be behind for a moment.
+        while self.head().rev < noted.rev {
+            if began.elapsed() >= END_PATIENCE {
+                return Err(broken(self.head().rev + 1, ChainFault::Missing));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+            self.catch_up().await?;
+        }
+        let page = self.read_after(noted.rev.saturating_sub(1), 1).await?;
+        match page.first() {
+            Some(bytes) if *noted != Head::EMPTY && Digest::of(bytes) != noted.hash => {
+                Err(broken(noted.rev, ChainFault::Hash))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

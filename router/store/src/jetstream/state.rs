@@ -1,8 +1,8 @@
 //! The bucket beside the log: who renews its lease, and the newest record that was seen.
 
-use async_nats::jetstream::kv::{Store, UpdateErrorKind};
+use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use bytes::Bytes;
-use myelin_catalog::{CatalogError, ChainFault, Digest, Head};
+use myelin_catalog::Head;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,10 +25,12 @@ pub(super) enum Written {
 pub(super) struct State(pub(super) Store);
 
 impl State {
-    /// The newest beat of a lease.
+    /// The newest beat of a lease, with its revision.
     pub(super) async fn heard(&self, log: &Log, lease: &str) -> Result<Option<Heard>, StoreError> {
         let read = log.persist(|| self.read::<Beat>(log, lease_key(lease))).await?;
-        Ok(read.map(|(revision, beat)| Heard { revision, beat }))
+        // Where somebody removed it, the revision counts all the same.
+        let nothing = Beat { term: 0, ttl_ms: 1, released: false };
+        Ok(read.map(|(revision, beat)| Heard { revision, beat: beat.unwrap_or(nothing) }))
     }
 
     /// Writes a beat after the one with that revision; 0 where there was none.
@@ -48,31 +50,24 @@ impl State {
         }
     }
 
-    /// Compares the log with the newest record that was noted: a log that ends before it has lost its end, which its own
-    /// chain cannot show.
-    pub(super) async fn examine(&self, log: &Log) -> Result<(), StoreError> {
-        let Some((_, noted)) = log.persist(|| self.read::<Head>(log, WITNESS.into())).await? else { return Ok(()) };
-        let broken = |rev, fault| {
-            Err(StoreError::Catalog { place: log.place.clone(), source: CatalogError::ChainBroken { rev, fault } })
-        };
-        let head = log.head();
-        match log.record(noted.rev).await? {
-            _ if noted == Head::EMPTY => Ok(()),
-            None => broken(head.rev + 1, ChainFault::Missing),
-            Some(bytes) if Digest::of(&bytes) != noted.hash => broken(noted.rev, ChainFault::Hash),
-            Some(_) => Ok(()),
-        }
+    /// The newest record that was noted: the log has it, or has lost its end.
+    pub(super) async fn witness(&self, log: &Log) -> Result<Head, StoreError> {
+        let noted = log.persist(|| self.read::<Head>(log, WITNESS.into())).await?;
+        Ok(noted.and_then(|(_, head)| head).unwrap_or(Head::EMPTY))
     }
 
-    async fn read<T: DeserializeOwned>(&self, log: &Log, key: String) -> Result<Option<(u64, T)>, Trouble> {
+    async fn read<T: DeserializeOwned>(&self, log: &Log, key: String) -> Result<Option<(u64, Option<T>)>, Trouble> {
         let read = self.0.entry(key.clone()).await;
         let entry = read.map_err(|e| Trouble::Passing(log.unavailable("read beside", e)))?;
         let Some(entry) = entry else { return Ok(None) };
+        if entry.operation != Operation::Put {
+            return Ok(Some((entry.revision, None)));
+        }
         let value = serde_json::from_slice(&entry.value).map_err(|e| {
             let why = format!("key {key} of its bucket {} is not ours ({e}); remove that key", self.0.name);
             Trouble::Lasting(StoreError::Damaged { place: log.place.clone(), why })
         })?;
-        Ok(Some((entry.revision, value)))
+        Ok(Some((entry.revision, Some(value))))
     }
 }
 

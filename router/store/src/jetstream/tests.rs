@@ -61,6 +61,14 @@ fn passwords_are_in_no_error_and_no_log() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named() {
+    let urls = vec!["nats://127.0.0.1:1".into()];
+    let options = JetstreamOptions { urls, servers_sync_always: true, ..JetstreamOptions::default() };
+    let refused = refusal(&JetstreamOptions { credentials: Some("/nowhere/user.creds".into()), ..options });
+    assert!(refused.code() == "store-io" && refused.to_string().contains("read /nowhere/user.creds"), "{refused}");
+}
+
+#[test]
 fn a_configuration_says_what_it_must_and_nothing_unknown() {
     let read = |text: &str| serde_json::from_str::<JetstreamOptions>(text);
     let options = read(r#"{ "urls": ["nats://a"], "stream": "S", "accept_lazy_fsync": true }"#).unwrap();

@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use futures_util::TryStreamExt as _;
 
-use super::super::testing::{Server, Sync, common_server, options, with_client, write_certificates};
+use super::super::testing::{Log, Server, Sync, common_server, options, with_client, write_certificates};
 use super::*;
+use crate::conformance::Disk as _;
 
 type Change = fn(&mut Config);
 
@@ -104,6 +106,46 @@ fn a_module_whose_record_is_on_the_way_is_not_collected() {
     assert_eq!((recovered.orphans, two.blobs().unwrap()), (0, vec![digest]));
     let old = JetstreamOptions { orphan_age_min_s: 0, ..young };
     assert_eq!(JetstreamStore::open(&old).unwrap().1.orphans, 1);
+}
+
+#[test]
+fn an_old_upload_that_is_uploaded_again_is_young() {
+    // An hour: half of it has not passed, so that nothing is written again. None: everything is.
+    for (orphan_age_min_s, messages) in [(3_600, 2), (0, 4)] {
+        let options = JetstreamOptions { orphan_age_min_s, ..options(common_server().url("app")) };
+        let (mut store, _) = JetstreamStore::open(&options).unwrap();
+        let digest = module("m@1.0.0").digest;
+        store.put(&digest, b"m@1.0.0").unwrap();
+        store.put(&digest, b"m@1.0.0").unwrap();
+        let written = with_client(&options, async |context| {
+            let stream = context.get_stream(format!("OBJ_{}", options.blob_bucket())).await.unwrap();
+            stream.cached_info().state.last_sequence
+        });
+        assert_eq!(written, messages, "a chunk and an entry each time");
+    }
+}
+
+#[test]
+fn a_log_that_lost_its_end_is_taken_when_the_note_of_it_is_removed() {
+    let log = Log::new();
+    let (mut store, Recovered { mut catalog, .. }) = log.open().unwrap();
+    let before = catalog.clone();
+    change(&mut store, &mut catalog, added("m@1.0.0"));
+    store.lease("rollout", "a", 60_000, 0).unwrap();
+    drop(store);
+    log.tamper_record(1, |_| None);
+    let refused = refusal(&log.options);
+    assert!(refused.code() == "chain-broken" && refused.to_string().contains("the log ends before it"), "{refused}");
+    with_client(&log.options, async |context| {
+        let state = context.get_key_value(log.options.state_bucket()).await.unwrap();
+        for key in state.keys().await.unwrap().try_collect::<Vec<String>>().await.unwrap() {
+            state.delete(key).await.unwrap();
+        }
+    });
+    let (mut store, recovered) = log.open().unwrap();
+    assert_eq!(recovered.catalog, before);
+    let fence = store.lease("rollout", "a", 60_000, 0).unwrap();
+    assert_eq!(store.lease("rollout", "a", 60_000, 1).unwrap(), fence, "its beats are written anew");
 }
 
 #[test]
