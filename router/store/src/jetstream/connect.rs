@@ -89,7 +89,9 @@ pub(super) async fn connect(
         .request_timeout(Some(options.call_timeout()))
         .ping_interval(options.call_timeout() / PINGS_PER_CALL)
         .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
-        .client_capacity(ORDERS_MAX);
+        .client_capacity(ORDERS_MAX)
+        // Also of servers that these name later.
+        .require_tls(addresses.iter().all(ServerAddr::tls_required));
     // The client itself passes over what a URL says of users.
     let named = addresses.iter().find_map(|url| Some((url.username()?.to_owned(), url.password()?.to_owned())));
     if let Some((user, password)) = named {

@@ -1,9 +1,11 @@
 //! What an operator says about the log's servers.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_nats::ServerAddr;
 use serde::Deserialize;
 
 use crate::error::StoreError;
@@ -25,6 +27,9 @@ pub struct JetstreamOptions {
     /// The servers, such as `tls://nats-1.example:4222`; one that answers is enough. A user and password
     /// in the first that names them are those for all; prefer `credentials`.
     pub urls: Vec<String>,
+    /// Accepts `nats://` to other machines: records and modules are readable on the way, and a stranger in between could
+    /// hold them back. For networks that encrypt by themselves.
+    pub allow_plaintext: bool,
     /// A `.creds` file with the user's JWT and seed.
     pub credentials: Option<PathBuf>,
     /// Certificates, in PEM, that the servers' are signed by. Without, those of the system are trusted.
@@ -64,6 +69,7 @@ impl Default for JetstreamOptions {
     fn default() -> Self {
         Self {
             urls: Vec::new(),
+            allow_plaintext: false,
             credentials: None,
             ca: None,
             certificate: None,
@@ -159,6 +165,30 @@ impl JetstreamOptions {
              `jetstream { sync_interval: always }` and say `servers_sync_always = true`, or name `system_urls` to have \
              it checked, or say `accept_lazy_fsync = true`",
         );
+        problems.extend(self.url_problems("urls", &self.urls));
+        problems.extend(self.url_problems("system_urls", &self.system_urls));
         if problems.is_empty() { Ok(()) } else { Err(StoreError::Unfit { place: self.place(), problems }) }
+    }
+
+    fn url_problems(&self, option: &str, urls: &[String]) -> Vec<String> {
+        let problem = |(place, url): (usize, &String)| {
+            // The URL itself may have a password in it.
+            let address = match url.parse::<ServerAddr>() {
+                Ok(address) => address,
+                Err(e) => return Some(format!("`{option}[{place}]` is no address of a server: {e}")),
+            };
+            let host = address.host();
+            let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+            match address.scheme() {
+                "tls" => None,
+                "nats" if is_here || self.allow_plaintext => None,
+                "nats" => Some(format!(
+                    "`{option}[{place}]`, {host}, is reached without TLS; write tls://, or accept it with \
+                     `allow_plaintext = true`"
+                )),
+                other => Some(format!("`{option}[{place}]` is of scheme {other}; write tls://")),
+            }
+        };
+        urls.iter().enumerate().filter_map(problem).collect()
     }
 }

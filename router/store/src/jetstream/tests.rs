@@ -48,6 +48,29 @@ fn options_that_would_lose_a_catalog_are_refused_before_a_server_is_asked() {
 }
 
 #[test]
+fn plaintext_leaves_the_machine_only_where_that_is_accepted() {
+    let options = |url: &str, allow_plaintext| JetstreamOptions {
+        urls: vec![url.into()],
+        allow_plaintext,
+        servers_sync_always: true,
+        ..JetstreamOptions::default()
+    };
+    for fine in ["tls://nats.example", "nats://localhost:4222", "127.0.0.1", "nats://[::1]:4222", "nats://127.8.9.1"] {
+        options(fine, false).check().unwrap();
+    }
+    for open in ["nats://user:secret@nats.example", "nats.example:4222", "nats://192.0.2.1"] {
+        let refused = options(open, false).check().unwrap_err().to_string();
+        assert!(refused.contains("`urls[0]`") && refused.contains("allow_plaintext = true"), "{refused}");
+        assert!(!refused.contains("secret"), "{refused}");
+        options(open, true).check().unwrap();
+    }
+    for wrong in ["wss://nats.example", "http://nats.example", "nats://:x", "tls://a:99999"] {
+        let refused = options(wrong, true).check().unwrap_err().to_string();
+        assert!(refused.contains("`urls[0]`"), "{wrong}: {refused}");
+    }
+}
+
+#[test]
 fn passwords_are_in_no_error_and_no_log() {
     let options = JetstreamOptions {
         urls: vec!["nats://user:secret@127.0.0.1:1".into(), "127.0.0.1:2".into()],
@@ -71,7 +94,7 @@ fn a_file_that_is_not_there_is_named() {
 #[test]
 fn a_configuration_says_what_it_must_and_nothing_unknown() {
     let read = |text: &str| serde_json::from_str::<JetstreamOptions>(text);
-    let options = read(r#"{ "urls": ["nats://a"], "stream": "S", "accept_lazy_fsync": true }"#).unwrap();
+    let options = read(r#"{ "urls": ["tls://a"], "stream": "S", "accept_lazy_fsync": true }"#).unwrap();
     options.check().unwrap();
     assert_eq!((options.replicas, options.allow_single_replica), (3, false));
     assert!(read(r#"{ "urls": [], "replica": 3 }"#).is_err());
@@ -87,7 +110,7 @@ enum Engine {
 #[test]
 fn options_stand_beside_the_name_of_the_engine() {
     let read = |text: &str| serde_json::from_str::<Engine>(text);
-    let Engine::Jetstream(options) = read(r#"{ "engine": "jetstream", "urls": ["nats://a"], "replicas": 5 }"#).unwrap();
+    let Engine::Jetstream(options) = read(r#"{ "engine": "jetstream", "urls": ["tls://a"], "replicas": 5 }"#).unwrap();
     assert_eq!((options.replicas, options.urls.len()), (5, 1));
-    assert!(read(r#"{ "engine": "jetstream", "url": "nats://a" }"#).unwrap_err().to_string().contains("`url`"));
+    assert!(read(r#"{ "engine": "jetstream", "url": "tls://a" }"#).unwrap_err().to_string().contains("`url`"));
 }
