@@ -58,8 +58,10 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
     steps.step("dependencies", "bans, licences and sources of every crate", || supply::run(repository));
     steps.step("clippy", "lints of all targets, warnings are errors", || clippy(repository, options.quick));
     if options.quick {
-        steps.step("unit-tests", "libraries and binaries", || {
-            shell::run(repository.cargo().args(["test", "--workspace", "--lib", "--bins"]))
+        steps.step("unit-tests", "libraries and binaries, without those that need a server", || {
+            // Tests of that name need the server that `setup` installs.
+            let without = ["--", "--skip", "with_nats_server"];
+            shell::run(repository.cargo().args(["test", "--workspace", "--lib", "--bins"]).args(without))
         });
         return steps.finish();
     }
@@ -83,11 +85,12 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
     steps.finish()
 }
 
-/// Tells tests where the binary and the filter components are.
+/// Tells tests where the binary, the filter components and the NATS server are.
 fn with_router<'a>(repository: &Repository, command: &'a mut std::process::Command) -> &'a mut std::process::Command {
     command
         .env("MYELIN_BIN", filters::router(repository, Profile::Dev))
         .env("MYELIN_FILTERS_DIR", repository.filter_components())
+        .env("MYELIN_NATS_SERVER", setup::nats_server(repository))
 }
 
 fn format(repository: &Repository) -> Result<()> {

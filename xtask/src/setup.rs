@@ -5,7 +5,7 @@
 //! | C compiler | some crates build C code | the user's, we only look |
 //! | rustfmt, clippy | `cargo xtask test` | `rustup component add` |
 //! | a Wasm target | filters | `rustup target add`; where that fails Debian's rustc with its sources |
-//! | Python packages | the independent client | a virtual environment below the target directory |
+//! | Python packages | the independent client, and `nats-server` | a virtual environment below the target directory |
 //! | Node and npm | filters in JavaScript | Debian's packages |
 //! | valgrind | the guard of the hot path counts instructions | Debian's package |
 
@@ -164,9 +164,14 @@ pub(crate) fn python_interpreter(repository: &Repository) -> PathBuf {
     repository.target.join("python/bin/python")
 }
 
+/// The server of NATS in the tests' virtual environment.
+pub(crate) fn nats_server(repository: &Repository) -> PathBuf {
+    repository.target.join("python/bin/nats-server")
+}
+
 /// The tests' virtual environment.
 pub(crate) fn python(repository: &Repository) -> Result<()> {
-    let why = "missing or outdated: the tests have a client of their own in Python";
+    let why = "missing or outdated: the tests have a client of their own in Python, and a NATS server";
     python_environment(repository, &repository.target.join("python"), PYTHON_REQUIREMENTS, why)
 }
 

@@ -1,4 +1,6 @@
-//! What every store must do, run against the one on a disk and the one in memory.
+//! What every store must do, run against the one on a disk, the one in memory, and the one on NATS JetStream.
+//!
+//! The last needs a `nats-server`, which `cargo xtask setup` installs; without it its tests fail and say so.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use myelin_catalog::limits::MODULE_SIZE_MAX_BYTES;
@@ -18,10 +20,14 @@ macro_rules! conformance {
         mod in_memory {
             $(#[test] fn $test() { super::$test(&crate::MemoryDisk::new()); })*
         }
+        mod with_nats_server {
+            $(#[test] fn $test() { super::$test(&crate::jetstream::testing::Log::new()); })*
+        }
     };
 }
 
 mod control;
+mod shared;
 
 /// What becomes of bytes behind the store's back; `None` removes them.
 pub(crate) type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
@@ -277,5 +283,17 @@ conformance! {
     a_blob_without_a_record_is_collected_and_a_missing_one_named
     a_removed_module_leaves_no_bytes_whenever_the_crash_comes
     a_broken_log_is_refused_where_it_breaks
-    two_routers_do_not_share_a_store
+}
+
+/// For the engines that are one router's own; what those do that are shared is in [`shared`].
+mod own {
+    #[test]
+    fn two_routers_do_not_share_a_directory() {
+        super::two_routers_do_not_share_a_store(&tempfile::tempdir().unwrap());
+    }
+
+    #[test]
+    fn two_routers_do_not_share_a_memory() {
+        super::two_routers_do_not_share_a_store(&crate::MemoryDisk::new());
+    }
 }

@@ -16,6 +16,9 @@ use crate::store::CatalogStore;
 /// which ends with the process; what outlives it is the *term*, which grows with every new holder. An append under a
 /// lease names its term: a controller that was stopped, woke up and believes that it still holds the lease writes
 /// nothing.
+///
+/// Where several routers share a log, a term is kept in the log itself, so that no append of an earlier holder can land
+/// behind the grant of a later one; when another router may ask with success is the engine's to say.
 pub trait ControlLog: CatalogStore {
     /// Appends a record that was written elsewhere, byte for byte. Signature and change are checked before, by a
     /// `Follower`; here, that it is a record in its one encoding and that it follows the head.
@@ -109,9 +112,11 @@ impl Announcer {
         Self(Arc::new(Shared { seen, moved: Condvar::new() }))
     }
 
-    /// The log ends with `rev` now.
+    /// The log ends with `rev` now. One that comes late, behind a newer one, changes nothing.
     pub(crate) fn announce(&self, rev: u64) {
-        self.0.seen().rev = rev;
+        let mut seen = self.0.seen();
+        seen.rev = seen.rev.max(rev);
+        drop(seen);
         self.0.moved.notify_all();
     }
 

@@ -125,6 +125,34 @@ pub enum StoreError {
         /// How.
         why: String,
     },
+    /// The servers of a shared log cannot be reached, have no majority, or did not answer in time.
+    #[error("cannot {action} {place}: {why}; see that the servers run, that a majority of them is up, and try again")]
+    Unavailable {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        place: String,
+        /// How it failed last.
+        why: String,
+    },
+    /// A shared log is set up so that it would lose or reorder records, or its options contradict each other.
+    #[error("{place} is not fit for a catalog: {}", problems.join("; "))]
+    Unfit {
+        /// Where.
+        place: String,
+        /// What is wrong, each with how to mend it.
+        problems: Vec<String>,
+    },
+    /// A record is larger than the servers of the log take. Nothing was appended.
+    #[error("the record has {size_bytes} bytes and {place} takes {max_bytes}; set `max_payload` of its servers to 4MB")]
+    RecordTooLarge {
+        /// Where.
+        place: String,
+        /// How large the record is.
+        size_bytes: usize,
+        /// The most that is taken.
+        max_bytes: usize,
+    },
     /// A write failed before, so that nobody knows what is on the disk.
     #[error("an earlier write to {place} failed; restart the router, which reads what is there")]
     Failed {
@@ -150,6 +178,9 @@ impl StoreError {
             Self::BlobRefused { .. } => "invalid-digest",
             Self::Io { .. } | Self::Database { .. } => "store-io",
             Self::Damaged { .. } => "store-damaged",
+            Self::Unavailable { .. } => "store-unavailable",
+            Self::Unfit { .. } => "store-unfit",
+            Self::RecordTooLarge { .. } => "record-too-large",
             Self::Failed { .. } => "store-failed",
         }
     }

@@ -39,13 +39,8 @@ impl Leases {
         now_ms: u64,
         newest_term: u64,
     ) -> Result<Fence, StoreError> {
-        let refuse = |why| Err(StoreError::LeaseRefused { name: name.chars().take(40).collect(), why });
-        if [name, holder].iter().any(|text| text.is_empty() || text.len() > NAME_LEN_MAX_BYTES) {
-            return refuse("it and its holder have names of 1 to 128 bytes");
-        }
-        if !(1..=LEASE_TTL_MAX_MS).contains(&ttl_ms) {
-            return refuse("a lease lasts 1 ms to 10 minutes");
-        }
+        check_request(name, holder, ttl_ms)?;
+        let refuse = |why| Err(refused(name, why));
         let fence = |term| Fence { name: name.to_owned(), term };
         match self.held.get(name).filter(|lease| now_ms < lease.expires_ms) {
             Some(lease) if lease.holder == holder => Ok(fence(lease.term)),
@@ -83,4 +78,19 @@ impl Leases {
             self.held.remove(&fence.name);
         }
     }
+}
+
+/// Checks what a lease is asked with.
+pub(crate) fn check_request(name: &str, holder: &str, ttl_ms: u64) -> Result<(), StoreError> {
+    if [name, holder].iter().any(|text| text.is_empty() || text.len() > NAME_LEN_MAX_BYTES) {
+        return Err(refused(name, "it and its holder have names of 1 to 128 bytes"));
+    }
+    if !(1..=LEASE_TTL_MAX_MS).contains(&ttl_ms) {
+        return Err(refused(name, "a lease lasts 1 ms to 10 minutes"));
+    }
+    Ok(())
+}
+
+pub(crate) fn refused(name: &str, why: &'static str) -> StoreError {
+    StoreError::LeaseRefused { name: name.chars().take(40).collect(), why }
 }

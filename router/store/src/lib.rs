@@ -8,6 +8,9 @@
 //! Who uploads puts the blob first and appends its record then; who removes appends first. A crash between leaves a
 //! blob that no record names, which [`recover`] collects: never a record without its blob.
 //!
+//! Both of them are one router's own. `JetstreamStore` (feature `jetstream`) is the same on NATS JetStream, shared by
+//! all routers of a mesh that have no single writer site.
+//!
 //! Everything here blocks: it belongs on the control thread, never on a worker.
 #![forbid(unsafe_code)]
 
@@ -17,6 +20,8 @@ mod conformance;
 mod control;
 mod disk;
 mod error;
+#[cfg(feature = "jetstream")]
+mod jetstream;
 mod leases;
 mod lock;
 mod log;
@@ -26,5 +31,7 @@ mod store;
 pub use control::{ControlLog, Fence, Watch};
 pub use disk::DiskStore;
 pub use error::StoreError;
+#[cfg(feature = "jetstream")]
+pub use jetstream::{JetstreamOptions, JetstreamStore};
 pub use memory::{Fault, MemoryDisk, MemoryStore};
 pub use store::{BlobStore, CatalogStore, Recovered, recover};

@@ -1,5 +1,7 @@
 //! The log of records in redb: one table by revision, and the head beside it, changed in one transaction.
 
+use std::io::ErrorKind;
+
 use myelin_catalog::{Digest, Head, Record};
 use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition};
 
@@ -205,7 +207,8 @@ fn failed(place: &str, error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Corrupted(why) => StoreError::Damaged { place, why },
         redb::Error::TableDoesNotExist(table) => StoreError::Damaged { place, why: format!("no table `{table}`") },
-        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+        // The second is a file that ends before it says it does.
+        redb::Error::Io(e) if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
             StoreError::Damaged { place, why: e.to_string() }
         }
         other => StoreError::Database { place, source: Box::new(other) },

@@ -9,7 +9,8 @@ const READ_RECORDS_MAX: usize = 256;
 
 /// The log of records.
 pub trait CatalogStore: Send {
-    /// The newest record's place and hash.
+    /// The newest record's place and hash, as far as this handle knows: where others append to the same log, it moves
+    /// by itself.
     fn head(&self) -> Head;
 
     /// Up to `limit` records after revision `rev`, oldest first, as they were kept: their order and encoding are
@@ -41,6 +42,12 @@ pub trait BlobStore: Send {
 
     /// The digests that there are bytes for, sorted.
     fn blobs(&self) -> Result<Vec<Digest>, StoreError>;
+
+    /// Those of [`BlobStore::blobs`] that are garbage where no record names them. An engine that others write to
+    /// meanwhile leaves out the young ones: their records may be on the way.
+    fn collectable(&self) -> Result<Vec<Digest>, StoreError> {
+        self.blobs()
+    }
 }
 
 /// What [`recover`] found.
@@ -59,7 +66,7 @@ pub struct Recovered {
 pub fn recover<S: CatalogStore + BlobStore>(store: &mut S) -> Result<Recovered, StoreError> {
     let catalog = replay(store)?;
     let mut orphans = 0;
-    for digest in store.blobs()? {
+    for digest in store.collectable()? {
         if !catalog.needs_blob(&digest) && store.remove(&digest)? {
             orphans += 1;
         }

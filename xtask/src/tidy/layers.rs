@@ -51,7 +51,8 @@ const EVERYTHING_BELOW: &[&str] = &["*"];
 const FILTER_MAY_SEE: &[&str] = &["myelin-filter", "myelin-arena"];
 
 /// Crates that one package alone may name (also with a `-suffix`), and that package.
-const RESERVED: &[(&str, &str)] = &[("wasmtime", "myelin-engine"), ("cranelift", "myelin-engine")];
+const RESERVED: &[(&str, &str)] =
+    &[("wasmtime", "myelin-engine"), ("cranelift", "myelin-engine"), ("async-nats", "myelin-store")];
 
 /// Packages that decide and never act, and what they must not depend on.
 const PURE: &[(&str, &str)] = &[

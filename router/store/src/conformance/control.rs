@@ -56,18 +56,18 @@ fn a_copy_is_the_log_byte_for_byte(disk: &impl Disk) {
 
 fn a_lease_is_exclusive_and_runs_out(disk: &impl Disk) {
     let (mut store, _) = disk.open().unwrap();
-    let first = store.lease("rollout", "a", 1_000, 5_000).unwrap();
-    let held = store.lease("rollout", "b", 1_000, 5_999).unwrap_err();
+    let first = store.lease("rollout", "a", 60_000, 5_000).unwrap();
+    let held = store.lease("rollout", "b", 60_000, 64_999).unwrap_err();
     assert!(held.code() == "lease-held" && held.to_string().contains("a has it for another 1 ms"), "{held}");
-    assert_eq!(store.lease("rollout", "a", 1_000, 5_999).unwrap(), first, "lengthened");
-    assert_eq!(code(store.lease("rollout", "b", 1_000, 6_998)), "lease-held");
-    let second = store.lease("rollout", "b", 1_000, 6_999).unwrap();
+    assert_eq!(store.lease("rollout", "a", 60_000, 35_000).unwrap(), first, "lengthened");
+    assert_eq!(code(store.lease("rollout", "b", 60_000, 94_999)), "lease-held");
+    let second = store.lease("rollout", "b", 60_000, 95_000).unwrap();
     assert!(second.term > first.term);
-    assert_eq!(code(store.lease("rollout", "a", 1_000, 7_000)), "lease-held");
+    assert_eq!(code(store.lease("rollout", "a", 60_000, 95_001)), "lease-held");
     store.release(&first);
-    assert_eq!(code(store.lease("rollout", "a", 1_000, 7_000)), "lease-held", "an old fence gives nothing back");
+    assert_eq!(code(store.lease("rollout", "a", 60_000, 95_001)), "lease-held", "an old fence gives nothing back");
     store.release(&second);
-    assert!(store.lease("rollout", "a", 1_000, 7_000).unwrap().term > second.term);
+    assert!(store.lease("rollout", "a", 60_000, 95_001).unwrap().term > second.term);
     store.lease("other", "c", 1_000, 7_000).expect("leases are apart");
     assert_eq!(code(store.lease("", "c", 1_000, 7_000)), "invalid-lease");
 }

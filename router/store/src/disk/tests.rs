@@ -85,6 +85,17 @@ fn a_file_that_is_no_log_is_refused() {
 }
 
 #[test]
+fn a_log_that_ends_in_its_own_header_is_damaged() {
+    for len in [1, 100, 200, 320, 4_096] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path());
+        OpenOptions::new().write(true).open(dir.path().join(LOG_FILE)).unwrap().set_len(len).unwrap();
+        let refused = refusal(dir.path());
+        assert_eq!(refused.code(), "store-damaged", "{len} bytes: {refused}");
+    }
+}
+
+#[test]
 fn leftovers_go_and_strange_files_stay() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = filled(dir.path());
