@@ -76,6 +76,15 @@ impl Sites {
         Node::start(&config, &tls, epoch).await
     }
 
+    /// Starts a router that was not there from the beginning.
+    pub(crate) async fn join(&mut self, member: &str, seeds: &[usize]) -> Result<()> {
+        self.ports.push(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port());
+        self.members.push(member.to_owned());
+        let node = self.node(self.nodes.len(), seeds, 1).await?;
+        self.nodes.push(Some(node));
+        Ok(())
+    }
+
     pub(crate) fn at(&self, site: usize) -> &Node {
         self.nodes[site].as_ref().expect("the site runs")
     }

@@ -3,9 +3,9 @@
 use crate::mesh::{PATIENCE, Sites};
 use anyhow::{Context, Result, ensure};
 use myelin::node::Node;
-use myelin::world::{Actor, View};
+use myelin::world::{Actor, Change, View};
 use myelin_catalog::rollout::{Cause, Outcome};
-use myelin_catalog::{Binding, Gates, RolloutPlan};
+use myelin_catalog::{Binding, Gates, Name, Op, RolloutPlan};
 use myelin_client::{Client, Event, SubscribeOptions};
 use myelin_tests::guests::{Behaviour, component};
 use std::sync::Arc;
@@ -185,5 +185,44 @@ async fn without_the_writer_events_flow_and_routers_start_and_changes_wait() -> 
     let event = tokio::time::timeout(PATIENCE, arrived).await.context("events flow")??;
     ensure!(event.payload() == b"still");
     sites.end().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_is_added_and_removed_while_the_mesh_runs() -> Result<()> {
+    let mut sites = Sites::start(2, |site, other| other + 1 == site).await?;
+    stage(sites.at(0), "1.0.0", Behaviour::Allow).await?;
+    sites.at(0).world().rollout(ann()).await?;
+    let (site, name): (Name, Name) = ("s2".parse()?, "r1".parse()?);
+    let (region, cloud) = ("us-east".parse()?, "own".parse()?);
+    // At a router that does not write the catalog.
+    let change = |op| sites.at(1).world().change(Change::Record(Box::new(op)), None, ann());
+    change(Op::SiteAdded { name: site.clone(), region, cloud }).await?;
+    change(Op::RouterAdded { site: site.clone(), name: name.clone() }).await?;
+    everywhere(&sites, "three routers", |view| view.catalog.fleet().routers().len() == 3).await?;
+    sites.join("s2/r1", &[1]).await?;
+    ensure!(sites.at(2).world().view().cards.len() == 1, "it has the filter when it serves");
+
+    // Two hops: it dials one of them, and the other hears of it.
+    let (near, far) = (sites.client(0, "near").await?, sites.client(2, "far").await?);
+    let mut events = far.subscribe("orders/**", SubscribeOptions::default()).await?;
+    sites.knows(0, 1).await?;
+    near.send(Event::new("orders/a", "hello")).await?;
+    let event = tokio::time::timeout(PATIENCE, events.next()).await?.context("an event")?;
+    ensure!(event.payload() == b"hello");
+    // A rollout has to hear of it as well.
+    stage(sites.at(2), "1.1.0", Behaviour::Allow).await?;
+    sites.at(2).world().rollout(ann()).await?;
+
+    drop(events);
+    sites.nodes.pop().flatten().context("it runs")?.drain().await;
+    let change = |op| sites.at(1).world().change(Change::Record(Box::new(op)), None, ann());
+    change(Op::RouterRemoved { site: site.clone(), name }).await?;
+    change(Op::SiteRemoved { name: site }).await?;
+    everywhere(&sites, "two routers", |view| view.catalog.fleet().routers().len() == 2).await?;
+    // Who was removed gets no link, and so no catalog, and serves nobody.
+    let again = tokio::time::timeout(Duration::from_secs(3), sites.join("s2/r1", &[0]));
+    ensure!(again.await.is_err(), "who was removed is not let in again");
+    ensure!(sites.at(0).mesh_status().load().violations.contains_key("identity"));
     Ok(())
 }
