@@ -228,6 +228,10 @@ impl Serve {
     fn announce(&self, config: &Config, ready: &Ready) -> Result<()> {
         let text = serde_json::to_string(ready).context("the ready file's text")?;
         for file in self.ready_files(config) {
+            // With certificates of one's own, `--dev` has made no folder.
+            if let Some(folder) = file.parent() {
+                std::fs::create_dir_all(folder).with_context(|| format!("the folder {}", folder.display()))?;
+            }
             write_atomically(&file, &format!("{text}\n"))
                 .with_context(|| format!("the ready file {}", file.display()))?;
         }
