@@ -11,7 +11,8 @@ use crate::control::{Entry, InterestDelta, InterestHead, InterestPull, InterestS
 use crate::directory::Directory;
 use crate::ids::{LinkId, RouterNumber, SiteNumber};
 use crate::limits::{
-    INTEREST_ENTRIES_MAX, INTEREST_ENTRIES_TOTAL_MAX, INTEREST_GRACE_MS, INTEREST_WAITING_MAX, PULL_INTERVAL_MS,
+    INTEREST_ENTRIES_MAX, INTEREST_ENTRIES_TOTAL_MAX, INTEREST_GRACE_MS, INTEREST_LEVELS_MAX, INTEREST_PENDING_MAX,
+    INTEREST_WAITING_MAX, PULL_INTERVAL_MS,
 };
 use crate::violation::{Violation, ViolationCode};
 
@@ -46,6 +47,8 @@ struct Owner {
     seq: u64,
     sum: HashSum,
     entries: BTreeSet<Entry>,
+    /// Levels of them all.
+    levels: usize,
     /// What its link state says that there is.
     told: InterestHead,
     /// Deltas that came before one that is missing; at most [`INTEREST_WAITING_MAX`].
@@ -81,6 +84,12 @@ impl Owner {
         let place = (self.epoch, self.seq).cmp(&(self.told.epoch, self.told.seq));
         let told_more = place.is_lt() || place.is_eq() && self.sum.finish() != self.told.hash;
         !self.is_refused && (told_more || self.is_wrong || !self.waiting.is_empty())
+    }
+
+    /// Entries that are here and not part of the copy yet.
+    fn pending(&self) -> usize {
+        let waiting = self.waiting.values().map(|delta| delta.added.len() + delta.removed.len());
+        waiting.sum::<usize>() + self.staging.as_ref().map_or(0, |staging| staging.entries.len())
     }
 }
 
@@ -177,11 +186,19 @@ impl RemoteInterest {
         if head.seq == owner.seq + 1 {
             self.apply(delta)?;
             self.apply_waiting(number)?;
-        } else if owner.waiting.len() < INTEREST_WAITING_MAX {
+        } else if owner.waiting.len() < INTEREST_WAITING_MAX
+            && self.pending() + delta.added.len() + delta.removed.len() <= INTEREST_PENDING_MAX
+            && let Some(owner) = self.owners.get_mut(&number)
+        {
             owner.waiting.insert(head.seq, delta);
         }
         self.look(now, number);
         Ok(Outcome::Fresh)
+    }
+
+    /// Entries of all owners that are here and not part of their copies yet.
+    fn pending(&self) -> usize {
+        self.owners.values().map(Owner::pending).sum()
     }
 
     fn apply_waiting(&mut self, number: RouterNumber) -> Result<(), Violation> {
@@ -199,6 +216,7 @@ impl RemoteInterest {
         let number = delta.owner;
         let Some(owner) = self.owners.get_mut(&number) else { return Ok(()) };
         check_entries(number, (owner.entries.len() + delta.added.len()).saturating_sub(delta.removed.len()))?;
+        check_levels(number, (owner.levels + levels(&delta.added)).saturating_sub(levels(&delta.removed)))?;
         if self.entries + delta.added.len() > INTEREST_ENTRIES_TOTAL_MAX {
             self.refuse(number);
             return Ok(());
@@ -206,6 +224,7 @@ impl RemoteInterest {
         for entry in &delta.removed {
             if owner.entries.remove(entry) {
                 self.entries -= 1;
+                owner.levels -= entry.levels();
                 owner.sum.subtract(entry);
                 self.table.remove(number, entry);
             }
@@ -213,6 +232,7 @@ impl RemoteInterest {
         for entry in delta.added {
             if !owner.entries.contains(&entry) {
                 self.entries += 1;
+                owner.levels += entry.levels();
                 owner.sum.add(&entry);
                 self.table.insert(number, &entry);
                 owner.entries.insert(entry);
@@ -249,6 +269,7 @@ impl RemoteInterest {
     pub(crate) fn snapshot(&mut self, now: u64, link: LinkId, piece: InterestSnapshot) -> Result<(), Violation> {
         let number = piece.owner;
         let is_asked = self.behind.get(&number).is_some_and(|pull| pull.asked.contains(&link));
+        let room = INTEREST_PENDING_MAX.saturating_sub(self.pending());
         let Some(owner) = self.owners.get_mut(&number).filter(|_| is_asked) else { return Ok(()) };
         if piece.index == 0 && owner.staging.is_none() {
             owner.staging = Some(Staging { link, head: piece.head, next: 0, entries: BTreeSet::new() });
@@ -257,6 +278,10 @@ impl RemoteInterest {
             |staging: &mut Staging| staging.link == link && staging.head == piece.head && staging.next == piece.index;
         let Some(mut staging) = owner.staging.take_if(fits) else { return Ok(()) };
         staging.next += 1;
+        if piece.entries.len() > room {
+            // It is asked for again, and by then others are done.
+            return Ok(());
+        }
         check_entries(number, staging.entries.len() + piece.entries.len())?;
         staging.entries.extend(piece.entries);
         if !piece.last {
@@ -281,6 +306,8 @@ impl RemoteInterest {
             let message = format!("the interest of router {number} does not add up to the hash that came with it");
             return Err(Violation::new(ViolationCode::InterestHash, message));
         }
+        let levels = levels(&entries);
+        check_levels(number, levels)?;
         let Some(owner) = self.owners.get_mut(&number) else { return Ok(()) };
         if (head.epoch, head.seq) < (owner.epoch, owner.seq) {
             return Ok(());
@@ -297,6 +324,7 @@ impl RemoteInterest {
         }
         (owner.epoch, owner.seq, owner.sum, owner.entries, owner.is_wrong) =
             (head.epoch, head.seq, sum, entries, false);
+        owner.levels = levels;
         Ok(())
     }
 
@@ -381,6 +409,19 @@ fn check_entries(owner: RouterNumber, count: usize) -> Result<(), Violation> {
         return Ok(());
     }
     let message = format!("router {owner} is said to want {count} things; the limit is {INTEREST_ENTRIES_MAX}");
+    Err(Violation::new(ViolationCode::TooMany, message))
+}
+
+fn levels<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> usize {
+    entries.into_iter().map(Entry::levels).sum()
+}
+
+fn check_levels(owner: RouterNumber, levels: usize) -> Result<(), Violation> {
+    if levels <= INTEREST_LEVELS_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("what router {owner} is said to want has {levels} levels; the limit is {INTEREST_LEVELS_MAX}");
     Err(Violation::new(ViolationCode::TooMany, message))
 }
 
@@ -534,5 +575,50 @@ mod tests {
         feed(&mut remote, owners, 1).unwrap();
         assert_eq!(remote.take_overflowed(), Some(RouterNumber(owners)));
         assert_eq!((remote.entries(), remote.behind()), (INTEREST_ENTRIES_TOTAL_MAX, 0));
+    }
+
+    #[test]
+    fn patterns_are_counted_by_their_levels_too() {
+        let mut remote = remote();
+        remote.set_head(0, OWNER, InterestHead { epoch: 1, ..InterestHead::default() });
+        let deep: Vec<Entry> = (0..4_000).map(|number| entry(&format!("{number}{}", "/x".repeat(31)))).collect();
+        let add = |remote: &mut RemoteInterest, seq: u64| {
+            let number = |Entry(pattern, _): &Entry| entry(&format!("{seq}-{}", pattern.as_str()));
+            let head = InterestHead { epoch: 1, seq, ..InterestHead::default() };
+            let added = deep.iter().map(number).collect();
+            remote.delta(0, InterestDelta { owner: OWNER, head, added, removed: vec![] })
+        };
+        let whole = INTEREST_LEVELS_MAX / 32 / deep.len();
+        for seq in 1..=whole as u64 {
+            add(&mut remote, seq).unwrap();
+        }
+        assert_eq!(add(&mut remote, whole as u64 + 1).unwrap_err().code, ViolationCode::TooMany);
+        remote.forget(OWNER);
+        assert_eq!(remote.entries(), 0);
+    }
+
+    #[test]
+    fn what_waits_for_others_is_bounded_for_all_routers_together() {
+        let mut remote = remote();
+        let many: Vec<Entry> = (0..4_096).map(|number| entry(&number.to_string())).collect();
+        for owner in 0..20 {
+            remote.set_head(0, RouterNumber(owner), InterestHead { epoch: 1, ..InterestHead::default() });
+            for seq in 2..18 {
+                let head = InterestHead { epoch: 1, seq, ..InterestHead::default() };
+                let delta = InterestDelta { owner: RouterNumber(owner), head, added: many.clone(), removed: vec![] };
+                remote.delta(0, delta).unwrap();
+            }
+        }
+        assert_eq!(remote.pending(), INTEREST_PENDING_MAX);
+        // Snapshots that never end have no room beside them; once others are gone, they have.
+        let told = InterestHead { epoch: 1, seq: 99, ..InterestHead::default() };
+        remote.set_head(0, OWNER, told);
+        remote.pulls(1_000, |_, _| Some(LINK));
+        let piece = |index| InterestSnapshot { owner: OWNER, head: told, index, last: false, entries: many.clone() };
+        remote.snapshot(1_001, LINK, piece(0)).unwrap();
+        assert_eq!(remote.pending(), INTEREST_PENDING_MAX);
+        (2..20).for_each(|owner| remote.forget(RouterNumber(owner)));
+        remote.snapshot(1_002, LINK, piece(0)).unwrap();
+        assert_eq!(remote.pending(), (2 * 16 + 1) * many.len());
     }
 }
