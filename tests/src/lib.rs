@@ -5,6 +5,7 @@ pub mod admin;
 pub mod attacker;
 pub mod guests;
 mod healthy;
+pub mod hostile;
 pub mod relay;
 mod router;
 pub mod sites;

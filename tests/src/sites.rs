@@ -65,11 +65,27 @@ impl Sites {
         seed: u64,
         path: impl Fn(usize) -> Path,
     ) -> Result<Self> {
+        Self::start_among(count, links, seed, path, &[]).await
+    }
+
+    /// The same in a mesh that has further members, which are not started.
+    ///
+    /// # Errors
+    /// When a router does not come up.
+    pub async fn start_among(
+        count: usize,
+        links: &[(usize, usize)],
+        seed: u64,
+        path: impl Fn(usize) -> Path,
+        further: &[&str],
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = CertificateAuthority::create("test", 2)?;
         authority.save(folder.path())?;
         let ports = (0..count).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
-        let members = (0..count).map(|site| format!("s{site}/r1")).collect();
+        let members =
+            (0..count).map(|site| format!("s{site}/r1")).chain(further.iter().map(|&member| member.to_owned()));
+        let members = members.collect();
         let mut relays = BTreeMap::new();
         for (number, link) in links.iter().enumerate() {
             let target = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[link.1]));
