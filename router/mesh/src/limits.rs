@@ -63,6 +63,9 @@ pub const VERSION_MAX: u64 = 1 << 62;
 /// A link state is at most so many versions ahead of the one before: a router tells ten a second at most, and this many
 /// in 13 years. Nobody can use all of them up by claims in its name.
 pub const VERSION_JUMP_MAX: u64 = 1 << 32;
+/// A neighbour that still speaks so long after it was said to have started anew has not, in milliseconds: longer than
+/// what it said before can be on its way, or its old link believed to be alive.
+pub const HEARSAY_DOUBT_MS: u64 = 5_000;
 /// Neighbours that are remembered as having a link state that we want.
 pub const OFFERS_MAX: usize = 4;
 

@@ -138,7 +138,7 @@ impl Mesh {
             links.remove(&link);
         }
         self.askers.retain(|_, links| !links.is_empty());
-        if let Some(hearsay) = gone.hearsay {
+        if let Some((_, hearsay)) = gone.hearsay {
             self.take_link_state(now, None, hearsay);
         }
         self.want_publish(now, 0);

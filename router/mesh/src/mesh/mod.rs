@@ -264,9 +264,9 @@ struct Link {
     /// The directory knows the peer: it takes part.
     is_known: bool,
     answers: receive::Answers,
-    /// The newest link state of the peer that came by other links, newer than its own word. It counts once this link
-    /// has ended.
-    hearsay: Option<LinkState>,
+    /// The newest link state of the peer that came by other links, newer than its own word, and when. It counts once
+    /// this link has ended.
+    hearsay: Option<(u64, LinkState)>,
 }
 
 impl Mesh {

@@ -8,7 +8,7 @@ use crate::control::{
 };
 use crate::ids::{LinkId, RouterNumber};
 use crate::interest::remote::Outcome;
-use crate::limits::{PULL_INTERVAL_MS, ROUTERS_MAX, VERSION_JUMP_MAX, VERSION_MAX};
+use crate::limits::{HEARSAY_DOUBT_MS, PULL_INTERVAL_MS, ROUTERS_MAX, VERSION_JUMP_MAX, VERSION_MAX};
 use crate::topology::states::{Accepted, check};
 use crate::violation::{Violation, ViolationCode};
 
@@ -89,9 +89,9 @@ impl Mesh {
         if owner == self.config.router {
             self.heard_of_self(now, version);
         } else if let Some(its_own) = self.own_word(owner).filter(|its_own| *its_own != link) {
-            self.hearsay_came(its_own, state);
+            self.hearsay_came(now, its_own, state);
         } else {
-            self.refute_hearsay(link, &state);
+            self.refute_hearsay(now, link, &state);
             self.take_link_state(now, Some(link), state);
         }
         Ok(())
@@ -106,10 +106,10 @@ impl Mesh {
     }
 
     /// A link state of a neighbour came by another link than its own.
-    fn hearsay_came(&mut self, its_own: LinkId, state: LinkState) {
+    fn hearsay_came(&mut self, now: u64, its_own: LinkId, state: LinkState) {
         let newest = |state: &LinkState| (state.epoch, state.version);
         let Some(link) = self.links.get_mut(&its_own) else { return };
-        let known = [self.states.get(state.owner), link.hearsay.as_ref()];
+        let known = [self.states.get(state.owner), link.hearsay.as_ref().map(|(_, state)| state)];
         if known.into_iter().flatten().any(|known| newest(known) >= newest(&state)) {
             self.stats.link_states_old += 1;
             return;
@@ -122,14 +122,17 @@ impl Mesh {
         // Its own word of it may be on its way, or its link may be about to end: it counts then. If it is somebody
         // else's, the neighbour says so once it hears of it.
         self.stats.hearsay += 1;
-        link.hearsay = Some(state.clone());
+        link.hearsay = Some((now, state.clone()));
         self.send(vec![its_own], Control::LinkState(state));
     }
 
     /// A router that speaks is alive in this epoch, whatever others say.
-    fn refute_hearsay(&mut self, link: LinkId, state: &LinkState) {
+    fn refute_hearsay(&mut self, now: u64, link: LinkId, state: &LinkState) {
         let Some(link) = self.links.get_mut(&link).filter(|link| link.peer == state.owner) else { return };
-        link.hearsay.take_if(|hearsay| hearsay.epoch > state.epoch || hearsay.version <= state.version);
+        link.hearsay.take_if(|(since, hearsay)| match hearsay.epoch > state.epoch {
+            true => now >= *since + HEARSAY_DOUBT_MS,
+            false => hearsay.version <= state.version,
+        });
     }
 
     /// Takes over a link state that is its owner's, as far as one can tell.

@@ -49,9 +49,9 @@ fn a_neighbour_speaks_for_itself_and_hears_what_is_said_in_its_name() {
     let said = outputs(&mut pair.0);
     let alarm = Alarm::IdentityInUse { router: RouterNumber(1), live: 1, refused: 2 };
     assert!(said.contains(&Output::Alarm(alarm)) && sent_to(&said, LinkId(1)).len() == 1);
-    pair.1.set_catalog_head(1_200, CatalogHead { rev: 1, hash: FixedBytes([1; 32]) });
-    pair.run(1_200, 1_400);
-    pair.0.link_down(1_500, LinkId(1));
+    pair.1.set_catalog_head(6_200, CatalogHead { rev: 1, hash: FixedBytes([1; 32]) });
+    pair.run(6_200, 6_400);
+    pair.0.link_down(6_500, LinkId(1));
     assert_eq!(pair.0.link_state(RouterNumber(1)).unwrap().epoch, 1);
 }
 
