@@ -5,7 +5,10 @@ pub mod admin;
 pub mod attacker;
 pub mod guests;
 mod healthy;
+pub mod hostile;
+pub mod relay;
 mod router;
+pub mod sites;
 
 pub use healthy::{Healthy, crowd, crowd_with};
 pub use router::{Ran, Router, Setup, program};

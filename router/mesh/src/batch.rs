@@ -164,6 +164,10 @@ impl BatchDecoder {
         let head = BatchHead { stamp, count, time_ns: body.get_u64_le(), source_ref: body.get_u32_le() };
         let names = read_names(&mut body)?;
         check_count(count, body.len())?;
+        if head.stamp.seq.checked_add(u64::from(count)).is_none() {
+            let message = format!("a batch of {count} events begins with number {}", head.stamp.seq);
+            return Err(Violation::new(ViolationCode::Malformed, message));
+        }
         self.check_events(&body, count)?;
         Ok(Batch { head, names, events: body })
     }
@@ -329,6 +333,18 @@ mod tests {
             "6869" // event
         );
         assert_eq!(hex::encode(bytes), expected);
+    }
+
+    #[test]
+    fn numbers_that_do_not_go_on_are_refused() {
+        for (seq, is_good) in [(u64::MAX - 2, true), (u64::MAX - 1, false), (u64::MAX, false)] {
+            let stamp = Stamp { seq, ..plain_stamp() };
+            let head = BatchHead { stamp, count: 2, time_ns: 0, source_ref: 0 };
+            let mut decoder = BatchDecoder::new(EVENT_LEN_MAX);
+            decoder.push(&encode(&head, &[], &events(&[b"a".to_vec(), b"b".to_vec()])));
+            let read = decoder.poll();
+            assert_eq!(read.as_ref().err().map(|refused| refused.code), (!is_good).then_some(ViolationCode::Malformed));
+        }
     }
 
     #[test]

@@ -30,10 +30,16 @@ pub const DETAIL_BYTES_MAX: usize = 120;
 /// Longest message of a refused hello, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 512;
 
-/// Different entries (pattern and group) that one router advertises: some 16 MiB in the table of every other router.
+/// Different entries (pattern and group) that one router advertises: some 16 MiB in the table of every other router,
+/// where patterns share most of their levels.
 pub const INTEREST_ENTRIES_MAX: usize = 131_072;
+/// Levels of these entries: five for each. A level that no other pattern shares takes some 270 bytes there.
+pub const INTEREST_LEVELS_MAX: usize = 5 * INTEREST_ENTRIES_MAX;
 /// Entries of all routers together that one router keeps: some 128 MiB.
 pub const INTEREST_ENTRIES_TOTAL_MAX: usize = 1_048_576;
+/// Entries of snapshots that are arriving and of deltas that wait for others, of all routers together: two of the largest
+/// snapshots. Beyond, the newest is dropped and asked for again.
+pub const INTEREST_PENDING_MAX: usize = 2 * INTEREST_ENTRIES_MAX;
 /// Changes of interest wait this long for others, in milliseconds: at most 20 batches a second.
 pub const INTEREST_COALESCE_MS: u64 = 50;
 /// Deltas of one owner that wait for one before them; further ones are left to the snapshot.
@@ -52,6 +58,14 @@ pub const LINK_STATE_INTERVAL_MS: u64 = 100;
 pub const LINK_STATE_REFRESH_MS: u64 = 30_000;
 /// A router without a path to it is forgotten after this long, in milliseconds, and its interest with it.
 pub const OWNER_EXPIRY_MS: u64 = 60_000;
+/// Versions of link states stay below this, and sequence numbers of interest, so that there is always a higher one.
+pub const VERSION_MAX: u64 = 1 << 62;
+/// A link state is at most so many versions ahead of the one before: a router tells ten a second at most, and this many
+/// in 13 years. Nobody can use all of them up by claims in its name.
+pub const VERSION_JUMP_MAX: u64 = 1 << 32;
+/// A neighbour that still speaks so long after it was said to have started anew has not, in milliseconds: longer than
+/// what it said before can be on its way, or its old link believed to be alive.
+pub const HEARSAY_DOUBT_MS: u64 = 5_000;
 /// Neighbours that are remembered as having a link state that we want.
 pub const OFFERS_MAX: usize = 4;
 

@@ -67,6 +67,8 @@ codes! {
     HopLimit = 15, "hop-limit", false;
     /// A copy that was to be delivered where it arrived names other sites as well.
     NotHere = 16, "not-here", false;
+    /// Events of a router that the catalog does not know, or of the very router that they came to.
+    Hearsay = 17, "hearsay", false;
 }
 
 impl ViolationCode {

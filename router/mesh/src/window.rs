@@ -107,7 +107,8 @@ impl DuplicateWindow {
             if u64::from(source.epoch) + 1 < u64::from(newest) {
                 return None;
             }
-            self.windows.retain(|known, _| known.origin != source.origin || known.epoch + 1 >= source.epoch);
+            let last_but_one = source.epoch.saturating_sub(1);
+            self.windows.retain(|known, _| known.origin != source.origin || known.epoch >= last_but_one);
             if self.windows.len() >= WINDOWS_MAX {
                 let oldest = self.windows.iter().min_by_key(|(_, window)| window.used).map(|(source, _)| *source);
                 oldest.map(|source| self.windows.remove(&source));
@@ -200,6 +201,17 @@ mod tests {
         admit(&mut window, life(6), 1, 1);
         assert_eq!(admit(&mut window, life(4), 3, 1), (0, 0, 1));
         assert_eq!(window.len(), 2);
+    }
+
+    #[test]
+    fn the_last_epoch_of_all_is_one_like_others() {
+        let mut window = DuplicateWindow::new();
+        for shard in 0..3 {
+            let last = Source { epoch: u32::MAX, shard, ..SOURCE };
+            assert_eq!(admit(&mut window, last, 1, 1), (1, 0, 0));
+        }
+        assert_eq!(admit(&mut window, Source { epoch: u32::MAX - 1, ..SOURCE }, 1, 1), (1, 0, 0));
+        assert_eq!(window.len(), 4);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::names::Name;
 use crate::outbox::{Delivery, Elsewhere, Gauge, NameSet, Origin};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
-use myelin_mesh::{Batch, BatchDecoder, BatchHead, LocalDelivery, Source, Violation, ViolationCode};
+use myelin_mesh::{Batch, BatchDecoder, BatchHead, LocalDelivery, Source, Stamp, Violation, ViolationCode};
 use myelin_wire::event::{EventSpan, FLAG_TTL, TOPIC_REF_AT};
 use myelin_wire::validate_topic;
 use smallvec::SmallVec;
@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// Names that one stream may announce in all: those of sixteen busy workers.
 const NAMES_MAX: usize = 16 * 65_536;
+/// Bytes of these names: a million of the usual length.
+const NAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Routes that are kept for one stream; all are forgotten when there are more.
 const ROUTES_MAX: usize = 16_384;
 /// Events of one topic that are judged in one go; filters bound a batch.
@@ -38,6 +40,7 @@ type RouteKey = (u32, bool, SmallVec<[u32; 2]>);
 pub(super) struct Arrivals {
     decoder: BatchDecoder,
     names: HashMap<u32, Rc<TopicEntry>, foldhash::fast::RandomState>,
+    names_bytes: usize,
     routes: HashMap<RouteKey, (Arc<Name>, Rc<Route>), foldhash::fast::RandomState>,
     splitter: Splitter,
     /// The events of a batch, with their topics.
@@ -56,6 +59,7 @@ impl Arrivals {
         Self {
             decoder: BatchDecoder::new(local.shared.limits.delivered_len_max()),
             names: HashMap::default(),
+            names_bytes: 0,
             routes: HashMap::default(),
             splitter: Splitter::default(),
             events: Vec::new(),
@@ -86,10 +90,15 @@ impl Arrivals {
     async fn take_batch(&mut self, links: &Links, batch: Batch) -> Result<(), Violation> {
         self.learn(&links.local, &batch)?;
         let stamp = &batch.head.stamp;
-        if let Err(violation) = self.splitter.split(links, stamp) {
+        let split = self.splitter.split(links, stamp).and_then(|()| self.check_origin(links, stamp));
+        if let Err(violation) = split {
             links.count_violation(&violation);
+            let (generation, count) = (links.local.active().number, u64::from(batch.head.count));
+            links.local.ledger.add(generation, Term::Received, count);
+            links.local.ledger.add(generation, Term::Rejected, count);
             return if violation.code.closes_link() { Err(violation) } else { Ok(()) };
         }
+        self.count_left_out(links, stamp);
         if self.splitter.split.local.is_none() {
             // On its way to other sites only: they know what they have had.
             return self.take_piece(links, &batch.head, batch.events).await;
@@ -121,13 +130,42 @@ impl Arrivals {
         Ok(())
     }
 
+    /// Events come from members, and what a router published does not come back to its own site.
+    fn check_origin(&self, links: &Links, stamp: &Stamp) -> Result<(), Violation> {
+        let origin = stamp.origin;
+        let message = if links.read(|mesh| mesh.directory().router(origin).is_none()) {
+            format!("events of router {origin}, which is no member")
+        } else if origin.0 == links.local.shared.origin && self.splitter.split.local.is_some() {
+            "events of this very router for its own site".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Violation::new(ViolationCode::Hearsay, message))
+    }
+
+    /// Counts sites that a batch names and that get no copy: the rest of it goes on.
+    fn count_left_out(&self, links: &Links, stamp: &Stamp) {
+        let split = &self.splitter.split;
+        let left_out = [
+            (split.unknown, ViolationCode::UnknownSite),
+            (split.over_hops, ViolationCode::HopLimit),
+            (split.not_allowed, ViolationCode::Residency),
+        ];
+        for (sites, code) in left_out.into_iter().filter(|(sites, _)| !sites.is_empty()) {
+            let message = format!("events of router {} name the sites {sites:?}", stamp.origin);
+            links.count_violation(&Violation::new(code, message));
+        }
+    }
+
     /// Learns the names that a batch announces.
     fn learn(&mut self, local: &Local, batch: &Batch) -> Result<(), Violation> {
         for name in &batch.names {
-            self.names.insert(name.reference, local.topic(&name.text));
+            let before = self.names.insert(name.reference, local.topic(&name.text));
+            self.names_bytes += name.text.len();
+            self.names_bytes -= before.map_or(0, |before| before.name.text.len());
         }
-        if self.names.len() > NAMES_MAX {
-            let message = format!("a stream announced more than {NAMES_MAX} names");
+        if self.names.len() > NAMES_MAX || self.names_bytes > NAMES_BYTES_MAX {
+            let message = format!("a stream announced more than {NAMES_MAX} names or {NAMES_BYTES_MAX} bytes of them");
             return Err(Violation::new(ViolationCode::TooMany, message));
         }
         Ok(())

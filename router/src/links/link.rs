@@ -26,6 +26,9 @@ use tokio::task::spawn_local;
 
 /// Control messages that may wait for one neighbour: some floods of a mesh of 64 sites.
 const CONTROL_WAITING_MAX: usize = 1024;
+/// Control messages of one neighbour that are taken before others have their turn: far fewer than may wait, as each may
+/// go on to everybody.
+const CONTROL_AT_ONCE: u32 = 64;
 /// Bytes that are taken from the queue for one write.
 const WRITE_BYTES: usize = 64 * 1024;
 /// How long two routers may take to say hello.
@@ -197,12 +200,16 @@ async fn hear_hello(links: &Links, connection: &Connection, dialled: bool) -> Re
     }
     let mut decoder = ControlDecoder::new();
     loop {
-        match decoder.poll()? {
+        match decoder.poll().inspect_err(|violation| links.count_violation(violation))? {
             Some(Control::Hello(hello)) => return Ok((send, recv, decoder, hello)),
             Some(Control::HelloRefused(HelloRefused { code, message })) => {
                 return Err(Violation::new(code, message));
             }
-            Some(_) => return Err(Violation::new(ViolationCode::OutOfOrder, "the first control message is no hello")),
+            Some(_) => {
+                let violation = Violation::new(ViolationCode::OutOfOrder, "the first control message is no hello");
+                links.count_violation(&violation);
+                return Err(violation);
+            }
             None => {}
         }
         match recv.read_chunk().await {
@@ -275,6 +282,7 @@ async fn read_control(
     link: &Link,
     (mut recv, mut decoder): (RecvStream, ControlDecoder),
 ) -> &'static str {
+    let mut taken = 0u32;
     loop {
         let message = match decoder.poll() {
             Ok(Some(message)) => message,
@@ -287,10 +295,15 @@ async fn read_control(
             },
             Err(violation) => return broken(links, link, &violation),
         };
-        if let Err(violation) = links.with_mesh(|mesh, now| mesh.receive(now, link.id, message))
-            && violation.code.closes_link()
-        {
-            return broken(links, link, &violation);
+        if let Err(violation) = links.with_mesh(|mesh, now| mesh.receive(now, link.id, message)) {
+            if violation.code.closes_link() {
+                return broken(links, link, &violation);
+            }
+            links.count_violation(&violation);
+        }
+        taken = taken.wrapping_add(1);
+        if taken.is_multiple_of(CONTROL_AT_ONCE) {
+            links.room_for_control().await;
         }
     }
 }

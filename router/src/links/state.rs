@@ -27,6 +27,10 @@ pub(super) const RECEIPT: u8 = 1;
 const CLOSE_CODE: u32 = 0x100;
 /// Runs of neighbours of which it is kept what was exchanged: those of a full mesh, and some restarts of each.
 const EXCHANGED_MAX: usize = 1024;
+/// How often it is looked whether neighbours read what waits on their control streams, while it piles up ...
+const CONTROL_POLL: Duration = Duration::from_millis(5);
+/// ... and how often at most: one that reads nothing must not hold up the others. It loses its link.
+const CONTROL_POLLS_MAX: u32 = 20;
 /// How often a stopping router looks whether its links have sent everything.
 const SETTLE_POLL: Duration = Duration::from_millis(5);
 
@@ -280,8 +284,12 @@ impl Links {
                     tracing::info!(?link, drain_ms, "a neighbour is about to leave");
                 }
                 Output::Alarm(alarm) => {
-                    tracing::warn!(code = alarm.code(), ?alarm, "alarm");
-                    *self.counters.alarms.borrow_mut().entry(alarm.code().to_owned()).or_default() += 1;
+                    let mut alarms = self.counters.alarms.borrow_mut();
+                    let count = alarms.entry(alarm.code().to_owned()).or_default();
+                    *count += 1;
+                    if count.is_power_of_two() {
+                        tracing::warn!(code = alarm.code(), ?alarm, count, "alarm");
+                    }
                 }
             }
         }
@@ -346,13 +354,31 @@ impl Links {
 
     fn receipt(&self, link: LinkId, body: &[u8]) {
         let Some(link) = self.link(link) else { return };
-        let total = body.try_into().map(u64::from_le_bytes);
         let ledger = &self.local.ledger;
         let settle = |generation, count| ledger.settle(generation, Term::Forwarded, count);
-        if total.map(|total| link.outstanding.receipt(total, settle)).is_ok_and(|taken| taken.is_ok()) {
-            return;
-        }
+        let violation = match body.try_into().map(u64::from_le_bytes) {
+            Ok(total) => match link.outstanding.receipt(total, settle) {
+                Ok(()) => return,
+                Err(refusal) => Violation::new(ViolationCode::OutOfOrder, refusal.message),
+            },
+            Err(_) => Violation::new(ViolationCode::Malformed, format!("a receipt of {} bytes", body.len())),
+        };
+        self.count_violation(&violation);
+        self.refuse(&link.connection, &violation);
         link.end("the neighbour acknowledges what it was not sent");
+    }
+
+    /// Lets others have their turn, and waits while messages pile up for some neighbour: what one says goes on to the
+    /// others, which are not to lose their links because it talks faster than they read.
+    pub(super) async fn room_for_control(&self) {
+        tokio::task::yield_now().await;
+        let is_piling_up = |link: &Rc<Link>| link.control.capacity() < link.control.max_capacity() / 2;
+        for _ in 0..CONTROL_POLLS_MAX {
+            if !self.links.borrow().values().any(is_piling_up) {
+                return;
+            }
+            tokio::time::sleep(CONTROL_POLL).await;
+        }
     }
 
     /// The mesh has given up a link.
@@ -368,8 +394,14 @@ impl Links {
         if violation.code == ViolationCode::DuplicateLink {
             return tracing::debug!(message = &*violation.message, "a second link is not needed");
         }
-        tracing::warn!(code = violation.code.name(), message = &*violation.message, "a neighbour broke the protocol");
-        *self.counters.violations.borrow_mut().entry(violation.code.name().to_owned()).or_default() += 1;
+        let mut violations = self.counters.violations.borrow_mut();
+        let count = violations.entry(violation.code.name().to_owned()).or_default();
+        *count += 1;
+        // Nobody is to fill the log: the 1st, 2nd, 4th, 8th ..
+        if count.is_power_of_two() {
+            let (code, message) = (violation.code.name(), &*violation.message);
+            tracing::warn!(code, message, count, "a neighbour broke the protocol");
+        }
     }
 
     /// Closes a connection that is refused.

@@ -190,6 +190,11 @@ impl<'de> Deserialize<'de> for GroupName {
 pub struct Entry(pub Pattern, pub Option<GroupName>);
 
 impl Entry {
+    /// Levels of its pattern: what it takes in a table depends on them most.
+    pub(crate) fn levels(&self) -> usize {
+        self.0.as_str().split('/').count()
+    }
+
     /// About how many bytes it takes in a message.
     pub(crate) fn encoded_bytes(&self) -> usize {
         5 + self.0.as_str().len() + self.1.as_ref().map_or(0, |group| 2 + group.as_str().len())

@@ -8,13 +8,19 @@ use super::HashSum;
 use super::trie::Trie;
 use crate::control::{Entry, InterestDelta, InterestHead, InterestSnapshot};
 use crate::ids::RouterNumber;
-use crate::limits::{INTEREST_COALESCE_MS, INTEREST_ENTRIES_MAX, INTEREST_MESSAGE_BYTES, INTEREST_MESSAGE_ENTRIES_MAX};
+use crate::limits::{
+    INTEREST_COALESCE_MS, INTEREST_ENTRIES_MAX, INTEREST_LEVELS_MAX, INTEREST_MESSAGE_BYTES,
+    INTEREST_MESSAGE_ENTRIES_MAX,
+};
 
 /// Why a change of the own interest is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InterestError {
     /// There are as many different entries as there may be.
-    #[error("this router has {INTEREST_ENTRIES_MAX} different subscriptions; subscribe by broader patterns")]
+    #[error(
+        "this router has {INTEREST_ENTRIES_MAX} different subscriptions, or {INTEREST_LEVELS_MAX} levels in them; \
+         subscribe by broader patterns"
+    )]
     TooMany,
     /// Nobody here has subscribed to it.
     #[error("nothing at this router subscribes to that; unsubscribe once for each subscribe")]
@@ -37,6 +43,8 @@ pub(crate) struct OwnInterest {
     epoch: u32,
     /// How many subscriptions want each entry.
     wanted: BTreeMap<Entry, u32>,
+    /// Levels of them all.
+    levels: usize,
     /// The patterns of those without a group, for the questions of covering.
     plain: Trie<Pattern>,
     told: BTreeSet<Entry>,
@@ -53,6 +61,7 @@ impl OwnInterest {
             owner,
             epoch,
             wanted: BTreeMap::new(),
+            levels: 0,
             plain: Trie::default(),
             told: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -82,9 +91,10 @@ impl OwnInterest {
             *count += 1;
             return Ok(());
         }
-        if self.wanted.len() >= INTEREST_ENTRIES_MAX {
+        if self.wanted.len() >= INTEREST_ENTRIES_MAX || self.levels + entry.levels() > INTEREST_LEVELS_MAX {
             return Err(InterestError::TooMany);
         }
+        self.levels += entry.levels();
         if entry.1.is_none() {
             self.plain.update(&entry.0, |place| *place = Some(entry.0.clone()));
         }
@@ -100,6 +110,7 @@ impl OwnInterest {
             return Ok(());
         }
         self.wanted.remove(&entry);
+        self.levels -= entry.levels();
         if entry.1.is_none() {
             self.plain.update(&entry.0, |place| *place = None);
         }
@@ -304,6 +315,17 @@ mod tests {
         assert_eq!(own.flush(50)[0].added, [entry("**")]);
         own.unsubscribe(100, entry("**")).unwrap();
         assert_eq!(own.flush(150)[0].added, [entry("*/**")]);
+    }
+
+    #[test]
+    fn deep_patterns_are_counted_by_their_levels() {
+        let mut own = own();
+        let deep = |number: usize| entry(&format!("{number}{}", "/x".repeat(31)));
+        let most = INTEREST_LEVELS_MAX / 32;
+        (0..most).for_each(|number| own.subscribe(0, deep(number)).unwrap());
+        assert_eq!(own.subscribe(0, deep(most)), Err(InterestError::TooMany));
+        own.unsubscribe(0, deep(0)).unwrap();
+        own.subscribe(0, deep(most)).unwrap();
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::control::{Entry, InterestDelta, InterestHead, InterestPull, InterestS
 use crate::directory::Directory;
 use crate::ids::{LinkId, RouterNumber, SiteNumber};
 use crate::limits::{
-    INTEREST_ENTRIES_MAX, INTEREST_ENTRIES_TOTAL_MAX, INTEREST_GRACE_MS, INTEREST_WAITING_MAX, PULL_INTERVAL_MS,
+    INTEREST_ENTRIES_MAX, INTEREST_ENTRIES_TOTAL_MAX, INTEREST_GRACE_MS, INTEREST_LEVELS_MAX, INTEREST_PENDING_MAX,
+    INTEREST_WAITING_MAX, PULL_INTERVAL_MS,
 };
 use crate::violation::{Violation, ViolationCode};
 
@@ -46,6 +47,8 @@ struct Owner {
     seq: u64,
     sum: HashSum,
     entries: BTreeSet<Entry>,
+    /// Levels of them all.
+    levels: usize,
     /// What its link state says that there is.
     told: InterestHead,
     /// Deltas that came before one that is missing; at most [`INTEREST_WAITING_MAX`].
@@ -81,6 +84,12 @@ impl Owner {
         let place = (self.epoch, self.seq).cmp(&(self.told.epoch, self.told.seq));
         let told_more = place.is_lt() || place.is_eq() && self.sum.finish() != self.told.hash;
         !self.is_refused && (told_more || self.is_wrong || !self.waiting.is_empty())
+    }
+
+    /// Entries that are here and not part of the copy yet.
+    fn pending(&self) -> usize {
+        let waiting = self.waiting.values().map(|delta| delta.added.len() + delta.removed.len());
+        waiting.sum::<usize>() + self.staging.as_ref().map_or(0, |staging| staging.entries.len())
     }
 }
 
@@ -177,11 +186,19 @@ impl RemoteInterest {
         if head.seq == owner.seq + 1 {
             self.apply(delta)?;
             self.apply_waiting(number)?;
-        } else if owner.waiting.len() < INTEREST_WAITING_MAX {
+        } else if owner.waiting.len() < INTEREST_WAITING_MAX
+            && self.pending() + delta.added.len() + delta.removed.len() <= INTEREST_PENDING_MAX
+            && let Some(owner) = self.owners.get_mut(&number)
+        {
             owner.waiting.insert(head.seq, delta);
         }
         self.look(now, number);
         Ok(Outcome::Fresh)
+    }
+
+    /// Entries of all owners that are here and not part of their copies yet.
+    fn pending(&self) -> usize {
+        self.owners.values().map(Owner::pending).sum()
     }
 
     fn apply_waiting(&mut self, number: RouterNumber) -> Result<(), Violation> {
@@ -199,6 +216,7 @@ impl RemoteInterest {
         let number = delta.owner;
         let Some(owner) = self.owners.get_mut(&number) else { return Ok(()) };
         check_entries(number, (owner.entries.len() + delta.added.len()).saturating_sub(delta.removed.len()))?;
+        check_levels(number, (owner.levels + levels(&delta.added)).saturating_sub(levels(&delta.removed)))?;
         if self.entries + delta.added.len() > INTEREST_ENTRIES_TOTAL_MAX {
             self.refuse(number);
             return Ok(());
@@ -206,6 +224,7 @@ impl RemoteInterest {
         for entry in &delta.removed {
             if owner.entries.remove(entry) {
                 self.entries -= 1;
+                owner.levels -= entry.levels();
                 owner.sum.subtract(entry);
                 self.table.remove(number, entry);
             }
@@ -213,6 +232,7 @@ impl RemoteInterest {
         for entry in delta.added {
             if !owner.entries.contains(&entry) {
                 self.entries += 1;
+                owner.levels += entry.levels();
                 owner.sum.add(&entry);
                 self.table.insert(number, &entry);
                 owner.entries.insert(entry);
@@ -249,6 +269,7 @@ impl RemoteInterest {
     pub(crate) fn snapshot(&mut self, now: u64, link: LinkId, piece: InterestSnapshot) -> Result<(), Violation> {
         let number = piece.owner;
         let is_asked = self.behind.get(&number).is_some_and(|pull| pull.asked.contains(&link));
+        let room = INTEREST_PENDING_MAX.saturating_sub(self.pending());
         let Some(owner) = self.owners.get_mut(&number).filter(|_| is_asked) else { return Ok(()) };
         if piece.index == 0 && owner.staging.is_none() {
             owner.staging = Some(Staging { link, head: piece.head, next: 0, entries: BTreeSet::new() });
@@ -257,6 +278,10 @@ impl RemoteInterest {
             |staging: &mut Staging| staging.link == link && staging.head == piece.head && staging.next == piece.index;
         let Some(mut staging) = owner.staging.take_if(fits) else { return Ok(()) };
         staging.next += 1;
+        if piece.entries.len() > room {
+            // It is asked for again, and by then others are done.
+            return Ok(());
+        }
         check_entries(number, staging.entries.len() + piece.entries.len())?;
         staging.entries.extend(piece.entries);
         if !piece.last {
@@ -281,6 +306,8 @@ impl RemoteInterest {
             let message = format!("the interest of router {number} does not add up to the hash that came with it");
             return Err(Violation::new(ViolationCode::InterestHash, message));
         }
+        let levels = levels(&entries);
+        check_levels(number, levels)?;
         let Some(owner) = self.owners.get_mut(&number) else { return Ok(()) };
         if (head.epoch, head.seq) < (owner.epoch, owner.seq) {
             return Ok(());
@@ -297,6 +324,7 @@ impl RemoteInterest {
         }
         (owner.epoch, owner.seq, owner.sum, owner.entries, owner.is_wrong) =
             (head.epoch, head.seq, sum, entries, false);
+        owner.levels = levels;
         Ok(())
     }
 
@@ -384,155 +412,18 @@ fn check_entries(owner: RouterNumber, count: usize) -> Result<(), Violation> {
     Err(Violation::new(ViolationCode::TooMany, message))
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use super::*;
-    use crate::interest::own::OwnInterest;
-    use crate::interest::table::InterestMatch;
-
-    const OWNER: RouterNumber = RouterNumber(1);
-    const LINK: LinkId = LinkId(8);
-
-    fn entry(text: &str) -> Entry {
-        Entry(text.parse().unwrap(), None)
-    }
-
-    fn remote() -> RemoteInterest {
-        RemoteInterest::new(Arc::default(), SiteNumber::new(0).unwrap())
-    }
-
-    /// An owner whose deltas are numbered as they are made: one for each text.
-    fn deltas(own: &mut OwnInterest, texts: &[&str]) -> Vec<InterestDelta> {
-        texts
-            .iter()
-            .flat_map(|text| {
-                own.subscribe(0, entry(text)).unwrap();
-                own.flush(1_000)
-            })
-            .collect()
-    }
-
-    fn is_whole(remote: &RemoteInterest, own: &OwnInterest) -> bool {
-        remote.head(OWNER) == Some(own.head()) && remote.behind() == 0
-    }
-
-    #[test]
-    fn deltas_are_applied_once_and_in_order() {
-        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
-        let all = deltas(&mut own, &["a", "b", "c"]);
-        assert_eq!(remote.delta(0, all[0].clone()), Ok(Outcome::Unknown));
-        remote.set_head(0, OWNER, InterestHead { epoch: 1, ..InterestHead::default() });
-        assert_eq!(remote.delta(0, all[0].clone()), Ok(Outcome::Fresh));
-        assert_eq!(remote.delta(0, all[2].clone()), Ok(Outcome::Fresh));
-        assert_eq!(remote.delta(0, all[2].clone()), Ok(Outcome::Duplicate));
-        assert_eq!((remote.behind(), remote.entries()), (1, 1));
-        assert_eq!(remote.delta(0, all[1].clone()), Ok(Outcome::Fresh));
-        assert_eq!(remote.delta(0, all[0].clone()), Ok(Outcome::Duplicate));
-        assert!(is_whole(&remote, &own));
-    }
-
-    #[test]
-    fn a_gap_is_repaired_by_a_snapshot_and_what_waited_is_not_lost() {
-        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
-        remote.set_head(0, OWNER, InterestHead { epoch: 1, ..InterestHead::default() });
-        let all = deltas(&mut own, &["a", "b"]);
-        remote.delta(100, all[1].clone()).unwrap();
-        let snapshot = own.snapshot();
-        let later = deltas(&mut own, &["c"]).remove(0);
-        remote.delta(110, later).unwrap();
-        assert_eq!(remote.deadline(), Some(300));
-        assert!(remote.pulls(299, |_, _| Some(LINK)).is_empty());
-        let asked = remote.pulls(300, |owner, tries| (owner == OWNER && tries == 0).then_some(LINK));
-        assert_eq!(asked.len(), 1);
-        remote.snapshot(310, LinkId(9), snapshot[0].clone()).unwrap();
-        assert_eq!(remote.entries(), 0, "that link was not asked");
-        remote.snapshot(310, LINK, snapshot[0].clone()).unwrap();
-        assert!(is_whole(&remote, &own), "the third was applied after the snapshot of two");
-    }
-
-    #[test]
-    fn nothing_is_asked_more_than_once_a_second_nor_of_the_same_router_again() {
-        let mut remote = remote();
-        let told = InterestHead { epoch: 1, seq: 4, ..InterestHead::default() };
-        remote.set_head(0, OWNER, told);
-        let mut asked = Vec::new();
-        for now in 0..4_000 {
-            asked.extend(
-                remote.pulls(now, |_, tries| Some(LinkId(tries as u64))).into_iter().map(|(to, _)| (now, to.0)),
-            );
-            if now == 2_300 {
-                remote.link_down(now, LinkId(2));
-            }
-        }
-        assert_eq!(asked, [(200, 0), (1_200, 1), (2_200, 2), (2_301, 3), (3_301, 4)]);
-    }
-
-    #[test]
-    fn a_wrong_hash_is_noticed_and_a_wrong_snapshot_is_a_violation() {
-        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
-        remote.set_head(0, OWNER, InterestHead { epoch: 1, ..InterestHead::default() });
-        let mut delta = deltas(&mut own, &["a"]).remove(0);
-        delta.added = vec![entry("x")];
-        remote.delta(0, delta).unwrap();
-        assert_eq!(remote.behind(), 1);
-        assert!(remote.answer(&InterestPull { owner: OWNER, have: InterestHead::default() }).is_none());
-        remote.pulls(500, |_, _| Some(LINK));
-        let mut snapshot = own.snapshot().remove(0);
-        snapshot.entries.push(entry("y"));
-        assert_eq!(remote.snapshot(600, LINK, snapshot).unwrap_err().code, ViolationCode::InterestHash);
-        remote.snapshot(700, LINK, own.snapshot().remove(0)).unwrap();
-        assert!(is_whole(&remote, &own));
-    }
-
-    #[test]
-    fn a_restart_forgets_what_was_wanted_before_it() {
-        let (mut own, mut remote) = (OwnInterest::new(OWNER, 1), remote());
-        remote.set_head(0, OWNER, own.head());
-        for delta in deltas(&mut own, &["a", "b"]) {
-            remote.delta(0, delta).unwrap();
-        }
-        let old = deltas(&mut own, &["c"]).remove(0);
-        let mut own = OwnInterest::new(OWNER, 2);
-        remote.set_head(10, OWNER, own.head());
-        assert_eq!(remote.entries(), 0);
-        assert_eq!(remote.delta(20, old), Ok(Outcome::Duplicate));
-        remote.delta(30, deltas(&mut own, &["d"]).remove(0)).unwrap();
-        assert!(is_whole(&remote, &own));
-        remote.forget(OWNER);
-        let mut out = InterestMatch::default();
-        remote.table().matches("d", &mut out);
-        assert!(out.is_empty() && remote.entries() == 0 && remote.head(OWNER).is_none());
-    }
-
-    #[test]
-    fn an_owner_with_too_much_is_a_violation_and_a_table_that_is_full_refuses_the_owner_alone() {
-        let mut remote = remote();
-        let many = |prefix: &str, count: usize| -> Vec<Entry> {
-            (0..count).map(|n| entry(&format!("{prefix}/{n}"))).collect()
-        };
-        let feed = |remote: &mut RemoteInterest, owner: u32, total: usize| -> Result<(), Violation> {
-            remote.set_head(0, RouterNumber(owner), InterestHead { epoch: 1, ..InterestHead::default() });
-            let mut sum = HashSum::default();
-            for (seq, added) in many(&format!("{owner}"), total).chunks(4_096).enumerate() {
-                added.iter().for_each(|entry| sum.add(entry));
-                let head = InterestHead { epoch: 1, seq: seq as u64 + 1, hash: sum.finish() };
-                let added = added.to_vec();
-                remote.delta(0, InterestDelta { owner: RouterNumber(owner), head, added, removed: vec![] })?;
-            }
-            Ok(())
-        };
-        let refused = feed(&mut remote, 100, INTEREST_ENTRIES_MAX + 1).unwrap_err();
-        assert_eq!((refused.code, refused.closes_link()), (ViolationCode::TooMany, true));
-        remote.forget(RouterNumber(100));
-        let owners = u32::try_from(INTEREST_ENTRIES_TOTAL_MAX / INTEREST_ENTRIES_MAX).unwrap();
-        for owner in 0..owners {
-            feed(&mut remote, owner, INTEREST_ENTRIES_MAX).unwrap();
-        }
-        assert_eq!(remote.take_overflowed(), None);
-        feed(&mut remote, owners, 1).unwrap();
-        assert_eq!(remote.take_overflowed(), Some(RouterNumber(owners)));
-        assert_eq!((remote.entries(), remote.behind()), (INTEREST_ENTRIES_TOTAL_MAX, 0));
-    }
+fn levels<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> usize {
+    entries.into_iter().map(Entry::levels).sum()
 }
+
+fn check_levels(owner: RouterNumber, levels: usize) -> Result<(), Violation> {
+    if levels <= INTEREST_LEVELS_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("what router {owner} is said to want has {levels} levels; the limit is {INTEREST_LEVELS_MAX}");
+    Err(Violation::new(ViolationCode::TooMany, message))
+}
+
+#[cfg(test)]
+mod tests;

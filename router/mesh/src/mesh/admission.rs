@@ -62,6 +62,7 @@ impl Mesh {
             draining: false,
             is_known: self.directory.router(hello.router).is_some(),
             answers: Answers::default(),
+            hearsay: None,
         };
         let is_known = link.is_known;
         self.links.insert(up.link, link);
@@ -84,7 +85,11 @@ impl Mesh {
     /// those that do not any more are closed.
     pub fn set_directory(&mut self, now: u64, directory: Arc<Directory>) {
         self.directory = directory.clone();
-        self.remote.set_directory(directory);
+        self.remote.set_directory(directory.clone());
+        let heads = self.states.iter().map(|state| (state.owner, state.interest)).collect::<Vec<_>>();
+        for (owner, head) in heads.into_iter().filter(|(owner, _)| directory.router(*owner).is_some()) {
+            self.remote.set_head(now, owner, head);
+        }
         let links: Vec<(LinkId, RouterNumber, bool)> =
             self.links.iter().map(|(id, link)| (*id, link.peer, link.is_known)).collect();
         for (id, peer, was_known) in links {
@@ -133,6 +138,9 @@ impl Mesh {
             links.remove(&link);
         }
         self.askers.retain(|_, links| !links.is_empty());
+        if let Some((_, hearsay)) = gone.hearsay {
+            self.take_link_state(now, None, hearsay);
+        }
         self.want_publish(now, 0);
         self.want_routes(now);
     }

@@ -173,6 +173,8 @@ pub struct Stats {
     pub questions_refused: u64,
     /// Link states that were asked for after a digest.
     pub link_states_asked: u64,
+    /// What others said about neighbours, which say it themselves.
+    pub hearsay: u64,
     /// Messages of peers that the directory does not know yet, which were not read.
     pub unread: u64,
     /// How often the routes were computed.
@@ -262,6 +264,9 @@ struct Link {
     /// The directory knows the peer: it takes part.
     is_known: bool,
     answers: receive::Answers,
+    /// The newest link state of the peer that came by other links, newer than its own word, and when. It counts once
+    /// this link has ended.
+    hearsay: Option<(u64, LinkState)>,
 }
 
 impl Mesh {
@@ -501,9 +506,9 @@ impl Mesh {
 
     /// The links by which news of `owner` that came by `from` go on: not back, not to the owner, and not to whom the
     /// owner tells them itself.
-    fn onward(&self, owner: RouterNumber, from: LinkId) -> Vec<LinkId> {
+    fn onward(&self, owner: RouterNumber, from: Option<LinkId>) -> Vec<LinkId> {
         let goes_on = |(id, link): &(&LinkId, &Link)| {
-            link.is_known && **id != from && link.peer != owner && !self.states.are_adjacent(owner, link.peer)
+            link.is_known && Some(**id) != from && link.peer != owner && !self.states.are_adjacent(owner, link.peer)
         };
         self.links.iter().filter(goes_on).map(|(id, _)| *id).collect()
     }

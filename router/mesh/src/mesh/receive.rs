@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::{Alarm, Mesh, Output};
-use crate::control::{Control, Digest, InterestDelta, InterestPull, LinkState, LinkStatePull};
+use crate::control::{
+    Control, Digest, InterestDelta, InterestHead, InterestPull, InterestSnapshot, LinkState, LinkStatePull,
+};
 use crate::ids::{LinkId, RouterNumber};
 use crate::interest::remote::Outcome;
-use crate::limits::{PULL_INTERVAL_MS, ROUTERS_MAX};
+use crate::limits::{HEARSAY_DOUBT_MS, PULL_INTERVAL_MS, ROUTERS_MAX, VERSION_JUMP_MAX, VERSION_MAX};
 use crate::topology::states::{Accepted, check};
 use crate::violation::{Violation, ViolationCode};
-
-/// Versions of link states stay below this, so that there is always a higher one.
-const VERSION_MAX: u64 = 1 << 62;
 
 /// How much was answered to one peer lately: what it asks costs more than the question.
 #[derive(Default)]
@@ -74,12 +73,7 @@ impl Mesh {
                 self.interest_asked(now, link, pull);
                 Ok(())
             }
-            Control::InterestSnapshot(piece) => {
-                let owner = piece.owner;
-                let done = self.remote.snapshot(now, link, piece);
-                self.answer_askers(now, owner);
-                done
-            }
+            Control::InterestSnapshot(piece) => self.snapshot_came(now, link, piece),
         };
         if done.as_ref().is_err_and(Violation::closes_link) {
             self.drop_link(now, link);
@@ -90,21 +84,76 @@ impl Mesh {
 
     fn link_state_came(&mut self, now: u64, link: LinkId, state: LinkState) -> Result<(), Violation> {
         check(&state)?;
-        check_version(state.owner, state.version)?;
         let (owner, version) = (state.owner, (state.epoch, state.version));
+        self.states.check_version(owner, version)?;
         if owner == self.config.router {
             self.heard_of_self(now, version);
-            return Ok(());
+        } else if let Some(its_own) = self.own_word(owner).filter(|its_own| *its_own != link) {
+            self.hearsay_came(now, its_own, state);
+        } else {
+            self.refute_hearsay(now, link, &state);
+            self.take_link_state(now, Some(link), state);
         }
-        let interest = state.interest;
-        match self.states.accept(now, state) {
-            Accepted::Old => self.stats.link_states_old += 1,
+        Ok(())
+    }
+
+    /// The link to a router that speaks for itself here: it takes part, and says that it has this link. What others
+    /// say about it is not needed, and cannot be told from a lie.
+    pub(super) fn own_word(&self, owner: RouterNumber) -> Option<LinkId> {
+        let id = *self.peers.get(&owner)?;
+        let is_known = self.links.get(&id)?.is_known;
+        (is_known && self.states.stated(owner, self.config.router).is_some()).then_some(id)
+    }
+
+    /// A link state of a neighbour came by another link than its own.
+    fn hearsay_came(&mut self, now: u64, its_own: LinkId, state: LinkState) {
+        let newest = |state: &LinkState| (state.epoch, state.version);
+        let Some(link) = self.links.get_mut(&its_own) else { return };
+        let known = [self.states.get(state.owner), link.hearsay.as_ref().map(|(_, state)| state)];
+        if known.into_iter().flatten().any(|known| newest(known) >= newest(&state)) {
+            self.stats.link_states_old += 1;
+            return;
+        }
+        if state.epoch > link.epoch {
+            // Either its key was copied, or it has started anew and its old link has not timed out yet.
+            let (router, live, refused) = (state.owner, link.epoch, state.epoch);
+            self.outputs.push_back(Output::Alarm(Alarm::IdentityInUse { router, live, refused }));
+        }
+        // Its own word of it may be on its way, or its link may be about to end: it counts then. If it is somebody
+        // else's, the neighbour says so once it hears of it.
+        self.stats.hearsay += 1;
+        link.hearsay = Some((now, state.clone()));
+        self.send(vec![its_own], Control::LinkState(state));
+    }
+
+    /// A router that speaks is alive in this epoch, whatever others say.
+    fn refute_hearsay(&mut self, now: u64, link: LinkId, state: &LinkState) {
+        let Some(link) = self.links.get_mut(&link).filter(|link| link.peer == state.owner) else { return };
+        link.hearsay.take_if(|(since, hearsay)| match hearsay.epoch > state.epoch {
+            true => now >= *since + HEARSAY_DOUBT_MS,
+            false => hearsay.version <= state.version,
+        });
+    }
+
+    /// Takes over a link state that is its owner's, as far as one can tell.
+    pub(super) fn take_link_state(&mut self, now: u64, from: Option<LinkId>, state: LinkState) {
+        let (owner, version, interest) = (state.owner, (state.epoch, state.version), state.interest);
+        let directory = self.directory.clone();
+        let is_member = |router| directory.router(router).is_some();
+        match self.states.accept(now, state, is_member) {
+            Accepted::Old => {
+                self.stats.link_states_old += 1;
+                self.contradict(from, owner, version);
+            }
             Accepted::Full => self.outputs.push_back(Output::Alarm(Alarm::RoutersFull { router: owner })),
             Accepted::Newer { links_changed } => {
                 self.wanted.arrived(owner, version);
-                self.remote.set_head(now, owner, interest);
+                // What a stranger wants is not kept: it would take the room of a member.
+                if is_member(owner) {
+                    self.remote.set_head(now, owner, interest);
+                }
                 // By what the new state says: if the owner has lost its link to a neighbour, we tell that neighbour.
-                let onward = self.onward(owner, link);
+                let onward = self.onward(owner, from);
                 if let (false, Some(state)) = (onward.is_empty(), self.states.get(owner).cloned()) {
                     self.send(onward, Control::LinkState(state));
                 }
@@ -114,7 +163,17 @@ impl Mesh {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// A router told a link state of its own that is older than one in its name: it hears of that, and outbids it.
+    fn contradict(&mut self, from: Option<LinkId>, owner: RouterNumber, (epoch, version): (u32, u64)) {
+        let Some(from) = from.filter(|from| self.links.get(from).is_some_and(|link| link.peer == owner)) else {
+            return;
+        };
+        let known = self.states.get(owner).filter(|known| known.epoch == epoch && known.version > version);
+        if let Some(known) = known.cloned() {
+            self.send(vec![from], Control::LinkState(known));
+        }
     }
 
     /// Somebody has a link state of this router. One from its own future is not its own.
@@ -126,7 +185,8 @@ impl Mesh {
             self.alarmed = Some((epoch, version));
             self.outputs.push_back(Output::Alarm(Alarm::OwnIdentity { epoch, version }));
         }
-        if epoch == self.config.epoch {
+        let is_near = version < self.told.version.saturating_add(VERSION_JUMP_MAX).min(VERSION_MAX - 1);
+        if epoch == self.config.epoch && is_near {
             // A version above it makes the truth win everywhere. Not above another epoch: that is another router.
             self.told.version = version;
             self.want_publish(now, 0);
@@ -135,10 +195,12 @@ impl Mesh {
 
     fn digest_came(&mut self, now: u64, link: LinkId, digest: &Digest) -> Result<(), Violation> {
         for (owner, epoch, version) in &digest.entries {
-            check_version(*owner, *version)?;
             let newest = (*epoch, *version);
+            self.states.check_version(*owner, newest)?;
             if *owner == self.config.router {
                 self.heard_of_self(now, newest);
+            } else if self.own_word(*owner).is_some_and(|its_own| its_own != link) {
+                // It tells its link states itself.
             } else if self.states.get(*owner).is_none_or(|known| (known.epoch, known.version) < newest) {
                 self.wanted.offered(now, link, *owner, newest);
             }
@@ -170,10 +232,15 @@ impl Mesh {
 
     fn delta_came(&mut self, now: u64, link: LinkId, delta: InterestDelta) -> Result<(), Violation> {
         let owner = delta.owner;
+        check_head(owner, delta.head)?;
         if owner == self.config.router {
             return Ok(());
         }
-        let onward = self.onward(owner, link);
+        if self.own_word(owner).is_some_and(|its_own| its_own != link) {
+            self.stats.hearsay += 1;
+            return Ok(());
+        }
+        let onward = self.onward(owner, Some(link));
         let copy = (!onward.is_empty()).then(|| delta.clone());
         match self.remote.delta(now, delta)? {
             Outcome::Fresh => {
@@ -187,6 +254,18 @@ impl Mesh {
             Outcome::Unknown => self.stats.deltas_unknown += 1,
         }
         Ok(())
+    }
+
+    fn snapshot_came(&mut self, now: u64, link: LinkId, piece: InterestSnapshot) -> Result<(), Violation> {
+        let owner = piece.owner;
+        check_head(owner, piece.head)?;
+        if self.own_word(owner).is_some_and(|its_own| its_own != link) {
+            self.stats.hearsay += 1;
+            return Ok(());
+        }
+        let done = self.remote.snapshot(now, link, piece);
+        self.answer_askers(now, owner);
+        done
     }
 
     fn interest_asked(&mut self, now: u64, id: LinkId, pull: InterestPull) {
@@ -223,10 +302,11 @@ impl Mesh {
     }
 }
 
-fn check_version(owner: RouterNumber, version: u64) -> Result<(), Violation> {
-    if version < VERSION_MAX {
+/// Sequence numbers leave room for a higher one.
+fn check_head(owner: RouterNumber, head: InterestHead) -> Result<(), Violation> {
+    if head.seq < VERSION_MAX {
         return Ok(());
     }
-    let message = format!("a link state of router {owner} has version {version}; the limit is {VERSION_MAX}");
+    let message = format!("the interest of router {owner} is said to have changed {} times", head.seq);
     Err(Violation::new(ViolationCode::Malformed, message))
 }

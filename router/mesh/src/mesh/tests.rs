@@ -7,6 +7,8 @@ use crate::limits::{COST_UNKNOWN, OWNER_EXPIRY_MS};
 use crate::topology::states::tests::state;
 use crate::violation::ViolationCode;
 
+mod lies;
+
 /// Routers 0 to 3, one at each of the sites 0 to 3.
 fn directory(routers: u32) -> Arc<Directory> {
     let number = |n: u32| SiteNumber::new(u16::try_from(n).unwrap()).unwrap();

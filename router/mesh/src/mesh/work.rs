@@ -113,9 +113,14 @@ impl Mesh {
         if self.remote.deadline().is_none_or(|at| now < at) {
             return;
         }
+        let own_words: BTreeMap<RouterNumber, LinkId> =
+            self.peers.keys().filter_map(|peer| Some((*peer, self.own_word(*peer)?))).collect();
         let (links, peers, routes) = (&self.links, &self.peers, &self.routes);
         let is_known = |link: &LinkId| links.get(link).is_some_and(|link| link.is_known);
         let choose = |owner: RouterNumber, tries: usize| {
+            if let Some(its_own) = own_words.get(&owner) {
+                return Some(*its_own);
+            }
             let near = [peers.get(&owner).copied(), routes.hop(owner).map(|hop| hop.link)];
             let mut near: SmallVec<[LinkId; 2]> = near.into_iter().flatten().filter(is_known).collect();
             near.dedup();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::control::LinkState;
 use crate::ids::RouterNumber;
-use crate::limits::{COST_MAX, OWNER_EXPIRY_MS, ROUTERS_MAX};
+use crate::limits::{COST_MAX, OWNER_EXPIRY_MS, ROUTERS_MAX, VERSION_JUMP_MAX, VERSION_MAX};
 use crate::violation::{Violation, ViolationCode};
 
 /// What a link state that came was.
@@ -54,12 +54,34 @@ pub(crate) fn check(state: &LinkState) -> Result<(), Violation> {
     if state.interest.epoch != state.epoch {
         return refuse("tells an interest of another epoch");
     }
+    if state.interest.seq >= VERSION_MAX {
+        return refuse("tells an interest of more changes than there can be");
+    }
     Ok(())
 }
 
 impl LinkStates {
-    /// Keeps `state` if it is newer than what is there.
-    pub(crate) fn accept(&mut self, now: u64, state: LinkState) -> Accepted {
+    /// Checks that `owner` can have told a link state in this version.
+    ///
+    /// # Errors
+    /// `malformed` for a version that leaves no room for a higher one, or that is too far ahead of one that is fresh:
+    /// of a router that could not be reached, much may have been missed.
+    pub(crate) fn check_version(&self, owner: RouterNumber, (epoch, version): (u32, u64)) -> Result<(), Violation> {
+        let fresh = self.known.get(&owner).filter(|known| known.unreachable_since.is_none());
+        let fresh = fresh.filter(|known| known.state.epoch == epoch).map(|known| known.state.version);
+        if version < fresh.map_or(VERSION_MAX, |fresh| VERSION_MAX.min(fresh.saturating_add(VERSION_JUMP_MAX))) {
+            return Ok(());
+        }
+        let message = format!("a link state of router {owner} has version {version}, where {fresh:?} was the last");
+        Err(Violation::new(ViolationCode::Malformed, message))
+    }
+
+    /// Keeps `state` if it is newer than what is there. Where there is no room, one of those goes that are no `member`.
+    pub(crate) fn accept(&mut self, now: u64, state: LinkState, is_member: impl Fn(RouterNumber) -> bool) -> Accepted {
+        if self.known.len() >= ROUTERS_MAX && !self.known.contains_key(&state.owner) && is_member(state.owner) {
+            let stranger = self.known.keys().copied().find(|owner| !is_member(*owner));
+            stranger.map(|stranger| self.known.remove(&stranger));
+        }
         let room = self.known.len() < ROUTERS_MAX;
         match self.known.get_mut(&state.owner) {
             Some(known) if (known.state.epoch, known.state.version) >= (state.epoch, state.version) => Accepted::Old,
@@ -149,15 +171,15 @@ pub(crate) mod tests {
     fn the_newest_holds_by_epoch_then_version() {
         let mut states = LinkStates::default();
         let newer = |links_changed| Accepted::Newer { links_changed };
-        assert_eq!(states.accept(0, state(1, 1, 5, &[(2, 9)])), newer(true));
-        assert_eq!(states.accept(0, state(1, 1, 5, &[])), Accepted::Old);
-        assert_eq!(states.accept(0, state(1, 1, 4, &[])), Accepted::Old);
-        assert_eq!(states.accept(0, state(1, 1, 6, &[(2, 9)])), newer(false));
-        assert_eq!(states.accept(0, state(1, 2, 1, &[(2, 8)])), newer(true));
-        assert_eq!(states.accept(0, state(1, 1, 99, &[])), Accepted::Old);
+        assert_eq!(states.accept(0, state(1, 1, 5, &[(2, 9)]), |_| true), newer(true));
+        assert_eq!(states.accept(0, state(1, 1, 5, &[]), |_| true), Accepted::Old);
+        assert_eq!(states.accept(0, state(1, 1, 4, &[]), |_| true), Accepted::Old);
+        assert_eq!(states.accept(0, state(1, 1, 6, &[(2, 9)]), |_| true), newer(false));
+        assert_eq!(states.accept(0, state(1, 2, 1, &[(2, 8)]), |_| true), newer(true));
+        assert_eq!(states.accept(0, state(1, 1, 99, &[]), |_| true), Accepted::Old);
         assert_eq!(states.stated(RouterNumber(1), RouterNumber(2)), Some(8));
         assert!(!states.are_adjacent(RouterNumber(1), RouterNumber(2)));
-        states.accept(0, state(2, 1, 1, &[(1, 3)]));
+        states.accept(0, state(2, 1, 1, &[(1, 3)]), |_| true);
         assert!(states.are_adjacent(RouterNumber(2), RouterNumber(1)));
     }
 
@@ -175,9 +197,9 @@ pub(crate) mod tests {
     fn whoever_cannot_be_reached_is_forgotten_in_time_and_there_is_a_limit() {
         let mut states = LinkStates::default();
         for owner in 0..ROUTERS_MAX {
-            states.accept(100, state(u32::try_from(owner).unwrap(), 1, 1, &[]));
+            states.accept(100, state(u32::try_from(owner).unwrap(), 1, 1, &[]), |_| true);
         }
-        assert_eq!(states.accept(100, state(5_000, 1, 1, &[])), Accepted::Full);
+        assert_eq!(states.accept(100, state(5_000, 1, 1, &[]), |_| true), Accepted::Full);
         states.note_reachable(200, |owner| owner.0 != 7);
         assert_eq!(states.deadline(), Some(100 + OWNER_EXPIRY_MS));
         assert!(states.expire(99 + OWNER_EXPIRY_MS).is_empty());

@@ -57,7 +57,7 @@ impl View {
         for owner in all.clone().filter(|owner| *owner != me) {
             let mut state = state(owner, 1, 1, &neighbours(owner).collect::<Vec<_>>());
             state.draining = self.draining.contains(&owner);
-            states.accept(0, state);
+            states.accept(0, state, |_| true);
         }
         let links: BTreeMap<_, _> =
             neighbours(me).map(|(n, cost)| (RouterNumber(n), (LinkId(u64::from(n) + 100), cost))).collect();
@@ -114,9 +114,9 @@ fn an_edge_counts_when_both_ends_state_it_and_costs_what_the_dearer_says() {
     )
     .unwrap();
     let mut states = LinkStates::default();
-    states.accept(0, state(1, 1, 1, &[(0, 30), (2, 5)]));
-    states.accept(0, state(2, 1, 1, &[]));
-    states.accept(0, state(9, 1, 1, &[(0, 1)]));
+    states.accept(0, state(1, 1, 1, &[(0, 30), (2, 5)]), |_| true);
+    states.accept(0, state(2, 1, 1, &[]), |_| true);
+    states.accept(0, state(9, 1, 1, &[(0, 1)]), |_| true);
     let links = [(RouterNumber(1), (LinkId(7), 20)), (RouterNumber(9), (LinkId(8), 1))].into();
     let own = Own { router: RouterNumber(0), site: site(0), draining: false, links: &links };
     let routes = Routes::new(1, Arc::new(Graph::new(&own, &states, &directory)), site(0));
@@ -125,7 +125,7 @@ fn an_edge_counts_when_both_ends_state_it_and_costs_what_the_dearer_says() {
     assert_eq!(routes.hop(RouterNumber(2)), None, "router 2 does not state it");
     assert!(!routes.reaches(RouterNumber(9)), "the directory does not know it");
     assert_eq!(routes.reachable(), set(&[0, 1]));
-    states.accept(1, state(2, 1, 2, &[(1, 4)]));
+    states.accept(1, state(2, 1, 2, &[(1, 4)]), |_| true);
     let routes = Routes::new(2, Arc::new(Graph::new(&own, &states, &directory)), site(0));
     assert_eq!(routes.hop(RouterNumber(2)).unwrap().cost, 35);
 }
