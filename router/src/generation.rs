@@ -293,24 +293,28 @@ pub struct Handover {
     pub refused: Vec<String>,
 }
 
-/// Filters that a worker needs no more, for another thread to free: unmapping instances need not happen between two
+/// Instances that a worker needs no more, for another thread to free: unmapping them need not happen between two
 /// batches.
 #[derive(Default)]
-pub struct Retired(Vec<BoundFilter>);
+pub struct Retired(Vec<Box<dyn Filter>>);
 
 impl fmt::Debug for Retired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Retired({} filters)", self.0.len())
+        write!(f, "Retired({} instances)", self.0.len())
     }
 }
 
 impl Retired {
-    /// Takes the filters of `generation` that no other generation of the worker has too. What somebody else still holds,
-    /// such as the cached route of a topic without events since, is freed by the last who lets go of it.
-    pub fn take(&mut self, generation: Rc<Active>) {
-        let Some(Active { filters, chains, .. }) = Rc::into_inner(generation) else { return };
-        drop(chains);
-        self.0.extend(filters.into_iter().filter_map(Rc::into_inner));
+    /// Takes the instances of `generation` that none of `kept` has too. Routes of topics without events since may hold
+    /// its chains for long: the instances are taken out of them, so that their slots are free. Where a batch is still
+    /// being judged by it, it is freed by the last who lets go of it.
+    pub fn take(&mut self, generation: Rc<Active>, kept: [&Active; 2]) {
+        let Some(generation) = Rc::into_inner(generation) else { return };
+        let is_kept = |filter: &&Rc<BoundFilter>| {
+            kept.iter().any(|kept| kept.filters.iter().any(|other| Rc::ptr_eq(filter, other)))
+        };
+        let gone = generation.filters.iter().filter(|filter| !is_kept(filter));
+        self.0.extend(gone.flat_map(|filter| filter.retire()));
     }
 }
 
@@ -428,7 +432,7 @@ fn hand_over(
     match binding.instantiate(Some(&state)) {
         Ok(filter) => {
             handover.taken.push(binding.name.to_string());
-            retired.0.push(fresh);
+            retired.0.extend(fresh.retire());
             filter
         }
         Err(error) => {

@@ -204,7 +204,7 @@ pub fn obey(local: &Rc<Local>, order: Order) {
             let mut retired = Retired::default();
             let (next, handover) = Active::succeed(&before, prepared, local.id, &mut retired);
             if let Some(earlier) = local.keep_previous(Some(local.activate(Rc::new(next)))) {
-                retired.take(earlier);
+                retired.take(earlier, [&local.active(), &before]);
             }
             let _ = answer.send(pause.end(handover, retired));
         }

@@ -102,6 +102,11 @@ impl BoundFilter {
         Ok(Self { name: setup.name, on_fault: setup.on_fault, current, previous, cells })
     }
 
+    /// Takes its instances out, for another thread to free, whoever still holds the binding: it is never asked again.
+    pub fn retire(&self) -> Vec<Box<dyn Filter>> {
+        [Some(&self.current), self.previous.as_ref()].into_iter().flatten().filter_map(Seat::retire).collect()
+    }
+
     /// The binding's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -61,6 +61,18 @@ enum Here {
 }
 
 impl Seat {
+    /// Takes the filter out, for good, where it runs here: one that runs apart ends with its lane.
+    pub(crate) fn retire(&self) -> Option<Box<dyn Filter>> {
+        let mut place = self.place.borrow_mut();
+        match std::mem::replace(&mut *place, Place::Gone) {
+            Place::Here(filter) => Some(filter),
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
     pub(crate) fn new(name: Arc<str>, filter: Box<dyn Filter>, contract: Contract, policy: FaultPolicy) -> Self {
         Self {
             name,
