@@ -374,6 +374,11 @@ mod tests {
             ops.push(Op::SiteAdded { name: name(site), region: unset(), cloud: unset() });
             ops.push(Op::RouterAdded { site: name(site), name: name("r1") });
         }
+        let module = serde_json::json!({"name": "gate", "version": "1.0.0", "digest": "ab".repeat(32), "size_bytes": 1,
+            "uploaded_unix_ms": 0, "imports": [], "world": "fast"});
+        ops.push(Op::ModuleAdded { module: serde_json::from_value(module).unwrap() });
+        let binding = serde_json::json!({"name": "gate", "module": "gate@1.0.0", "pattern": "orders/**"});
+        ops.push(Op::BindingStaged { binding: serde_json::from_value(binding).unwrap() });
         for op in ops {
             let record = catalog.draft(op, "test", 0).unwrap();
             catalog.apply(&record).unwrap();
