@@ -311,6 +311,10 @@ impl World {
     /// # Errors
     /// Why it is not made.
     pub async fn change(&self, change: Change, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
+        if let Some(writer) = self.progress.as_ref().filter(|writer| !writer.is_here) {
+            // What was changed through another router counts before this change is looked at.
+            writer.catch_up(self.revision.clone()).await?;
+        }
         let (answer, done) = oneshot::channel();
         let command = Command::Change { change, if_match, actor, answer };
         self.commands.send(command).await.map_err(|_| WorldError::stopped())?;

@@ -43,20 +43,19 @@ impl Writer {
         revision: watch::Receiver<u64>,
     ) -> Result<u64, WorldError> {
         let nonce = Nonce::from_bytes(fastrand::u128(..).to_le_bytes());
-        let ask = Ask::Propose(Box::new(Proposal { nonce, at, actor, op }));
-        let mut attempt = 1;
-        let answer = loop {
-            match self.ask(&ask).await {
-                Ok(answer) => break answer,
-                Err(error) if attempt == ATTEMPTS => return Err(self.unreachable(error)),
-                Err(_) => {
-                    attempt += 1;
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        };
-        match answer {
+        match self.ask_again(&Ask::Propose(Box::new(Proposal { nonce, at, actor, op }))).await? {
             Answer::Accepted { rev } => self.come_back(rev, revision).await,
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    /// Waits until this router has all that the writer has now.
+    ///
+    /// # Errors
+    /// `writer-unreachable`; `record-late`.
+    pub(super) async fn catch_up(&self, revision: watch::Receiver<u64>) -> Result<(), WorldError> {
+        match self.ask_again(&Ask::Records { after: u64::MAX }).await? {
+            Answer::Records { head, .. } => self.come_back(head.rev, revision).await.map(drop),
             answer => Err(unexpected(answer)),
         }
     }
@@ -69,7 +68,7 @@ impl Writer {
             Ok(Err(_)) => Err(WorldError::stopped()),
             Err(_) => {
                 let message = format!(
-                    "the change is made, as record {rev} at {}, and has not come back to this router; see `myelin mesh`",
+                    "record {rev} is written at {} and has not come to this router; see `myelin mesh`",
                     self.title
                 );
                 Err(WorldError::new(Blame::Router, "record-late", message))
@@ -97,6 +96,21 @@ impl Writer {
         match self.ask(&Ask::Ledger).await.map_err(|error| failed(error.to_string()))? {
             Answer::Ledger(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string())),
             answer => Err(unexpected(answer)),
+        }
+    }
+
+    /// Asks until there is an answer, some times.
+    async fn ask_again(&self, ask: &Ask) -> Result<Answer, WorldError> {
+        let mut attempt = 1;
+        loop {
+            match self.ask(ask).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if attempt == ATTEMPTS => return Err(self.unreachable(error)),
+                Err(_) => {
+                    attempt += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
         }
     }
 
