@@ -93,7 +93,10 @@ pub(super) async fn follow(links: Rc<Links>, mut told: mpsc::Receiver<Tell>) {
 pub(super) async fn serve(links: Rc<Links>, link: Rc<Link>) -> &'static str {
     // As many at once as the neighbour may open streams.
     while let Ok((send, recv)) = link.connection.accept_bi().await {
-        spawn_local(answer(links.clone(), send, recv));
+        // Who does not belong to the mesh, or does not any more, is told nothing.
+        if links.read(|mesh| mesh.directory().by_name(link.site(), link.router()).is_some()) {
+            spawn_local(answer(links.clone(), send, recv));
+        }
     }
     "the connection ended"
 }

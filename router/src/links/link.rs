@@ -73,6 +73,16 @@ impl Link {
         self.receipt_due.notify_one();
     }
 
+    /// Site of the neighbour, as its certificate names it.
+    pub(super) fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// Name of the neighbour, as its certificate names it.
+    pub(super) fn router(&self) -> &str {
+        &self.router
+    }
+
     /// What went to and came from the neighbour over this link.
     pub(super) fn exchanged(&self) -> Exchanged {
         let (sent, lost) = (self.sent.get(), self.lost.get());

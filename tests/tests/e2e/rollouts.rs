@@ -218,14 +218,17 @@ async fn a_site_is_added_and_removed_while_the_mesh_runs() -> Result<()> {
     change(Op::RouterRemoved { site: site.clone(), name }).await?;
     change(Op::SiteRemoved { name: site }).await?;
     everywhere(&sites, "two routers", |view| view.catalog.fleet().routers().len() == 2).await?;
-    // Who was removed gets no link: it is alone, with its own copy of the catalog.
-    sites.join("s2/r1", &[0]).await?;
-    let refused = async {
-        while !sites.at(0).mesh_status().load().violations.contains_key("identity") {
+    // Who was removed takes no part any more: whoever it reaches tells it nothing.
+    let again = sites.node(2, &[0], 2).await?;
+    let alone = async {
+        while again.mesh_status().load().links.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, refused).await.context("who was removed is refused")?;
-    ensure!(sites.at(2).mesh_status().load().links.is_empty());
+    tokio::time::timeout(PATIENCE, alone).await.context("it dials")?;
+    let head = again.world().view().catalog.head();
+    ensure!(head.rev < sites.at(0).world().view().catalog.head().rev, "it is not given the catalog");
+    let (here, there) = (sites.at(0).mesh_status().load(), again.mesh_status().load());
+    ensure!(here.reachable == 1 && there.reachable == 0, "{here:?} {there:?}");
     Ok(())
 }
