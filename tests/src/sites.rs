@@ -113,6 +113,8 @@ impl Sites {
             ("TLS__CERT", text(&cert)),
             ("TLS__KEY", text(&key)),
             ("TLS__CA", text(&folder.join("ca.pem"))),
+            // The first one has nobody to wait for, and cannot know that: it dials all others.
+            ("CATALOG__JOIN_SECONDS", "1".to_owned()),
             ("MESH__LISTEN", self.mesh_addr(site).to_string()),
             ("MESH__MEMBERS", self.members.join(",")),
             ("MESH__SEEDS", seeds.join(",")),
