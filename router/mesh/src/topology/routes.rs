@@ -85,7 +85,7 @@ impl Routes {
         Self::compute(self.version, self.graph.clone(), self.my_site, allowed)
     }
 
-    /// Grows whenever the view of the mesh changes.
+    /// Grows whenever the view of the mesh changes; every [`Mesh`](crate::Mesh) counts for itself, from its start.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -168,10 +168,12 @@ impl fmt::Debug for Routes {
 }
 
 /// Routes for sets of allowed sites, computed when first asked for: one cache for each worker. Keeps the
-/// [`RESIDENCY_SETS_MAX`] sets that were last new.
+/// [`RESIDENCY_SETS_MAX`] sets that were last new, all of the same routes.
 #[derive(Debug, Default)]
 pub struct ResidencyCache {
-    version: Option<u64>,
+    /// The routes that these were computed from. Not their version: another mesh, or the same router's after a restart,
+    /// comes to the same numbers with other links. That they are held here keeps their address from being used again.
+    base: Option<Arc<Routes>>,
     sets: Vec<(SiteSet, Arc<Routes>)>,
     next: usize,
 }
@@ -182,8 +184,8 @@ impl ResidencyCache {
         if allowed.contains_all(base.known_sites()) && allowed.contains(base.my_site) {
             return base.clone();
         }
-        if self.version != Some(base.version) {
-            (self.version, self.next) = (Some(base.version), 0);
+        if !self.base.as_ref().is_some_and(|known| Arc::ptr_eq(known, base)) {
+            (self.base, self.next) = (Some(base.clone()), 0);
             self.sets.clear();
         }
         if let Some((_, routes)) = self.sets.iter().find(|(known, _)| *known == allowed) {

@@ -183,6 +183,17 @@ fn routes_of_allowed_sites_are_kept_within_a_bound_and_renewed_with_the_routes()
     assert_eq!(cache.routes(&newer, set(&[0, 2, 3])).reachable(), SiteSet::EMPTY);
 }
 
+#[test]
+fn routes_of_allowed_sites_are_renewed_with_the_routes_of_another_mesh_that_have_the_same_version() {
+    // As of a router before and after a restart: it has counted up to the same version, over other links.
+    let before = View::new(3, &[(0, 1, 10), (1, 2, 10)]).routes(0);
+    let after = View::new(3, &[(0, 2, 10), (1, 2, 10)]).routes(0);
+    assert_eq!(before.version(), after.version());
+    let (mut cache, allowed) = (ResidencyCache::default(), set(&[0, 1]));
+    assert_eq!(cache.routes(&before, allowed).hop(RouterNumber(1)).unwrap().link, LinkId(101));
+    assert!(cache.routes(&after, allowed).hop(RouterNumber(1)).is_none(), "that link was the other mesh's");
+}
+
 proptest! {
     /// Every router takes the next step by its own routes alone, and the way is a best one that stays where it may.
     #[test]

@@ -5,7 +5,7 @@
 //! clock have nothing to act on.
 //!
 //! A seed that fails prints itself. `MYELIN_MESH_SEED=17 cargo test -p myelin-mesh --test simulation seeds` runs that one
-//! again; `MYELIN_MESH_SEEDS=5000` runs more of them.
+//! again; `MYELIN_MESH_SEEDS=5000` runs more of them, `MYELIN_MESH_FIRST=2500` that many from 2500 on.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
@@ -18,12 +18,14 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use chaos::{Summary, run};
 
 /// Seeds in CI.
 const SEEDS: u64 = 500;
+/// Seeds beyond these that found a fault, and always run. 2494: a router that had started anew sent restricted events by
+/// a link from before, since its routes had come to the version that the cache of residency knew.
+const FOUND: [u64; 1] = [2_494];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -36,17 +38,19 @@ fn seeds() {
         println!("seed {seed}: {summary:#?}");
         return;
     }
-    let (count, next) = (number("MYELIN_MESH_SEEDS").unwrap_or(SEEDS), AtomicU64::new(0));
+    let (count, first) =
+        (number("MYELIN_MESH_SEEDS").unwrap_or(SEEDS), number("MYELIN_MESH_FIRST").unwrap_or_default());
+    let range = first..first.saturating_add(count);
+    let found = FOUND.into_iter().filter(|seed| !range.contains(seed));
+    let seeds = Mutex::new(range.clone().chain(found));
     let (total, faults) = (Mutex::new(Summary::default()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
-                        break;
-                    }
+                // Not in the condition itself: the lock would be held for the whole run.
+                let next = || seeds.lock().unwrap().next();
+                while let Some(seed) = next() {
                     match catch_unwind(AssertUnwindSafe(|| run(seed))) {
                         Ok(Ok(summary)) => total.lock().unwrap().add(&summary),
                         Ok(Err(fault)) => faults.lock().unwrap().push((seed, fault)),

@@ -43,6 +43,8 @@ impl Node {
         self.epoch += 1;
         self.seq = 0;
         self.window = DuplicateWindow::new();
+        // The cache of residency stays, as where a worker outlives a mesh: it must tell the routes of the new mesh from
+        // those of the old one, whose versions it has seen.
         let site = directory.site(self.site).unwrap().name.clone();
         let name = directory.router(self.router).unwrap().name.clone();
         let config = Config::new(self.site, &site, self.router, &name, self.epoch);
