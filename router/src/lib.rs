@@ -7,6 +7,7 @@ pub mod config;
 pub mod delivery;
 pub mod derived;
 pub mod fanout;
+pub mod files;
 pub mod generation;
 pub mod ledger;
 pub mod links;

@@ -1,8 +1,7 @@
-//! Values on the command line, and files written whole or not at all.
+//! Values on the command line.
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
 /// A duration: `250ms`, `5s`, `2m`; a bare number is seconds.
@@ -41,29 +40,13 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 macro_rules! say {
     ($($argument:tt)*) => { $crate::cli::values::print(format_args!("{}\n", format_args!($($argument)*))) };
 }
+pub(super) use crate::files::write_atomically;
 pub(super) use say;
 
 /// Prints text to stdout. Whether somebody still reads makes no difference.
 pub(super) fn print(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     let _ = write!(out, "{text}").and_then(|()| out.flush());
-}
-
-/// Writes `text` to `file` so that a reader sees the old or the new text, never half of it, also after a power cut.
-pub(super) fn write_atomically(file: &Path, text: &str) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = file.file_name().ok_or_else(|| io::Error::other("this is no file name"))?.to_string_lossy();
-    let aside = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = std::fs::File::create(&aside).and_then(|mut out| {
-        out.write_all(text.as_bytes())?;
-        out.sync_all()
-    });
-    let moved = written.and_then(|()| std::fs::rename(&aside, file));
-    if moved.is_err() {
-        let _ = std::fs::remove_file(&aside);
-    }
-    moved?;
-    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The boot guard's file: which generation this router is trying, and which have killed it.
 
+use crate::files::write_atomically;
 use myelin_catalog::{BootDecision, BootMarker};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The marker's name in the data directory.
@@ -55,19 +56,12 @@ impl BootGuard {
         if marker == self.marker && self.file.exists() {
             return;
         }
-        if let Err(error) = write(&self.file, &marker.encode()) {
+        let text = String::from_utf8_lossy(&marker.encode()).into_owned();
+        if let Err(error) = write_atomically(&self.file, &text) {
             tracing::error!(%error, file = %self.file.display(), "the boot marker is not kept");
         }
         self.marker = marker;
     }
-}
-
-fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let aside = file.with_extension("new");
-    let mut out = File::create(&aside)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    fs::rename(&aside, file)
 }
 
 #[cfg(test)]

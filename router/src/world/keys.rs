@@ -1,11 +1,11 @@
 //! The key with which this router signs records, in its data directory.
 
+use crate::files::write_private;
 use anyhow::Context as _;
 use myelin_catalog::{Name, SigningKey};
 use rustix::rand::{GetRandomFlags, getrandom};
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Bytes of a seed.
@@ -32,19 +32,15 @@ pub(crate) fn load_or_create(file: &Path, id: Name) -> anyhow::Result<SigningKey
     Ok(SigningKey::from_seed(id, &seed)?)
 }
 
-/// Draws a seed, and keeps it where only the router's user reads it. Whole or not at all: a crash half-way must not
-/// leave a file that is taken for a key.
+/// Draws a seed, and keeps it where only the router's user reads it. On the disk, name and all, before it is
+/// used: once a record is signed with it, nobody else can sign the next one.
 fn create(file: &Path) -> std::io::Result<[u8; SEED_BYTES]> {
     let mut seed = [0; SEED_BYTES];
     let filled = getrandom(&mut seed, GetRandomFlags::empty())?;
     if filled < SEED_BYTES {
         return Err(std::io::Error::other("the operating system gave too few random bytes"));
     }
-    let aside = file.with_extension("new");
-    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    out.write_all(format!("{}\n", hex::encode(seed)).as_bytes())?;
-    out.sync_all()?;
-    fs::rename(&aside, file)?;
+    write_private(file, &format!("{}\n", hex::encode(seed)))?;
     Ok(seed)
 }
 

@@ -9,6 +9,7 @@ const FOLDER: &str = "router/src/";
 /// here; `lib.rs` declares them and stands outside the order.
 const ORDER: &[&str] = &[
     "config",
+    "files",
     "telemetry",
     "ledger",
     "names",
