@@ -11,19 +11,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Bytes of records in one answer to a neighbour: what a record that is larger exceeds alone.
 const PAGE_BYTES: usize = 1024 * 1024;
 
+/// A module and its bytes.
+type Recent = Option<(Digest, Arc<[u8]>)>;
+
 /// The store, which the writer's thread and whoever answers neighbours share. It is held for one file operation at a
 /// time.
 #[derive(Clone)]
-pub(super) struct Shelf(Arc<Mutex<Option<DiskStore>>>);
+pub(super) struct Shelf {
+    store: Arc<Mutex<Option<DiskStore>>>,
+    /// The module that was asked for last, until its last piece is given: each reading checks all of it.
+    recent: Arc<Mutex<Recent>>,
+}
 
 impl Shelf {
     pub(super) fn new(store: DiskStore) -> Self {
-        Self(Arc::new(Mutex::new(Some(store))))
+        Self { store: Arc::new(Mutex::new(Some(store))), recent: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<DiskStore>> {
         // A store in which an operation failed half-way refuses by itself.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the store: its directory is free for the next start, whoever still holds a shelf.
@@ -55,12 +62,29 @@ impl Shelf {
 
     /// A piece of a module's bytes, and how many there are in all.
     pub(super) fn piece(&self, digest: &Digest, offset: u64) -> Result<(u64, Vec<u8>), WorldError> {
-        let bytes = self.blob(digest)?;
+        let bytes = self.recent(digest)?;
         let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).ok_or_else(|| {
             let message = format!("module digest {digest} has {} bytes, so that none are at {offset}", bytes.len());
             WorldError::new(Blame::Request, "invalid-offset", message)
         })?;
+        if rest.len() <= BLOB_PIECE_BYTES {
+            self.lock_recent().take_if(|(known, _)| known == digest);
+        }
         Ok((bytes.len() as u64, rest[..rest.len().min(BLOB_PIECE_BYTES)].to_vec()))
+    }
+
+    /// A module's bytes, read once for all pieces that are asked for in turn.
+    fn recent(&self, digest: &Digest) -> Result<Arc<[u8]>, WorldError> {
+        if let Some((_, bytes)) = self.lock_recent().as_ref().filter(|(known, _)| known == digest) {
+            return Ok(bytes.clone());
+        }
+        let bytes: Arc<[u8]> = self.blob(digest)?.into();
+        *self.lock_recent() = Some((*digest, bytes.clone()));
+        Ok(bytes)
+    }
+
+    fn lock_recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The records after `rev`, as many as go into one answer, and where the log ends.
@@ -207,5 +231,32 @@ pub(super) fn follow_error(fault: &FollowFault) -> WorldError {
     match fault {
         FollowFault::Record(refused) => refused.clone().into(),
         fault => WorldError::new(Blame::Router, fault.code(), fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_a_module_are_the_module() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(DiskStore::open(folder.path()).unwrap().0);
+        let bytes: Vec<u8> = (0..2 * BLOB_PIECE_BYTES + 7).map(|at| (at % 251) as u8).collect();
+        let digest = Digest::of(&bytes);
+        shelf.put(&digest, &bytes).unwrap();
+        let mut got = Vec::new();
+        while got.len() < bytes.len() {
+            let (size_bytes, piece) = shelf.piece(&digest, got.len() as u64).unwrap();
+            assert!(size_bytes == bytes.len() as u64 && !piece.is_empty() && piece.len() <= BLOB_PIECE_BYTES);
+            got.extend(piece);
+        }
+        assert!(got == bytes);
+        assert!(shelf.lock_recent().is_none(), "nothing is held once the last piece is given");
+        assert_eq!(shelf.piece(&digest, bytes.len() as u64 + 1).unwrap_err().code, "invalid-offset");
+        shelf.close();
+        assert_eq!(shelf.piece(&Digest::of(b"other"), 0).unwrap_err().code, "stopping");
     }
 }
