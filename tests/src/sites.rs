@@ -4,7 +4,7 @@
 
 use crate::relay::{Path, Relay};
 use crate::router::{Router, Setup};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use myelin_client::{Client, ClientConfig, Overflow, TlsFiles};
 use myelin_transport::ca::CertificateAuthority;
 use serde_json::Value;
@@ -190,14 +190,29 @@ impl Sites {
                 if is == (expected.0, Some(expected.1), Some(expected.2)) {
                     break;
                 }
-                ensure!(
-                    begin.elapsed() < PATIENCE,
-                    "site {site}: (links, reachable, interest) are {is:?}, not {expected:?}"
-                );
+                if begin.elapsed() >= PATIENCE {
+                    self.tell_all();
+                    bail!("site {site}: (links, reachable, interest) are {is:?}, not {expected:?}");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         Ok(())
+    }
+
+    /// Prints what every site knows of the mesh, what its clients want and what it has logged: a failure that comes once
+    /// in a hundred runs must explain itself.
+    fn tell_all(&self) {
+        for (site, router) in self.routers.iter().enumerate() {
+            println!("--- site {site}");
+            for path in ["/v1/mesh", "/v1/status"] {
+                match router.ask("GET", path, &[], b"") {
+                    Ok(answer) => println!("{path}: {}", answer.json()),
+                    Err(error) => println!("{path}: {error:#}"),
+                }
+            }
+            println!("{}", router.log());
+        }
     }
 
     /// Waits until no copy is on its way anywhere, and checks that every ledger balances. Gives the sum over all sites

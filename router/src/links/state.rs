@@ -43,6 +43,10 @@ pub struct LinksStatus {
     pub reachable: usize,
     /// Patterns that the other routers want.
     pub interest: usize,
+    /// Patterns that this router's own sessions want, and its inboxes.
+    pub interest_own: usize,
+    /// Routers of whose patterns this one knows that it misses some, and has asked for them: 0 but for moments.
+    pub interest_behind: usize,
     /// The links that are up.
     pub links: Vec<LinkStatus>,
     /// Alarms by code since the start, such as a second holder of an identity.
@@ -437,10 +441,13 @@ impl Links {
     /// Publishes what is known of the mesh.
     pub(super) fn tell_status(&self) {
         let links = self.links.borrow();
+        let sizes = self.read(Mesh::sizes);
         let status = LinksStatus {
             router: self.local.shared.origin,
             reachable: self.routes().iter().filter(|(_, hop)| hop.is_some()).count(),
-            interest: self.read(|mesh| mesh.sizes().interest_entries),
+            interest: sizes.interest_entries,
+            interest_own: sizes.own_entries,
+            interest_behind: sizes.behind,
             links: links.values().map(|link| link.status()).collect(),
             alarms: self.counters.alarms.borrow().clone(),
             violations: self.counters.violations.borrow().clone(),
