@@ -7,7 +7,7 @@
 use myelin_catalog::{ModuleRef, Stage, StagedBinding};
 use myelin_engine::{
     BindError, BindingCells, BindingSetup, BindingStats, BoundFilter, Chain, FaultPolicy, Filter, FilterInfo, Grant,
-    InstantiateError, OnFault, Program, RouteTarget, SharedState, SharedStats, SlotLimits, SlotSetup,
+    InstantiateError, OnFault, Program, RouteTarget, SharedState, SharedStats, SlotLimits, SlotSetup, Spare,
 };
 use myelin_wire::Pattern;
 use std::cell::RefCell;
@@ -166,6 +166,24 @@ impl BindingPlan {
         let shared = self.shared.clone();
         Ok(Box::new(self.program.instantiate(&SlotSetup { previous, shared, ..self.setup() })?))
     }
+
+    /// An instance for the state of the version before. Where there is no room for one it is made when it is needed.
+    fn spare(&self) -> Option<Spare> {
+        self.program.spare(&SlotSetup { shared: self.shared.clone(), ..self.setup() }).ok()
+    }
+
+    /// The filter with the state of the version before, in `spare` where there is one.
+    fn with_state(&self, spare: Option<Spare>, state: &[u8]) -> Result<Box<dyn Filter>, InstantiateError> {
+        match spare {
+            Some(spare) => Ok(Box::new(spare.set_up(&self.config, Some(state))?)),
+            None => self.filter(Some(state)),
+        }
+    }
+
+    /// Whether it is a version of what `old` is one of, so that a state may go from one to the other.
+    fn succeeds(&self, old: &Self) -> bool {
+        self.name == old.name && self.module.name == old.module.name
+    }
 }
 
 /// What is known of a binding while it judges: what its module declared, and the cells of every worker.
@@ -254,7 +272,13 @@ pub struct Prepared {
     /// What the generation is called, once that is known.
     number: u64,
     /// For each binding of the plan: a new instance, or none where the worker keeps the one it has.
-    fresh: Vec<Option<BoundFilter>>,
+    fresh: Vec<Option<Fresh>>,
+}
+
+/// A binding's new instance, and one that waits for the state of the version before.
+struct Fresh {
+    filter: BoundFilter,
+    spare: Option<Spare>,
 }
 
 impl fmt::Debug for Prepared {
@@ -272,9 +296,24 @@ impl Prepared {
         let is_kept = |binding: &Arc<BindingPlan>| before.bindings.iter().any(|old| Arc::ptr_eq(old, binding));
         let fresh = plan.bindings.iter().map(|binding| match is_kept(binding) {
             true => Ok(None),
-            false => binding.instantiate(None).map(Some).map_err(|error| (binding.name.clone(), error)),
+            false => match binding.instantiate(None) {
+                Ok(filter) => Ok(Some(Fresh { filter, spare: None })),
+                Err(error) => Err((binding.name.clone(), error)),
+            },
         });
         Ok(Self { plan: plan.clone(), number: 0, fresh: fresh.collect::<Result<_, _>>()? })
+    }
+
+    /// Makes room for the states of the versions in `before`, so that the worker need not while it swaps. To be called
+    /// once all workers are prepared: where slots are few, that comes first.
+    pub fn make_spares(&mut self, before: &Plan) {
+        for (binding, fresh) in self.plan.bindings.iter().zip(&mut self.fresh) {
+            if let Some(fresh) = fresh
+                && before.bindings.iter().any(|old| binding.succeeds(old))
+            {
+                fresh.spare = binding.spare();
+            }
+        }
     }
 
     /// The same, for the generation of that number.
@@ -296,11 +335,14 @@ pub struct Handover {
 /// Instances that a worker needs no more, for another thread to free: unmapping them need not happen between two
 /// batches.
 #[derive(Default)]
-pub struct Retired(Vec<Box<dyn Filter>>);
+pub struct Retired {
+    filters: Vec<Box<dyn Filter>>,
+    spares: Vec<Spare>,
+}
 
 impl fmt::Debug for Retired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Retired({} instances)", self.0.len())
+        write!(f, "Retired({} instances)", self.filters.len() + self.spares.len())
     }
 }
 
@@ -314,7 +356,7 @@ impl Retired {
             kept.iter().any(|kept| kept.filters.iter().any(|other| Rc::ptr_eq(filter, other)))
         };
         let gone = generation.filters.iter().filter(|filter| !is_kept(filter));
-        self.0.extend(gone.flat_map(|filter| filter.retire()));
+        self.filters.extend(gone.flat_map(|filter| filter.retire()));
     }
 }
 
@@ -356,10 +398,10 @@ impl Active {
                 (None, Some((_, kept))) => return kept.clone(),
                 // A kept binding that is not here would be a defect of the plan; it is made anew all the same.
                 (None, None) => binding.instantiate(None).ok(),
-                (Some(fresh), Some((old_plan, old))) if old_plan.module.name == binding.module.name => {
+                (Some(fresh), Some((old_plan, old))) if binding.succeeds(old_plan) => {
                     Some(hand_over(old, binding, fresh, &mut handover, retired))
                 }
-                (Some(fresh), _) => Some(fresh),
+                (Some(fresh), _) => Some(fresh.filter),
             };
             let filter = Rc::new(filter.unwrap_or_else(|| unreachable!("kept bindings are those of the plan before")));
             binding.card.attach(worker, filter.cells().clone());
@@ -420,25 +462,36 @@ impl Active {
     }
 }
 
-/// Gives the state of `old` to a new instance of `binding`; where there is none, or it is refused, `fresh` serves.
+/// Gives the state of `old` to the spare instance of `binding`; where there is none, or it is refused, the instance
+/// without it serves.
 fn hand_over(
     old: &BoundFilter,
     binding: &BindingPlan,
-    fresh: BoundFilter,
+    fresh: Fresh,
     handover: &mut Handover,
     retired: &mut Retired,
 ) -> BoundFilter {
-    let Some(state) = old.save().filter(|state| !state.is_empty()) else { return fresh };
-    match binding.instantiate(Some(&state)) {
-        Ok(filter) => {
+    let Fresh { filter, spare } = fresh;
+    let Some(state) = old.save().filter(|state| !state.is_empty()) else {
+        retired.spares.extend(spare);
+        return filter;
+    };
+    let taken = match binding.with_state(spare, &state) {
+        Ok(with_state) => filter.replace(with_state).map_err(|with_state| {
+            retired.filters.push(with_state);
+            "with it, it declares something else than without".to_owned()
+        }),
+        Err(error) => Err(error.to_string()),
+    };
+    match taken {
+        Ok(without_state) => {
             handover.taken.push(binding.name.to_string());
-            retired.0.extend(fresh.retire());
-            filter
+            retired.filters.push(without_state);
         }
         Err(error) => {
             handover.refused.push(format!("{}: {error}", binding.name));
-            tracing::warn!(binding = &*binding.name, %error, "the state of the version before is refused");
-            fresh
+            tracing::warn!(binding = &*binding.name, error, "the state of the version before is refused");
         }
     }
+    filter
 }

@@ -102,6 +102,15 @@ impl BoundFilter {
         Ok(Self { name: setup.name, on_fault: setup.on_fault, current, previous, cells })
     }
 
+    /// Puts `filter`, which is the same one with a state, in the place of the one that it was bound with, and gives that
+    /// back. For a binding that has judged nothing yet.
+    ///
+    /// # Errors
+    /// Gives `filter` back where it declares something else than the one that was bound: a state may not change that.
+    pub fn replace(&self, filter: Box<dyn Filter>) -> Result<Box<dyn Filter>, Box<dyn Filter>> {
+        if **filter.info() == *self.current.contract().info { self.current.replace(filter) } else { Err(filter) }
+    }
+
     /// Takes its instances out, for another thread to free, whoever still holds the binding: it is never asked again.
     pub fn retire(&self) -> Vec<Box<dyn Filter>> {
         [Some(&self.current), self.previous.as_ref()].into_iter().flatten().filter_map(Seat::retire).collect()

@@ -69,7 +69,7 @@ pub use runtime::{Compatibility, Runtime, RuntimeError};
 pub use scratch::{ChainScratch, Fate};
 pub use selftest::{SelfTestFailure, SelfTestReport, self_test};
 pub use shared::{BUCKETS_MAX, KEYS_MAX, SharedState, SharedStats};
-pub use slot::{InstantiateError, Slot, SlotSetup};
+pub use slot::{InstantiateError, Slot, SlotSetup, Spare};
 pub use stats::{BindingCells, BindingStats, LastFault};
 pub use trial::{Decision, EmittedEvent, Trial, Unmet};
 pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};

@@ -13,7 +13,7 @@ use crate::host::{HostState, LogGate};
 use crate::inspect::World;
 use crate::limits::SlotLimits;
 use crate::runtime::Runtime;
-use crate::slot::{InstantiateError, Slot, SlotSetup, new_store};
+use crate::slot::{InstantiateError, Slot, SlotSetup, Spare, new_store};
 
 /// Compiled and linked code; cheap to clone.
 #[derive(Clone)]
@@ -132,7 +132,16 @@ impl Program {
     /// # Errors
     /// [`InstantiateError`] says whether the configuration, the filter or the runtime's room was at fault.
     pub fn instantiate(&self, setup: &SlotSetup<'_>) -> Result<Slot, InstantiateError> {
-        Slot::new(self.clone(), setup)
+        self.spare(setup)?.set_up(setup.config, setup.previous)
+    }
+
+    /// Makes an instance and does not set it up yet: for a state that is not there yet. Configuration and state of
+    /// `setup` are not looked at.
+    ///
+    /// # Errors
+    /// Where the filter faults before its set-up, or no slot is free.
+    pub fn spare(&self, setup: &SlotSetup<'_>) -> Result<Spare, InstantiateError> {
+        Spare::new(self.clone(), setup.limits.clone(), Arc::clone(&setup.shared))
     }
 
     /// The runtime that it was loaded into.

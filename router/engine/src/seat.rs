@@ -61,6 +61,15 @@ enum Here {
 }
 
 impl Seat {
+    /// Puts another filter in the place of the one that runs here, and gives that back; where none does, it gives back
+    /// the other one.
+    pub(crate) fn replace(&self, filter: Box<dyn Filter>) -> Result<Box<dyn Filter>, Box<dyn Filter>> {
+        match &mut *self.place.borrow_mut() {
+            Place::Here(place) => Ok(std::mem::replace(place, filter)),
+            Place::Apart(_) | Place::Gone => Err(filter),
+        }
+    }
+
     /// Takes the filter out, for good, where it runs here: one that runs apart ends with its lane.
     pub(crate) fn retire(&self) -> Option<Box<dyn Filter>> {
         let mut place = self.place.borrow_mut();

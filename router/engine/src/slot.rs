@@ -82,29 +82,46 @@ struct Live {
     _ticking: Ticking,
 }
 
-impl Slot {
-    pub(crate) fn new(program: Program, setup: &SlotSetup<'_>) -> Result<Self, InstantiateError> {
-        let log_gate = LogGate::new(setup.limits.log_bytes_per_second);
-        let (live, info, early) = start(&program, setup, log_gate)?;
-        Ok(Self {
-            program,
-            limits: setup.limits.clone(),
-            config: setup.config.to_vec(),
-            info: Arc::new(info),
-            live: Some(live),
-            log_gate,
-            shared: Arc::clone(&setup.shared),
-            early,
-        })
+/// An instance that is not set up yet. Making it takes most of the time, setting it up next to none: it is made ahead
+/// for a state that is there only at the swap.
+pub struct Spare {
+    program: Program,
+    limits: SlotLimits,
+    live: Live,
+    log_gate: LogGate,
+    shared: Arc<SharedState>,
+}
+
+impl Spare {
+    pub(crate) fn new(
+        program: Program,
+        limits: SlotLimits,
+        shared: Arc<SharedState>,
+    ) -> Result<Self, InstantiateError> {
+        let log_gate = LogGate::new(limits.log_bytes_per_second);
+        let live = blank(&program, &limits, &shared, log_gate)?;
+        Ok(Self { program, limits, live, log_gate, shared })
     }
 
+    /// Sets it up with the binding's configuration and what `save` of the version before gave.
+    ///
+    /// # Errors
+    /// As [`Program::instantiate`]; the instance is gone then.
+    pub fn set_up(mut self, config: &[u8], previous: Option<&[u8]>) -> Result<Slot, InstantiateError> {
+        let (info, early) = set_up(&mut self.live, &self.limits, config, previous)?;
+        let Self { program, limits, live, log_gate, shared } = self;
+        let (config, info, live) = (config.to_vec(), Arc::new(info), Some(live));
+        Ok(Slot { program, limits, config, info, live, log_gate, shared, early })
+    }
+}
+
+impl Slot {
     /// The live instance, or a fresh one after a fault.
     fn ready(&mut self) -> Result<&mut Live, FilterFault> {
         if self.live.is_none() {
-            let (limits, shared) = (self.limits.clone(), Arc::clone(&self.shared));
-            let setup = SlotSetup { limits, config: &self.config, previous: None, shared };
-            let again = start(&self.program, &setup, self.log_gate);
-            let (live, info, early) = again.map_err(|e| FilterFault::new(FaultCode::Instantiate, e.to_string()))?;
+            let fault = |error: InstantiateError| FilterFault::new(FaultCode::Instantiate, error.to_string());
+            let mut live = blank(&self.program, &self.limits, &self.shared, self.log_gate).map_err(fault)?;
+            let (info, early) = set_up(&mut live, &self.limits, &self.config, None).map_err(fault)?;
             if info != *self.info {
                 return Err(FilterFault::malformed("a fresh instance describes itself otherwise than the first"));
             }
@@ -189,16 +206,17 @@ impl Filter for Slot {
     }
 }
 
-/// Makes an instance, calls `init` and checks what it says about itself.
-fn start(
+/// Makes an instance and lets it come up to its `init`, which is not called.
+fn blank(
     program: &Program,
-    setup: &SlotSetup<'_>,
-    log_gate: LogGate,
-) -> Result<(Live, FilterInfo, Notes), InstantiateError> {
-    let (runtime, limits) = (program.runtime(), &setup.limits);
+    limits: &SlotLimits,
+    shared: &Arc<SharedState>,
+    gate: LogGate,
+) -> Result<Live, InstantiateError> {
+    let runtime = program.runtime();
     let ticking = runtime.ticking();
     let ticking = ticking.ok_or_else(|| InstantiateError::NoSlot(format!("{} are in use", runtime.config().slots)))?;
-    let mut store = new_store(runtime, limits, log_gate, Arc::clone(&setup.shared));
+    let mut store = new_store(runtime, limits, gate, Arc::clone(shared));
     let guest = Guest::instantiate(program.pre(), &mut store).map_err(|error| {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             InstantiateError::NoSlot(format!("{error:#}"))
@@ -206,14 +224,28 @@ fn start(
             InstantiateError::Fault(fault_of(&error))
         }
     })?;
-    let answer = guest.init(&mut store, setup.config, setup.previous).map_err(|error| fault_of(&error))?;
+    Ok(Live { store, guest, _ticking: ticking })
+}
+
+/// Calls `init` and checks what the instance says about itself.
+fn set_up(
+    live: &mut Live,
+    limits: &SlotLimits,
+    config: &[u8],
+    previous: Option<&[u8]>,
+) -> Result<(FilterInfo, Notes), InstantiateError> {
+    let Live { store, guest, .. } = live;
+    // It may have been made long ago, and on another thread.
+    store.data_mut().deadline.begin(limits.init_cpu_ms_max * 1_000_000, Some(thread_cpu_ns()));
+    store.set_epoch_deadline(TICKS);
+    let answer = guest.init(&mut *store, config, previous).map_err(|error| fault_of(&error))?;
     let info = info_of(answer.map_err(InstantiateError::Configuration)?).map_err(InstantiateError::Info)?;
     info.check(limits).map_err(InstantiateError::Info)?;
     let mut early = Notes::default();
     let state = store.data_mut();
     state.counters = u32::try_from(info.counters.len()).unwrap_or(0);
     state.end(&mut early);
-    Ok((Live { store, guest, _ticking: ticking }, info, early))
+    Ok((info, early))
 }
 
 /// A store for one instance, with the time of a set-up to use.

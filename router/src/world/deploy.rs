@@ -115,7 +115,8 @@ impl Deployment {
         tell(Phase::Tested);
         let beside = self.active.plan.clone();
         let one = |_| Prepared::new(&plan, &beside).map_err(|(name, error)| prepare_error(&name, &error));
-        let prepared = self.workers.iter().map(one).collect::<Result<_, _>>()?;
+        let mut prepared = self.workers.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+        prepared.iter_mut().for_each(|prepared| prepared.make_spares(&beside));
         tell(Phase::Prepared);
         self.candidate = Some(Candidate { set: set.clone(), plan, prepared, beside, took: begin.elapsed() });
         Ok(())

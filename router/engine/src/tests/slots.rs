@@ -74,6 +74,39 @@ fn state_goes_from_save_to_init_and_is_lost_with_a_fault() {
 }
 
 #[test]
+fn a_spare_is_set_up_later_elsewhere_and_with_a_time_of_its_own() {
+    let limits = SlotLimits { init_cpu_ms_max: 5, ..SlotLimits::default() };
+    let spare = || hostile().spare(&SlotSetup { limits: limits.clone(), ..SlotSetup::default() }).expect("a spare");
+    let (good, endless, refused) = (spare(), spare(), spare());
+    // Ticks enough for the deadline of its making to be over, were it still that.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut slot = good.set_up(b"", Some(&7_u32.to_le_bytes())).expect("a slot");
+            run(&mut slot, &["a"]).expect("judged");
+            assert_eq!(slot.save().expect("saved"), 8_u32.to_le_bytes());
+            let endless = endless.set_up(b"loop", None).err().expect("endless");
+            assert_eq!(endless.code(), "deadline", "{endless}");
+            let refused = refused.set_up(b"bad", None).err().expect("refused");
+            assert_eq!(refused.code(), "filter-config-refused");
+        });
+    });
+}
+
+#[test]
+fn a_filter_with_a_state_takes_the_place_of_the_same_one_and_of_no_other() {
+    let bound = bind(slot(hostile()), OnFault::Reject, FaultPolicy::default());
+    let setup = SlotSetup { previous: Some(&[7, 0, 0, 0]), ..SlotSetup::default() };
+    let with_state = hostile().instantiate(&setup).expect("a slot");
+    let mut before = bound.replace(Box::new(with_state)).ok().expect("the same filter");
+    assert_eq!(before.save().expect("saved"), [0; 4]);
+    assert_eq!(bound.save(), Some(vec![7, 0, 0, 0]));
+    let other = bound.replace(Box::new(slot(healthy()))).err().expect("another version");
+    assert_eq!(other.info().version, "0.9.0");
+    assert_eq!(bound.save(), Some(vec![7, 0, 0, 0]), "nothing has changed");
+}
+
+#[test]
 fn a_refused_configuration_is_told_from_a_fault() {
     let start = |config: &[u8], limits: SlotLimits| {
         let setup = SlotSetup { config, limits, ..SlotSetup::default() };
