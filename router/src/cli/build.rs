@@ -3,12 +3,14 @@
 //! cargo compiles the package for Wasm, the filter's interface is read from what the SDK left in the module, and the
 //! module is wrapped as a component. The lines of `fixtures/*.jsonl` travel along as its self-test.
 
+mod place;
 mod toolchain;
 
 pub use toolchain::{MissingStep, TARGET, Toolchain, wasm_toolchain};
 
 use super::expectation::split;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use place::Place;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
@@ -102,10 +104,9 @@ pub fn build_filter(options: &BuildOptions) -> Result<BuiltFilter> {
     let vectors = read_vectors(&options.dir.join("fixtures"))?.filter(|_| !options.without_fixtures);
     let toolchain = options.toolchain.map_or_else(wasm_toolchain, Ok)?;
     let package = package(&toolchain, &manifest)?;
-    let module_path = compile(&toolchain, &manifest, options)?;
-    let module = std::fs::read(&module_path).with_context(|| format!("cannot read {}", module_path.display()))?;
+    let module = compile(&toolchain, &manifest, &package, options)?;
     let component = componentize(&module, vectors.as_ref().map(|vectors| vectors.lines.as_slice()))?;
-    let (name, version) = label(&module)?.unwrap_or(package);
+    let (name, version) = label(&module)?.unwrap_or((package.name, package.version));
     for part in [&name, &version] {
         let is_plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
         ensure!(is_plain && !part.starts_with('.'), "`{part}` cannot be a file's name; use letters, digits, - _ . +");
@@ -203,9 +204,20 @@ fn check_world(component: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Name and version of the package, having checked that it makes a module at all.
-fn package(toolchain: &Toolchain, manifest: &Path) -> Result<(String, String)> {
+/// What cargo says of a package.
+struct Package {
+    name: String,
+    version: String,
+    /// Name of its library, as in the module's file.
+    library: String,
+    /// Where cargo builds it, where nothing else is said.
+    target_dir: PathBuf,
+}
+
+/// Asks cargo about the package, having checked that it makes a module at all.
+fn package(toolchain: &Toolchain, manifest: &Path) -> Result<Package> {
     let mut command = toolchain.cargo();
+    command.current_dir(folder_of(manifest)?);
     command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
     let output = command.output().context("cannot run cargo")?;
     ensure!(output.status.success(), "cargo cannot read the package:\n{}", String::from_utf8_lossy(&output.stderr));
@@ -217,11 +229,20 @@ fn package(toolchain: &Toolchain, manifest: &Path) -> Result<(String, String)> {
     })?;
     let name = package["name"].as_str().unwrap_or_default();
     let targets = package["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
-    ensure!(
-        targets.iter().any(is_module),
-        "package `{name}` makes no module; add to its Cargo.toml:\n[lib]\ncrate-type = [\"cdylib\", \"rlib\"]"
-    );
-    Ok((name.to_owned(), package["version"].as_str().unwrap_or_default().to_owned()))
+    let library = targets.iter().find(|target| is_module(target)).with_context(|| {
+        format!("package `{name}` makes no module; add to its Cargo.toml:\n[lib]\ncrate-type = [\"cdylib\", \"rlib\"]")
+    })?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(Package {
+        name: name.to_owned(),
+        version: text(&package["version"]),
+        library: text(&library["name"]).replace('-', "_"),
+        target_dir: PathBuf::from(text(&metadata["target_directory"])),
+    })
+}
+
+fn folder_of(manifest: &Path) -> Result<&Path> {
+    manifest.parent().context("a manifest lies in a folder")
 }
 
 /// Whether a target of cargo's is a library that becomes a module.
@@ -229,11 +250,11 @@ fn is_module(target: &Value) -> bool {
     target["crate_types"].as_array().is_some_and(|types| types.iter().any(|it| it == "cdylib"))
 }
 
-/// Compiles the package; the module's path.
-fn compile(toolchain: &Toolchain, manifest: &Path, options: &BuildOptions) -> Result<PathBuf> {
+/// Compiles the package; its module.
+fn compile(toolchain: &Toolchain, manifest: &Path, package: &Package, options: &BuildOptions) -> Result<Vec<u8>> {
     let mut command = toolchain.cargo();
     // In the package's folder, so that its own `.cargo/config.toml` holds.
-    command.current_dir(manifest.parent().context("a manifest lies in a folder")?);
+    command.current_dir(folder_of(manifest)?);
     command.args(["build", "--lib", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     command.args(toolchain.build_arguments()).arg("--manifest-path").arg(manifest).envs(PROFILE);
     HOST_VARIABLES.iter().for_each(|variable| {
@@ -242,9 +263,13 @@ fn compile(toolchain: &Toolchain, manifest: &Path, options: &BuildOptions) -> Re
     if !options.features.is_empty() {
         command.arg("--features").arg(options.features.join(","));
     }
-    if let Some(target_dir) = &options.target_dir {
-        command.arg("--target-dir").arg(std::path::absolute(target_dir)?);
-    }
+    let target_dir = match &options.target_dir {
+        Some(target_dir) => std::path::absolute(target_dir)?,
+        None => package.target_dir.clone(),
+    };
+    command.arg("--target-dir").arg(&target_dir);
+    // Until the module was read.
+    let _held = Place::hold(&target_dir, TARGET, &package.library, manifest)?;
     if options.quiet {
         command.arg("--quiet");
     }
@@ -252,7 +277,8 @@ fn compile(toolchain: &Toolchain, manifest: &Path, options: &BuildOptions) -> Re
     ensure!(output.status.success(), "cargo could not build {} (its errors stand above)", manifest.display());
     let messages = output.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let module = messages.filter_map(|message: Value| artifact(&message, manifest)).next_back();
-    module.context("cargo built the package, but told of no module")
+    let module = module.context("cargo built the package, but told of no module")?;
+    std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))
 }
 
 /// The module's path, where the message tells of one.

@@ -82,6 +82,23 @@ fn every_kind_of_new_filter_passes_its_tests_on_the_host_and_in_the_engine() -> 
 }
 
 #[test]
+fn packages_of_one_name_that_share_a_target_folder_keep_their_modules() -> Result<()> {
+    let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let build = |place: usize| -> Result<Vec<u8>> {
+        let package = folders[place].path().join("twin");
+        myelin(&package, &["filter", "build", "--out", "twin.wasm"])?.good()?;
+        Ok(std::fs::read(package.join("twin.wasm"))?)
+    };
+    for (folder, kind) in folders.iter().zip(["route", "validate"]) {
+        myelin(folder.path(), &["filter", "new", "twin", "--kind", kind, "--sdk", clone()])?.good()?;
+    }
+    let (first, other) = (build(0)?, build(1)?);
+    ensure!(first != other, "two different filters are one module");
+    ensure!(build(0)? == first, "the module of the other package passes for this one's");
+    Ok(())
+}
+
+#[test]
 fn a_fixture_that_is_not_met_is_told_and_can_be_updated() -> Result<()> {
     let folder = tempfile::tempdir()?;
     myelin(folder.path(), &["filter", "new", "shape", "--sdk", clone()])?.good()?;
