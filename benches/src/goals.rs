@@ -155,13 +155,17 @@ pub(crate) fn judge(cells: &[CellReport]) -> Vec<Goal> {
             goals.push(Goal::new(what, p99(router) / best, P99_OF_BEST, Better::Lower));
         }
     }
-    let swaps = || cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs).flat_map(|run| &run.swaps);
-    if let Some(pause_us) = swaps().map(|swap| swap.pause_us).max() {
-        let goal = Goal::new("longest pause of a worker for a swap", pause_us as f64, PAUSE_US, Better::Lower);
-        goals.push(goal.unit("us"));
+    // By medians as everything else: on cores that router and load share, one pause in some dozens lasts as long as the
+    // operating system lets others run. The tables tell the longest of all.
+    let pauses = cells.iter().flat_map(|cell| &cell.rows).filter_map(RowReport::pause_us);
+    if let Some(pause_us) = pauses.reduce(f64::max) {
+        let what = "longest pause of a worker for a swap, median of the runs, worst row";
+        goals.push(Goal::new(what, pause_us, PAUSE_US, Better::Lower).unit("us"));
     }
-    if let Some(cpu_us) = swaps().map(|swap| swap.pause_cpu_us).max() {
-        goals.push(Goal::new("most CPU time of such a pause", cpu_us as f64, PAUSE_US, Better::Lower).unit("us"));
+    let swaps = cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs).flat_map(|run| &run.swaps);
+    if let Some(cpu_us) = swaps.map(|swap| swap.pause_cpu_us).max() {
+        let what = "most CPU time of any such pause";
+        goals.push(Goal::new(what, cpu_us as f64, PAUSE_US, Better::Lower).unit("us"));
     }
     goals
 }
@@ -182,6 +186,7 @@ fn compare(cell: &CellReport, of_what: &str, ratios: &[Ratio], value: Value, bet
 mod tests {
     use super::*;
     use crate::report::RunReport;
+    use crate::swaps::Swap;
 
     #[test]
     fn a_figure_reaches_aims_or_is_behind() {
@@ -207,5 +212,24 @@ mod tests {
         let throughput: Vec<&Goal> = goals.iter().filter(|goal| goal.what.contains("delivered")).collect();
         assert_eq!(throughput.len(), 1, "{goals:?}");
         assert!((throughput[0].figure - 2.0).abs() < 1e-9 && throughput[0].verdict == Verdict::Reach, "{goals:?}");
+    }
+
+    #[test]
+    fn the_pause_is_the_worst_rows_median_of_the_longest_of_each_run() {
+        let run = |pauses: &[u64]| {
+            let swap = |pause_us: &u64| Swap { at_unix_ms: 0, took_ms: 1, pause_us: *pause_us, pause_cpu_us: 60 };
+            RunReport { measured: Measured::default(), swaps: pauses.iter().map(swap).collect() }
+        };
+        let row = |row, runs: &[&[u64]]| RowReport { row, runs: runs.iter().map(|pauses| run(pauses)).collect() };
+        let rows = vec![
+            row(Row::Filter, &[&[]]),
+            row(Row::FilterSwaps, &[&[60, 70], &[1_800, 65], &[62, 66]]),
+            row(Row::ChainSwaps, &[&[61, 62]]),
+        ];
+        let cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
+        let goals = judge(&[CellReport { cell, rate: None, rows }]);
+        let figures: Vec<f64> =
+            goals.iter().filter(|goal| goal.what.contains("pause")).map(|goal| goal.figure).collect();
+        assert_eq!(figures, [70.0, 60.0], "{goals:?}");
     }
 }

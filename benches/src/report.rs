@@ -207,14 +207,13 @@ impl CellReport {
     pub(crate) fn table(&self) -> Vec<Vec<String>> {
         let mut table = if self.rate.is_some() { self.latencies() } else { self.throughput() };
         if self.rows.iter().flat_map(|row| &row.runs).any(|run| !run.swaps.is_empty()) {
-            table[0].extend(["swaps".to_owned(), "longest pause us".to_owned(), "most CPU us".to_owned()]);
+            table[0].extend(["swaps", "longest pause us", "its CPU us"].map(str::to_owned));
             for (line, row) in table.iter_mut().skip(1).zip(&self.rows) {
-                let swaps = || row.runs.iter().flat_map(|run| &run.swaps);
-                let text = |most: Option<u64>| most.map_or_else(String::new, |us| us.to_string());
+                let text = |longest: Vec<f64>| if longest.is_empty() { String::new() } else { spread(longest, 0) };
                 line.extend([
-                    swaps().count().to_string(),
-                    text(swaps().map(|swap| swap.pause_us).max()),
-                    text(swaps().map(|swap| swap.pause_cpu_us).max()),
+                    row.runs.iter().map(|run| run.swaps.len()).sum::<usize>().to_string(),
+                    text(row.longest(|swap| swap.pause_us)),
+                    text(row.longest(|swap| swap.pause_cpu_us)),
                 ]);
             }
         }
@@ -278,6 +277,13 @@ impl CellReport {
     }
 }
 
+/// The median, and the lowest and highest behind it.
+fn spread(values: Vec<f64>, digits: usize) -> String {
+    let low = values.iter().copied().reduce(f64::min).unwrap_or(0.0);
+    let high = values.iter().copied().reduce(f64::max).unwrap_or(0.0);
+    format!("{:.digits$} ({low:.digits$} to {high:.digits$})", median(values))
+}
+
 impl RowReport {
     pub(crate) fn new(row: Row) -> Self {
         Self { row, runs: Vec::new() }
@@ -289,10 +295,18 @@ impl RowReport {
 
     /// The median, and the lowest and highest behind it.
     fn spread(&self, value: impl Fn(&Measured) -> f64, digits: usize) -> String {
-        let values: Vec<f64> = self.runs.iter().map(|run| value(&run.measured)).collect();
-        let low = values.iter().copied().reduce(f64::min).unwrap_or(0.0);
-        let high = values.iter().copied().reduce(f64::max).unwrap_or(0.0);
-        format!("{:.digits$} ({low:.digits$} to {high:.digits$})", median(values))
+        spread(self.runs.iter().map(|run| value(&run.measured)).collect(), digits)
+    }
+
+    /// The longest of `value` of the swaps of each run that has any.
+    fn longest(&self, value: impl Fn(&Swap) -> u64) -> Vec<f64> {
+        self.runs.iter().filter_map(|run| run.swaps.iter().map(&value).max()).map(|us| us as f64).collect()
+    }
+
+    /// The longest pause of a worker for a swap in a run, in microseconds: the median of the runs.
+    pub(crate) fn pause_us(&self) -> Option<f64> {
+        let longest = self.longest(|swap| swap.pause_us);
+        (!longest.is_empty()).then(|| median(longest))
     }
 
     /// Whether no run lost, doubled or refused an event.
@@ -417,7 +431,11 @@ mod tests {
         let table = cell(vec![swapped]).table();
         assert_eq!(
             (table[0].len(), &table[1][10..], &table[2][10..]),
-            (13, &["0".into(), String::new(), String::new()][..], &["2".into(), "70".into(), "25".into()][..])
+            (
+                13,
+                &["0".into(), String::new(), String::new()][..],
+                &["2".into(), "70 (70 to 70)".into(), "25 (25 to 25)".into()][..]
+            )
         );
     }
 }
