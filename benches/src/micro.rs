@@ -164,6 +164,7 @@ fn worker(table: Table) -> Local {
         gauges: RwLock::default(),
         phase: watch::Sender::new(Phase::Serving),
         publishers: Default::default(),
+        held_back: Default::default(),
         sessions: Default::default(),
         started: Instant::now(),
         refusals: Refusals::default(),

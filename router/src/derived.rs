@@ -6,22 +6,25 @@
 use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
+use crate::residency::DEAD_LETTERS;
 use bytes::Bytes;
 use myelin_engine::{Batch, BoundFilter, Chain, ChainScratch, EventView, Fate, Judged, Judgement, RouteTarget};
+use myelin_mesh::SiteSet;
 use myelin_wire::event::EventSpan;
 use myelin_wire::{Attrs, AttrsBuilder, Code, validate_topic};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How often an event may be derived from a derived one.
 const DEPTH_MAX: u8 = 4;
 /// Derived events that are judged for one batch of a publisher; further ones are refused. Bounds what a filter that
 /// answers each event with many can make the router do.
 pub const DERIVED_PER_BATCH_MAX: usize = 4096;
-/// Topics of dead letters begin with this.
-pub const DEAD_LETTERS: &str = "$dead/";
+/// Why an event of a topic is refused that may not be at this site.
+pub const NOT_HERE: &str = "a topic rule keeps events of this topic from this site; see `myelin topic ls`";
 /// Longest reason in a dead letter's header, in bytes.
 const REASON_BYTES_MAX: usize = 256;
 
@@ -36,6 +39,8 @@ pub struct Passing {
     pub topic: Rc<TopicEntry>,
     /// Where it goes.
     pub route: Rc<Route>,
+    /// The only sites that may have it, where a filter said so.
+    pub within: Option<SiteSet>,
     /// New attributes.
     pub attrs: Option<Bytes>,
     /// A new payload.
@@ -53,6 +58,8 @@ pub struct Derived {
     payload: Bytes,
     depth: u8,
     seen: Seen,
+    /// The only sites that may have it, where a filter says so.
+    within: Option<SiteSet>,
     /// The publisher's sequence, where this is the publisher's own event under another topic.
     seq: Option<u64>,
     /// The router's own: it goes to a topic that filters may not name.
@@ -142,12 +149,20 @@ impl Judge<'_> {
 
     /// Takes one derived event through the filters of its topic; what is left of it goes on.
     pub async fn run_derived(&self, derived: Derived, bench: &mut Workbench) -> Option<Passing> {
-        let Derived { topic, attrs, payload, depth, seen, seq, is_dead_letter } = derived;
+        let Derived { topic, attrs, payload, depth, seen, within, seq, is_dead_letter } = derived;
         let topic = self.local.topic(&topic);
-        let route = self.local.route(&topic, self.active);
+        let route = match within {
+            Some(sites) => self.local.route_within(&topic, self.active, sites),
+            None => self.local.route(&topic, self.active),
+        };
+        if !route.may_be_here {
+            self.turn_away(seq, &mut bench.verdicts);
+            return None;
+        }
         let ingress = route.ingress.as_ref().filter(|_| !is_dead_letter).and_then(|chain| without(chain, &seen));
         let egress = route.egress.as_ref().filter(|_| !is_dead_letter).and_then(|chain| without(chain, &seen));
-        let mut items = vec![Passing { seq, span: None, topic, route, attrs: Some(attrs), payload: Some(payload) }];
+        let (attrs, payload) = (Some(attrs), Some(payload));
+        let mut items = vec![Passing { seq, span: None, topic, route, within, attrs, payload }];
         if let Some(chain) = &ingress {
             self.pass(Pass { chain, is_egress: false, seen: &seen, depth }, &[], &mut items, bench).await;
         }
@@ -155,6 +170,16 @@ impl Judge<'_> {
             self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth }, &[], &mut items, bench).await;
         }
         items.pop()
+    }
+
+    /// Refuses a derived event that may not be at this site.
+    fn turn_away(&self, seq: Option<u64>, verdicts: &mut Verdicts) {
+        self.local.ledger.sub(self.active.number, Term::InPipeline, 1);
+        self.local.ledger.add(self.active.number, Term::Rejected, 1);
+        self.local.shared.held_back.refused.fetch_add(1, Relaxed);
+        if let Some(seq) = seq {
+            verdicts.exceptions.push((seq, Code::Residency, NOT_HERE.to_owned()));
+        }
     }
 
     /// Egress filters see only events that somebody wants.
@@ -226,7 +251,7 @@ impl Judge<'_> {
         let mut changes = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             let (judged, event) = (judgement.event(index), &views[index]);
-            context.derive(&judgement, index, &judged, event, item.seq, verdicts);
+            context.derive(&judgement, index, &judged, event, item, verdicts);
             changes.push(match judged.fate {
                 Fate::Pass => context.changes(&judged, item, verdicts),
                 // The event itself goes on as a derived one.
@@ -290,7 +315,7 @@ impl Context<'_> {
         index: usize,
         judged: &Judged<'_>,
         event: &EventView<'_>,
-        seq: Option<u64>,
+        item: &Passing,
         verdicts: &mut Verdicts,
     ) {
         if !judged.has_targets {
@@ -304,27 +329,54 @@ impl Context<'_> {
         topics.sort_unstable();
         topics.dedup();
         let mut moves = judged.fate == Fate::Redirect;
-        for topic in topics {
-            if std::mem::take(&mut moves) {
-                // The event itself, which is in the pipeline already.
-                self.push(topic, attrs.clone(), payload.clone(), seen.clone(), seq, verdicts);
-            } else {
-                self.enter(topic, attrs.clone(), payload.clone(), seen.clone(), verdicts);
-            }
+        if moves && topics.is_empty() {
+            // It stays what it is, and goes to some sites only.
+            topics.push(event.topic);
         }
+        let within = self.within(judgement, index, item);
+        for topic in topics {
+            let seq = if moves { item.seq } else { None };
+            if !std::mem::take(&mut moves) {
+                // Other than the event itself, it is not in the pipeline yet.
+                self.count_in();
+            }
+            self.push((topic, within), attrs.clone(), payload.clone(), seen.clone(), seq, verdicts);
+        }
+    }
+
+    /// The only sites that may have what follows from an event: those that every binding allows that names some, and
+    /// every one before.
+    fn within(&self, judgement: &Judgement<'_>, index: usize, item: &Passing) -> Option<SiteSet> {
+        let named = judgement.target_sets(index).filter_map(|targets| {
+            let names: SmallVec<[&str; 4]> = targets.filter_map(site_of).collect();
+            (!names.is_empty()).then(|| self.judge.local.sites(names.into_iter()))
+        });
+        named.chain(item.within).reduce(|a, b| a & b)
+    }
+
+    fn count_in(&self) {
+        let (ledger, generation) = (&self.judge.local.ledger, self.judge.active.number);
+        ledger.add(generation, Term::Emitted, 1);
+        ledger.add(generation, Term::InPipeline, 1);
     }
 
     /// A new event enters the pipeline.
     fn enter(&self, topic: &str, attrs: Bytes, payload: Bytes, seen: Seen, verdicts: &mut Verdicts) {
-        let (ledger, generation) = (&self.judge.local.ledger, self.judge.active.number);
-        ledger.add(generation, Term::Emitted, 1);
-        ledger.add(generation, Term::InPipeline, 1);
-        self.push(topic, attrs, payload, seen, None, verdicts);
+        self.count_in();
+        self.push((topic, None), attrs, payload, seen, None, verdicts);
     }
 
-    fn push(&self, topic: &str, attrs: Bytes, payload: Bytes, seen: Seen, seq: Option<u64>, verdicts: &mut Verdicts) {
+    fn push(
+        &self,
+        (topic, within): (&str, Option<SiteSet>),
+        attrs: Bytes,
+        payload: Bytes,
+        seen: Seen,
+        seq: Option<u64>,
+        verdicts: &mut Verdicts,
+    ) {
         let (topic, depth) = (Arc::from(topic), self.pass.depth + 1);
-        let derived = Derived { topic, attrs, payload, depth, seen, seq, is_dead_letter: false };
+        let derived = Derived { topic, attrs, payload, depth, seen, within, seq, is_dead_letter: false };
         let limit = self.judge.local.shared.limits.payload_bytes as usize;
         if depth > DEPTH_MAX || derived.payload.len() > limit {
             return abandon(self.judge.local, self.judge.active.number, derived, verdicts);
@@ -386,9 +438,7 @@ impl Context<'_> {
             .header("myelin-module", &module)
             .header("myelin-generation", &self.judge.active.number.to_string())
             .header("myelin-topic", event.topic);
-        let (ledger, generation) = (&self.judge.local.ledger, self.judge.active.number);
-        ledger.add(generation, Term::Emitted, 1);
-        ledger.add(generation, Term::InPipeline, 1);
+        self.count_in();
         tracing::debug!(binding, why, topic = event.topic, seq = item.seq, "dead letter");
         verdicts.derived.push_back(Derived {
             topic: Arc::from(topic),
@@ -396,6 +446,7 @@ impl Context<'_> {
             payload: Bytes::copy_from_slice(event.payload),
             depth: self.pass.depth + 1,
             seen: Seen::new(),
+            within: item.within,
             seq: None,
             is_dead_letter: true,
         });
@@ -432,8 +483,14 @@ fn without(chain: &Rc<Chain>, seen: &Seen) -> Option<Rc<Chain>> {
 fn topic_of(target: &RouteTarget) -> Option<&str> {
     match target {
         RouteTarget::Topic(topic) => Some(topic.as_str()),
-        // Refused when the binding was prepared.
         RouteTarget::Site(_) => None,
+    }
+}
+
+fn site_of(target: &RouteTarget) -> Option<&str> {
+    match target {
+        RouteTarget::Site(site) => Some(site),
+        RouteTarget::Topic(_) => None,
     }
 }
 

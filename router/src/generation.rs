@@ -35,6 +35,8 @@ pub struct BindingPlan {
     /// What all workers' instances share, the ones of the versions before included.
     shared: Arc<SharedState>,
     card: Arc<BindingCard>,
+    /// Whether this router is part of a mesh.
+    has_sites: bool,
 }
 
 impl fmt::Debug for BindingPlan {
@@ -52,9 +54,10 @@ pub enum PrepareError {
     /// Its binding does not allow what it declares.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// It wants to route to sites.
+    /// It wants to route to sites, and this router knows of none.
     #[error(
-        "the filter declares the route `{0}`: routes to sites are not carried out yet; declare `topic:` routes only"
+        "the filter declares the route `{0}`, and this router has no links to other sites: give it `[mesh] listen` and \
+         `seeds`, or declare `topic:` routes only"
     )]
     Site(String),
 }
@@ -72,8 +75,8 @@ impl PrepareError {
 
 impl BindingPlan {
     /// Plans `staged` with the code of its module. Its limits and its memory of keys are those of the `previous` plan of
-    /// the same name.
-    pub fn new(staged: &StagedBinding, program: Program, previous: Option<Arc<Self>>) -> Self {
+    /// the same name. `has_sites` says whether the router is part of a mesh.
+    pub fn new(staged: &StagedBinding, program: Program, previous: Option<Arc<Self>>, has_sites: bool) -> Self {
         let binding = &staged.binding;
         let name: Arc<str> = Arc::from(binding.name.as_str());
         let sites = binding.grant.sites.iter().map(|site| site.as_str().to_owned()).collect();
@@ -109,6 +112,7 @@ impl BindingPlan {
             // One step back only: a chain of versions would keep every version's code alive.
             previous: previous.map(|previous| Arc::new(previous.without_previous())),
             card: Arc::new(card),
+            has_sites,
         }
     }
 
@@ -126,6 +130,7 @@ impl BindingPlan {
             previous: None,
             shared: self.shared.clone(),
             card: self.card.clone(),
+            has_sites: self.has_sites,
         }
     }
 
@@ -146,7 +151,7 @@ impl BindingPlan {
     pub fn instantiate(&self, state: Option<&[u8]>) -> Result<BoundFilter, PrepareError> {
         let current = self.filter(state)?;
         let site = current.info().routes.iter().find(|route| matches!(route, RouteTarget::Site(_)));
-        if let Some(site) = site {
+        if let Some(site) = site.filter(|_| !self.has_sites) {
             return Err(PrepareError::Site(site.to_string()));
         }
         self.card.declare(current.info().clone());

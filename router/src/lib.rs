@@ -17,6 +17,7 @@ pub mod node;
 pub mod outbox;
 pub mod peering;
 pub mod pipeline;
+pub mod residency;
 pub mod sessions;
 pub mod subscriptions;
 pub mod telemetry;

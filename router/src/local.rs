@@ -8,11 +8,12 @@ use crate::generation::Active;
 use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Offered, Outbox, OutboxLimits};
+use crate::residency::{HeldBack, Residency};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use myelin_core::{MatchSet, SessionKey, Table};
 use myelin_engine::Chain;
-use myelin_mesh::{GroupInterest, Interest, InterestMatch, Plan, ResidencyCache, Routes, group_id};
+use myelin_mesh::{GroupInterest, Interest, InterestMatch, Plan, ResidencyCache, Routes, SiteSet, group_id};
 use myelin_wire::{Code, Limits, Pattern, Refusal};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -26,6 +27,9 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Parcels that may wait at a worker for each queue: enough to ride out a scheduling delay, few enough that waiting
 /// for room is the publishers' back-pressure (each parcel is a slice of a batch, 64 KiB as a rule).
 pub const MAILBOX_PARCELS: usize = 256;
+
+/// Routes of narrowed events that a worker keeps; all are found anew when there are more.
+const NARROWED_MAX: usize = 4_096;
 
 /// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER/SESSION/..`, where ROUTER is the hexadecimal
 /// number of the router that the session is at. A router tells other sites once that it wants all of its own, so that an
@@ -81,6 +85,8 @@ pub struct Outward {
     pub forwards: mpsc::Sender<Forward>,
     /// Where changes of the own interest go.
     pub interest: mpsc::Sender<InterestChange>,
+    /// Where events may be.
+    pub residency: Arc<ArcSwap<Residency>>,
 }
 
 /// A change of the subscription table, asked for by a session.
@@ -145,6 +151,8 @@ pub struct Shared {
     pub phase: watch::Sender<Phase>,
     /// Publish streams that are open.
     pub publishers: AtomicUsize,
+    /// What residency has held back.
+    pub held_back: HeldBack,
     /// Sessions that are open.
     pub sessions: AtomicUsize,
     /// Origin of monotonic milliseconds.
@@ -206,7 +214,12 @@ pub struct TopicEntry {
 pub struct Route {
     table_version: u64,
     reach_version: u64,
+    residency_version: u64,
     generation: u64,
+    /// Whether the events may be at this site at all.
+    pub may_be_here: bool,
+    /// Other sites that want them and do not get them, by the rules of residency.
+    pub held_back: u32,
     /// Other sites that get a copy.
     pub plan: Option<Arc<Plan>>,
     /// The subscribers.
@@ -286,7 +299,10 @@ pub struct Local {
     seats: RefCell<Seats>,
     table: Cached<Table>,
     reach: Option<Cached<Reach>>,
-    residency: RefCell<ResidencyCache>,
+    residency: Option<Cached<Residency>>,
+    allowed_routes: RefCell<ResidencyCache>,
+    /// Routes of events that a filter lets go to some sites only, by topic and sites.
+    narrowed: RefCell<HashMap<(u32, SiteSet), Rc<Route>, foldhash::fast::RandomState>>,
     active: RefCell<Rc<Active>>,
     /// The generation before, warm for a rollback.
     previous: RefCell<Option<Rc<Active>>>,
@@ -307,7 +323,9 @@ impl Local {
             seats: RefCell::default(),
             table: RefCell::new(Cache::new(shared.table.clone())),
             reach: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.reach.clone()))),
-            residency: RefCell::default(),
+            residency: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.residency.clone()))),
+            allowed_routes: RefCell::default(),
+            narrowed: RefCell::default(),
             active: RefCell::new(active),
             previous: RefCell::default(),
             ledger: Ledger::default(),
@@ -341,35 +359,105 @@ impl Local {
     /// Where events of `topic` go under the table as it is now and under `active`.
     #[inline]
     pub fn route(&self, topic: &TopicEntry, active: &Active) -> Rc<Route> {
-        let mut table = self.table.borrow_mut();
-        let table = table.load();
-        let mut reach = self.reach.as_ref().map(RefCell::borrow_mut);
-        let reach = reach.as_mut().map(|reach| &**reach.load());
         if let Some(route) = &*topic.route.borrow()
-            && route.table_version == table.version()
-            && route.generation == active.number
-            && route.reach_version == reach.map_or(0, |reach| reach.version)
+            && self.is_current(route, active)
         {
             return route.clone();
         }
-        let mut targets = MatchSet::default();
-        table.matches(&topic.name.text, &mut targets);
-        let plan = reach.and_then(|reach| self.plan(topic, reach, &targets));
-        let versions = (table.version(), reach.map_or(0, |reach| reach.version));
-        let route = Rc::new(self.make_route(topic, active, versions, targets, plan));
+        let route = Rc::new(self.find_route(topic, active, None));
         topic.route.replace(Some(route.clone()));
         route
     }
 
-    /// The other sites that get an event of `topic`; `None` where none does.
-    fn plan(&self, topic: &TopicEntry, reach: &Reach, targets: &MatchSet) -> Option<Arc<Plan>> {
+    /// The same for events that a filter lets go to `sites` only.
+    pub fn route_within(&self, topic: &TopicEntry, active: &Active, sites: SiteSet) -> Rc<Route> {
+        let key = (topic.name.reference, sites);
+        let known = self.narrowed.borrow().get(&key).cloned();
+        if let Some(route) = known.filter(|route| self.is_current(route, active)) {
+            return route;
+        }
+        let route = Rc::new(self.find_route(topic, active, Some(sites)));
+        let mut narrowed = self.narrowed.borrow_mut();
+        if narrowed.len() >= NARROWED_MAX {
+            narrowed.clear();
+        }
+        narrowed.insert(key, route.clone());
+        route
+    }
+
+    /// The sites of these names.
+    pub fn sites<'a>(&self, names: impl Iterator<Item = &'a str>) -> SiteSet {
+        let Some(residency) = &self.residency else { return SiteSet::EMPTY };
+        let mut residency = residency.borrow_mut();
+        let residency = residency.load();
+        names.fold(SiteSet::EMPTY, |sites, name| sites | residency.site(name))
+    }
+
+    #[inline]
+    fn is_current(&self, route: &Route, active: &Active) -> bool {
+        fn version<T>(snapshot: &Option<Cached<T>>, version: impl Fn(&T) -> u64) -> u64 {
+            snapshot.as_ref().map_or(0, |snapshot| version(snapshot.borrow_mut().load()))
+        }
+        route.table_version == self.table.borrow_mut().load().version()
+            && route.generation == active.number
+            && route.reach_version == version(&self.reach, |reach| reach.version)
+            && route.residency_version == version(&self.residency, Residency::version)
+    }
+
+    fn find_route(&self, topic: &TopicEntry, active: &Active, only: Option<SiteSet>) -> Route {
+        let mut table = self.table.borrow_mut();
+        let table = table.load();
+        let mut targets = MatchSet::default();
+        table.matches(&topic.name.text, &mut targets);
+        let mut route = match (&self.reach, &self.residency) {
+            (Some(reach), Some(residency)) => {
+                let (mut reach, mut residency) = (reach.borrow_mut(), residency.borrow_mut());
+                self.mesh_route(topic, active, (reach.load(), residency.load()), targets, only)
+            }
+            _ => self.make_route(topic, active, targets, None),
+        };
+        route.table_version = table.version();
+        route
+    }
+
+    /// A route that may lead to other sites.
+    fn mesh_route(
+        &self,
+        topic: &TopicEntry,
+        active: &Active,
+        (reach, residency): (&Reach, &Residency),
+        mut targets: MatchSet,
+        only: Option<SiteSet>,
+    ) -> Route {
+        let mine = reach.routes.my_site();
+        let ruled = residency.allowed(&topic.name.text);
+        if only.is_some_and(|only| !only.contains(mine)) {
+            targets = MatchSet::default();
+        }
         let mut matched = InterestMatch::default();
         reach.interest.matches(&topic.name.text, &mut matched);
+        // What a filter narrows down is here already; from here on it passes the sites that it may be at.
+        let narrowed = only.map(|only| {
+            matched.keep(only, mine);
+            only | SiteSet::only(mine)
+        });
+        let allowed = match (ruled, narrowed) {
+            (Some(ruled), Some(narrowed)) => Some(ruled & narrowed),
+            (ruled, narrowed) => ruled.or(narrowed),
+        };
         let is_here = |group: &GroupInterest| {
             targets.groups.iter().any(|here| here.name == group.name && *here.pattern == *group.pattern.as_str())
         };
-        let plan = myelin_mesh::plan(&matched, &reach.routes, &mut self.residency.borrow_mut(), None, is_here);
-        (!plan.is_empty()).then(|| Arc::new(plan))
+        let plan = myelin_mesh::plan(&matched, &reach.routes, &mut self.allowed_routes.borrow_mut(), allowed, is_here);
+        let held_back = (plan.not_allowed | plan.no_allowed_path).len();
+        let plan = (!plan.is_empty()).then(|| Arc::new(plan));
+        Route {
+            reach_version: reach.version,
+            residency_version: residency.version(),
+            may_be_here: ruled.is_none_or(|ruled| ruled.contains(mine)),
+            held_back,
+            ..self.make_route(topic, active, targets, plan)
+        }
     }
 
     /// Where events go that another site's router sent for `plain` subscribers of this router and for one member of each
@@ -383,7 +471,7 @@ impl Local {
             targets.plain.clear();
         }
         targets.groups.retain(|group| groups.contains(&group_id(&group.name, &group.pattern)));
-        self.make_route(topic, active, (table.version(), 0), targets, None)
+        Route { table_version: table.version(), ..self.make_route(topic, active, targets, None) }
     }
 
     /// Whether `route`, found before, still says where events go that arrive.
@@ -391,14 +479,8 @@ impl Local {
         route.generation == active.number && route.table_version == self.table.borrow_mut().load().version()
     }
 
-    fn make_route(
-        &self,
-        topic: &TopicEntry,
-        active: &Active,
-        (table_version, reach_version): (u64, u64),
-        targets: MatchSet,
-        plan: Option<Arc<Plan>>,
-    ) -> Route {
+    /// A route of no version yet, by which events may be here and nothing is held back.
+    fn make_route(&self, topic: &TopicEntry, active: &Active, targets: MatchSet, plan: Option<Arc<Plan>>) -> Route {
         let mut gauges = Vec::new();
         if let Ok(known) = self.shared.gauges.read()
             && !known.is_empty()
@@ -408,9 +490,12 @@ impl Local {
             gauges.extend(keys.filter_map(|key| Some((key, known.get(&key)?.clone()))));
         }
         Route {
-            table_version,
-            reach_version,
+            table_version: 0,
+            reach_version: 0,
+            residency_version: 0,
             generation: active.number,
+            may_be_here: true,
+            held_back: 0,
             // The other sites are one copy here; the links count what becomes of it.
             copies: (targets.plain.len() + targets.groups.len() + usize::from(plan.is_some())) as u64,
             plan,

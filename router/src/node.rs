@@ -5,6 +5,7 @@ use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
 use crate::peering::Peering;
+use crate::residency::{HeldBack, Residency};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::worker::{Ledgers, Order, Worker};
 use crate::world::{self, Account, MeshSetup, World, WorldSetup, keys};
@@ -80,7 +81,9 @@ impl Node {
             Some((links, outward, peering)) => (Some(links), Some(outward), Some(peering)),
             None => (None, None, None),
         };
-        let mesh = peering.map(|peering| mesh_setup(config, peering, &directory)).transpose()?;
+        let residency = outward.as_ref().map(|outward| outward.residency.clone());
+        let mesh = peering.zip(residency);
+        let mesh = mesh.map(|(peering, residency)| mesh_setup(config, peering, residency, &directory)).transpose()?;
         let interest = outward.as_ref().map(|outward| outward.interest.clone());
         tokio::spawn(write_table(table.clone(), writer, changes, interest));
 
@@ -99,6 +102,7 @@ impl Node {
             gauges: RwLock::default(),
             phase: watch::Sender::new(Phase::Serving),
             publishers: Default::default(),
+            held_back: HeldBack::default(),
             sessions: Default::default(),
             started: Instant::now(),
             refusals: Refusals::default(),
@@ -235,7 +239,12 @@ fn named(config: &Config) -> anyhow::Result<Vec<(Name, Name)>> {
 }
 
 /// What the world needs of the mesh.
-fn mesh_setup(config: &Config, peering: Peering, directory: &Directory) -> anyhow::Result<MeshSetup> {
+fn mesh_setup(
+    config: &Config,
+    peering: Peering,
+    residency: Arc<ArcSwap<Residency>>,
+    directory: &Directory,
+) -> anyhow::Result<MeshSetup> {
     let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
     let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
     let (site, router) = split(&title)?;
@@ -247,6 +256,7 @@ fn mesh_setup(config: &Config, peering: Peering, directory: &Directory) -> anyho
     };
     Ok(MeshSetup {
         peering,
+        residency,
         router: config.node.name.parse()?,
         members: named(config)?,
         writer: (number, title),

@@ -22,6 +22,7 @@ use myelin_wire::{Attrs, Code, Limits, Refusal};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use topics::{Announced, Topics};
 
 /// Events that are judged in one go. A bound for the latency of the first and for the scratch memory.
@@ -213,7 +214,9 @@ impl Publisher {
         let mut at = 0;
         while at < self.batch.len() {
             let Some((topic, route)) = self.route(local, active, at) else { break };
-            if route.ingress.is_none() && route.egress.is_none() {
+            if !route.may_be_here {
+                at = self.turn_away(local, active.number, at);
+            } else if route.ingress.is_none() && route.egress.is_none() {
                 let topic_ref = self.batch[at].span.head.topic_ref;
                 let same = self.batch[at..].iter().take_while(|event| event.span.head.topic_ref == topic_ref).count();
                 self.pass(local, active.number, &topic, &route, at..at + same);
@@ -245,7 +248,8 @@ impl Publisher {
             let head = &self.batch[end].span.head;
             if head.topic_ref != known {
                 let Some((_, other)) = self.route(local, active, end) else { break };
-                if !same(&other.ingress, &route.ingress) || !same(&other.egress, &route.egress) {
+                let judged_alike = same(&other.ingress, &route.ingress) && same(&other.egress, &route.egress);
+                if !judged_alike || !other.may_be_here {
                     break;
                 }
                 known = head.topic_ref;
@@ -297,6 +301,19 @@ impl Publisher {
         }
     }
 
+    /// Refuses the events from `at` on that have the same topic: they may not be at this site. Where the next begin.
+    fn turn_away(&mut self, local: &Local, generation: u64, at: usize) -> usize {
+        let topic_ref = self.batch[at].span.head.topic_ref;
+        let same = self.batch[at..].iter().take_while(|event| event.span.head.topic_ref == topic_ref).count();
+        for index in at..at + same {
+            self.refuse(self.batch[index].seq, Code::Residency, derived::NOT_HERE);
+        }
+        local.ledger.sub(generation, Term::InPipeline, same as u64);
+        local.ledger.add(generation, Term::Rejected, same as u64);
+        local.shared.held_back.refused.fetch_add(same as u64, Relaxed);
+        at + same
+    }
+
     /// Judges what filters emitted, redirected or gave up, until nothing is left of it.
     async fn judge_derived(&mut self, local: &Local, active: &Rc<Active>, now_ns: u64) {
         let mut judged = 0;
@@ -315,8 +332,11 @@ impl Publisher {
 
     /// Puts an event that its filters let go on into the fan-out, if anybody wants it.
     fn place(&mut self, local: &Local, generation: u64, item: Passing) {
-        let Passing { seq, span, topic, route, attrs, payload } = item;
+        let Passing { seq, span, topic, route, attrs, payload, .. } = item;
         local.ledger.sub(generation, Term::InPipeline, 1);
+        if route.held_back > 0 {
+            local.shared.held_back.add(1, route.held_back);
+        }
         if route.copies == 0 {
             if let (Some(seq), Some(span)) = (seq, span)
                 && span.head.flags & FLAG_REQUEST != 0
@@ -356,6 +376,9 @@ impl Publisher {
     fn pass(&mut self, local: &Local, generation: u64, topic: &TopicEntry, route: &Rc<Route>, events: Range<usize>) {
         let count = events.len() as u64;
         let wanted = route.copies > 0;
+        if route.held_back > 0 {
+            local.shared.held_back.add(count, route.held_back);
+        }
         for at in events {
             let Admitted { seq, span } = self.batch[at];
             if wanted {
@@ -406,7 +429,8 @@ impl<'a> Received<'a> {
             let same = |last: &&Passing| last.span.is_some_and(|other| other.head.topic_ref == span.head.topic_ref);
             let known = items.last().filter(same).map(|last| (last.topic.clone(), last.route.clone()));
             let Some((topic, route)) = known.or_else(|| self.route(local, active, event)) else { continue };
-            items.push(Passing { seq: Some(seq), span: Some(span), topic, route, attrs: None, payload: None });
+            let (seq, span) = (Some(seq), Some(span));
+            items.push(Passing { seq, span, topic, route, within: None, attrs: None, payload: None });
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::plan::Plan;
 use crate::record::{Chain, Head, Record};
 use crate::rollout::Rollout;
 use crate::set::{BindingSet, StagedBinding};
+use crate::topic::TopicRule;
 
 mod check;
 mod rollouts;
@@ -36,6 +37,7 @@ pub struct Catalog {
     quarantined: BTreeMap<ModuleRef, Quarantine>,
     keys: KeyRing,
     fleet: Fleet,
+    topics: BTreeMap<Name, TopicRule>,
     /// Oldest first; the last may be under way.
     rollouts: VecDeque<Arc<Rollout>>,
     /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
@@ -81,6 +83,7 @@ impl Catalog {
             quarantined: BTreeMap::new(),
             keys: KeyRing::default(),
             fleet: Fleet::default(),
+            topics: BTreeMap::new(),
             rollouts: VecDeque::new(),
             sites: BTreeMap::new(),
         }
@@ -218,6 +221,16 @@ impl Catalog {
         &self.fleet
     }
 
+    /// The rules for topics, by name.
+    pub fn topic_rules(&self) -> impl ExactSizeIterator<Item = &TopicRule> {
+        self.topics.values()
+    }
+
+    /// The rule for topics of that name.
+    pub fn topic_rule(&self, name: &Name) -> Option<&TopicRule> {
+        self.topics.get(name)
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -260,6 +273,12 @@ impl Catalog {
             }
             Op::RouterAdded { site, name } => self.fleet.add_router(site, name, record.rev),
             Op::RouterRemoved { site, name } => self.fleet.remove_router(site, name),
+            Op::TopicRuleSet { rule } => {
+                self.topics.insert(rule.name.clone(), TopicRule::clone(rule));
+            }
+            Op::TopicRuleRemoved { name } => {
+                self.topics.remove(name);
+            }
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }

@@ -78,6 +78,16 @@ pub enum CatalogError {
         /// What is wrong and how to mend it.
         why: String,
     },
+    /// A rule for topics cannot be as it says it is.
+    #[error("topic rule {rule}, {field}: {why}")]
+    InvalidTopicRule {
+        /// Which.
+        rule: String,
+        /// Where.
+        field: &'static str,
+        /// What is wrong and how to mend it.
+        why: String,
+    },
     /// A pattern or topic cannot be.
     #[error(transparent)]
     InvalidTopic(#[from] TopicError),
@@ -191,6 +201,7 @@ impl CatalogError {
             Self::InvalidDigest { .. } => "invalid-digest",
             Self::InvalidModule { .. } => "invalid-module",
             Self::InvalidBinding { .. } => "invalid-binding",
+            Self::InvalidTopicRule { .. } => "invalid-topic-rule",
             Self::InvalidTopic(refused) => refused.code(),
             Self::InvalidRecord { .. } => "invalid-record",
             Self::InvalidKey { .. } | Self::InvalidSigningKey { .. } => "invalid-key",

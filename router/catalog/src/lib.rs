@@ -30,6 +30,7 @@ pub mod rollout;
 pub mod set;
 #[cfg(test)]
 mod testing;
+pub mod topic;
 
 pub use binding::{Binding, BindingLimits, Grant, OnFault, Stage};
 pub use boot::{BootDecision, BootMarker, Retreat};
@@ -50,3 +51,4 @@ pub use proposal::{Admission, Inbox, Nonce, Proposal};
 pub use record::{Algorithm, Chain, Head, Record};
 pub use rollout::{Cause, Gates, Outcome, Rollout, RolloutPlan, Scheduled, Step};
 pub use set::{BindingSet, StagedBinding};
+pub use topic::{Residency, Selector, TopicRule};

@@ -30,6 +30,10 @@ pub const CONFIGS_TOTAL_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const CONFIG_DEPTH_MAX: usize = 128;
 /// Topics, and sites, that one binding's grant names.
 pub const GRANTS_MAX: usize = 64;
+/// Rules for topics.
+pub const TOPIC_RULES_MAX: usize = 256;
+/// Regions, clouds, or sites that one rule for topics names.
+pub const SELECTORS_MAX: usize = 64;
 /// Least memory of a filter: one page of Wasm.
 pub const MEMORY_MIN_BYTES: u64 = 64 * 1024;
 /// Most memory of a filter, and what it gets where the binding does not say.

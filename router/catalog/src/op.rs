@@ -9,6 +9,7 @@ use crate::keys::PublicKey;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
+use crate::topic::TopicRule;
 
 /// A change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,6 +102,16 @@ pub enum Op {
         /// Which.
         name: Name,
     },
+    /// A rule for topics holds from now on, in the place of the one of the same name.
+    TopicRuleSet {
+        /// What it is.
+        rule: Box<TopicRule>,
+    },
+    /// A rule for topics is gone.
+    TopicRuleRemoved {
+        /// Which.
+        name: Name,
+    },
     /// A rollout of the staged set over the sites began; its number is the revision of this record.
     RolloutStarted {
         /// The set: each binding with the revision that staged it.
@@ -171,6 +182,8 @@ impl Op {
             Self::SiteRemoved { .. } => "site-removed",
             Self::RouterAdded { .. } => "router-added",
             Self::RouterRemoved { .. } => "router-removed",
+            Self::TopicRuleSet { .. } => "topic-rule-set",
+            Self::TopicRuleRemoved { .. } => "topic-rule-removed",
             Self::RolloutStarted { .. } => "rollout-started",
             Self::RolloutAdvanced { .. } => "rollout-advanced",
             Self::RolloutPaused { .. } => "rollout-paused",

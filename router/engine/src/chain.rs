@@ -141,6 +141,17 @@ impl<'a> Judgement<'a> {
     /// # Panics
     /// When the batch has no such event.
     pub fn targets(&self, index: usize) -> impl Iterator<Item = &'a RouteTarget> + use<'a> {
+        self.target_sets(index).flatten()
+    }
+
+    /// The same, those of each binding together.
+    ///
+    /// # Panics
+    /// When the batch has no such event.
+    pub fn target_sets(
+        &self,
+        index: usize,
+    ) -> impl Iterator<Item = impl Iterator<Item = &'a RouteTarget> + use<'a>> + use<'a> {
         let this = *self;
         let mut next = this.scratch.states[index].routes;
         let sets = std::iter::from_fn(move || {
@@ -148,7 +159,7 @@ impl<'a> Judgement<'a> {
             next = set.before;
             Some(set)
         });
-        sets.flat_map(move |set| {
+        sets.map(move |set| {
             let routes = this.chain.bindings[set.binding].contract(set.version).map(|contract| &contract.info.routes);
             let routes = routes.into_iter().flatten().enumerate();
             routes.filter(move |(bit, _)| set.bits >> bit & 1 == 1).map(|(_, target)| target)

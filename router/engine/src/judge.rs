@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use myelin_arena::{Arena, Entry, Verdict, attrs};
+use myelin_arena::{Arena, Entry, Kind, Verdict, attrs};
 
 use crate::fault::FilterFault;
 use crate::filter::Outcome;
 use crate::grant::Grant;
-use crate::info::FilterInfo;
+use crate::info::{FilterInfo, RouteTarget};
 use crate::limits::{DETAIL_BYTES_MAX, EMITTED_MAX, OUTPUT_ATTRS_BYTES_MAX, OUTPUT_HEADERS_MAX};
 
 /// What a filter has promised and what its binding allows it.
@@ -52,8 +52,17 @@ impl Contract {
         Ok(Some(arena))
     }
 
+    /// Whether one of the routes is a topic.
+    fn names_topic(&self, routes: u32) -> bool {
+        let set = self.info.routes.iter().enumerate().filter(|(bit, _)| routes >> bit & 1 == 1);
+        set.into_iter().any(|(_, route)| matches!(route, RouteTarget::Topic(_)))
+    }
+
     fn check_event(&self, verdict: Verdict, arena: Option<&Arena<'_>>, next: &mut usize) -> Result<(), String> {
         verdict.check(self.info.reasons.len(), self.info.routes.len()).map_err(|e| e.to_string())?;
+        if verdict.kind() == Ok(Kind::Add) && !self.names_topic(verdict.routes()) {
+            return Err("it adds no topic: sites narrow down where the topics of the same verdict go".to_owned());
+        }
         let mut bytes = 0;
         let mut take = || {
             let entry = arena.ok_or("the output is missing")?.entry(*next).map_err(|e| e.to_string())?;

@@ -29,6 +29,8 @@ pub struct Plan {
     pub unreachable: SiteSet,
     /// Groups that nobody can serve now, or that are more than [`GRANTS_MAX`].
     pub unplaced: u32,
+    /// The residency that it was made under: the sites that the event may pass, for the stamp.
+    pub allowed: Option<SiteSet>,
 }
 
 /// What a batch becomes at this router.
@@ -106,7 +108,7 @@ pub fn plan(
     allowed: Option<SiteSet>,
     mut has_member: impl FnMut(&GroupInterest) -> bool,
 ) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { allowed, ..Plan::default() };
     let permitted = allowed.unwrap_or(SiteSet::ALL);
     let within = match allowed {
         Some(allowed) => residency.routes(routes, allowed),

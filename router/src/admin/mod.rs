@@ -18,6 +18,7 @@ mod rollouts;
 mod server;
 mod spec;
 mod stall;
+mod topics;
 mod types;
 
 pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
@@ -173,6 +174,8 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::add_site, fleet::remove_site))
         .routes(routes!(fleet::add_router, fleet::remove_router))
+        .routes(routes!(topics::list))
+        .routes(routes!(topics::apply, topics::describe, topics::remove))
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::mesh_ledger))
         .routes(routes!(observe::clients))

@@ -9,6 +9,7 @@ use super::rollout;
 use super::values::{bytes, duration, say};
 use clap::{Args, ValueEnum};
 use hyper::Method;
+use myelin_catalog::Name;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,8 +25,19 @@ Stages the binding, then makes everything that is staged active, and waits: ever
 sample events and warm on every worker before the first event sees it. A binding of the same name is replaced.";
 
 /// What `-f` says itself.
-const FLAGS: &[&str] =
-    &["module", "pattern", "stage", "order", "config", "on_fault", "grant_topic", "memory", "deadline", "policy"];
+const FLAGS: &[&str] = &[
+    "module",
+    "pattern",
+    "stage",
+    "order",
+    "config",
+    "on_fault",
+    "grant_topic",
+    "grant_site",
+    "memory",
+    "deadline",
+    "policy",
+];
 
 /// Attach a filter to the events of a pattern, and make it active
 #[derive(Args, Debug)]
@@ -58,6 +70,9 @@ pub(super) struct Bind {
     /// Topics that the filter may send to; may be repeated
     #[arg(long, value_name = "PATTERN")]
     grant_topic: Vec<String>,
+    /// Sites that the filter may narrow events down to; may be repeated
+    #[arg(long, value_name = "SITE")]
+    grant_site: Vec<Name>,
     /// Memory of one instance, such as 16MiB
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     memory: Option<u64>,
@@ -155,8 +170,8 @@ impl Bind {
         if !limits.is_empty() {
             body["limits"] = limits.into();
         }
-        if !self.grant_topic.is_empty() {
-            body["grant"] = json!({ "topics": self.grant_topic });
+        if !self.grant_topic.is_empty() || !self.grant_site.is_empty() {
+            body["grant"] = json!({ "topics": self.grant_topic, "sites": self.grant_site });
         }
         if let Some(config) = &self.config {
             body["config"] = configuration(config)?;
@@ -251,13 +266,13 @@ mod tests {
     #[test]
     fn every_flag_has_its_place_in_the_catalogs_binding() {
         let mut body = body(
-            "--stage egress --order -5 --on-fault last-good --grant-topic b/** --grant-topic c --memory 16MiB \
+            "--stage egress --order -5 --on-fault last-good --grant-topic b/** --grant-topic c --grant-site eu1 --memory 16MiB \
              --deadline 2ms --config {\"a\":1} --policy",
         );
         body["name"] = json!("x");
         let binding: myelin_catalog::Binding = serde_json::from_value(body).unwrap();
         assert_eq!((binding.order, binding.limits.memory_bytes, binding.limits.deadline_us), (-5, 16 << 20, 2_000));
-        assert_eq!(binding.grant.topics.len(), 2);
+        assert_eq!((binding.grant.topics.len(), binding.grant.sites.len()), (2, 1));
         assert!(binding.policy && binding.validate().is_ok());
         assert_eq!((binding.stage.as_str(), binding.on_fault.as_str()), ("egress", "last-good"));
     }

@@ -31,6 +31,7 @@ mod signals;
 mod site;
 mod subscribe;
 mod top;
+mod topic;
 mod trial;
 mod values;
 
@@ -93,6 +94,9 @@ enum Command {
     /// Show and change who belongs to the mesh
     #[command(subcommand)]
     Site(site::Site),
+    /// Show and change where events of which topics may be
+    #[command(subcommand)]
+    Topic(topic::Topic),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -149,6 +153,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ledger(ledger) => ledger.run(),
         Command::Mesh(mesh) => mesh.run(),
         Command::Site(site) => site.run(),
+        Command::Topic(topic) => topic.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

@@ -403,6 +403,7 @@ impl Arrivals {
             span: Some(self.events[at].0),
             topic: topic.clone(),
             route: route.clone(),
+            within: head.stamp.allowed,
             attrs: None,
             payload: None,
         }));
@@ -429,7 +430,7 @@ impl Arrivals {
 
 /// Puts an event that its filters let go on into the fan-out.
 fn place(local: &Local, generation: u64, buffer: &[u8], item: Passing, fanout: &mut Fanout) {
-    let Passing { seq, span, topic, route, attrs, payload } = item;
+    let Passing { seq, span, topic, route, attrs, payload, .. } = item;
     local.ledger.sub(generation, Term::InPipeline, 1);
     if route.copies == 0 {
         return local.ledger.add(generation, Term::Unmatched, 1);

@@ -38,7 +38,7 @@ pub(super) async fn take(links: Rc<Links>, mut forwards: mpsc::Receiver<Forward>
                 generation: origin.generation,
                 ttl_ms: 0,
                 sites: plan.sites,
-                allowed: None,
+                allowed: plan.allowed,
                 grants: plan.grants.clone(),
             };
             send_own(&links, &mut splitter, &stamp, &delivery);

@@ -107,7 +107,8 @@ impl BoundLinks {
             control,
             tls: tls.clone(),
         };
-        Ok(Some((links, Outward { reach, forwards, interest }, peering)))
+        let outward = Outward { reach, forwards, interest, residency: Arc::default() };
+        Ok(Some((links, outward, peering)))
     }
 
     /// This router's number in the mesh.

@@ -35,6 +35,8 @@ pub(super) struct Deployment {
     pub(super) forge: Forge,
     shelf: Shelf,
     workers: Vec<mpsc::Sender<Order>>,
+    /// Whether this router is part of a mesh.
+    has_sites: bool,
     active: Running,
     /// Warm on every worker.
     previous: Option<Running>,
@@ -44,9 +46,18 @@ pub(super) struct Deployment {
 }
 
 impl Deployment {
-    pub(super) fn new(forge: Forge, shelf: Shelf, workers: Vec<mpsc::Sender<Order>>) -> Self {
-        let (active, rollouts) = (Running::default(), VecDeque::new());
-        Self { forge, shelf, workers, active, previous: None, candidate: None, rollouts, counts: Default::default() }
+    pub(super) fn new(forge: Forge, shelf: Shelf, workers: Vec<mpsc::Sender<Order>>, has_sites: bool) -> Self {
+        Self {
+            forge,
+            shelf,
+            workers,
+            has_sites,
+            active: Running::default(),
+            previous: None,
+            candidate: None,
+            rollouts: VecDeque::new(),
+            counts: Default::default(),
+        }
     }
 
     pub(super) fn active(&self) -> &Running {
@@ -84,7 +95,7 @@ impl Deployment {
         }
         let shelf = &self.shelf;
         let program = self.forge.program(staged.digest, || shelf.blob(&staged.digest))?;
-        Ok(Arc::new(BindingPlan::new(staged, program, same_name)))
+        Ok(Arc::new(BindingPlan::new(staged, program, same_name, self.has_sites)))
     }
 
     /// Tries a binding out: what a filter refuses is refused before anything is written down.

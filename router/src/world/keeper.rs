@@ -10,11 +10,12 @@ use super::report::{OwnPhase, metrics};
 use super::rollout::RolloutKind;
 use super::{Actor, Answer, Blame, Command, View, WorldError, active_at, members, unix_ms};
 use crate::peering::Tell;
+use crate::residency::Residency;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{
     Admission, BindingSet, BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase,
-    Proposal, Record, Retreat,
+    Proposal, Record, Retreat, TopicRule,
 };
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
@@ -65,6 +66,9 @@ pub(super) struct Membership {
     pub(super) members: Vec<(Name, Name)>,
     /// What the links were told last.
     pub(super) fleet: Fleet,
+    /// The rules for topics that hold at the workers, and where they are published.
+    pub(super) topics: Vec<TopicRule>,
+    pub(super) residency: Arc<ArcSwap<Residency>>,
     pub(super) writer: Writer,
     pub(super) tell: mpsc::Sender<Tell>,
 }
@@ -245,13 +249,20 @@ impl Keeper {
         let catalog = self.log.catalog();
         // The links' thread takes them at once, and ends before this one.
         let _ = mesh.tell.blocking_send(Tell::Head(catalog.head()));
-        let fleet = catalog.fleet();
-        if *fleet == mesh.fleet {
+        let (fleet, is_new) = (catalog.fleet(), *catalog.fleet() != mesh.fleet);
+        if !is_new && catalog.topic_rules().eq(&mesh.topics) {
             return;
         }
         mesh.fleet = fleet.clone();
         match members::directory(fleet, &mesh.members, (self.site.as_ref(), &mesh.router), mesh.number) {
-            Ok(directory) => drop(mesh.tell.blocking_send(Tell::Directory(Arc::new(directory)))),
+            Ok(directory) => {
+                mesh.topics = catalog.topic_rules().cloned().collect();
+                let residency = Residency::after(&mesh.residency.load(), mesh.topics.iter(), &directory);
+                mesh.residency.store(Arc::new(residency));
+                if is_new {
+                    let _ = mesh.tell.blocking_send(Tell::Directory(Arc::new(directory)));
+                }
+            }
             Err(why) => {
                 tracing::warn!(why, "the links keep the sites and routers that they know");
                 *self.alarms.entry("directory".to_owned()).or_default() += 1;

@@ -11,6 +11,7 @@ use super::propose::Writer;
 use super::report::{OwnPhase, metrics};
 use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError};
 use crate::peering::Peering;
+use crate::residency::Residency;
 use crate::worker::Order;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Ask;
@@ -72,6 +73,8 @@ pub struct WorldSetup {
 pub struct MeshSetup {
     /// The links' end.
     pub peering: Peering,
+    /// Where events may be, for the workers.
+    pub residency: Arc<ArcSwap<Residency>>,
     /// This router's name at its site.
     pub router: Name,
     /// The routers that the configuration names, as site and name, in the order of their numbers.
@@ -107,7 +110,8 @@ impl WorldSetup {
             None => (None, None, None),
         };
         let log = Log::resume(shelf.clone(), recovered.catalog, root, key)?;
-        let deployment = Deployment::new(Forge::new(runtime, cache, compiler, modules, slots), shelf.clone(), workers);
+        let forge = Forge::new(runtime, cache, compiler, modules, slots);
+        let deployment = Deployment::new(forge, shelf.clone(), workers, mesh.is_some());
         let writer = mesh.as_ref().map(|mesh| Writer {
             number: mesh.writer.0,
             title: mesh.writer.1.clone(),
@@ -119,6 +123,8 @@ impl WorldSetup {
             number: mesh.peering.number,
             members: mesh.members.clone(),
             fleet: Fleet::default(),
+            topics: Vec::new(),
+            residency: mesh.residency.clone(),
             writer,
             tell: mesh.peering.tell.clone(),
         });

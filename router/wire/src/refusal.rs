@@ -67,6 +67,8 @@ codes! {
     Expired = 23, "expired";
     /// Nobody is there to answer a request.
     NoResponder = 24, "no-responder";
+    /// Events of this topic may not be at this router's site.
+    Residency = 25, "residency";
     /// The subscriber does not keep up and its overflow policy is `disconnect`.
     SlowConsumer = 30, "slow-consumer";
     /// The client did not say HELLO in time.

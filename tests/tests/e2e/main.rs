@@ -13,6 +13,7 @@ mod filters;
 mod kit;
 mod ledger;
 mod mesh;
+mod residency;
 mod restart;
 mod rollouts;
 mod routing;

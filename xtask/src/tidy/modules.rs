@@ -15,6 +15,7 @@ const ORDER: &[&str] = &[
     "names",
     "outbox",
     "generation",
+    "residency",
     "local",
     "subscriptions",
     "fanout",

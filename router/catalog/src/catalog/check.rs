@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use super::{Catalog, Generation};
 use crate::binding::Binding;
 use crate::error::CatalogError;
-use crate::limits::{MODULES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX};
+use crate::limits::{MODULES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX, TOPIC_RULES_MAX};
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::record::Record;
+use crate::topic::TopicRule;
 
 /// What a change of the sites waits for.
 const SITES_MEND: &str = "its sites were chosen when it began: wait for its end, or abort it, then try again";
@@ -58,6 +59,11 @@ impl Catalog {
             }
             Op::RouterAdded { site, name } => self.fleet.check_router_added(site, name),
             Op::RouterRemoved { site, name } => self.fleet.check_router_removed(site, name),
+            Op::TopicRuleSet { rule } => self.check_topic_rule(rule),
+            Op::TopicRuleRemoved { name } => match self.topics.get(name) {
+                Some(_) => Ok(()),
+                None => Err(not_found("topic rule", name, "list them with `myelin topic ls`")),
+            },
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }
@@ -75,6 +81,15 @@ impl Catalog {
         if len > RECORD_LEN_MAX_BYTES {
             let why = format!("it has {len} bytes; {RECORD_LEN_MAX_BYTES} are the most: make the change smaller");
             return Err(CatalogError::InvalidRecord { field: "op", why });
+        }
+        Ok(())
+    }
+
+    fn check_topic_rule(&self, rule: &TopicRule) -> Result<(), CatalogError> {
+        rule.validate()?;
+        if self.topics.len() >= TOPIC_RULES_MAX && !self.topics.contains_key(&rule.name) {
+            let mend = "let one with a broader pattern take the place of several";
+            return Err(CatalogError::Full { what: "rules for topics", max: TOPIC_RULES_MAX as u64, mend });
         }
         Ok(())
     }

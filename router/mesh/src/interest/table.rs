@@ -35,6 +35,24 @@ pub struct InterestMatch {
     pub groups: Vec<GroupInterest>,
 }
 
+impl InterestMatch {
+    /// Forgets everybody who is not at one of `sites`; `mine` is the own one.
+    pub fn keep(&mut self, sites: SiteSet, mine: SiteNumber) {
+        let is_here = sites.contains(mine);
+        self.sites = self.sites & sites;
+        if !is_here {
+            self.siblings.clear();
+        }
+        for group in &mut self.groups {
+            group.sites = group.sites & sites;
+            if !is_here {
+                group.siblings.clear();
+            }
+        }
+        self.groups.retain(|group| !group.sites.is_empty() || !group.siblings.is_empty());
+    }
+}
+
 /// Where a queue group has members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInterest {

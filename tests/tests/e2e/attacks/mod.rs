@@ -17,7 +17,7 @@ use myelin_tests::Router;
 use std::time::{Duration, Instant};
 
 /// Waits until `is_so`, looking every 50 milliseconds.
-async fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !is_so()? {
         ensure!(begin.elapsed() < Duration::from_secs(60), "not within a minute: {what}");

@@ -1,0 +1,160 @@
+//! `/v1/topics`: rules for topics. They hold at once, on every router that has the record.
+
+use super::Context;
+use super::intake::{IfMatch, Json as Body, NamePath};
+use super::problem::Problem;
+use crate::world::{Actor, Blame, Change, View, WorldError};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use myelin_catalog::{Op, Residency, TopicRule};
+use myelin_wire::Pattern;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The rules for topics.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TopicRules {
+    rules: Vec<TopicRuleInfo>,
+    /// The catalog's revision, for If-Match.
+    revision: u64,
+    /// Events that were refused at this router since its start, because they may not be at its site.
+    refused: u64,
+    /// Copies that other sites want and that this router held back since its start.
+    held_back: u64,
+}
+
+/// A rule for topics.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TopicRuleInfo {
+    /// What it is called.
+    name: String,
+    /// The topics.
+    pattern: String,
+    /// Where their events may be.
+    residency: ResidencySpec,
+    /// The sites that are meant, as the catalog has them now.
+    allowed: Vec<String>,
+}
+
+/// The sites at which events may be: those that every list fits that is not empty.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct ResidencySpec {
+    /// Regions; `eu-*` are all that begin so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    regions: Vec<String>,
+    /// Clouds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    clouds: Vec<String>,
+    /// Sites by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sites: Vec<String>,
+}
+
+/// What a rule says.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TopicRuleSpec {
+    /// The topics.
+    #[schema(value_type = String)]
+    pattern: Pattern,
+    /// Where their events may be.
+    #[schema(value_type = ResidencySpec)]
+    residency: Residency,
+}
+
+impl TopicRuleInfo {
+    fn new(rule: &TopicRule, view: &View) -> Self {
+        let Residency { regions, clouds, sites } = &rule.residency;
+        let texts = |list: &[myelin_catalog::Selector]| list.iter().map(ToString::to_string).collect();
+        let place =
+            |name: &myelin_catalog::Name| if name.as_str() == "unset" { String::new() } else { name.to_string() };
+        let allowed = view
+            .catalog
+            .fleet()
+            .sites()
+            .filter(|site| rule.residency.allows(site.name.as_str(), &place(&site.region), &place(&site.cloud)));
+        Self {
+            name: rule.name.to_string(),
+            pattern: rule.pattern.as_str().to_owned(),
+            residency: ResidencySpec { regions: texts(regions), clouds: texts(clouds), sites: texts(sites) },
+            allowed: allowed.map(|site| site.name.to_string()).collect(),
+        }
+    }
+}
+
+/// All rules for topics, and what they have held back at this router.
+#[utoipa::path(get, path = "/v1/topics", tag = "topics", responses(
+    (status = 200, body = TopicRules),
+))]
+pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<TopicRules> {
+    let view = context.state.world.view();
+    let (refused, held_back) = context.state.shared.held_back.read();
+    let rules = view.catalog.topic_rules().map(|rule| TopicRuleInfo::new(rule, &view)).collect();
+    Json(TopicRules { rules, revision: view.catalog.head().rev, refused, held_back })
+}
+
+/// One rule.
+#[utoipa::path(get, path = "/v1/topics/{name}", tag = "topics",
+    params(("name" = String, Path, description = "Name of the rule")),
+    responses(
+        (status = 200, body = TopicRuleInfo),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn describe(
+    State(context): State<Arc<Context>>,
+    NamePath(name): NamePath,
+) -> Result<Json<TopicRuleInfo>, Problem> {
+    let view = context.state.world.view();
+    let rule = view.catalog.topic_rule(&name).ok_or_else(|| {
+        let message = format!("there is no topic rule `{name}`; list them with `myelin topic ls`");
+        WorldError::new(Blame::NotFound, "not-found", message)
+    })?;
+    Ok(Json(TopicRuleInfo::new(rule, &view)))
+}
+
+/// Let a rule hold from now on, in place of the one of the same name.
+#[utoipa::path(put, path = "/v1/topics/{name}", tag = "topics",
+    params(
+        ("name" = String, Path, description = "Name of the rule"),
+        ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
+    ),
+    request_body = TopicRuleSpec,
+    responses(
+        (status = 204, description = "It holds"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "The rule cannot be so"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
+    ))]
+pub(super) async fn apply(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    NamePath(name): NamePath,
+    IfMatch(if_match): IfMatch,
+    Body(TopicRuleSpec { pattern, residency }): Body<TopicRuleSpec>,
+) -> Result<StatusCode, Problem> {
+    let rule = TopicRule { name, pattern, residency };
+    if context.state.world.view().catalog.topic_rule(&rule.name) != Some(&rule) {
+        let change = Change::Record(Box::new(Op::TopicRuleSet { rule: Box::new(rule) }));
+        context.state.world.change(change, if_match, actor).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Remove a rule.
+#[utoipa::path(delete, path = "/v1/topics/{name}", tag = "topics",
+    params(("name" = String, Path, description = "Name of the rule")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn remove(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    NamePath(name): NamePath,
+) -> Result<StatusCode, Problem> {
+    let change = Change::Record(Box::new(Op::TopicRuleRemoved { name }));
+    context.state.world.change(change, None, actor).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,136 @@
+//! Events stay where the rules for topics, and filters, let them be: not even the way leads elsewhere.
+
+use crate::filters::{bind, push_built};
+use anyhow::{Context, Result, ensure};
+use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions, Subscription};
+use myelin_tests::relay::Path;
+use myelin_tests::sites::{PATIENCE, Sites, shapes};
+use myelin_wire::Code;
+use tokio::time::timeout;
+
+/// Three sites, each with a subscriber to everything and a publisher.
+struct Three {
+    sites: Sites,
+    subscribers: Vec<(Client, Subscription)>,
+    publishers: Vec<Client>,
+}
+
+impl Three {
+    async fn start(links: &[(usize, usize)], pattern: &str) -> Result<Self> {
+        let sites = Sites::start(3, links, 71, |_| Path::default()).await?;
+        let (mut subscribers, mut publishers) = (Vec::new(), Vec::new());
+        for site in 0..3 {
+            let client = sites.client(site, &format!("sub-{site}"), Overflow::Pause).await?;
+            let events = client.subscribe(pattern, SubscribeOptions::default()).await?;
+            subscribers.push((client, events));
+            publishers.push(sites.client(site, &format!("pub-{site}"), Overflow::Pause).await?);
+        }
+        sites.agree(&[(0, 2), (1, 2), (2, 2)]).await?;
+        Ok(Self { sites, subscribers, publishers })
+    }
+
+    async fn publish(&self, site: usize, topic: &str, payload: &str) -> Result<Outcome> {
+        let ticket = self.publishers[site].publish(Event::new(topic, payload)).await?;
+        Ok(timeout(PATIENCE, ticket).await?)
+    }
+
+    /// Publishes at `from`; these sites get it as their next event.
+    async fn reaches(&mut self, from: usize, topic: &str, payload: &str, sites: &[usize]) -> Result<()> {
+        let outcome = self.publish(from, topic, payload).await?;
+        ensure!(matches!(outcome, Outcome::Acked), "{payload} from {from}: {outcome:?}");
+        for site in sites {
+            let next = timeout(PATIENCE, self.subscribers[*site].1.next()).await;
+            let event = next.with_context(|| format!("{payload} at {site}"))?.context("it ended")?;
+            ensure!(event.payload() == payload.as_bytes(), "{:?} came to {site}, not {payload}", event.payload());
+        }
+        Ok(())
+    }
+
+    /// Runs `myelin topic` at a site, and waits until every site has as many rules as `rules`.
+    async fn topic(&self, site: usize, args: &[&str], rules: usize) -> Result<String> {
+        let ran = self.sites.routers[site].myelin(&[&["topic"], args].concat())?.good()?;
+        let head = self.sites.routers[site].ask("GET", "/v1/topics", &[], b"")?.json()["revision"].clone();
+        for router in &self.sites.routers {
+            crate::attacks::eventually("the rules", || {
+                let topics = router.ask("GET", "/v1/topics", &[], b"")?.json();
+                let count = topics["rules"].as_array().map_or(0, Vec::len);
+                Ok(count == rules && topics["revision"].as_u64() >= head.as_u64())
+            })
+            .await?;
+        }
+        Ok(ran.out)
+    }
+
+    fn figure(&self, site: usize, name: &str) -> Result<u64> {
+        let topics = self.sites.routers[site].ask("GET", "/v1/topics", &[], b"")?.json();
+        topics[name].as_u64().context("a figure")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_for_topics_binds_destinations_and_ways() -> Result<()> {
+    let mut three = Three::start(&shapes::line(3), "orders/**").await?;
+    three.reaches(0, "orders/1", "everywhere", &[0, 1, 2]).await?;
+    // At a router that does not write the catalog.
+    let said = three.topic(2, &["apply", "here", "orders/**", "--site", "s0"], 1).await?;
+    ensure!(said.contains("may be at s0"), "{said}");
+    three.reaches(0, "orders/1", "at home", &[0]).await?;
+    ensure!(three.figure(0, "held_back")? == 2);
+    let refused = three.publish(2, "orders/1", "abroad").await?;
+    ensure!(matches!(refused, Outcome::Refused { code: Code::Residency, .. }), "{refused:?}");
+    ensure!(three.figure(2, "refused")? == 1);
+    // Both ends of the line may have it, and the only way leads through the middle, which may not.
+    three.topic(0, &["apply", "here", "orders/**", "--site", "s0", "--site", "s2"], 1).await?;
+    three.reaches(0, "orders/1", "no way", &[0]).await?;
+    ensure!(three.figure(0, "held_back")? == 4);
+    // A second rule takes away what the first one gives.
+    three.topic(1, &["apply", "none", "orders/secret", "--region", "mars*"], 2).await?;
+    let refused = three.publish(0, "orders/secret", "nowhere").await?;
+    ensure!(matches!(refused, Outcome::Refused { code: Code::Residency, .. }), "{refused:?}");
+    three.topic(0, &["rm", "none"], 1).await?;
+    three.topic(0, &["rm", "here"], 0).await?;
+    // Nothing of what was held back comes late.
+    three.reaches(0, "orders/1", "again", &[0, 1, 2]).await?;
+    three.reaches(2, "orders/1", "from there", &[0, 1, 2]).await?;
+    let wrong = three.sites.routers[0].myelin(&["topic", "apply", "x", "$dead/**", "--site", "s0"])?;
+    ensure!(wrong.code != Some(0) && wrong.err.contains("router's own"), "{}", wrong.err);
+    three.sites.settle().await?;
+    three.sites.end()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_lets_events_go_to_some_sites_only() -> Result<()> {
+    let mut three = Three::start(&shapes::mesh(3), "**").await?;
+    let router = &three.sites.routers[0];
+    push_built(router, "content-route", "by-place", "0.1.0")?;
+    let config = r#"{"field":"to","routes":{"two":"site:s2","here":"site:s0"}}"#;
+    let refused = router.myelin(&[
+        "bind",
+        "by-place",
+        "--module",
+        "by-place@0.1.0",
+        "--pattern",
+        "routed/**",
+        "--config",
+        config,
+    ])?;
+    ensure!(refused.code != Some(0) && refused.err.contains("site:"), "not granted: {}", refused.err);
+    bind(
+        router,
+        "by-place",
+        "by-place@0.1.0",
+        "routed/**",
+        &["--config", config, "--grant-site", "s2", "--grant-site", "s0"],
+    )?;
+    three.reaches(0, "routed/a", r#"{"to":"two","n":1}"#, &[2]).await?;
+    three.reaches(0, "routed/a", r#"{"to":"here","n":2}"#, &[0]).await?;
+    three.reaches(0, "routed/a", r#"{"to":"else","n":3}"#, &[0, 1, 2]).await?;
+    // A rule for the topic holds beside what the filter says.
+    three.topic(0, &["apply", "not-two", "routed/**", "--site", "s0", "--site", "s1"], 1).await?;
+    three.reaches(0, "routed/a", r#"{"to":"two","n":4}"#, &[]).await?;
+    three.reaches(0, "routed/a", r#"{"to":"else","n":5}"#, &[0, 1]).await?;
+    three.topic(0, &["rm", "not-two"], 0).await?;
+    three.reaches(0, "plain", "all", &[0, 1, 2]).await?;
+    three.sites.settle().await?;
+    three.sites.end()
+}
