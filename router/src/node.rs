@@ -1,6 +1,6 @@
 //! A whole router: what `myelin serve` runs, and what tests and embedders start.
 
-use crate::config::{Config, WasmConfig, members};
+use crate::config::{Config, Engine, WasmConfig, members};
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
@@ -80,7 +80,8 @@ impl Node {
             Some((links, outward, peering)) => (Some(links), Some(outward), Some(peering)),
             None => (None, None, None),
         };
-        let mesh = peering.map(|peering| mesh_setup(config, peering, &directory)).transpose()?;
+        let setup = |peering| mesh_setup(config, peering, &directory, &recovered.catalog);
+        let mesh = peering.map(setup).transpose()?;
         let interest = outward.as_ref().map(|outward| outward.interest.clone());
         tokio::spawn(write_table(table.clone(), writer, changes, interest));
 
@@ -235,21 +236,36 @@ fn named(config: &Config) -> anyhow::Result<Vec<(Name, Name)>> {
 }
 
 /// What the world needs of the mesh.
-fn mesh_setup(config: &Config, peering: Peering, directory: &Directory) -> anyhow::Result<MeshSetup> {
-    let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
-    let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
-    let (site, router) = split(&title)?;
-    let number = directory.by_name(site.as_str(), router.as_str());
-    let number = number.with_context(|| format!("[catalog] writer: `{title}` does not belong to the mesh"))?.0;
-    let key = match number == peering.number {
-        true => Some(keys::load_or_create(&config.node.data_dir.join(CATALOG_KEY_FILE), key_id(&site, &router)?)?),
-        false => None,
+fn mesh_setup(
+    config: &Config,
+    peering: Peering,
+    directory: &Directory,
+    catalog: &Catalog,
+) -> anyhow::Result<MeshSetup> {
+    let key_file = config.node.data_dir.join(CATALOG_KEY_FILE);
+    let (writer, key, shared) = match config.catalog.engine {
+        Engine::Disk => {
+            let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
+            let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
+            let (site, router) = split(&title)?;
+            let number = directory.by_name(site.as_str(), router.as_str());
+            let number = number.with_context(|| format!("[catalog] writer: `{title}` does not belong to the mesh"))?.0;
+            let is_here = number == peering.number;
+            let key = is_here.then(|| keys::load_or_create(&key_file, key_id(&site, &router)?)).transpose()?;
+            ((number, title), key, None)
+        }
+        Engine::Jetstream => {
+            let (site, router) = (config.node.site.parse()?, config.node.name.parse()?);
+            let key = keys::load_or_create_own(&key_file, (&site, &router), catalog)?;
+            ((peering.number, format!("{site}/{router}")), Some(key), Some(config.jetstream.clone()))
+        }
     };
     Ok(MeshSetup {
         peering,
         router: config.node.name.parse()?,
         members: named(config)?,
-        writer: (number, title),
+        writer,
+        shared,
         root: config.catalog.root_key,
         key,
         join_wait: Duration::from_secs(config.catalog.join_seconds),
