@@ -123,7 +123,7 @@ impl Node {
             ledgers: Ledgers::new(orders),
             links: links_orders,
         };
-        let world = open_world(config, account, (store, recovered), mesh).await?;
+        let world = Box::pin(open_world(config, account, (store, recovered), mesh)).await?;
         Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners: stats, drain: config.drain(), world })
     }
 
