@@ -90,7 +90,7 @@ impl Mesh {
     /// Starts a rollout with a canary and two waves, each watched for `observe_s`; its number.
     fn start_rollout(&self, site: usize, canary: &str, observe_s: u32) -> Result<u64> {
         let any = json!({"traps_ppm": 1_000, "rejects_ppm": null, "module_p99_us": null, "fuel_percent": null});
-        let plan = json!({"canary": [canary], "waves": [67, 100], "observe_s": observe_s, "events_min": 10,
+        let plan = json!({"canary": [canary], "waves": [67, 100], "observe_s": observe_s, "events_min": 0,
             "gates": any, "deadline_s": 60});
         let answer = self.at(site).send_json("POST", "/v1/rollouts", &json!({"plan": plan}))?;
         good(answer)?["id"].as_u64().context("the rollout's number")
@@ -210,6 +210,120 @@ async fn every_router_changes_the_catalog_and_what_is_pushed_at_one_judges_at_al
         let modules = mesh.get(site, "/v1/modules")?;
         ensure!(modules["modules"].as_array().map(Vec::len) == Some(1 + SITES), "site {site}: {modules:#}");
     }
+    mesh.no_fork()?;
+    mesh.sites.end()
+}
+
+/// Publishers at two sites and a subscriber at the third.
+struct Traffic {
+    mouths: Vec<Mouth>,
+    ears: Ears,
+}
+
+impl Traffic {
+    async fn start(mesh: &Mesh, mouths: &[usize], ears: usize) -> Result<Self> {
+        let ears = Ears::open(&mesh.sites, ears).await?;
+        let wanted: Vec<_> = mouths.iter().map(|site| (*site, 1)).collect();
+        mesh.sites.agree(&wanted).await?;
+        let mut open = Vec::new();
+        for site in mouths {
+            open.push(Mouth::open(&mesh.sites, *site, INTERVAL, MANY).await?);
+        }
+        Ok(Self { mouths: open, ears })
+    }
+
+    /// Waits until more events were published and heard.
+    async fn flows(&self) -> Result<()> {
+        for mouth in &self.mouths {
+            let sent = mouth.sent();
+            self.ears.hears(mouth.site(), sent, sent + 20).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends it: every event was heard once, and every ledger of the mesh balances.
+    async fn end(self, mesh: &Mesh) -> Result<()> {
+        for mouth in self.mouths {
+            let site = mouth.site();
+            let sent = mouth.close(true).await?;
+            self.ears.hears(site, 0, sent).await?;
+            self.ears.heard_none_twice(site)?;
+        }
+        let settled = mesh.sites.settle().await?;
+        ensure!(settled["lost"] == 0 && settled["shed"] == 0, "{settled:?}");
+        let of = |mesh: &Mesh| mesh.get(0, "/v1/mesh/ledger");
+        mesh.wait("the mesh's ledger", of, |ledger| ledger["balances"] == true && ledger["settled"] == true).await?;
+        Ok(())
+    }
+}
+
+fn is_over(rollout: &Value) -> bool {
+    rollout["running"] == false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_the_cluster_that_is_killed_during_a_rollout_loses_no_event_and_no_step() -> Result<()> {
+    let mut mesh = Mesh::start().await?;
+    good(mesh.push(0, "1.0.0", Behaviour::Allow)?)?;
+    good(mesh.bind(0, "1.0.0")?)?;
+    let traffic = Traffic::start(&mesh, &[0, 2], 1).await?;
+    let id = mesh.start_rollout(1, "s0", 2)?;
+    let leader = mesh.leader();
+    mesh.kill(leader);
+    let now = mesh.rollout(1, id)?;
+    ensure!(now["running"] == true, "it was over before the server died: {now:#}");
+    mesh.everywhere("the rollout", |mesh, site| mesh.rollout(site, id), is_over).await?;
+    let states = (0..SITES).map(|site| Ok(mesh.rollout(site, id)?["state"].clone())).collect::<Result<Vec<_>>>()?;
+    ensure!(states.iter().all(|state| state == "complete"), "{states:?}");
+    mesh.agree().await?;
+    mesh.revive(leader);
+    traffic.end(&mesh).await?;
+    mesh.no_fork()?;
+    mesh.sites.end()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_cluster_events_flow_and_routers_restart_and_changes_wait() -> Result<()> {
+    let mut mesh = Mesh::start().await?;
+    good(mesh.push(0, "1.0.0", Behaviour::TrapOnPoison)?)?;
+    good(mesh.bind(0, "1.0.0")?)?;
+    mesh.activate(0)?;
+    mesh.agree().await?;
+    (0..SITES).for_each(|server| mesh.kill(server));
+    let refused = mesh.push(1, "2.0.0", Behaviour::Allow)?;
+    ensure!(refused.problem() == (503, "store-unavailable".into()), "{:#}", refused.json());
+    mesh.sites.routers[2].kill()?;
+    tokio::task::block_in_place(|| mesh.sites.routers[2].restart())?;
+    ensure!(mesh.judges(2, "asker").await?, "its own copy does");
+    let traffic = Traffic::start(&mesh, &[0], 2).await?;
+    traffic.flows().await?;
+    traffic.end(&mesh).await?;
+    (0..SITES).for_each(|server| mesh.revive(server));
+    let again = |mesh: &Mesh| Ok(json!(mesh.push(1, "2.0.0", Behaviour::Allow)?.status));
+    mesh.wait("the change", again, |status| status.as_u64().is_some_and(|status| status < 300)).await?;
+    mesh.agree().await?;
+    mesh.no_fork()?;
+    mesh.sites.end()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_finished_by_another_router_when_its_controller_dies() -> Result<()> {
+    let mut mesh = Mesh::start().await?;
+    good(mesh.push(0, "1.0.0", Behaviour::Allow)?)?;
+    good(mesh.bind(0, "1.0.0")?)?;
+    let dead = mesh.controller(0).await?;
+    let other = (dead + 1) % SITES;
+    let id = mesh.start_rollout(other, &format!("s{other}"), 3)?;
+    mesh.wait("the canary", |mesh| mesh.rollout(other, id), |rollout| rollout["state"] == "observe").await?;
+    mesh.sites.routers[dead].kill()?;
+    let of = |mesh: &Mesh| mesh.get(other, "/v1/mesh/sites");
+    let took_over = |sites: &Value| number(&sites["shared_log"]["controller"]).is_ok_and(|site| site != dead);
+    mesh.wait("another controller", of, took_over).await?;
+    tokio::task::block_in_place(|| mesh.sites.routers[dead].restart())?;
+    mesh.everywhere("the rollout", |mesh, site| mesh.rollout(site, id), is_over).await?;
+    let ended = mesh.rollout(other, id)?;
+    ensure!(ended["state"] == "complete", "{ended:#}");
+    mesh.agree().await?;
     mesh.no_fork()?;
     mesh.sites.end()
 }

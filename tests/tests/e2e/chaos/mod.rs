@@ -51,6 +51,10 @@ impl Mouth {
         Ok(Self { site, sent, stop, task })
     }
 
+    pub(crate) fn site(&self) -> usize {
+        self.site
+    }
+
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
     }
