@@ -80,8 +80,7 @@ impl Node {
             Some((links, outward, peering)) => (Some(links), Some(outward), Some(peering)),
             None => (None, None, None),
         };
-        let setup = |peering| mesh_setup(config, peering, &directory, &recovered.catalog);
-        let mesh = peering.map(setup).transpose()?;
+        let mesh = peering.map(|links| mesh_setup(config, links, &directory, &recovered.catalog)).transpose()?;
         let interest = outward.as_ref().map(|outward| outward.interest.clone());
         tokio::spawn(write_table(table.clone(), writer, changes, interest));
 

@@ -14,8 +14,8 @@ use crate::peering::Tell;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{
-    Admission, BindingSet, BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase,
-    Proposal, Record, Retreat,
+    BindingSet, BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase, Record,
+    Retreat,
 };
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
@@ -249,31 +249,6 @@ impl Keeper {
         let _ = answer.send(done);
     }
 
-    /// Writes down what a router found out by itself; where it follows, it asks the writer, and does not wait.
-    pub(super) fn record_aside(&mut self, op: Op) {
-        let actor = "router";
-        if self.shared.is_some() {
-            let (answer, done) = tokio::sync::oneshot::channel();
-            self.share(op, actor, answer);
-            self.runtime.spawn(async move {
-                if let Ok(Err(error)) = done.await {
-                    tracing::warn!(code = &*error.code, %error, "what this router found out is not written down yet");
-                }
-            });
-        } else if let Some(mesh) = self.mesh.as_ref().filter(|mesh| !mesh.writer.is_here) {
-            let (writer, at, revision) = (mesh.writer.clone(), self.catalog().head(), self.revision.subscribe());
-            self.runtime.spawn(async move {
-                if let Err(error) = writer.propose(op, actor.to_owned(), at, revision).await {
-                    tracing::warn!(%error, "the writer was not told");
-                }
-            });
-        } else if let Err(error) = self.record(op, actor) {
-            // Retreat never needs the log: the workers have given the filter up already.
-            tracing::warn!(%error, "what this router found out is not written down");
-        }
-        self.settle();
-    }
-
     /// Drafts and keeps a change.
     pub(super) fn record(&mut self, op: Op, actor: &str) -> Result<Record, WorldError> {
         let record = self.log.draft(op, actor, unix_ms())?;
@@ -300,42 +275,6 @@ impl Keeper {
                 *self.alarms.entry("directory".to_owned()).or_default() += 1;
             }
         }
-    }
-
-    /// Writes down what a new mesh begins with: the key that signs, and the routers that the configuration names.
-    fn enroll(&mut self) -> Result<(), WorldError> {
-        // Into a log that all share it is written by and by, and before this router starts.
-        let writes = |mesh: &&Membership| mesh.writer.is_here && self.shared.is_none();
-        let Some(mesh) = self.mesh.as_ref().filter(writes) else { return Ok(()) };
-        for op in members::enrolment(self.catalog(), &mesh.members, self.log.key()) {
-            self.record(op, "router")?;
-        }
-        Ok(())
-    }
-
-    /// Accepts a change that another router asks for, or says why not.
-    fn accept(&mut self, proposal: &Proposal) -> Told {
-        if !self.is_writer() {
-            let message =
-                "this router does not write the catalog; correct `[catalog] writer`, the same at every router";
-            return refused(&WorldError::new(Blame::Router, "not-the-writer", message));
-        }
-        let accepted = match self.inbox.admit(proposal, &self.catalog().head()) {
-            Ok(Admission::Settled { rev }) => Ok(rev),
-            Ok(Admission::Fresh) => self.make(proposal),
-            Err(conflict) => Err(conflict.into()),
-        };
-        match accepted {
-            Ok(rev) => Told::Accepted { rev },
-            Err(error) => refused(&error),
-        }
-    }
-
-    fn make(&mut self, proposal: &Proposal) -> Result<u64, WorldError> {
-        self.vet(&proposal.op, &proposal.actor)?;
-        let rev = self.record(proposal.op.clone(), &proposal.actor)?.rev;
-        self.inbox.settle(proposal, rev);
-        Ok(rev)
     }
 
     /// Takes over records that were written elsewhere.
@@ -399,7 +338,7 @@ impl Keeper {
     }
 
     /// Does all that the log and what is known of the others want now, and lets everybody see it.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.reconcile();
         for _ in 0..STEPS_MAX {
             if !self.control() {

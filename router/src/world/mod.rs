@@ -25,6 +25,7 @@ mod report;
 mod rollout;
 mod setup;
 mod shared;
+mod writing;
 
 pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
 pub use changes::Change;
