@@ -1,6 +1,6 @@
 //! A whole router: what `myelin serve` runs, and what tests and embedders start.
 
-use crate::config::{Config, WasmConfig, members};
+use crate::config::{Config, Engine, WasmConfig, members};
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
@@ -83,7 +83,7 @@ impl Node {
         };
         let residency = outward.as_ref().map(|outward| outward.residency.clone());
         let mesh = peering.zip(residency);
-        let mesh = mesh.map(|(peering, residency)| mesh_setup(config, peering, residency, &directory)).transpose()?;
+        let mesh = mesh.map(|ends| mesh_setup(config, ends, &directory, &recovered.catalog)).transpose()?;
         let interest = outward.as_ref().map(|outward| outward.interest.clone());
         tokio::spawn(write_table(table.clone(), writer, changes, interest));
 
@@ -126,7 +126,7 @@ impl Node {
             ledgers: Ledgers::new(orders),
             links: links_orders,
         };
-        let world = open_world(config, account, (store, recovered), mesh).await?;
+        let world = Box::pin(open_world(config, account, (store, recovered), mesh)).await?;
         Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners: stats, drain: config.drain(), world })
     }
 
@@ -241,25 +241,35 @@ fn named(config: &Config) -> anyhow::Result<Vec<(Name, Name)>> {
 /// What the world needs of the mesh.
 fn mesh_setup(
     config: &Config,
-    peering: Peering,
-    residency: Arc<ArcSwap<Residency>>,
+    (peering, residency): (Peering, Arc<ArcSwap<Residency>>),
     directory: &Directory,
+    catalog: &Catalog,
 ) -> anyhow::Result<MeshSetup> {
-    let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
-    let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
-    let (site, router) = split(&title)?;
-    let number = directory.by_name(site.as_str(), router.as_str());
-    let number = number.with_context(|| format!("[catalog] writer: `{title}` does not belong to the mesh"))?.0;
-    let key = match number == peering.number {
-        true => Some(keys::load_or_create(&config.node.data_dir.join(CATALOG_KEY_FILE), key_id(&site, &router)?)?),
-        false => None,
+    let key_file = config.node.data_dir.join(CATALOG_KEY_FILE);
+    let (writer, key, shared) = match config.catalog.engine {
+        Engine::Disk => {
+            let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
+            let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
+            let (site, router) = split(&title)?;
+            let number = directory.by_name(site.as_str(), router.as_str());
+            let number = number.with_context(|| format!("[catalog] writer: `{title}` does not belong to the mesh"))?.0;
+            let is_here = number == peering.number;
+            let key = is_here.then(|| keys::load_or_create(&key_file, key_id(&site, &router)?)).transpose()?;
+            ((number, title), key, None)
+        }
+        Engine::Jetstream => {
+            let (site, router) = (config.node.site.parse()?, config.node.name.parse()?);
+            let key = keys::load_or_create_own(&key_file, (&site, &router), catalog)?;
+            ((peering.number, format!("{site}/{router}")), Some(key), Some(config.jetstream.clone()))
+        }
     };
     Ok(MeshSetup {
         peering,
         residency,
         router: config.node.name.parse()?,
         members: named(config)?,
-        writer: (number, title),
+        writer,
+        shared,
         root: config.catalog.root_key,
         key,
         join_wait: Duration::from_secs(config.catalog.join_seconds),

@@ -10,6 +10,7 @@ pub mod relay;
 mod router;
 pub mod sites;
 
+pub use admin::Answer;
 pub use healthy::{Healthy, crowd, crowd_with};
 pub use router::{Ran, Router, Setup, program};
 

@@ -50,6 +50,8 @@ pub struct Sites {
     members: Vec<String>,
     ports: Vec<u16>,
     relays: BTreeMap<(usize, usize), Relay>,
+    /// Further variables of every router.
+    variables: Vec<(String, String)>,
     /// The routers, by site.
     pub routers: Vec<Router>,
 }
@@ -65,7 +67,16 @@ impl Sites {
         seed: u64,
         path: impl Fn(usize) -> Path,
     ) -> Result<Self> {
-        Self::start_among(count, links, seed, path, &[]).await
+        Self::start_among(count, links, seed, path, &[], &[]).await
+    }
+
+    /// The same with links that are fast and lose nothing, and with these keys of the configuration, such as
+    /// `CATALOG__ENGINE`.
+    ///
+    /// # Errors
+    /// When a router does not come up.
+    pub async fn start_with(count: usize, links: &[(usize, usize)], keys: &[(&str, &str)]) -> Result<Self> {
+        Self::start_among(count, links, 0, |_| Path::default(), &[], keys).await
     }
 
     /// The same in a mesh that has further members, which are not started.
@@ -78,6 +89,7 @@ impl Sites {
         seed: u64,
         path: impl Fn(usize) -> Path,
         further: &[&str],
+        keys: &[(&str, &str)],
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = CertificateAuthority::create("test", 2)?;
@@ -92,7 +104,8 @@ impl Sites {
             let relay = Relay::start(target, seed.wrapping_add(number as u64), path(number)).await?;
             relays.insert(*link, relay);
         }
-        let mut sites = Self { folder, authority, members, ports, relays, routers: Vec::new() };
+        let variables = keys.iter().map(|(key, value)| (format!("MYELIN_{key}"), (*value).to_owned())).collect();
+        let mut sites = Self { folder, authority, members, ports, relays, variables, routers: Vec::new() };
         for site in 0..count {
             let router = Router::start_with(sites.setup(site)?)?;
             sites.routers.push(router);
@@ -119,7 +132,8 @@ impl Sites {
             ("MESH__MEMBERS", self.members.join(",")),
             ("MESH__SEEDS", seeds.join(",")),
         ];
-        let variables = variables.into_iter().map(|(key, value)| (format!("MYELIN_{key}"), value)).collect();
+        let variables = variables.into_iter().map(|(key, value)| (format!("MYELIN_{key}"), value));
+        let variables = variables.chain(self.variables.iter().cloned()).collect();
         Ok(Setup { workers: 1, variables })
     }
 

@@ -3,7 +3,7 @@
 use super::Context;
 use super::intake::{Json as Body, NamePath};
 use super::problem::Problem;
-use crate::world::{Actor, Change, View};
+use crate::world::{Actor, Change, SharedLogStatus, View};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -85,6 +85,17 @@ pub(super) struct SiteList {
     root_key: Option<String>,
     /// Alarms of the catalog by code since the start, such as `catalog-fork`.
     alarms: std::collections::BTreeMap<String, u64>,
+    /// How the log that all routers share stands; none where one router writes it.
+    shared_log: Option<SharedLog>,
+}
+
+/// The log that all routers share.
+#[derive(Debug, Serialize, ToSchema)]
+struct SharedLog {
+    /// Why this router does not reach it; none where it does.
+    problem: Option<String>,
+    /// The router that controls rollouts, as `SITE/ROUTER`, where this one knows.
+    controller: Option<String>,
 }
 
 /// A site.
@@ -278,7 +289,9 @@ pub(super) async fn sites(State(context): State<Arc<Context>>) -> Json<SiteList>
             .collect(),
     });
     let root_key = view.catalog.keys().root().map(|key| key.to_string());
-    Json(SiteList { sites: sites.collect(), root_key, alarms: view.alarms.clone() })
+    let shared_log = context.state.world.shared_log();
+    let shared_log = shared_log.map(|SharedLogStatus { problem, controller }| SharedLog { problem, controller });
+    Json(SiteList { sites: sites.collect(), root_key, alarms: view.alarms.clone(), shared_log })
 }
 
 /// Add a site to the mesh. Its routers are added one by one.

@@ -67,7 +67,10 @@ impl From<WorldError> for Problem {
             Blame::Conflict => StatusCode::CONFLICT,
             Blame::Full => StatusCode::INSUFFICIENT_STORAGE,
             Blame::Filter => StatusCode::UNPROCESSABLE_ENTITY,
-            Blame::Router if error.code == "stopping" => StatusCode::SERVICE_UNAVAILABLE,
+            // What passes: the router stops, or the servers of a shared catalog are away.
+            Blame::Router if ["stopping", "store-unavailable", "cannot-sign"].contains(&&*error.code) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Blame::Router => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.code, error.message)

@@ -143,6 +143,12 @@ fn show(value: &Value) -> String {
     if let Some(key) = value["root_key"].as_str() {
         shown += &format!("\nthe catalog begins with root key {key}\n");
     }
+    if let Some(controller) = value["shared_log"]["controller"].as_str() {
+        shown += &format!("\n{controller} controls rollouts\n");
+    }
+    if let Some(problem) = value["shared_log"]["problem"].as_str() {
+        shown += &format!("\nthe shared log is away: {problem}\n");
+    }
     for (code, count) in value["alarms"].as_object().into_iter().flatten() {
         shown += &format!("alarm {code}: {count} since the start\n");
     }
@@ -164,8 +170,10 @@ mod tests {
     fn sites_are_shown_with_their_routers() {
         let shown =
             show(&json!({"sites": [{"name": "eu1", "number": 0, "region": "eu", "cloud": "own", "generation": 4,
-            "routers": [{"name": "r1", "number": 1}]}], "root_key": "ab12", "alarms": {"catalog-fork": 2}}));
-        for part in ["eu1", "r1 (1)", "root key ab12", "catalog-fork: 2"] {
+            "routers": [{"name": "r1", "number": 1}]}], "root_key": "ab12", "alarms": {"catalog-fork": 2},
+            "shared_log": {"controller": "eu1/r1", "problem": "store-unavailable: cannot open it"}}));
+        let log = ["eu1/r1 controls rollouts", "the shared log is away: store-unavailable"];
+        for part in ["eu1", "r1 (1)", "root key ab12", "catalog-fork: 2"].into_iter().chain(log) {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
     }

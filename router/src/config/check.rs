@@ -1,7 +1,7 @@
 //! What the types of a configuration do not say: bounds, and values that must go together.
 
 use super::load::{ConfigError, Places};
-use super::{Config, members};
+use super::{Config, Engine, members};
 use myelin_catalog::Name;
 use myelin_catalog::limits::{
     DEADLINE_MAX_US, DEADLINE_MIN_US, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MODULE_SIZE_MAX_BYTES,
@@ -52,6 +52,7 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
 
     check_names(config, places, errors);
     check_mesh(config, places, errors);
+    check_engine(config, places, errors);
     check_tls(config, places, errors);
     check_admin(config, dev, places, errors);
 }
@@ -106,6 +107,27 @@ fn check_mesh(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
         let problem = format!("[catalog] writer: `{writer}` is not one of [mesh] members");
         let remedy = "name the router that writes the catalog, the same at every router";
         errors.push(ConfigError::new(places.of("catalog", "writer"), problem, remedy));
+    }
+}
+
+/// A shared log needs its servers, and routers to share it; and nobody writes it alone.
+fn check_engine(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
+    if config.catalog.engine == Engine::Disk {
+        return;
+    }
+    for problem in config.jetstream.problems() {
+        let place = places.of("catalog", "engine");
+        let remedy = "`myelin config default` explains the keys of [jetstream], docs/CATALOG.md the servers";
+        errors.push(ConfigError::new(place, format!("[jetstream]: {problem}"), remedy));
+    }
+    if config.mesh.listen.is_none() {
+        let problem = "[catalog] engine = \"jetstream\" is for routers of a mesh, and there is no [mesh] listen";
+        let remedy = "give [mesh] listen and members, one member for a router by itself; or engine = \"disk\"";
+        errors.push(ConfigError::new(places.of("catalog", "engine"), problem, remedy));
+    }
+    if config.catalog.writer.is_some() {
+        let problem = "[catalog] writer: with engine = \"jetstream\" every router writes";
+        errors.push(ConfigError::new(places.of("catalog", "writer"), problem, "remove it"));
     }
 }
 

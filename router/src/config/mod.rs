@@ -13,6 +13,7 @@ pub use schema::{Key, Kind, keys, sections};
 
 use myelin_catalog::PublicKey;
 use myelin_mesh::{Directory, Router, RouterNumber, Site, SiteNumber};
+use myelin_store::JetstreamOptions;
 use myelin_transport::Identity;
 use myelin_wire::Limits;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// What is deployed, and who writes it down.
     pub catalog: CatalogConfig,
+    /// The servers of a catalog that all routers write.
+    pub jetstream: JetstreamOptions,
     /// Limits of what clients may send.
     pub limits: Limits,
     /// Bounds of what waits for a subscriber.
@@ -139,6 +142,8 @@ impl Default for MeshConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CatalogConfig {
+    /// What keeps the log.
+    pub engine: Engine,
     /// Which router of the mesh writes the catalog, as `SITE/ROUTER`; the first of `[mesh] members` where none is named.
     pub writer: Option<String>,
     /// The public key with which the signed part of the catalog must begin; any where none is named.
@@ -147,9 +152,39 @@ pub struct CatalogConfig {
     pub join_seconds: u64,
 }
 
+/// What keeps the catalog's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// Text, as every name in the file is.
+#[serde(try_from = "String", into = "String")]
+pub enum Engine {
+    /// The data directory of one router, which writes it.
+    Disk,
+    /// NATS JetStream: every router writes it, as `[jetstream]` says.
+    Jetstream,
+}
+
+impl Engine {
+    const ALL: [(Self, &str); 2] = [(Self::Disk, "disk"), (Self::Jetstream, "jetstream")];
+}
+
+impl TryFrom<String> for Engine {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known.map(|(engine, _)| *engine).ok_or_else(|| "the engines are `disk` and `jetstream`".to_owned())
+    }
+}
+
+impl From<Engine> for String {
+    fn from(engine: Engine) -> Self {
+        Engine::ALL.iter().find(|(known, _)| *known == engine).map_or_else(Self::new, |(_, name)| (*name).to_owned())
+    }
+}
+
 impl Default for CatalogConfig {
     fn default() -> Self {
-        Self { writer: None, root_key: None, join_seconds: 10 }
+        Self { engine: Engine::Disk, writer: None, root_key: None, join_seconds: 10 }
     }
 }
 

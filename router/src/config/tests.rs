@@ -150,6 +150,25 @@ fn a_router_that_nobody_could_administer_is_refused() {
 }
 
 #[test]
+fn a_shared_catalog_wants_servers_and_a_mesh_and_no_writer() {
+    let mesh = "[mesh]\nlisten = '127.0.0.1:7401'\nmembers = ['local/r1']\n";
+    let servers = "[jetstream]\nurls = ['tls://nats-1']\nservers_sync_always = true\n";
+    let good = format!("{mesh}{servers}[catalog]\nengine = 'jetstream'");
+    let config = Config::load(&file(&good)).unwrap();
+    assert_eq!((config.catalog.engine, config.jetstream.urls.len()), (Engine::Jetstream, 1));
+    let told = faults(&file("[catalog]\nengine = 'jetstream'\nwriter = 'local/r1'"));
+    for part in ["no `urls`", "sync_interval: always", "there is no [mesh] listen", "every router writes; remove it"] {
+        assert!(told.iter().any(|fault| fault.contains(part)), "{part} is missing in {told:#?}");
+    }
+    // What is not used is not asked for.
+    assert!(Config::load(&file("[jetstream]\nreplicas = 1")).is_ok());
+    let told = faults(&file("[catalog]\nengine = 'raft'"));
+    assert!(told.len() == 1 && told[0].contains("the engines are `disk` and `jetstream`"), "{told:?}");
+    let told = faults(&file("[jetstream]\nreplica = 3"));
+    assert!(told.len() == 1 && told[0].contains("did you mean `replicas`?"), "{told:?}");
+}
+
+#[test]
 fn a_list_in_a_variable_is_separated_by_commas() {
     let of = |value| Config::load(&with_variables(&[("MYELIN_ADMIN__IDENTITIES", value)]));
     let ops = Identity::service("a", "ops").unwrap();

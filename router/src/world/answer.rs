@@ -2,12 +2,12 @@
 
 use super::keeper::refused;
 use super::log::Shelf;
-use super::{Account, Blame, Command, View, WorldError};
+use super::{Account, Blame, Command, View, WorldError, keys};
 use crate::peering::{Asked, Caller};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use myelin_catalog::exchange::{ANSWER_LEN_MAX_BYTES, Answer, Ask};
-use myelin_catalog::{Module, Op, Proposal};
+use myelin_catalog::{Module, Name, Op, Proposal, PublicKey};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -70,12 +70,26 @@ impl Source {
 
     /// Hands a change to the keeper, once the bytes that it needs are here.
     async fn propose(&self, from: u32, proposal: Box<Proposal>) -> Result<Answer, WorldError> {
-        if let Op::ModuleAdded { module } = &proposal.op {
-            self.fetch(from, module).await?;
+        match &proposal.op {
+            Op::ModuleAdded { module } => self.fetch(from, module).await?,
+            Op::KeyTrusted { key_id, public_key, .. } => self.check_key(from, key_id, public_key)?,
+            _ => {}
         }
         let (answer, answered) = oneshot::channel();
         self.command(Command::Propose { proposal, answer }).await?;
         answered.await.map_err(|_| WorldError::stopped())
+    }
+
+    /// A router asks for its own key and for nobody else's, as far as the links know who it is.
+    fn check_key(&self, from: u32, key_id: &Name, public_key: &PublicKey) -> Result<(), WorldError> {
+        let view = self.view.load();
+        let router = view.catalog.fleet().router_numbered(from);
+        let own = router.and_then(|router| keys::own_id(&router.site, &router.name, public_key).ok());
+        if own.as_ref() == Some(key_id) {
+            return Ok(());
+        }
+        let message = format!("router number {from} asks to trust key `{key_id}`, which is not named as its own is");
+        Err(WorldError::new(Blame::Request, "foreign-key", message))
     }
 
     /// Gets a new module from the router that asks for its record.

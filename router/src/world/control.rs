@@ -1,12 +1,12 @@
-//! The controller of rollouts: what it heard of the routers, and the steps that it writes down. Only the writer of the
-//! log controls; any other router would need the lease, which the writer's store gives.
+//! The controller of rollouts: what it heard of the routers, and the steps that it writes down. Where one router writes
+//! the log, it controls; where all share it, the one that has the lease (`shared`).
 
 use super::keeper::Keeper;
 use super::log::Log;
 use super::unix_ms;
 use myelin_catalog::controller::Report;
 use myelin_catalog::exchange::{Heard, RouterReport};
-use myelin_catalog::{Decision, Observations, decide};
+use myelin_catalog::{Decision, Observations, Op, decide};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,20 +54,17 @@ impl Controller {
 impl Keeper {
     /// Takes the next step of the rollout that is under way, where there is one to take; says whether it did.
     pub(super) fn control(&mut self) -> bool {
+        if self.shared.is_some() {
+            // What it writes counts when it comes back.
+            self.control_shared();
+            return false;
+        }
         if !self.is_writer() {
             return false;
         }
-        if let Some(mesh) = &self.mesh
-            && let Some(site) = self.site()
-        {
-            let mut own = self.phase.report(site.clone(), &mesh.router);
-            own.metrics = self.own_metrics();
-            self.controller.note(&self.log, own);
-        }
-        let now_ms = self.controller.now_ms();
-        self.controller.seen.follow(self.log.catalog(), now_ms);
-        let Decision::Append(op) = decide(self.log.catalog(), &self.controller.seen, now_ms) else { return false };
+        let Some(op) = self.next_step() else { return false };
         tracing::info!(kind = op.kind(), "the rollout goes on");
+        let now_ms = self.controller.now_ms();
         let holder = self.mesh.as_ref().map_or("router", |mesh| mesh.router.as_str()).to_owned();
         let written = self.log.lease(LEASE, &holder, LEASE_MS, now_ms).and_then(|fence| {
             let record = self.log.draft(op, "rollout", unix_ms())?;
@@ -83,6 +80,23 @@ impl Keeper {
                 tracing::error!(%error, "a step of the rollout is not written down");
                 false
             }
+        }
+    }
+
+    /// The record that the rollout under way needs next, by what this router has heard.
+    pub(super) fn next_step(&mut self) -> Option<Op> {
+        if let Some(mesh) = &self.mesh
+            && let Some(site) = self.site()
+        {
+            let mut own = self.phase.report(site.clone(), &mesh.router);
+            own.metrics = self.own_metrics();
+            self.controller.note(&self.log, own);
+        }
+        let now_ms = self.controller.now_ms();
+        self.controller.seen.follow(self.log.catalog(), now_ms);
+        match decide(self.log.catalog(), &self.controller.seen, now_ms) {
+            Decision::Append(op) => Some(op),
+            Decision::Nothing | Decision::Wait { .. } => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::answer::{ANSWER_BYTES_MAX, aside};
 use super::log::Shelf;
+use super::shared::SharedLog;
 use super::{Blame, Command, View, WorldError, active_at};
 use crate::peering::{Caller, PeerHead};
 use arc_swap::ArcSwap;
@@ -31,6 +32,8 @@ pub(super) struct Pull {
     pub(super) shelf: Shelf,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) commands: mpsc::WeakSender<Command>,
+    /// The log that all share, which has the bytes as well.
+    pub(super) shared: Option<SharedLog>,
     /// Routers that gave something wrong, and until when they are left alone.
     pub(super) wrong: HashMap<u32, Instant>,
 }
@@ -171,7 +174,21 @@ impl Pull {
                 Err(error) => givers.drain(..).for_each(|giver| self.leave_alone(giver, &error)),
             }
         }
-        false
+        self.pull_shared(module).await
+    }
+
+    /// Gets the bytes of one module from the log that all routers share, where there is one.
+    async fn pull_shared(&self, module: &Arc<Module>) -> bool {
+        let Some(log) = &self.shared else { return false };
+        let (shelf, digest) = (self.shelf.clone(), module.digest);
+        let kept = match log.blob(digest).await {
+            Ok(bytes) => aside(move || shelf.put(&digest, &bytes)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &kept {
+            tracing::debug!(module = %module.name, %error, "the bytes of a module do not come from the shared log");
+        }
+        kept.is_ok()
     }
 
     /// The modules whose bytes are not here: all that the catalog has, or those of a set.

@@ -8,14 +8,15 @@ use super::log::Log;
 use super::propose::Writer;
 use super::report::{OwnPhase, metrics};
 use super::rollout::RolloutKind;
+use super::shared::Part;
 use super::{Actor, Answer, Blame, Command, View, WorldError, active_at, members, unix_ms};
 use crate::peering::Tell;
 use crate::residency::Residency;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{
-    Admission, BindingSet, BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase,
-    Proposal, Record, Retreat, TopicRule,
+    BindingSet, BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase, Record,
+    Retreat, TopicRule,
 };
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use tokio::sync::{mpsc, watch};
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// When what runs is taken for healthy.
 const HEALTHY_AFTER: Duration = Duration::from_millis(myelin_catalog::boot::HEALTHY_AFTER_MS);
+/// How long the end of a router waits until its lease is given back.
+const LET_GO: Duration = Duration::from_secs(2);
 /// Steps that a controller may take between two commands: more than a rollout has.
 const STEPS_MAX: usize = 64;
 
@@ -36,8 +39,10 @@ pub(super) struct Keeper {
     pub(super) deployment: Deployment,
     /// What the keeper is in the mesh; none outside one.
     pub(super) mesh: Option<Membership>,
+    /// What it has of a log that all routers share; none where one router writes the log.
+    pub(super) shared: Option<Part>,
     site: Option<Name>,
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     pub(super) controller: Controller,
     guard: BootGuard,
     /// That another generation runs than the log wants, and why.
@@ -78,6 +83,7 @@ pub(super) struct Parts {
     pub(super) log: Log,
     pub(super) deployment: Deployment,
     pub(super) mesh: Option<Membership>,
+    pub(super) shared: Option<Part>,
     pub(super) site: Option<Name>,
     pub(super) guard: BootGuard,
     pub(super) view: Arc<ArcSwap<View>>,
@@ -87,12 +93,13 @@ pub(super) struct Parts {
 
 impl Keeper {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { log, deployment, mesh, site, guard, view, revision, runtime } = parts;
+        let Parts { log, deployment, mesh, shared, site, guard, view, revision, runtime } = parts;
         let shown = (log.catalog().head(), Arc::new(log.catalog().clone()), Arc::new(log.copy().clone()));
         let mut keeper = Self {
             log,
             deployment,
             mesh,
+            shared,
             site,
             inbox: Inbox::default(),
             controller: Controller::default(),
@@ -120,6 +127,19 @@ impl Keeper {
         self.site.as_ref()
     }
 
+    pub(super) fn is_booted(&self) -> bool {
+        self.is_booted
+    }
+
+    pub(super) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    /// The revision of this router's copy, for those who wait for a record.
+    pub(super) fn revision(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
     /// Whether this router writes the log itself.
     pub(super) fn is_writer(&self) -> bool {
         self.mesh.as_ref().is_none_or(|mesh| mesh.writer.is_here)
@@ -141,6 +161,11 @@ impl Keeper {
     /// The router ends in good order.
     fn end(&mut self) {
         self.guard.healthy();
+        if let Some(part) = &self.shared {
+            // Another router takes over at once where the lease is given back; else when its time is over.
+            let stopped = part.log().stop();
+            let _ = self.runtime.block_on(async { tokio::time::timeout(LET_GO, stopped).await });
+        }
         self.log.shelf().close();
     }
 
@@ -150,6 +175,12 @@ impl Keeper {
             Command::Quarantine { module, binding, reason } => {
                 tracing::error!(%module, %binding, reason, "the module is quarantined: its binding answers the fault verdict");
                 self.record_aside(Op::Quarantined { module, binding, reason });
+            }
+            Command::Propose { proposal, answer } if self.shared.is_some() => self.accept_shared(proposal, answer),
+            Command::Proposed { proposal, done, answer } => self.proposed(&proposal, done, answer),
+            Command::Written { what, done } => {
+                self.written(what, done);
+                self.settle();
             }
             Command::Propose { proposal, answer } => {
                 let told = self.accept(&proposal);
@@ -168,7 +199,7 @@ impl Keeper {
                 self.settle();
             }
             Command::Tick => {
-                if !self.is_healthy && self.phase.running_for() >= HEALTHY_AFTER {
+                if self.is_booted && !self.is_healthy && self.phase.running_for() >= HEALTHY_AFTER {
                     self.is_healthy = true;
                     self.guard.healthy();
                 }
@@ -197,6 +228,10 @@ impl Keeper {
             Err(error) => return self.answer(answer, Err(error)),
         };
         match &self.mesh {
+            _ if self.shared.is_some() => {
+                self.publish();
+                self.share(op, actor, answer);
+            }
             Some(mesh) if !mesh.writer.is_here => {
                 let (writer, at) = (mesh.writer.clone(), self.catalog().head());
                 let (actor, revision) = (actor.to_string(), self.revision.subscribe());
@@ -216,23 +251,6 @@ impl Keeper {
     fn answer<T>(&mut self, answer: Answer<T>, done: Result<T, WorldError>) {
         self.settle();
         let _ = answer.send(done);
-    }
-
-    /// Writes down what a router found out by itself; where it follows, it asks the writer, and does not wait.
-    pub(super) fn record_aside(&mut self, op: Op) {
-        let actor = "router";
-        if let Some(mesh) = self.mesh.as_ref().filter(|mesh| !mesh.writer.is_here) {
-            let (writer, at, revision) = (mesh.writer.clone(), self.catalog().head(), self.revision.subscribe());
-            self.runtime.spawn(async move {
-                if let Err(error) = writer.propose(op, actor.to_owned(), at, revision).await {
-                    tracing::warn!(%error, "the writer was not told");
-                }
-            });
-        } else if let Err(error) = self.record(op, actor) {
-            // Retreat never needs the log: the workers have given the filter up already.
-            tracing::warn!(%error, "what this router found out is not written down");
-        }
-        self.settle();
     }
 
     /// Drafts and keeps a change.
@@ -268,40 +286,6 @@ impl Keeper {
                 *self.alarms.entry("directory".to_owned()).or_default() += 1;
             }
         }
-    }
-
-    /// Writes down what a new mesh begins with: the key that signs, and the routers that the configuration names.
-    fn enroll(&mut self) -> Result<(), WorldError> {
-        let Some(mesh) = self.mesh.as_ref().filter(|mesh| mesh.writer.is_here) else { return Ok(()) };
-        for op in members::enrolment(self.catalog(), &mesh.members, self.log.key()) {
-            self.record(op, "router")?;
-        }
-        Ok(())
-    }
-
-    /// Accepts a change that another router asks for, or says why not.
-    fn accept(&mut self, proposal: &Proposal) -> Told {
-        if !self.is_writer() {
-            let message =
-                "this router does not write the catalog; correct `[catalog] writer`, the same at every router";
-            return refused(&WorldError::new(Blame::Router, "not-the-writer", message));
-        }
-        let accepted = match self.inbox.admit(proposal, &self.catalog().head()) {
-            Ok(Admission::Settled { rev }) => Ok(rev),
-            Ok(Admission::Fresh) => self.make(proposal),
-            Err(conflict) => Err(conflict.into()),
-        };
-        match accepted {
-            Ok(rev) => Told::Accepted { rev },
-            Err(error) => refused(&error),
-        }
-    }
-
-    fn make(&mut self, proposal: &Proposal) -> Result<u64, WorldError> {
-        self.vet(&proposal.op, &proposal.actor)?;
-        let rev = self.record(proposal.op.clone(), &proposal.actor)?.rev;
-        self.inbox.settle(proposal, rev);
-        Ok(rev)
     }
 
     /// Takes over records that were written elsewhere.
@@ -365,7 +349,7 @@ impl Keeper {
     }
 
     /// Does all that the log and what is known of the others want now, and lets everybody see it.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.reconcile();
         for _ in 0..STEPS_MAX {
             if !self.control() {
@@ -373,6 +357,7 @@ impl Keeper {
             }
             self.reconcile();
         }
+        self.tend();
         self.publish();
     }
 

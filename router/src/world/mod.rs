@@ -4,9 +4,9 @@
 //! bounded queue. The *keeper* checks it, compiles and tests aside, has the record written down, and only then lets
 //! the workers act on it. Everybody else reads a [`View`], an immutable snapshot.
 //!
-//! In a mesh one router, the *writer*, writes the log; the others *follow* it and ask the writer for changes. What a
-//! router runs follows from its copy of the log alone (`reconcile`), so that it makes no difference by whom and when
-//! a record was written.
+//! In a mesh one router, the *writer*, writes the log; the others *follow* it and ask the writer for changes. Or all
+//! routers *share* a log (`shared`). What a router runs follows from its copy of the log alone (`reconcile`), so that it
+//! makes no difference by whom and when a record was written.
 
 mod account;
 mod answer;
@@ -24,11 +24,14 @@ mod propose;
 mod report;
 mod rollout;
 mod setup;
+mod shared;
+mod writing;
 
 pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
 pub use changes::Change;
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use setup::{MeshSetup, WorldSetup};
+pub use shared::SharedLogStatus;
 
 use crate::generation::BindingCard;
 use arc_swap::ArcSwap;
@@ -47,6 +50,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Changes that may wait for the keeper. A rollout takes as long as its slowest filter compiles; askers beyond this
 /// wait for room.
 const COMMANDS_WAITING_MAX: usize = 64;
+/// How often a change waits for the bytes of a module whose record is here, and how long: they are on their way from a
+/// neighbour.
+const BYTES_WAITS: u32 = 10;
+const BYTES_PAUSE: Duration = Duration::from_millis(300);
 /// Rollouts that are remembered with their reports.
 pub const ROLLOUTS_REMEMBERED: usize = 64;
 /// How long a step of a rollout at once may take: every router compiles, none is watched.
@@ -64,6 +71,8 @@ pub struct World {
     revision: watch::Receiver<u64>,
     /// Asks the controller how a rollout goes on; none outside a mesh.
     progress: Option<propose::Writer>,
+    /// The log that all routers share; none where one writes it.
+    shared: Option<shared::SharedLog>,
     /// Reads this router's part of the mesh's ledger.
     account: Account,
 }
@@ -203,6 +212,10 @@ enum Command {
     Quarantine { module: ModuleRef, binding: Name, reason: String },
     /// A change that another router asks the writer for.
     Propose { proposal: Box<Proposal>, answer: oneshot::Sender<Told> },
+    /// What became of it, where the log is shared.
+    Proposed { proposal: Box<Proposal>, done: Result<u64, WorldError>, answer: oneshot::Sender<Told> },
+    /// What became of a record of this router's own in a log that is shared.
+    Written { what: shared::Written, done: Result<u64, WorldError> },
     /// Records that were written elsewhere.
     Page { records: Vec<ByteBuf>, answer: Answer<()> },
     /// Bytes of modules came, or time has passed: what was not possible may be now.
@@ -311,10 +324,35 @@ impl World {
     /// # Errors
     /// Why it is not made.
     pub async fn change(&self, change: Change, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
+        for _ in 0..BYTES_WAITS {
+            match self.try_change(change.clone(), if_match, actor.clone()).await {
+                Err(error) if error.code == "blob-missing" && self.progress.is_some() => {}
+                done => return done,
+            }
+            tokio::time::sleep(BYTES_PAUSE).await;
+        }
+        self.try_change(change, if_match, actor).await
+    }
+
+    async fn try_change(&self, change: Change, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
+        if let Some(shared) = &self.shared {
+            for _ in 1..shared::ATTEMPTS {
+                shared.catch_up(self.revision.clone()).await?;
+                match self.ask_keeper(change.clone(), if_match, actor.clone()).await {
+                    Err(error) if error.code == shared::MOVED => {}
+                    done => return done,
+                }
+            }
+            shared.catch_up(self.revision.clone()).await?;
+        }
         if let Some(writer) = self.progress.as_ref().filter(|writer| !writer.is_here) {
             // What was changed through another router counts before this change is looked at.
             writer.catch_up(self.revision.clone()).await?;
         }
+        self.ask_keeper(change, if_match, actor).await
+    }
+
+    async fn ask_keeper(&self, change: Change, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
         let (answer, done) = oneshot::channel();
         let command = Command::Change { change, if_match, actor, answer };
         self.commands.send(command).await.map_err(|_| WorldError::stopped())?;
@@ -326,7 +364,14 @@ impl World {
     /// # Errors
     /// When the controller is not reached.
     pub async fn progress(&self) -> Result<Vec<Heard>, WorldError> {
-        match &self.progress {
+        let leader = self.shared.as_ref().and_then(|shared| shared.elsewhere(&self.view()));
+        let controller = match (&self.progress, leader) {
+            (Some(writer), Some((number, title))) => {
+                Some(propose::Writer { number, title, is_here: false, caller: writer.caller.clone() })
+            }
+            (writer, _) => writer.clone(),
+        };
+        match controller {
             Some(writer) if !writer.is_here => writer.progress().await,
             _ => Ok(self.view().heard()),
         }

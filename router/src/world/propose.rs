@@ -1,5 +1,6 @@
 //! Asks the writer of the log, which may be another router, for changes and for the state of a rollout.
 
+use super::shared::come_back;
 use super::{Blame, RouterLedger, WorldError};
 use crate::peering::{CallError, Caller};
 use bytes::Bytes;
@@ -12,8 +13,6 @@ use tokio::sync::watch;
 const ATTEMPTS: u32 = 3;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long the record of a change may take to come back.
-const COME_BACK: Duration = Duration::from_secs(30);
 /// Bytes of an answer that holds no records: the reports of all routers that a mesh can have.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
@@ -44,7 +43,7 @@ impl Writer {
     ) -> Result<u64, WorldError> {
         let nonce = Nonce::from_bytes(fastrand::u128(..).to_le_bytes());
         match self.ask_again(&Ask::Propose(Box::new(Proposal { nonce, at, actor, op }))).await? {
-            Answer::Accepted { rev } => self.come_back(rev, revision).await,
+            Answer::Accepted { rev } => come_back(rev, revision, &format!("at {}", self.title)).await,
             answer => Err(unexpected(answer)),
         }
     }
@@ -55,24 +54,10 @@ impl Writer {
     /// `writer-unreachable`; `record-late`.
     pub(super) async fn catch_up(&self, revision: watch::Receiver<u64>) -> Result<(), WorldError> {
         match self.ask_again(&Ask::Records { after: u64::MAX }).await? {
-            Answer::Records { head, .. } => self.come_back(head.rev, revision).await.map(drop),
-            answer => Err(unexpected(answer)),
-        }
-    }
-
-    /// Waits until this router has record `rev`.
-    async fn come_back(&self, rev: u64, mut revision: watch::Receiver<u64>) -> Result<u64, WorldError> {
-        let here = tokio::time::timeout(COME_BACK, revision.wait_for(|here| *here >= rev)).await;
-        match here {
-            Ok(Ok(_)) => Ok(rev),
-            Ok(Err(_)) => Err(WorldError::stopped()),
-            Err(_) => {
-                let message = format!(
-                    "record {rev} is written at {} and has not come to this router; see `myelin mesh`",
-                    self.title
-                );
-                Err(WorldError::new(Blame::Router, "record-late", message))
+            Answer::Records { head, .. } => {
+                come_back(head.rev, revision, &format!("at {}", self.title)).await.map(drop)
             }
+            answer => Err(unexpected(answer)),
         }
     }
 

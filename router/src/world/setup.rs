@@ -9,7 +9,8 @@ use super::keeper::{Keeper, Membership, Parts};
 use super::log::{Log, Shelf};
 use super::propose::Writer;
 use super::report::{OwnPhase, metrics};
-use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError};
+use super::shared::{self, Desk, Part, SharedLog};
+use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members};
 use crate::peering::Peering;
 use crate::residency::Residency;
 use crate::worker::Order;
@@ -17,7 +18,7 @@ use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Ask;
 use myelin_catalog::{Fleet, ModuleRef, Name, Phase, PublicKey, SigningKey};
 use myelin_engine::{CodeCache, CompilerConfig, ModuleLimits, Runtime, SlotLimits};
-use myelin_store::{DiskStore, Recovered};
+use myelin_store::{DiskStore, JetstreamOptions, Recovered};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -38,6 +39,8 @@ const REPORT_POLL: Duration = Duration::from_millis(100);
 /// ... and how often it reports all the same, during a rollout and else.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(5);
+/// How long a router waits at least until a shared log trusts its key and has its members, before it serves without.
+const ENROL_WAIT: Duration = Duration::from_secs(10);
 /// How often a router that waits for its catalog says so.
 const WAIT_TOLD: Duration = Duration::from_secs(10);
 
@@ -83,8 +86,10 @@ pub struct MeshSetup {
     pub writer: (u32, String),
     /// The key with which the log must begin.
     pub root: Option<PublicKey>,
-    /// Signs what this router writes, where it is the writer.
+    /// Signs what this router writes, where it is the writer or all routers are.
     pub key: Option<SigningKey>,
+    /// The log that all routers share; none where one of them writes it. Each is its own `writer` then, and has a key.
+    pub shared: Option<JetstreamOptions>,
     /// How long a router that knows a catalog waits for a newer one before it serves.
     pub join_wait: Duration,
     /// Whether the configuration names routers to dial: without, there is nobody to wait for.
@@ -108,6 +113,14 @@ impl WorldSetup {
         let (root, key, mesh) = match mesh {
             Some(mut mesh) => (mesh.root, mesh.key.take(), Some(mesh)),
             None => (None, None, None),
+        };
+        let shared = match mesh.as_ref().and_then(|mesh| mesh.shared.clone()).zip(key.as_ref()) {
+            Some((options, key)) => {
+                let title = format!("{}/{}", account.site, account.router);
+                let me = shared::Me { title, key_id: key.id().clone(), public_key: key.public_key() };
+                Some(Desk::open(options, me, shelf.clone(), view.clone(), commands.downgrade())?)
+            }
+            None => None,
         };
         let log = Log::resume(shelf.clone(), recovered.catalog, root, key)?;
         let forge = Forge::new(runtime, cache, compiler, modules, slots);
@@ -133,6 +146,10 @@ impl WorldSetup {
             log,
             deployment,
             mesh: membership,
+            shared: mesh
+                .as_ref()
+                .zip(shared.clone())
+                .map(|(mesh, log)| Part::new(log, mesh.peering.peers.clone(), commands.downgrade(), root)),
             site: site.clone(),
             guard,
             view: view.clone(),
@@ -144,7 +161,7 @@ impl WorldSetup {
             .name("world".into())
             .spawn(move || keeper.run(queue))
             .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
-        let world = World { commands, view, revision, progress: writer.clone(), account };
+        let world = World { commands, view, revision, progress: writer.clone(), shared, account };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,
@@ -182,9 +199,15 @@ impl World {
             account: self.account.clone(),
         };
         tokio::spawn(answer_all(source, asked));
-        let mut pull = Pull { caller, peers, shelf, view, commands: commands.clone(), wrong: HashMap::new() };
+        let shared = self.shared.clone();
+        let mut pull = Pull { caller, peers, shelf, view, commands: commands.clone(), shared, wrong: HashMap::new() };
         let is_new_writer = writer.is_here && self.view().catalog.head().rev == 0;
-        if !writer.is_here {
+        if let Some(log) = &self.shared {
+            // It has its part to write before it begins, and any router may control.
+            tokio::spawn(tick(commands.clone(), CONTROL_TICK));
+            let own = site.as_ref().map(|site| (site, &mesh.router));
+            catch_up_shared(&mut pull, log, mesh.join_wait, &mesh.members, own).await;
+        } else if !writer.is_here {
             catch_up(&mut pull, mesh.join_wait, true).await;
         } else if is_new_writer && mesh.has_seeds {
             // One that has lost its disk must not begin a second log beside the first.
@@ -192,12 +215,11 @@ impl World {
         }
         tokio::spawn(pull.run());
         self.boot().await?;
-        match (writer.is_here, site) {
-            (true, _) => drop(tokio::spawn(tick(commands, CONTROL_TICK))),
-            (false, Some(site)) => {
-                drop(tokio::spawn(report(writer, phase, site, mesh.router, Arc::downgrade(&self.view))));
-            }
-            (false, None) => {}
+        if writer.is_here && self.shared.is_none() {
+            tokio::spawn(tick(commands, CONTROL_TICK));
+        } else if let Some(site) = site {
+            let to = Controllers { writer, shared: self.shared.clone() };
+            tokio::spawn(report(to, phase, site, mesh.router, Arc::downgrade(&self.view)));
         }
         Ok(())
     }
@@ -227,6 +249,40 @@ async fn catch_up(pull: &mut Pull, wait: Duration, needs_catalog: bool) {
     }
 }
 
+/// The same gate where all routers share the log: returns when the copy is level with it, has this router's own records,
+/// and the filters are here; or when the log is not reached in time, and what this router or its neighbours know has to do.
+async fn catch_up_shared(
+    pull: &mut Pull,
+    log: &SharedLog,
+    wait: Duration,
+    named: &[(Name, Name)],
+    own: Option<(&Name, &Name)>,
+) {
+    let (begin, mut told) = (Instant::now(), Instant::now());
+    loop {
+        pull.step().await;
+        let view = pull.view.load_full();
+        let (catalog, rev) = (&view.catalog, view.copy.head().rev);
+        let is_late = begin.elapsed() >= wait;
+        let is_level = log.rev().map_or(is_late && pull.level() != Level::Behind, |end| rev >= end);
+        let is_enrolled = members::enrolment(catalog, named, None).is_empty() && log.me().can_sign(catalog);
+        let is_known = own.is_some_and(|(site, router)| catalog.fleet().router(site, router).is_some());
+        let waits = log.rev().is_some() && begin.elapsed() < ENROL_WAIT;
+        if rev > 0 && is_level && (is_enrolled || is_late && is_known && !waits) && pull.has_filters().await {
+            if log.rev().is_none() {
+                tracing::warn!("the shared log is not reached: this router goes on from its own copy of the catalog");
+            }
+            return;
+        }
+        if told.elapsed() >= WAIT_TOLD {
+            told = Instant::now();
+            let status = log.status();
+            tracing::warn!(rev, ?status, "nothing is served yet: the catalog of the mesh is not here");
+        }
+        pull.wait().await;
+    }
+}
+
 /// Wakes the keeper.
 async fn tick(commands: mpsc::WeakSender<Command>, interval: Duration) {
     loop {
@@ -238,22 +294,41 @@ async fn tick(commands: mpsc::WeakSender<Command>, interval: Duration) {
     }
 }
 
+/// Who controls rollouts: the writer, or whoever has the lease.
+struct Controllers {
+    writer: Writer,
+    shared: Option<SharedLog>,
+}
+
+impl Controllers {
+    /// The router that controls now; none where that is this one, or not known.
+    fn elsewhere(&self, view: &View) -> Option<Writer> {
+        let Some(log) = &self.shared else { return Some(self.writer.clone()) };
+        let (number, title) = log.elsewhere(view)?;
+        Some(Writer { number, title, is_here: false, caller: self.writer.caller.clone() })
+    }
+}
+
 /// Tells the controller where this router is.
-async fn report(writer: Writer, phase: OwnPhase, site: Name, router: Name, view: Weak<ArcSwap<View>>) {
-    let mut told: Option<(u64, std::mem::Discriminant<Phase>, Instant)> = None;
+async fn report(to: Controllers, phase: OwnPhase, site: Name, router: Name, view: Weak<ArcSwap<View>>) {
+    let mut told: Option<(u32, u64, std::mem::Discriminant<Phase>, Instant)> = None;
     loop {
         tokio::time::sleep(REPORT_POLL).await;
         let Some(view) = view.upgrade() else { return };
         let view = view.load_full();
+        let Some(writer) = to.elsewhere(&view) else { continue };
         let mut report = phase.report(site.clone(), &router);
         let (rollout, kind) = (report.rollout, std::mem::discriminant(&report.phase));
         let interval = if view.catalog.rollout().is_some() { REPORT_INTERVAL } else { REPORT_INTERVAL_IDLE };
-        if told.is_some_and(|(was, before, at)| was == rollout && before == kind && at.elapsed() < interval) {
+        let is_told = |(number, was, before, at): (u32, u64, _, Instant)| {
+            (number, was, before) == (writer.number, rollout, kind) && at.elapsed() < interval
+        };
+        if told.is_some_and(is_told) {
             continue;
         }
         report.metrics = metrics(&view.cards, &view.cards_before);
         match writer.ask(&Ask::Report(report)).await {
-            Ok(_) => told = Some((rollout, kind, Instant::now())),
+            Ok(_) => told = Some((writer.number, rollout, kind, Instant::now())),
             // A writer that is away hears the next one.
             Err(error) => tracing::debug!(%error, "the controller was not told"),
         }

@@ -45,6 +45,12 @@ pub trait ControlLog: CatalogStore {
     /// `lease-lost`, and all of [`CatalogStore::append`].
     fn append_under(&mut self, fence: &Fence, now_ms: u64, record: &Record) -> Result<Head, StoreError>;
 
+    /// Where the log ends now. Where others append to the same log this asks for what they have appended; the head of
+    /// this handle moves there.
+    fn newest(&self) -> Result<Head, StoreError> {
+        Ok(self.head())
+    }
+
     /// Who waits here is woken when the log grows. A hint: whoever must not miss a record looks at the head now and
     /// then all the same.
     fn watch(&self) -> Watch;

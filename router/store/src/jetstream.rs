@@ -57,6 +57,8 @@ mod fsync;
 mod leases;
 mod log;
 mod options;
+#[cfg(any(test, feature = "testing"))]
+pub mod servers;
 mod state;
 mod tail;
 #[cfg(test)]
@@ -276,6 +278,13 @@ impl ControlLog for JetstreamStore {
     fn append_under(&mut self, fence: &Fence, now_ms: u64, record: &Record) -> Result<Head, StoreError> {
         self.leases.check(fence, now_ms)?;
         self.append_if(record, Some(fence.clone()))
+    }
+
+    fn newest(&self) -> Result<Head, StoreError> {
+        self.run(|shared| async move {
+            shared.log.catch_up().await?;
+            Ok(shared.log.head())
+        })
     }
 
     fn watch(&self) -> Watch {

@@ -31,6 +31,8 @@ mod store;
 pub use control::{ControlLog, Fence, Watch};
 pub use disk::DiskStore;
 pub use error::StoreError;
+#[cfg(all(feature = "jetstream", any(test, feature = "testing")))]
+pub use jetstream::servers;
 #[cfg(feature = "jetstream")]
 pub use jetstream::{JetstreamOptions, JetstreamStore};
 pub use memory::{Fault, MemoryDisk, MemoryStore};

@@ -10,6 +10,7 @@ mod drain;
 mod easy;
 mod faults;
 mod filters;
+mod jetstream;
 mod kit;
 mod ledger;
 mod mesh;

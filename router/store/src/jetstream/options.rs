@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::ServerAddr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
 
@@ -19,9 +19,8 @@ const STREAM_NAME_LEN_MAX: usize = 32;
 /// Longest wait for one answer, and for an answer in the end.
 const WAIT_MAX_MS: u64 = 10 * 60 * 1_000;
 
-/// How the servers are reached, and what they must do for the catalog. The router's `[catalog]` with
-/// `engine = "jetstream"` holds these fields.
-#[derive(Clone, Deserialize)]
+/// How the servers are reached, and what they must do for the catalog: the router's `[jetstream]`.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JetstreamOptions {
     /// The servers, such as `tls://nats-1.example:4222`; one that answers is enough. A user and password
@@ -133,8 +132,14 @@ impl JetstreamOptions {
         if self.allow_single_replica { 1 } else { REPLICAS_MIN.max(self.replicas) }
     }
 
-    /// Checks what can be checked without a server; names all that is wrong.
+    /// Checks what can be checked without a server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
+        let problems = self.problems();
+        if problems.is_empty() { Ok(()) } else { Err(StoreError::Unfit { place: self.place(), problems }) }
+    }
+
+    /// All that is wrong and can be told without a server, each with how to mend it.
+    pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut require = |holds: bool, problem: &str| {
             if !holds {
@@ -167,7 +172,7 @@ impl JetstreamOptions {
         );
         problems.extend(self.url_problems("urls", &self.urls));
         problems.extend(self.url_problems("system_urls", &self.system_urls));
-        if problems.is_empty() { Ok(()) } else { Err(StoreError::Unfit { place: self.place(), problems }) }
+        problems
     }
 
     fn url_problems(&self, option: &str, urls: &[String]) -> Vec<String> {

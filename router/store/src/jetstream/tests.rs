@@ -99,18 +99,3 @@ fn a_configuration_says_what_it_must_and_nothing_unknown() {
     assert_eq!((options.replicas, options.allow_single_replica), (3, false));
     assert!(read(r#"{ "urls": [], "replica": 3 }"#).is_err());
 }
-
-/// As a router's `[catalog]` chooses among engines.
-#[derive(Debug, serde::Deserialize)]
-#[serde(tag = "engine", rename_all = "kebab-case")]
-enum Engine {
-    Jetstream(JetstreamOptions),
-}
-
-#[test]
-fn options_stand_beside_the_name_of_the_engine() {
-    let read = |text: &str| serde_json::from_str::<Engine>(text);
-    let Engine::Jetstream(options) = read(r#"{ "engine": "jetstream", "urls": ["tls://a"], "replicas": 5 }"#).unwrap();
-    assert_eq!((options.replicas, options.urls.len()), (5, 1));
-    assert!(read(r#"{ "engine": "jetstream", "url": "tls://a" }"#).unwrap_err().to_string().contains("`url`"));
-}

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 const CALM: Duration = Duration::from_secs(3);
 
 /// A publisher that numbers its events.
-struct Mouth {
+pub(crate) struct Mouth {
     site: usize,
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ struct Mouth {
 
 impl Mouth {
     /// Publishes at `site`, one event every `interval`: `most` in all, or until it is stopped.
-    async fn open(sites: &Sites, site: usize, interval: Duration, most: u64) -> Result<Self> {
+    pub(crate) async fn open(sites: &Sites, site: usize, interval: Duration, most: u64) -> Result<Self> {
         let client = sites.client(site, &format!("mouth-{site}"), Overflow::DropOldest).await?;
         let (sent, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let task = tokio::spawn({
@@ -51,12 +51,16 @@ impl Mouth {
         Ok(Self { site, sent, stop, task })
     }
 
-    fn sent(&self) -> u64 {
+    pub(crate) fn site(&self) -> usize {
+        self.site
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
     }
 
     /// Waits for the last event, or makes it the last; how many there were.
-    async fn close(self, at_once: bool) -> Result<u64> {
+    pub(crate) async fn close(self, at_once: bool) -> Result<u64> {
         self.stop.store(at_once, Relaxed);
         tokio::time::timeout(PATIENCE, self.task).await.context("publishing takes too long")???;
         Ok(self.sent.load(Relaxed))
@@ -64,7 +68,7 @@ impl Mouth {
 }
 
 /// A subscriber to all of them.
-struct Ears {
+pub(crate) struct Ears {
     site: usize,
     heard: Arc<Mutex<BTreeMap<usize, Vec<u64>>>>,
     _client: Client,
@@ -72,7 +76,7 @@ struct Ears {
 }
 
 impl Ears {
-    async fn open(sites: &Sites, site: usize) -> Result<Self> {
+    pub(crate) async fn open(sites: &Sites, site: usize) -> Result<Self> {
         let client = sites.client(site, &format!("ears-{site}"), Overflow::Pause).await?;
         let mut events = client.subscribe("chaos/*", SubscribeOptions::default()).await?;
         let heard = Arc::<Mutex<BTreeMap<usize, Vec<u64>>>>::default();
@@ -91,12 +95,12 @@ impl Ears {
     }
 
     /// What came of a publisher, in this order.
-    fn heard(&self, from: usize) -> Vec<u64> {
+    pub(crate) fn heard(&self, from: usize) -> Vec<u64> {
         self.heard.lock().unwrap().get(&from).cloned().unwrap_or_default()
     }
 
     /// Waits until all events of a publisher from `first` to below `end` are here, in whatever order.
-    async fn hears(&self, from: usize, first: u64, end: u64) -> Result<()> {
+    pub(crate) async fn hears(&self, from: usize, first: u64, end: u64) -> Result<()> {
         let begin = Instant::now();
         loop {
             ensure!(!self.task.is_finished(), "the subscription at site {} ended", self.site);
@@ -126,7 +130,7 @@ impl Ears {
     }
 
     /// No event came twice.
-    fn heard_none_twice(&self, from: usize) -> Result<()> {
+    pub(crate) fn heard_none_twice(&self, from: usize) -> Result<()> {
         let mut heard = self.heard(from);
         let count = heard.len();
         heard.sort_unstable();

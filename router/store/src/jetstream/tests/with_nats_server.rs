@@ -5,7 +5,8 @@ use std::time::Instant;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use futures_util::TryStreamExt as _;
 
-use super::super::testing::{Log, Server, Sync, common_server, options, with_client, write_certificates};
+use super::super::servers::{Server, Sync, with_client};
+use super::super::testing::{Log, common_server, options, write_certificates};
 use super::*;
 use crate::conformance::Disk as _;
 

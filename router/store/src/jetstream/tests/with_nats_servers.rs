@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::super::testing::{Cluster, with_client};
+use super::super::servers::{Cluster, leader};
 use super::*;
 
 #[test]
@@ -31,21 +31,6 @@ fn a_server_that_hangs_is_left_for_another_and_what_it_still_has_lands_nowhere()
     let (store, recovered) = JetstreamStore::open(&options).unwrap();
     assert_eq!((recovered.catalog.clone(), store.head().rev), (catalog, 3));
     assert_eq!(recovered.catalog.modules().len(), 3);
-}
-
-/// Which server leads the stream of records, as soon as one does.
-fn leader(options: &JetstreamOptions) -> usize {
-    let began = Instant::now();
-    while began.elapsed() < options.patience() {
-        let name = with_client(options, async |context| {
-            let stream = context.get_stream(&options.stream).await.ok()?;
-            stream.cached_info().cluster.as_ref()?.leader.clone()
-        });
-        if let Some(n) = name.and_then(|name| name.strip_prefix('n')?.parse().ok()) {
-            return n;
-        }
-    }
-    panic!("the stream has no leader");
 }
 
 #[test]

@@ -31,7 +31,7 @@ struct Attacked {
 
 impl Attacked {
     async fn start() -> Result<Self> {
-        let sites = Sites::start_among(3, &shapes::mesh(3), 31, |_| Path::default(), &["evil/r1"]).await?;
+        let sites = Sites::start_among(3, &shapes::mesh(3), 31, |_| Path::default(), &["evil/r1"], &[]).await?;
         let evil = HostileRouter::new(&sites, "evil", EVIL, 0)?;
         let mut subscribers = Vec::new();
         for site in [0, 2] {
