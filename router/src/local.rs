@@ -191,6 +191,11 @@ pub fn unix_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Whether a queue group of other sites has a member among these subscribers.
+pub fn is_member(targets: &MatchSet, group: &GroupInterest) -> bool {
+    targets.groups.iter().any(|here| here.name == group.name && *here.pattern == *group.pattern.as_str())
+}
+
 /// A topic as a worker knows it, with what was last found out about it.
 #[derive(Debug)]
 pub struct TopicEntry {
@@ -365,9 +370,7 @@ impl Local {
     fn plan(&self, topic: &TopicEntry, reach: &Reach, targets: &MatchSet) -> Option<Arc<Plan>> {
         let mut matched = InterestMatch::default();
         reach.interest.matches(&topic.name.text, &mut matched);
-        let is_here = |group: &GroupInterest| {
-            targets.groups.iter().any(|here| here.name == group.name && *here.pattern == *group.pattern.as_str())
-        };
+        let is_here = |group: &GroupInterest| is_member(targets, group);
         let plan = myelin_mesh::plan(&matched, &reach.routes, &mut self.residency.borrow_mut(), None, is_here);
         (!plan.is_empty()).then(|| Arc::new(plan))
     }

@@ -6,6 +6,7 @@
 
 mod access;
 mod bindings;
+mod explain;
 mod fleet;
 mod health;
 mod intake;
@@ -178,6 +179,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(observe::clients))
         .routes(routes!(observe::status))
         .routes(routes!(observe::mesh))
+        .routes(routes!(explain::explain))
         .routes(routes!(logs::logs))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::live))

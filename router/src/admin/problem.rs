@@ -68,6 +68,7 @@ impl From<WorldError> for Problem {
             Blame::Full => StatusCode::INSUFFICIENT_STORAGE,
             Blame::Filter => StatusCode::UNPROCESSABLE_ENTITY,
             Blame::Router if error.code == "stopping" => StatusCode::SERVICE_UNAVAILABLE,
+            Blame::Router if error.code == "no-answer" => StatusCode::GATEWAY_TIMEOUT,
             Blame::Router => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.code, error.message)

@@ -14,6 +14,7 @@ mod boot;
 mod changes;
 mod control;
 mod deploy;
+mod explain;
 mod follow;
 mod forge;
 mod keeper;
@@ -27,6 +28,10 @@ mod setup;
 
 pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
 pub use changes::Change;
+pub use explain::{
+    AdmissionRefusal, Destination, DestinationState, ExplainedBinding, ExplainedCopy, ExplainedGroup, ExplainedHop,
+    Explanation, Wanted,
+};
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use setup::{MeshSetup, WorldSetup};
 
@@ -66,6 +71,8 @@ pub struct World {
     progress: Option<propose::Writer>,
     /// Reads this router's part of the mesh's ledger.
     account: Account,
+    /// Says what would become of events.
+    explainer: explain::Explainer,
 }
 
 /// What is deployed, at one moment.
@@ -330,6 +337,15 @@ impl World {
             Some(writer) if !writer.is_here => writer.progress().await,
             _ => Ok(self.view().heard()),
         }
+    }
+
+    /// What would become of an event of `topic` that `identity` publishes: at this router, or at the site or
+    /// `SITE/ROUTER` that `at` names. Nothing is sent.
+    ///
+    /// # Errors
+    /// `invalid-topic`, `invalid-identity`, `not-found`, `no-answer`, `explain-busy`.
+    pub async fn explain(&self, topic: &str, identity: &str, at: Option<&str>) -> Result<Explanation, WorldError> {
+        self.explainer.explain(topic, identity, at).await
     }
 
     /// The ledger of the whole mesh, as far as its routers answer.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 30] = [
+const ROUTES: [&str; 31] = [
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/mesh/sites/{name}",
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
@@ -24,6 +24,7 @@ const ROUTES: [&str; 30] = [
     "GET /v1/bindings",
     "GET /v1/bindings/{name}",
     "GET /v1/clients",
+    "GET /v1/explain",
     "GET /v1/ledger",
     "GET /v1/logs",
     "GET /v1/mesh",
@@ -112,6 +113,7 @@ async fn answers_have_the_documented_shape() {
         ("/v1/clients", "/v1/clients"),
         ("/v1/status", "/v1/status"),
         ("/v1/mesh", "/v1/mesh"),
+        ("/v1/explain", "/v1/explain?topic=a/b&as=spiffe://test/service/web"),
         ("/livez", "/livez"),
         ("/readyz", "/readyz"),
     ] {

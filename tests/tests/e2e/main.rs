@@ -8,6 +8,7 @@ mod bench;
 mod chaos;
 mod drain;
 mod easy;
+mod explain;
 mod faults;
 mod filters;
 mod kit;
