@@ -8,6 +8,7 @@ use crate::generation::Active;
 use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Offered, Outbox, OutboxLimits};
+use crate::trace::Ring;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use myelin_core::{MatchSet, SessionKey, Table};
@@ -301,6 +302,8 @@ pub struct Local {
     pub seq: Cell<u64>,
     /// Numbers the runs of events; see [`crate::fanout`].
     pub runs: Cell<u64>,
+    /// What happened to sampled events here.
+    pub traces: RefCell<Ring>,
 }
 
 impl Local {
@@ -318,6 +321,7 @@ impl Local {
             ledger: Ledger::default(),
             seq: Cell::new(1),
             runs: Cell::new(0),
+            traces: RefCell::new(Ring::new(Instant::now())),
             shared,
         }
     }

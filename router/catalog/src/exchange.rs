@@ -61,6 +61,11 @@ pub enum Ask {
         /// Its stamp, as on a link.
         stamp: ByteBuf,
     },
+    /// What the asked router has recorded of a trace.
+    Trace {
+        /// The trace, in hexadecimal digits.
+        trace: String,
+    },
 }
 
 /// How far a router is, in its own words.
@@ -122,6 +127,8 @@ pub enum Answer {
     Explained(ByteBuf),
     /// What the asked router would do with an event, in the words of its API.
     Hop(ByteBuf),
+    /// What the asked router has recorded of a trace, in the words of its API.
+    Trace(ByteBuf),
     /// The question is refused.
     Refused {
         /// Whose fault it is, in the words of the asked router's API.
@@ -211,6 +218,7 @@ mod tests {
             Ask::Progress,
             Ask::Ledger,
             Ask::Explain { topic: "a/b".into(), identity: "spiffe://d/service/s".into() },
+            Ask::Trace { trace: "4bf92f3577b34da6a3ce929d0e0e4736".into() },
             Ask::Hop { topic: "a/b".into(), stamp: ByteBuf::from([1, 2, 3]) },
         ];
         for ask in asks {
@@ -224,6 +232,7 @@ mod tests {
             Answer::Ledger(ByteBuf::from(*b"{}")),
             Answer::Explained(ByteBuf::from(*b"{}")),
             Answer::Hop(ByteBuf::from(*b"{}")),
+            Answer::Trace(ByteBuf::from(*b"{}")),
             Answer::Progress(vec![Heard { report: report(), age_ms: 20 }]),
             Answer::Refused { blame: "conflict".into(), code: "conflict".into(), message: "look again".into() },
         ];

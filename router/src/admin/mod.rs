@@ -19,6 +19,7 @@ mod rollouts;
 mod server;
 mod spec;
 mod stall;
+mod traces;
 mod types;
 
 pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
@@ -180,6 +181,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(observe::status))
         .routes(routes!(observe::mesh))
         .routes(routes!(explain::explain))
+        .routes(routes!(traces::trace))
         .routes(routes!(logs::logs))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::live))

@@ -32,6 +32,7 @@ mod signals;
 mod site;
 mod subscribe;
 mod top;
+mod trace;
 mod trial;
 mod values;
 

@@ -71,6 +71,7 @@ impl Source {
                 Ok(Answer::Explained(super::explain::encode(&explanation)?.into()))
             }
             Ask::Hop { topic, stamp } => Ok(Answer::Hop(self.explainer.hop(&topic, &stamp)?.into())),
+            Ask::Trace { trace } => Ok(Answer::Trace(self.account.encode_trace(&trace).await?.into())),
             Ask::Progress => Ok(Answer::Progress(self.view.load().heard())),
         }
     }

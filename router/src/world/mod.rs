@@ -25,6 +25,7 @@ mod propose;
 mod report;
 mod rollout;
 mod setup;
+mod traces;
 
 pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
 pub use changes::Change;
@@ -34,6 +35,7 @@ pub use explain::{
 };
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use setup::{MeshSetup, WorldSetup};
+pub use traces::{RouterTrace, Trace};
 
 use crate::generation::BindingCard;
 use arc_swap::ArcSwap;

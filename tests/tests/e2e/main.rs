@@ -19,3 +19,4 @@ mod rollouts;
 mod routing;
 mod shared;
 mod swaps;
+mod trace;
