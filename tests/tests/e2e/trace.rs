@@ -91,10 +91,23 @@ async fn one_event_is_followed_over_two_hops_with_every_verdict() -> Result<()> 
     }
 
     let (_, ear) = ears.last_mut().context("a subscriber of orders/** at s2")?;
-    for _ in 0..2 {
+    passed_on(&sites)?;
+    for _ in 0..3 {
         timeout(PATIENCE, ear.next()).await?.context("the events before")?;
     }
     carried(&sites, ear).await
+}
+
+/// A router between passes an event on without judging it, and says so.
+fn passed_on(sites: &Sites) -> Result<()> {
+    let trace = publish(sites, "orders/a/b", ORDER, &["--json"])?.json()?;
+    let hops = records(&trace, "hop", "orders/a/b");
+    let outcomes: Vec<_> = hops.iter().map(|hop| hop["hop"]["outcome"].as_str().unwrap_or_default()).collect();
+    assert_eq!(outcomes, ["routed", "passed-on", "routed"], "{trace:#}");
+    let counts: Vec<_> = hops.iter().map(|hop| verdicts(hop).len()).collect();
+    assert_eq!(counts, [3, 0, 1], "{trace:#}");
+    assert_eq!((&hops[1]["hop"]["from"], &hops[1]["hop"]["sites"]), (&json!("s0/r1"), &json!(["s2"])));
+    Ok(())
 }
 
 /// The publisher's own traceparent comes to every subscriber as it was; whoever is not sampled leaves nothing.
