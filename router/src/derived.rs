@@ -212,7 +212,10 @@ impl Judge<'_> {
         let batch = Batch::new(views, self.now_ns, self.local.shared.now_ms()).ok()?;
         Some(match &mut verdicts.watch {
             None => pass.chain.run(&batch, scratch).await,
-            Some(watch) => hops::judge(self.active, (pass.chain, pass.is_egress), &batch, scratch, watch).await,
+            // Aside: what it keeps meanwhile is not to be part of every publisher.
+            Some(watch) => {
+                Box::pin(hops::judge(self.active, (pass.chain, pass.is_egress), &batch, scratch, watch)).await
+            }
         })
     }
 
