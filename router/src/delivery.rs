@@ -1,6 +1,7 @@
 //! The delivery side of a session: from the outbox to the wire, and the receipts for it.
 
 use crate::fanout::split_expired;
+use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Seat};
 use crate::names::Announced;
@@ -138,7 +139,7 @@ pub async fn write(local: Rc<Local>, connection: Connection, seat: Seat, outstan
                 Some(writer) => writer,
                 // The first delivery opens the stream: a session that never gets one never pays for it.
                 None => match connection.open_uni().await {
-                    Ok(stream) => writer.insert(Writer::new(stream)),
+                    Ok(stream) => writer.insert(Writer::new(stream, connection.clone())),
                     Err(_) => return,
                 },
             };
@@ -173,6 +174,7 @@ pub fn end_stopped(connection: &Connection, seat: &Seat, stream: &str) {
 /// Encodes deliveries for one session.
 struct Writer {
     stream: SendStream,
+    connection: Connection,
     announced: Announced,
     /// Headers, names and small events that come before the next shared chunk.
     head: Vec<u8>,
@@ -180,8 +182,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(stream: SendStream) -> Self {
-        Self { stream, announced: Announced::default(), head: Vec::new(), chunks: Vec::new() }
+    fn new(stream: SendStream, connection: Connection) -> Self {
+        Self { stream, connection, announced: Announced::default(), head: Vec::new(), chunks: Vec::new() }
     }
 
     /// Appends one delivery to what is sent next, and notes it as sent.
@@ -219,6 +221,9 @@ impl Writer {
             time_ns: origin.time_ns,
             generation: published.generation,
         };
+        if origin.traced.is_some() {
+            hops::delivered(local, delivery, &events, seq, &self.connection);
+        }
         write_deliver_head(&mut self.head, &stamp, events.len());
         if events.len() < COPY_BELOW_BYTES {
             self.head.extend_from_slice(&events);

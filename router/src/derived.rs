@@ -4,9 +4,11 @@
 //! the bindings there, never by one that has judged it before, and at most [`DEPTH_MAX`] deep.
 
 use crate::generation::Active;
+use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
 use crate::residency::DEAD_LETTERS;
+use crate::trace::Watch;
 use bytes::Bytes;
 use myelin_engine::{Batch, BoundFilter, Chain, ChainScratch, EventView, Fate, Judged, Judgement, RouteTarget};
 use myelin_mesh::SiteSet;
@@ -73,6 +75,8 @@ pub struct Verdicts {
     pub exceptions: Vec<(u64, Code, String)>,
     /// Still to be judged.
     pub derived: VecDeque<Derived>,
+    /// Looks at the sampled events of the batch, where there are some.
+    pub watch: Option<Box<Watch>>,
 }
 
 /// Judges events for one publisher's batch.
@@ -120,7 +124,7 @@ impl Judge<'_> {
         if let Some(chain) = &route.ingress {
             let pass = Pass { chain, is_egress: false, seen: &seen, depth: 0 };
             let Workbench { scratch, verdicts } = &mut *bench;
-            let judgement = self.ask(chain, views, scratch).await;
+            let judgement = self.ask(pass, views, scratch, verdicts).await;
             untouched = judgement.is_some_and(|judgement| judgement.all_pass_untouched());
             if untouched && route.egress.is_none() {
                 return true;
@@ -209,7 +213,10 @@ impl Judge<'_> {
         let Workbench { scratch, verdicts } = bench;
         let identity = &*self.identity;
         let views: Vec<EventView<'_>> = items.iter().map(|item| view(item, buffer, identity)).collect();
-        let judgement = self.ask(pass.chain, &views, scratch).await;
+        if let Some(watch) = &mut verdicts.watch {
+            watch.keys = items.iter().map(|item| item.seq).collect();
+        }
+        let judgement = self.ask(pass, &views, scratch, verdicts).await;
         if judgement.is_some_and(|judgement| judgement.all_pass_untouched()) {
             return true;
         }
@@ -222,12 +229,19 @@ impl Judge<'_> {
     /// What a chain finds out about `views`; `None` where they do not fit a batch.
     async fn ask<'a>(
         &self,
-        chain: &'a Chain,
+        pass: Pass<'a>,
         views: &[EventView<'_>],
         scratch: &'a mut ChainScratch,
+        verdicts: &mut Verdicts,
     ) -> Option<Judgement<'a>> {
         let batch = Batch::new(views, self.now_ns, self.local.shared.now_ms()).ok()?;
-        Some(chain.run(&batch, scratch).await)
+        Some(match &mut verdicts.watch {
+            None => pass.chain.run(&batch, scratch).await,
+            // Aside: what it keeps meanwhile is not to be part of every publisher.
+            Some(watch) => {
+                Box::pin(hops::judge(self.active, (pass.chain, pass.is_egress), &batch, scratch, watch)).await
+            }
+        })
     }
 
     /// Carries out what a chain said; for each event what changes in it, or `None` where it does not go on.
@@ -414,6 +428,9 @@ impl Context<'_> {
             _ => (Term::Rejected, Some(Code::Denied)),
         };
         self.judge.settle(self.pass.is_egress, item, term);
+        if let Some(watch) = &mut verdicts.watch {
+            hops::ended(self.judge.local, watch, event, item.seq, (judged.fate.as_str(), &why));
+        }
         if let Some(code) = code.filter(|_| !self.pass.is_egress) {
             refuse(verdicts, item, code, format!("{binding}: {why}"));
         }

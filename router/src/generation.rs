@@ -4,7 +4,7 @@
 //! [`Prepared`] instances, made before the swap on the writer's thread. The swap itself - state handed over, the new
 //! [`Active`] set in place - happens on the worker, between two batches.
 
-use myelin_catalog::{ModuleRef, Stage, StagedBinding};
+use myelin_catalog::{Digest, ModuleRef, Stage, StagedBinding};
 use myelin_engine::{
     BindError, BindingCells, BindingSetup, BindingStats, BoundFilter, Chain, FaultPolicy, Filter, FilterInfo, Grant,
     InstantiateError, OnFault, Program, RouteTarget, SharedState, SharedStats, SlotLimits, SlotSetup, Spare,
@@ -97,7 +97,7 @@ impl BindingPlan {
             ..SlotLimits::default()
         };
         let shared = previous.as_ref().map(|previous| previous.shared.clone()).unwrap_or_default();
-        let card = BindingCard::new(&name, &binding.module, binding.stage, &binding.pattern, shared.clone());
+        let card = BindingCard::new(&name, staged, shared.clone());
         Self {
             name,
             module: binding.module.clone(),
@@ -202,6 +202,14 @@ pub struct BindingCard {
     pub stage: Stage,
     /// Its pattern.
     pub pattern: Pattern,
+    /// Its place in the chain.
+    pub order: i32,
+    /// The digest of its module.
+    pub digest: Digest,
+    /// What becomes of an event on which its filter fails.
+    pub on_fault: myelin_catalog::OnFault,
+    /// What its filter may send where.
+    pub grant: myelin_catalog::Grant,
     shared: Arc<SharedState>,
     state: RwLock<CardState>,
 }
@@ -214,9 +222,20 @@ struct CardState {
 }
 
 impl BindingCard {
-    fn new(name: &Arc<str>, module: &ModuleRef, stage: Stage, pattern: &Pattern, shared: Arc<SharedState>) -> Self {
-        let (name, module, pattern) = (name.clone(), module.clone(), pattern.clone());
-        Self { name, module, stage, pattern, shared, state: RwLock::default() }
+    fn new(name: &Arc<str>, staged: &StagedBinding, shared: Arc<SharedState>) -> Self {
+        let binding = &staged.binding;
+        Self {
+            name: name.clone(),
+            module: binding.module.clone(),
+            stage: binding.stage,
+            pattern: binding.pattern.clone(),
+            order: binding.order,
+            digest: staged.digest,
+            on_fault: binding.on_fault,
+            grant: binding.grant.clone(),
+            shared,
+            state: RwLock::default(),
+        }
     }
 
     /// How many limits and keys its filters keep together.

@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Offered, Outbox, OutboxLimits};
 use crate::residency::{HeldBack, Residency};
+use crate::trace::Ring;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use myelin_core::{MatchSet, SessionKey, Table};
@@ -199,6 +200,11 @@ pub fn unix_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Whether a queue group of other sites has a member among these subscribers.
+pub fn is_member(targets: &MatchSet, group: &GroupInterest) -> bool {
+    targets.groups.iter().any(|here| here.name == group.name && *here.pattern == *group.pattern.as_str())
+}
+
 /// A topic as a worker knows it, with what was last found out about it.
 #[derive(Debug)]
 pub struct TopicEntry {
@@ -312,6 +318,8 @@ pub struct Local {
     pub seq: Cell<u64>,
     /// Numbers the runs of events; see [`crate::fanout`].
     pub runs: Cell<u64>,
+    /// What happened to sampled events here.
+    pub traces: RefCell<Ring>,
 }
 
 impl Local {
@@ -331,6 +339,7 @@ impl Local {
             ledger: Ledger::default(),
             seq: Cell::new(1),
             runs: Cell::new(0),
+            traces: RefCell::new(Ring::new(Instant::now())),
             shared,
         }
     }
@@ -445,9 +454,7 @@ impl Local {
             (Some(ruled), Some(narrowed)) => Some(ruled & narrowed),
             (ruled, narrowed) => ruled.or(narrowed),
         };
-        let is_here = |group: &GroupInterest| {
-            targets.groups.iter().any(|here| here.name == group.name && *here.pattern == *group.pattern.as_str())
-        };
+        let is_here = |group: &GroupInterest| is_member(&targets, group);
         let plan = myelin_mesh::plan(&matched, &reach.routes, &mut self.allowed_routes.borrow_mut(), allowed, is_here);
         let held_back = (plan.not_allowed | plan.no_allowed_path).len();
         let plan = (!plan.is_empty()).then(|| Arc::new(plan));

@@ -118,13 +118,13 @@ impl Node {
             workers.push(links.start(id, shared.clone()).context("starting the links' thread")?);
         }
         let links_orders = mesh_addr.and(workers.last()).map(|links| links.orders.clone());
-        let orders: Vec<_> = workers.iter().map(|worker| worker.orders.clone()).collect();
         let account = Account {
             site: config.node.site.clone(),
             router: config.node.name.clone(),
             epoch,
-            ledgers: Ledgers::new(orders),
+            ledgers: Ledgers::new(workers.iter().map(|worker| worker.orders.clone()).collect()),
             links: links_orders,
+            shared: shared.clone(),
         };
         let world = Box::pin(open_world(config, account, (store, recovered), mesh)).await?;
         Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners: stats, drain: config.drain(), world })

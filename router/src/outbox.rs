@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// A backlog of this many entries belongs to a subscriber that does not keep up: small entries are then copied out, so
@@ -31,6 +32,8 @@ pub struct Origin {
     pub shard: u8,
     /// The router at which they were published, where that is another one.
     pub elsewhere: Option<Elsewhere>,
+    /// When the batch was handed out, where some of its events are traced.
+    pub traced: Option<Instant>,
 }
 
 /// Where events were published that another site's router sent here.
@@ -284,7 +287,8 @@ mod tests {
 
     fn delivery(seq: u64, bytes: usize) -> Delivery {
         let name = Arc::new(Name { reference: 1, version: 0, text: Arc::from("a") });
-        let origin = Origin { source: None, time_ns: 0, received_ms: 0, generation: 1, shard: 0, elsewhere: None };
+        let origin =
+            Origin { source: None, time_ns: 0, received_ms: 0, generation: 1, shard: 0, elsewhere: None, traced: None };
         Delivery {
             events: Bytes::from(vec![0; bytes]),
             origin: Arc::new(origin),

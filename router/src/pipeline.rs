@@ -4,6 +4,7 @@
 //! A batch is what the publisher's stream had ready; nothing waits for more. One generation judges all of it.
 
 mod topics;
+mod traced;
 
 use crate::derived::{self, DERIVED_PER_BATCH_MAX, Judge, Passing, Workbench};
 use crate::fanout::{Fanout, Place};
@@ -11,6 +12,7 @@ use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::outbox::{Gauge, Origin};
+use crate::trace;
 use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use myelin_engine::{Chain, EventView};
 use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
@@ -19,10 +21,12 @@ use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX};
 use myelin_wire::message::Exception;
 use myelin_wire::stream::{DataDecoder, Item};
 use myelin_wire::{Attrs, Code, Limits, Refusal};
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 use topics::{Announced, Topics};
 
 /// Events that are judged in one go. A bound for the latency of the first and for the scratch memory.
@@ -53,6 +57,8 @@ pub struct Publisher {
     views: Vec<EventView<'static>>,
     /// The events that filters have touched; empty between batches.
     items: Vec<Passing>,
+    /// Events of the batch that are sampled for tracing.
+    sampled: Cell<u32>,
 }
 
 /// What a batch led to.
@@ -81,6 +87,7 @@ impl Publisher {
             bench: Workbench::default(),
             views: Vec::new(),
             items: Vec::new(),
+            sampled: Cell::new(0),
         }
     }
 
@@ -113,8 +120,12 @@ impl Publisher {
         local.ledger.add(generation, Term::Expired, expired);
         local.ledger.add(generation, Term::Rejected, self.exceptions.len() as u64 - expired);
         local.ledger.add(generation, Term::InPipeline, self.batch.len() as u64);
-        let origin = self.origin(local, generation);
+        let mut origin = self.origin(local, generation);
+        if self.sampled.get() > 0 {
+            self.watch(local, origin.time_ns);
+        }
         self.judge(local, &active, origin.time_ns).await;
+        origin.traced = self.bench.verdicts.watch.take().map(|_| Instant::now());
         let mut outcome = Outcome { seq: self.seq, exceptions: std::mem::take(&mut self.exceptions), full: Vec::new() };
         outcome.exceptions.sort_unstable_by_key(|exception| exception.0);
         let received = self.decoder.take();
@@ -132,6 +143,7 @@ impl Publisher {
             generation,
             shard: local.id,
             elsewhere: None,
+            traced: None,
         }
     }
 
@@ -147,7 +159,12 @@ impl Publisher {
                     self.seq += 1;
                     match self.check(local, &span) {
                         Ok(()) => self.batch.push(Admitted { seq: self.seq, span }),
-                        Err(refusal) => self.refuse(self.seq, refusal.code, &refusal.message),
+                        Err(refusal) => {
+                            if trace::has_room(span.head.attrs_len) {
+                                self.tell_refused(local, &span, &refusal);
+                            }
+                            self.refuse(self.seq, refusal.code, &refusal.message);
+                        }
                     }
                 }
                 Some(Item::Oversized(head)) => {
@@ -201,7 +218,13 @@ impl Publisher {
             let message = "flag bit 0 must be set exactly where tag 9 (ttl) is present";
             return Err(Refusal::new(Code::InvalidAttributes, message));
         }
-        if ttl_ms == Some(0) { Err(Refusal::new(Code::Expired, "the time to live was 0")) } else { Ok(()) }
+        if ttl_ms == Some(0) {
+            return Err(Refusal::new(Code::Expired, "the time to live was 0"));
+        }
+        if trace::has_room(span.head.attrs_len) && trace::sampled(block).is_some() {
+            self.sampled.set(self.sampled.get() + 1);
+        }
+        Ok(())
     }
 
     fn refuse(&mut self, seq: u64, code: Code, detail: &str) {
@@ -272,6 +295,9 @@ impl Publisher {
         // Kept from batch to batch: in the steady state no event costs an allocation.
         let mut views = emptied(std::mem::take(&mut self.views));
         views.extend(received.events.iter().map(|event| received.view(event, buffer, &judge.identity)));
+        if let Some(watch) = &mut self.bench.verdicts.watch {
+            watch.keys = received.events.iter().map(|event| Some(event.seq)).collect();
+        }
         let mut items = std::mem::take(&mut self.items);
         let enlist = |items: &mut Vec<Passing>| received.enlist(local, active, items);
         let untouched = judge.run((buffer, &views), route, &mut items, &mut self.bench, enlist).await;
@@ -332,6 +358,9 @@ impl Publisher {
 
     /// Puts an event that its filters let go on into the fan-out, if anybody wants it.
     fn place(&mut self, local: &Local, generation: u64, item: Passing) {
+        if self.bench.verdicts.watch.is_some() {
+            self.tell_placed(local, generation, &item);
+        }
         let Passing { seq, span, topic, route, attrs, payload, .. } = item;
         local.ledger.sub(generation, Term::InPipeline, 1);
         if route.held_back > 0 {
@@ -378,6 +407,9 @@ impl Publisher {
         let wanted = route.copies > 0;
         if route.held_back > 0 {
             local.shared.held_back.add(count, route.held_back);
+        }
+        if self.bench.verdicts.watch.is_some() {
+            self.tell_passed(local, generation, topic, route, events.clone());
         }
         for at in events {
             let Admitted { seq, span } = self.batch[at];

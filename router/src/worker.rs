@@ -4,6 +4,7 @@ use crate::generation::{Active, Handover, Prepared, Retired};
 use crate::ledger::{Counts, Exchanged};
 use crate::local::{Local, Parcel, Shared};
 use crate::sessions;
+use crate::trace::{Record, TraceId};
 use myelin_engine::thread_cpu_ns;
 use myelin_transport::BoundListener;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub enum Order {
     Swap(Prepared, oneshot::Sender<Swapped>),
     /// Make the generation before judge again, under this number.
     SwapBack(u64, oneshot::Sender<Option<Swapped>>),
+    /// The records of a trace, and how many were over the rate since the start.
+    Traces(TraceId, oneshot::Sender<(Vec<Record>, u64)>),
     /// What was exchanged with each neighbour; only the links know.
     Exchanged(oneshot::Sender<Vec<Exchanged>>),
     /// The listener takes no new connections.
@@ -216,6 +219,10 @@ pub fn obey(local: &Rc<Local>, order: Order) {
                 pause.end(Handover::default(), Retired::default())
             });
             let _ = answer.send(swapped);
+        }
+        Order::Traces(trace, answer) => {
+            let ring = local.traces.borrow();
+            let _ = answer.send((ring.find(trace), ring.not_recorded()));
         }
         // Whoever has a listener sees to these itself.
         Order::StopAccepting | Order::Stop | Order::Exchanged(_) => {}

@@ -47,6 +47,25 @@ pub enum Ask {
     Progress,
     /// What became of the events at the asked router.
     Ledger,
+    /// What would become of an event that is published at the asked router.
+    Explain {
+        /// Its topic.
+        topic: String,
+        /// Who would publish it.
+        identity: String,
+    },
+    /// What the asked router would do with an event that comes by a link.
+    Hop {
+        /// Its topic.
+        topic: String,
+        /// Its stamp, as on a link.
+        stamp: ByteBuf,
+    },
+    /// What the asked router has recorded of a trace.
+    Trace {
+        /// The trace, in hexadecimal digits.
+        trace: String,
+    },
 }
 
 /// How far a router is, in its own words.
@@ -104,6 +123,12 @@ pub enum Answer {
     Progress(Vec<Heard>),
     /// The ledger of the asked router, in the words of its API.
     Ledger(ByteBuf),
+    /// What would become of an event, in the words of the asked router's API.
+    Explained(ByteBuf),
+    /// What the asked router would do with an event, in the words of its API.
+    Hop(ByteBuf),
+    /// What the asked router has recorded of a trace, in the words of its API.
+    Trace(ByteBuf),
     /// The question is refused.
     Refused {
         /// Whose fault it is, in the words of the asked router's API.
@@ -192,6 +217,9 @@ mod tests {
             Ask::Report(report()),
             Ask::Progress,
             Ask::Ledger,
+            Ask::Explain { topic: "a/b".into(), identity: "spiffe://d/service/s".into() },
+            Ask::Trace { trace: "4bf92f3577b34da6a3ce929d0e0e4736".into() },
+            Ask::Hop { topic: "a/b".into(), stamp: ByteBuf::from([1, 2, 3]) },
         ];
         for ask in asks {
             assert_eq!(Ask::decode(&ask.encode()).unwrap(), ask);
@@ -202,6 +230,9 @@ mod tests {
             Answer::Accepted { rev: 4 },
             Answer::Noted,
             Answer::Ledger(ByteBuf::from(*b"{}")),
+            Answer::Explained(ByteBuf::from(*b"{}")),
+            Answer::Hop(ByteBuf::from(*b"{}")),
+            Answer::Trace(ByteBuf::from(*b"{}")),
             Answer::Progress(vec![Heard { report: report(), age_ms: 20 }]),
             Answer::Refused { blame: "conflict".into(), code: "conflict".into(), message: "look again".into() },
         ];

@@ -38,6 +38,11 @@ impl Chain {
             }
             binding.judge(index, batch, scratch).await;
         }
+        self.judgement(scratch)
+    }
+
+    /// What the scratch says about the batch that this chain has judged last.
+    pub(crate) fn judgement<'a>(&'a self, scratch: &'a ChainScratch) -> Judgement<'a> {
         Judgement { chain: self, scratch }
     }
 }

@@ -48,6 +48,7 @@ mod stats;
 mod times;
 mod trial;
 mod vectors;
+mod watch;
 
 pub use batch::{Batch, BatchError, EventView, FilterBatch, Payloads};
 pub use bound::{BindError, BindingSetup, BoundFilter, OnFault};
@@ -73,6 +74,7 @@ pub use slot::{InstantiateError, Slot, SlotSetup, Spare};
 pub use stats::{BindingCells, BindingStats, LastFault};
 pub use trial::{Decision, EmittedEvent, Trial, Unmet};
 pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};
+pub use watch::Seen;
 
 #[cfg(test)]
 mod tests;

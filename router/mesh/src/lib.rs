@@ -97,7 +97,7 @@ pub use control::{Control, ControlDecoder, Versions, negotiate};
 pub use directory::{Directory, DirectoryError, Router, Site};
 pub use forward::{LocalDelivery, Outgoing, Plan, Served, Split, hand_on, plan, split};
 pub use ids::{LinkId, RouterNumber, SiteNumber, SiteSet};
-pub use interest::{GroupInterest, Interest, InterestError, InterestMatch, group_id};
+pub use interest::{GroupInterest, Interest, InterestError, InterestMatch, Wish, group_id};
 pub use mesh::{Alarm, Config, LinkUp, Mesh, Output, Peer, PeerIdentity, Sizes, Stats};
 pub use stamp::{Grant, Grants, STAMP_BYTES_MAX, STAMP_BYTES_MIN, Stamp};
 pub use topology::{Hop, NoAllowedPath, ResidencyCache, RoundTrips, Routes};

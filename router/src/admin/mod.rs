@@ -6,6 +6,7 @@
 
 mod access;
 mod bindings;
+mod explain;
 mod fleet;
 mod health;
 mod intake;
@@ -19,6 +20,7 @@ mod server;
 mod spec;
 mod stall;
 mod topics;
+mod traces;
 mod types;
 
 pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
@@ -181,6 +183,8 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(observe::clients))
         .routes(routes!(observe::status))
         .routes(routes!(observe::mesh))
+        .routes(routes!(explain::explain))
+        .routes(routes!(traces::trace))
         .routes(routes!(logs::logs))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::live))

@@ -71,6 +71,7 @@ impl From<WorldError> for Problem {
             Blame::Router if ["stopping", "store-unavailable", "cannot-sign"].contains(&&*error.code) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Blame::Router if error.code == "no-answer" => StatusCode::GATEWAY_TIMEOUT,
             Blame::Router => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.code, error.message)

@@ -46,6 +46,16 @@ pub(super) struct Admin {
 }
 
 impl Admin {
+    /// Of a command whose own options say who asks, and where the development router's files are.
+    pub(super) fn of(
+        (admin, token): (Option<Uri>, Option<String>),
+        (cert, key, ca): (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
+        timeout: Duration,
+        data_dir: PathBuf,
+    ) -> Self {
+        Self { admin, token, cert, key, ca, timeout, data_dir }
+    }
+
     /// The admin API.
     pub(super) fn api(&self) -> Result<Api> {
         let found = if self.admin.is_none() { running(&self.data_dir) } else { None };

@@ -1,11 +1,13 @@
 //! How the commands of the data plane reach a router, and what an event on the command line is made of.
 
+use super::admin::Admin;
 use super::development;
 use super::failure::{Exit, Failure, Result, exit_for_code};
 use super::serve::Ready;
 use super::values::{duration, pair};
 use anyhow::Context;
 use clap::Args;
+use hyper::Uri;
 use myelin_client::{Client, ClientConfig, ClientError, Event, TlsFiles};
 use myelin_transport::{ALPN_CLIENT, DialConfig, DialError, TlsIdentity};
 use std::io::{IsTerminal, Read};
@@ -45,6 +47,12 @@ pub(super) struct Connect {
 }
 
 impl Connect {
+    /// The admin API, asked as the same client.
+    pub(super) fn admin(&self, admin: Option<Uri>, token: Option<String>, timeout: Duration) -> Admin {
+        let files = (self.cert.clone(), self.key.clone(), self.ca.clone());
+        Admin::of((admin, token), files, timeout, self.data_dir.clone())
+    }
+
     /// Connects, with settings that `tune` has changed.
     pub(super) async fn client(&self, tune: impl FnOnce(ClientConfig) -> ClientConfig) -> Result<Client> {
         let config = ClientConfig { addrs: self.addrs(), tls: Some(self.files()?), ..ClientConfig::default() }

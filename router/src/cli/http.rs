@@ -61,6 +61,13 @@ struct Problem {
     code: String,
 }
 
+/// A path of the API with a query, whatever characters are in it.
+pub(super) fn query<'a>(path: &str, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let pairs: Vec<_> = pairs.into_iter().collect();
+    // Pairs of texts can always be written.
+    format!("{path}?{}", serde_urlencoded::to_string(pairs).unwrap_or_default())
+}
+
 impl Server {
     /// Asks, and gives the answer's body; anything but success is a failure.
     pub(super) async fn call(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<Bytes> {

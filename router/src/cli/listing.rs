@@ -32,6 +32,11 @@ pub(super) enum Output {
 }
 
 impl Listing {
+    /// The same for programs.
+    pub(super) fn for_programs(self) -> Self {
+        Self { output: Output::Json, ..self }
+    }
+
     /// Shows what `fetch` gives, as `show` makes text of it, until it need not be shown again.
     pub(super) async fn show<F>(&self, mut fetch: impl FnMut() -> F, show: impl Fn(&Value) -> String) -> Result<()>
     where

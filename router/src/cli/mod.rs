@@ -13,6 +13,7 @@ mod development;
 mod doctor;
 mod examine;
 mod expectation;
+mod explain;
 mod failure;
 mod filter;
 mod fixtures;
@@ -32,6 +33,7 @@ mod site;
 mod subscribe;
 mod top;
 mod topic;
+mod trace;
 mod trial;
 mod values;
 
@@ -89,6 +91,8 @@ enum Command {
     Top(top::Top),
     /// Show what became of every event
     Ledger(ledger::Ledger),
+    /// Say what would become of an event, router by router, without sending it
+    Explain(explain::Explain),
     /// Show the links to the routers of other sites
     Mesh(mesh::Mesh),
     /// Show and change who belongs to the mesh
@@ -151,6 +155,7 @@ fn run(command: Command) -> Result<()> {
         Command::Rollout(rollout) => rollout.run(),
         Command::Top(top) => top.run(),
         Command::Ledger(ledger) => ledger.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Mesh(mesh) => mesh.run(),
         Command::Site(site) => site.run(),
         Command::Topic(topic) => topic.run(),

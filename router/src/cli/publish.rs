@@ -2,11 +2,14 @@
 
 use super::connect::{self, Attributes, Connect, PAYLOAD_BYTES_MAX, block_on};
 use super::failure::{Exit, Failure, Result, exit_for_code};
+use super::trace;
 use super::values::duration;
+use crate::trace::Sampled;
 use anyhow::Context;
 use clap::{ArgGroup, Args};
+use hyper::Uri;
 use myelin_client::{Client, Code, PublishException, Summary};
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,7 @@ Examples:
   myelin pub orders/eu -k customer-7 -H x-tenant=acme -f order.json
   myelin pub sensors/t1 -l < readings.txt                one event for each line
   myelin pub load/test -m x --count 100000 --rate 5000   5,000 events a second
+  myelin pub orders/eu -m x --trace                      follows the event and prints each hop
 
 Waits until the router has decided about every event. Exit code 4 when a filter or the router denied one.";
 
@@ -49,6 +53,18 @@ pub(super) struct Publish {
     /// Say nothing when all went well
     #[arg(short, long)]
     quiet: bool,
+    /// Follow the event through the mesh, and print each hop with verdicts and times
+    #[arg(long, conflicts_with_all = ["lines", "quiet"])]
+    trace: bool,
+    /// Print the trace as JSON
+    #[arg(long, requires = "trace")]
+    json: bool,
+    /// URL of the admin API that is asked for the trace [default: the --dev router here, else http://127.0.0.1:7480]
+    #[arg(long, value_name = "URL", env = "MYELIN_ADMIN", help_heading = "Admin API")]
+    admin: Option<Uri>,
+    /// Bearer token for it
+    #[arg(long, env = "MYELIN_TOKEN", hide_env_values = true, help_heading = "Admin API")]
+    token: Option<String>,
     #[command(flatten)]
     attributes: Attributes,
     #[command(flatten)]
@@ -61,6 +77,10 @@ impl Publish {
     }
 
     async fn publish(self) -> Result<()> {
+        if self.trace && self.count != 1 {
+            return Err(trace::not_with("--count"));
+        }
+        let traced = self.trace.then(trace::begin);
         let payload = match self.lines {
             true => None,
             false => Some(connect::payload(self.message.as_deref(), self.file.as_deref())?),
@@ -70,7 +90,7 @@ impl Publish {
         let refusals = tokio::spawn(tell_refusals(client.clone(), self.lines || self.count > 1));
         let started = Instant::now();
         match &payload {
-            Some(payload) => self.repeat(&client, payload, started).await?,
+            Some(payload) => self.repeat(&client, payload, (traced, started)).await?,
             None => self.lines(&client, started).await?,
         }
         if tokio::time::timeout(self.timeout, client.flush()).await.is_err() {
@@ -83,13 +103,31 @@ impl Publish {
         if !self.quiet && summary.published > 0 && (summary.refused == 0 || summary.published > 1) {
             eprintln!("{}", told(&summary, took));
         }
+        if let Some(Sampled { trace, .. }) = traced {
+            let admin = self.connect.admin(self.admin.clone(), self.token.clone(), self.timeout);
+            let found = trace::follow(&admin.api()?, trace).await?;
+            let shown = if self.json { format!("{found}\n") } else { trace::show(&found) };
+            // Whoever reads may have gone.
+            let _ = std::io::stdout().write_all(shown.as_bytes());
+        }
         verdict(&summary, &refusals)
     }
 
-    async fn repeat(&self, client: &Client, payload: &[u8], started: Instant) -> Result<()> {
+    async fn repeat(
+        &self,
+        client: &Client,
+        payload: &[u8],
+        (traced, started): (Option<Sampled>, Instant),
+    ) -> Result<()> {
         for number in 0..self.count {
             self.pace(number, started).await;
-            client.send(self.attributes.event(&self.topic, payload)).await?;
+            let event = self.attributes.event(&self.topic, payload);
+            client
+                .send(match traced {
+                    Some(sampled) => event.traceparent(&sampled.to_string()),
+                    None => event,
+                })
+                .await?;
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! No admission and no ingress filters: its origin has judged it. What leaves to subscribers here passes the egress
 //! filters of this router's own generation.
 
+mod traced;
+
 use super::forward::{Splitter, add_copies};
 use super::link::Link;
 use super::queue::Outgoing;
@@ -14,6 +16,7 @@ use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::names::Name;
 use crate::outbox::{Delivery, Elsewhere, Gauge, NameSet, Origin};
+use crate::trace;
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use myelin_mesh::{Batch, BatchDecoder, BatchHead, LocalDelivery, Source, Stamp, Violation, ViolationCode};
@@ -23,6 +26,8 @@ use smallvec::SmallVec;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
+use traced::tell_placed;
 
 /// Names that one stream may announce in all: those of sixteen busy workers.
 const NAMES_MAX: usize = 16 * 65_536;
@@ -52,6 +57,8 @@ pub(super) struct Arrivals {
     bench: Workbench,
     items: Vec<Passing>,
     full: Vec<Arc<Gauge>>,
+    /// Events of the batch that are sampled for tracing.
+    sampled: u32,
 }
 
 impl Arrivals {
@@ -69,6 +76,7 @@ impl Arrivals {
             bench: Workbench::default(),
             items: Vec::new(),
             full: Vec::new(),
+            sampled: 0,
         }
     }
 }
@@ -81,13 +89,13 @@ pub(super) async fn take(links: &Links, link: &Link, arrivals: &mut Arrivals, by
     arrivals.decoder.push(bytes);
     while let Some(batch) = arrivals.decoder.poll()? {
         link.came(batch.head.count);
-        arrivals.take_batch(links, batch).await?;
+        arrivals.take_batch(links, link, batch).await?;
     }
     Ok(())
 }
 
 impl Arrivals {
-    async fn take_batch(&mut self, links: &Links, batch: Batch) -> Result<(), Violation> {
+    async fn take_batch(&mut self, links: &Links, link: &Link, batch: Batch) -> Result<(), Violation> {
         self.learn(&links.local, &batch)?;
         let stamp = &batch.head.stamp;
         let split = self.splitter.split(links, stamp).and_then(|()| self.check_origin(links, stamp));
@@ -101,20 +109,20 @@ impl Arrivals {
         self.count_left_out(links, stamp);
         if self.splitter.split.local.is_none() {
             // On its way to other sites only: they know what they have had.
-            return self.take_piece(links, &batch.head, batch.events).await;
+            return self.take_piece(links, link, &batch.head, batch.events).await;
         }
         let source = Source { origin: stamp.origin, epoch: stamp.epoch, shard: stamp.shard };
         let tally = links.window.borrow_mut().admit(source, stamp.seq, batch.head.count, &mut self.admitted);
         let again = u64::from(tally.duplicates + tally.too_old);
         links.counters.duplicates.set(links.counters.duplicates.get() + again);
         if again == 0 {
-            return self.take_piece(links, &batch.head, batch.events).await;
+            return self.take_piece(links, link, &batch.head, batch.events).await;
         }
         // Only some of it is new, or nothing, which takes a change of the routes at the wrong moment: what is, run by
         // run. What is for sites beyond as well goes on whole, as if it were for them alone.
         let local = self.splitter.split.local.take();
         if !self.splitter.split.copies.is_empty() {
-            self.take_piece(links, &batch.head, batch.events.clone()).await?;
+            self.take_piece(links, link, &batch.head, batch.events.clone()).await?;
         }
         let spans: Vec<EventSpan> = batch.spans().collect();
         let admitted = std::mem::take(&mut self.admitted);
@@ -125,7 +133,7 @@ impl Arrivals {
             head.stamp.seq += u64::from(*first);
             head.count = u32::try_from(run.len()).unwrap_or(u32::MAX);
             self.splitter.split.local.clone_from(&local);
-            self.take_piece(links, &head, batch.events.slice(range)).await?;
+            self.take_piece(links, link, &head, batch.events.slice(range)).await?;
         }
         Ok(())
     }
@@ -178,13 +186,23 @@ impl Arrivals {
     }
 
     /// Events that are all new, after [`Splitter::split`] of their stamp.
-    async fn take_piece(&mut self, links: &Links, head: &BatchHead, events: Bytes) -> Result<(), Violation> {
+    async fn take_piece(
+        &mut self,
+        links: &Links,
+        link: &Link,
+        head: &BatchHead,
+        events: Bytes,
+    ) -> Result<(), Violation> {
         let local = &links.local;
         let active = local.active();
         let (generation, count) = (active.number, u64::from(head.count));
         let source = if head.source_ref == 0 { None } else { Some(self.name(head.source_ref)?.name.clone()) };
         let events = self.rename(head, events)?;
         let stamp = &head.stamp;
+        if self.sampled > 0 {
+            self.watch(local, link, head, source.as_ref());
+        }
+        let traced = self.bench.verdicts.watch.is_some();
         let origin = || Origin {
             source: source.clone(),
             time_ns: head.time_ns,
@@ -192,9 +210,13 @@ impl Arrivals {
             generation,
             shard: stamp.shard,
             elsewhere: Some(Elsewhere { router: stamp.origin.0, epoch: stamp.epoch, generation: stamp.generation }),
+            traced: traced.then(Instant::now),
         };
         let copies = std::mem::take(&mut self.splitter.split.copies);
         let here = self.splitter.split.local.take();
+        if traced && here.is_none() {
+            self.tell_passed_on(local, head, &events);
+        }
         if !copies.is_empty() {
             let delivery = self.delivery(head, &events, origin());
             local.ledger.add(generation, Term::Received, count);
@@ -217,6 +239,7 @@ impl Arrivals {
             self.own.flush(local, Bytes::new(), own, &mut self.full).await;
         }
         self.events.clear();
+        self.bench.verdicts.watch = None;
         for gauge in self.full.drain(..) {
             gauge.room().await;
         }
@@ -242,6 +265,9 @@ impl Arrivals {
                     topic
                 }
             };
+            if trace::has_room(span.head.attrs_len) && trace::sampled(span.attrs(&batch.events)).is_some() {
+                self.sampled += 1;
+            }
             let at = span.at + TOPIC_REF_AT;
             bytes[at..at + 4].copy_from_slice(&topic.name.reference.to_le_bytes());
             found.push((span, topic));
@@ -293,7 +319,7 @@ impl Arrivals {
             if route.egress.is_some() && route.copies > 0 {
                 self.judge(links, active, head, (&topic, &route), at..end, (events, source)).await;
             } else {
-                self.pass(&links.local, active.number, head, (&topic, &route), at..end);
+                self.pass(&links.local, active.number, head, (&topic, &route), at..end, events);
             }
             at = end;
         }
@@ -323,6 +349,7 @@ impl Arrivals {
             generation,
             shard: stamp.shard,
             elsewhere: None,
+            traced: self.bench.verdicts.watch.is_some().then(Instant::now),
         };
         let part = Delivery {
             events: events.slice(bytes),
@@ -372,8 +399,12 @@ impl Arrivals {
         head: &BatchHead,
         (topic, route): (&TopicEntry, &Rc<Route>),
         range: Range<usize>,
+        events: &Bytes,
     ) {
         let (count, wanted) = (range.len() as u64, route.copies > 0);
+        if self.bench.verdicts.watch.is_some() {
+            self.tell_passed(local, generation, head, (topic, route), range.clone(), events);
+        }
         if wanted {
             for at in range {
                 let (span, seq) = (self.events[at].0, head.stamp.seq + at as u64);
@@ -411,6 +442,7 @@ impl Arrivals {
         let judge = Judge { local, active, identity, now_ns: unix_ns() };
         judge.run_arrived(chain, events, &mut items, &mut self.bench).await;
         for item in items.drain(..) {
+            tell_placed(local, &mut self.bench.verdicts, active.number, events, &item);
             place(local, active.number, events, item, &mut self.fanout);
         }
         self.items = items;
@@ -420,7 +452,9 @@ impl Arrivals {
             if judged > DERIVED_PER_BATCH_MAX {
                 derived::abandon(local, active.number, derived, &mut self.bench.verdicts);
             } else if let Some(item) = judge.run_derived(derived, &mut self.bench).await {
-                place(local, active.number, &[], Passing { seq: None, ..item }, &mut self.own);
+                let item = Passing { seq: None, ..item };
+                tell_placed(local, &mut self.bench.verdicts, active.number, &[], &item);
+                place(local, active.number, &[], item, &mut self.own);
             }
         }
         // Nobody here published them.

@@ -6,9 +6,11 @@ use super::queue::{Outgoing, Queue};
 use super::state::{LinkStatus, Links, RECEIPT};
 use crate::delivery::Outstanding;
 use crate::fanout::split_expired;
+use crate::hops;
 use crate::ledger::{Exchanged, Term};
 use crate::names::Announced;
 use crate::outbox::Delivery;
+use crate::trace::EventId;
 use bytes::Bytes;
 use myelin_mesh::control::{Hello, HelloRefused};
 use myelin_mesh::limits::BATCH_EVENTS_BYTES;
@@ -437,6 +439,11 @@ impl Writer {
         if let Err(violation) = batch::write_head(&mut self.head, &head, &news, events.len()) {
             tracing::error!(%violation, "a batch is over its limit: a defect of the router");
             return links.local.ledger.settle(generation, Term::Lost, u64::from(count));
+        }
+        if of.origin.traced.is_some() {
+            let Stamp { origin, epoch, shard, seq, .. } = *stamp;
+            let first = EventId { router: origin.0, epoch, shard, seq };
+            hops::sent(&links.local, of, &events, first, (&format!("{}/{}", link.site, link.router), stamp.hops));
         }
         link.outstanding.sent(generation, u64::from(count), events.len());
         link.sent.set(link.sent.get() + u64::from(count));

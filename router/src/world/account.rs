@@ -2,9 +2,11 @@
 
 use super::WorldError;
 use crate::ledger::{Counts, Exchanged};
+use crate::local::Shared;
 use crate::worker::{Ledgers, Order};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
@@ -21,6 +23,8 @@ pub struct Account {
     pub ledgers: Ledgers,
     /// The thread of its links.
     pub links: Option<mpsc::Sender<Order>>,
+    /// What its workers share.
+    pub shared: Arc<Shared>,
 }
 
 /// A router's part of the mesh's ledger.

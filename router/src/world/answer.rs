@@ -1,5 +1,6 @@
 //! Answers what other routers ask.
 
+use super::explain::Explainer;
 use super::keeper::refused;
 use super::log::Shelf;
 use super::{Account, Blame, Command, View, WorldError, keys};
@@ -28,6 +29,7 @@ pub(super) struct Source {
     pub(super) commands: mpsc::WeakSender<Command>,
     pub(super) caller: Caller,
     pub(super) account: Account,
+    pub(super) explainer: Explainer,
 }
 
 /// Answers until the links end.
@@ -64,6 +66,12 @@ impl Source {
                 Ok(Answer::Noted)
             }
             Ask::Ledger => Ok(Answer::Ledger(self.account.encode().await?.into())),
+            Ask::Explain { topic, identity } => {
+                let explanation = self.explainer.here(&topic, &identity).await?;
+                Ok(Answer::Explained(super::explain::encode(&explanation)?.into()))
+            }
+            Ask::Hop { topic, stamp } => Ok(Answer::Hop(self.explainer.hop(&topic, &stamp)?.into())),
+            Ask::Trace { trace } => Ok(Answer::Trace(self.account.encode_trace(&trace).await?.into())),
             Ask::Progress => Ok(Answer::Progress(self.view.load().heard())),
         }
     }

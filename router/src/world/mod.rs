@@ -14,6 +14,7 @@ mod boot;
 mod changes;
 mod control;
 mod deploy;
+mod explain;
 mod follow;
 mod forge;
 mod keeper;
@@ -25,13 +26,19 @@ mod report;
 mod rollout;
 mod setup;
 mod shared;
+mod traces;
 mod writing;
 
 pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
 pub use changes::Change;
+pub use explain::{
+    AdmissionRefusal, Destination, DestinationState, ExplainedBinding, ExplainedCopy, ExplainedGroup, ExplainedHop,
+    Explanation, Wanted,
+};
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use setup::{MeshSetup, WorldSetup};
 pub use shared::SharedLogStatus;
+pub use traces::{RouterTrace, Trace};
 
 use crate::generation::BindingCard;
 use arc_swap::ArcSwap;
@@ -75,6 +82,8 @@ pub struct World {
     shared: Option<shared::SharedLog>,
     /// Reads this router's part of the mesh's ledger.
     account: Account,
+    /// Says what would become of events.
+    explainer: explain::Explainer,
 }
 
 /// What is deployed, at one moment.
@@ -375,6 +384,15 @@ impl World {
             Some(writer) if !writer.is_here => writer.progress().await,
             _ => Ok(self.view().heard()),
         }
+    }
+
+    /// What would become of an event of `topic` that `identity` publishes: at this router, or at the site or
+    /// `SITE/ROUTER` that `at` names. Nothing is sent.
+    ///
+    /// # Errors
+    /// `invalid-topic`, `invalid-identity`, `not-found`, `no-answer`, `explain-busy`.
+    pub async fn explain(&self, topic: &str, identity: &str, at: Option<&str>) -> Result<Explanation, WorldError> {
+        self.explainer.explain(topic, identity, at).await
     }
 
     /// The ledger of the whole mesh, as far as its routers answer.

@@ -119,7 +119,7 @@ impl Writer {
 }
 
 /// What an answer that is no answer to the question says.
-fn unexpected(answer: Answer) -> WorldError {
+pub(super) fn unexpected(answer: Answer) -> WorldError {
     match answer {
         Answer::Refused { blame, code, message } => WorldError::new(Blame::named(&blame), code, message),
         _ => WorldError::new(Blame::Router, "unexpected-answer", "the other router answers another question"),

@@ -3,6 +3,7 @@
 use super::answer::{Source, answer_all};
 use super::boot::BootGuard;
 use super::deploy::Deployment;
+use super::explain::Explainer;
 use super::follow::{Level, Pull};
 use super::forge::Forge;
 use super::keeper::{Keeper, Membership, Parts};
@@ -161,7 +162,9 @@ impl WorldSetup {
             .name("world".into())
             .spawn(move || keeper.run(queue))
             .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
-        let world = World { commands, view, revision, progress: writer.clone(), shared, account };
+        let caller = writer.as_ref().map(|writer| writer.caller.clone());
+        let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
+        let world = World { commands, view, revision, progress: writer.clone(), shared, account, explainer };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,
@@ -197,6 +200,7 @@ impl World {
             commands: commands.clone(),
             caller: caller.clone(),
             account: self.account.clone(),
+            explainer: self.explainer.clone(),
         };
         tokio::spawn(answer_all(source, asked));
         let shared = self.shared.clone();

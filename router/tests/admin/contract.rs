@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 30] = [
+const ROUTES: [&str; 32] = [
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/mesh/sites/{name}",
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
@@ -24,6 +24,7 @@ const ROUTES: [&str; 30] = [
     "GET /v1/bindings",
     "GET /v1/bindings/{name}",
     "GET /v1/clients",
+    "GET /v1/explain",
     "GET /v1/ledger",
     "GET /v1/logs",
     "GET /v1/mesh",
@@ -35,6 +36,7 @@ const ROUTES: [&str; 30] = [
     "GET /v1/rollouts",
     "GET /v1/rollouts/{id}",
     "GET /v1/status",
+    "GET /v1/traces/{trace_id}",
     "POST /v1/modules/{name}/versions/{version}/release",
     "POST /v1/rollouts",
     "POST /v1/rollouts/rollback",
@@ -70,6 +72,7 @@ async fn every_documented_route_is_served_and_no_other() {
             .replace("{version}", "1.0.0")
             .replace("{id}", "7")
             .replace("{step}", "pause")
+            .replace("{trace_id}", "4bf92f3577b34da6a3ce929d0e0e4736")
             .replace("{site}", "x")
             .replace("{router}", "x");
         for method in METHODS {
@@ -112,6 +115,7 @@ async fn answers_have_the_documented_shape() {
         ("/v1/clients", "/v1/clients"),
         ("/v1/status", "/v1/status"),
         ("/v1/mesh", "/v1/mesh"),
+        ("/v1/explain", "/v1/explain?topic=a/b&as=spiffe://test/service/web"),
         ("/livez", "/livez"),
         ("/readyz", "/readyz"),
     ] {

@@ -165,3 +165,49 @@ fn a_filter_sees_what_it_needs_and_no_more() {
 fn state_is_saved_through_the_binding() {
     assert_eq!(bound(faulty().with_state("kept")).save().as_deref(), Some(&b"kept"[..]));
 }
+
+#[test]
+fn a_watched_chain_judges_alike_and_tells_what_each_binding_said() {
+    let denies = || {
+        native(FilterInfo::default(), |payload, _| match payload {
+            "bad" => Ok(Verdict::of(Kind::Deny)),
+            "broken" => Err(FilterFault::new(FaultCode::Trap, "poison")),
+            _ => Ok(Verdict::ALLOW),
+        })
+    };
+    let add = || {
+        always(
+            routes(&["topic:audit/b"]),
+            Verdict::of(Kind::Add).with_routes(1).with_emitted(1),
+            vec![entry("audit/log", b"", "x")],
+        )
+    };
+    let change =
+        || always(FilterInfo::default(), Verdict::ALLOW.with_replacement(true, false), vec![entry("", b"", "new")]);
+    let chain = || Chain::new(vec![bound(denies()), bound(add()), bound(change())]);
+    for (payloads, watched) in
+        [(&["good"][..], vec![0]), (&["bad"], vec![0]), (&["broken"], vec![0]), (&["bad"], vec![])]
+    {
+        let (events, mut scratch, mut plain) = (events(payloads), ChainScratch::new(), ChainScratch::new());
+        let (watching, running, mut seen) = (chain(), chain(), Vec::new());
+        let batch = Batch::new(&events, 0, 0).unwrap();
+        let judgement = block_on(watching.run_watched(&batch, &mut scratch, &watched, &mut seen));
+        let fates: Vec<_> = judgement.events().map(|judged| judged.fate).collect();
+        let expected = block_on(running.run(&batch, &mut plain));
+        assert_eq!(fates, expected.events().map(|judged| judged.fate).collect::<Vec<_>>(), "{payloads:?}");
+        let told: Vec<_> =
+            seen.iter().map(|one| (one.binding, one.fate, one.adds, one.changes, one.emits, one.fault)).collect();
+        let good = [
+            (0, Fate::Pass, false, false, false, None),
+            (1, Fate::Pass, true, false, true, None),
+            (2, Fate::Pass, false, true, false, None),
+        ];
+        match (payloads[0], watched.is_empty()) {
+            ("good", _) => assert_eq!(told, good),
+            ("bad", false) => assert_eq!(told, [(0, Fate::Deny, false, false, false, None)]),
+            ("broken", _) => assert_eq!(told, [(0, Fate::Deny, false, false, false, Some("trap"))]),
+            _ => assert!(told.is_empty(), "nobody is watched: {told:?}"),
+        }
+        assert!(seen.iter().all(|one| one.judged == 1), "{seen:?}");
+    }
+}

@@ -15,7 +15,7 @@ mod table;
 mod trie;
 
 pub use own::InterestError;
-pub use table::{GroupInterest, Interest, InterestMatch};
+pub use table::{GroupInterest, Interest, InterestMatch, Wish};
 
 /// Keys of all hashes here: any would do, as long as every router has the same.
 const KEYS: (u64, u64) = (0x6d79_656c_696e_2f6d, 0x6573_682f_3120_2020);

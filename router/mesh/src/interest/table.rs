@@ -68,6 +68,19 @@ pub struct GroupInterest {
     pub siblings: SmallVec<[RouterNumber; 4]>,
 }
 
+/// One pattern that matches a topic, and who has told of it: for explanations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// What is subscribed to.
+    pub pattern: Pattern,
+    /// As a member of which queue group.
+    pub group: Option<Arc<str>>,
+    /// The other routers that a path leads to, sorted.
+    pub routers: Vec<RouterNumber>,
+    /// Those that no path leads to, sorted: nothing is sent for them.
+    pub absent: Vec<RouterNumber>,
+}
+
 /// The routers that advertise one pattern.
 #[derive(Clone)]
 struct Slot {
@@ -108,6 +121,28 @@ impl Interest {
         out.siblings.sort_unstable();
         out.siblings.dedup();
         out.groups.sort_unstable_by(|a, b| (&a.name, &a.pattern).cmp(&(&b.name, &b.pattern)));
+    }
+
+    /// Who wants an event of `topic`, which must be valid, and by which pattern; those that no path leads to as well.
+    pub fn wishes(&self, topic: &str) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        self.trie.matching(topic, |slot| {
+            let groups = slot.groups.iter().map(|(name, owners)| (Some(name.shared().clone()), owners));
+            for (group, owners) in std::iter::once((None, &slot.plain)).chain(groups) {
+                let known = owners.iter().copied().filter(|owner| self.directory.site_of(*owner).is_some());
+                let (absent, routers): (Vec<_>, Vec<_>) = known.partition(|owner| self.absent.contains(owner));
+                if !absent.is_empty() || !routers.is_empty() {
+                    wishes.push(Wish { pattern: slot.pattern.clone(), group, routers, absent });
+                }
+            }
+        });
+        wishes.sort_unstable_by(|a, b| (a.pattern.as_str(), &a.group).cmp(&(b.pattern.as_str(), &b.group)));
+        wishes
+    }
+
+    /// The sites and routers that it is about.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
     }
 
     fn fold(&self, owners: &[RouterNumber], sites: &mut SiteSet, siblings: &mut SmallVec<[RouterNumber; 4]>) {
@@ -258,6 +293,35 @@ mod tests {
         out.siblings.dedup();
         out.groups = groups.into_values().collect();
         out
+    }
+
+    #[test]
+    fn wishes_name_patterns_and_groups_and_whom_no_path_leads_to() {
+        let mut table = Interest::new(directory(), SiteNumber::new(1).unwrap());
+        let entry = |pattern: &str, group: &str| Entry(pattern.parse().unwrap(), GroupName::new(group));
+        for (owner, entry) in
+            [(7, entry("a/*", "")), (4, entry("a/*", "")), (2, entry("**", "g")), (9, entry("a/b", ""))]
+        {
+            table.insert(RouterNumber(owner), &entry);
+        }
+        table.insert(RouterNumber(4), &entry("b", ""));
+        table.set_absent([RouterNumber(7)].into());
+        let told: Vec<_> = table
+            .wishes("a/b")
+            .into_iter()
+            .map(|wish| {
+                let numbers =
+                    |routers: Vec<RouterNumber>| routers.into_iter().map(|router| router.0).collect::<Vec<_>>();
+                (
+                    wish.pattern.to_string(),
+                    wish.group.as_deref().map(str::to_owned),
+                    numbers(wish.routers),
+                    numbers(wish.absent),
+                )
+            })
+            .collect();
+        let plain = ("a/*".to_owned(), None, vec![4], vec![7]);
+        assert_eq!(told, [("**".to_owned(), Some("g".to_owned()), vec![2], vec![]), plain]);
     }
 
     proptest! {

@@ -1,0 +1,165 @@
+//! What became of sampled events: the records of this router's workers, and of all routers of the mesh.
+
+use super::propose::Writer;
+use super::{Account, Blame, World, WorldError};
+use crate::trace::{Record, TraceId};
+use crate::worker::Order;
+use bytes::Bytes;
+use myelin_catalog::exchange::{Answer, Ask};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use utoipa::ToSchema;
+
+/// Records of one router in an answer: what some hundred events leave.
+const RECORDS_MAX: usize = 1_000;
+/// Bytes of the records of another router: as much as the links pass on.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// How long a router may take to give its records.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// What became of the sampled events of a trace.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Trace {
+    /// The trace.
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
+    pub trace_id: TraceId,
+    /// What was recorded, in the order of the beginnings by the routers' own clocks.
+    pub records: Vec<Record>,
+    /// The routers that were asked and answered.
+    pub routers: Vec<RouterTrace>,
+    /// Those that did not, as `SITE/ROUTER`, and why.
+    pub missing: BTreeMap<String, String>,
+}
+
+/// What a router says beside its records.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RouterTrace {
+    /// The router, as `SITE/ROUTER`.
+    pub router: String,
+    /// Records of the trace that it has and that the answer leaves out for their number.
+    pub left_out: usize,
+    /// Records, of any trace, that it did not make since its start because there were too many at once.
+    pub not_recorded: u64,
+}
+
+/// A router's part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Part {
+    records: Vec<Record>,
+    of: RouterTrace,
+}
+
+impl Account {
+    /// The records of this router.
+    async fn trace(&self, trace: TraceId) -> Part {
+        let (mut records, mut not_recorded) = (Vec::new(), 0);
+        for worker in self.ledgers.workers() {
+            let (answer, answered) = oneshot::channel();
+            if worker.send(Order::Traces(trace, answer)).await.is_ok()
+                && let Ok((mut found, skipped)) = answered.await
+            {
+                records.append(&mut found);
+                not_recorded += skipped;
+            }
+        }
+        records.sort_by_key(|record| record.begin_unix_ns);
+        let left_out = records.len().saturating_sub(RECORDS_MAX);
+        records.truncate(RECORDS_MAX);
+        let router = format!("{}/{}", self.site, self.router);
+        Part { records, of: RouterTrace { router, left_out, not_recorded } }
+    }
+
+    /// The same for another router: as much of it as an answer holds.
+    ///
+    /// # Errors
+    /// When the trace's number is none.
+    pub(super) async fn encode_trace(&self, trace: &str) -> Result<Vec<u8>, WorldError> {
+        let mut part = self.trace(read(trace)?).await;
+        loop {
+            let bytes = super::explain::encode(&part)?;
+            // The answer's own frame is a few bytes.
+            if bytes.len() + 64 <= ANSWER_BYTES_MAX {
+                return Ok(bytes);
+            }
+            let half = part.records.len() / 2;
+            part.of.left_out += part.records.len() - half;
+            part.records.truncate(half);
+        }
+    }
+}
+
+/// Reads the number of a trace.
+fn read(trace: &str) -> Result<TraceId, WorldError> {
+    let refuse = |error| WorldError::new(Blame::Request, "invalid-trace-id", format!("the number of a trace: {error}"));
+    trace.parse().map_err(refuse)
+}
+
+impl World {
+    /// What became of the sampled events of a trace at this router, or at all routers of the mesh.
+    ///
+    /// # Errors
+    /// `invalid-trace-id`; `not-found` where nothing was recorded.
+    pub async fn trace(&self, trace: &str, mesh: bool) -> Result<Trace, WorldError> {
+        let trace_id = read(trace)?;
+        let own = self.account.trace(trace_id).await;
+        let mut all = Trace { trace_id, records: own.records, routers: vec![own.of], missing: BTreeMap::new() };
+        if mesh {
+            self.ask_all(&mut all).await;
+        }
+        if all.records.is_empty() {
+            let message = format!(
+                "nothing of trace {trace} is recorded: it was not sampled, is older than what routers keep, or there were \
+                 too many at once"
+            );
+            return Err(WorldError::new(Blame::NotFound, "not-found", message));
+        }
+        all.records.sort_by_key(|record| record.begin_unix_ns);
+        all.routers.sort_by(|a, b| a.router.cmp(&b.router));
+        Ok(all)
+    }
+
+    /// Asks every other router for its part.
+    async fn ask_all(&self, all: &mut Trace) {
+        let view = self.view();
+        let Some(writer) = &self.progress else { return };
+        let mut asking = JoinSet::new();
+        for router in view.catalog.fleet().routers() {
+            if *router.site.as_str() == *self.account.site && *router.name.as_str() == *self.account.router {
+                continue;
+            }
+            let title = format!("{}/{}", router.site, router.name);
+            let to = Writer { number: router.number, title, ..writer.clone() };
+            asking.spawn(ask(to, all.trace_id));
+        }
+        while let Some(answered) = asking.join_next().await {
+            match answered {
+                Ok((_, Ok(part))) => {
+                    all.records.extend(part.records);
+                    all.routers.push(part.of);
+                }
+                Ok((title, Err(why))) => drop(all.missing.insert(title, why)),
+                // A task that broke off has told so.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+async fn ask(to: Writer, trace: TraceId) -> (String, Result<Part, String>) {
+    let ask = Bytes::from(Ask::Trace { trace: trace.to_string() }.encode());
+    let answered = async {
+        let call = to.caller.call(to.number, ask, ANSWER_BYTES_MAX);
+        let answer = tokio::time::timeout(ANSWER_WAIT, call).await;
+        let answer =
+            answer.map_err(|_| format!("no answer within {ANSWER_WAIT:?}"))?.map_err(|error| error.to_string())?;
+        match Answer::decode(&answer).map_err(|error| error.to_string())? {
+            Answer::Trace(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+            answer => Err(super::propose::unexpected(answer).message),
+        }
+    };
+    let answered = answered.await;
+    (to.title, answered)
+}
