@@ -4,7 +4,7 @@
 //! [`Prepared`] instances, made before the swap on the writer's thread. The swap itself - state handed over, the new
 //! [`Active`] set in place - happens on the worker, between two batches.
 
-use myelin_catalog::{ModuleRef, Stage, StagedBinding};
+use myelin_catalog::{Digest, ModuleRef, Stage, StagedBinding};
 use myelin_engine::{
     BindError, BindingCells, BindingSetup, BindingStats, BoundFilter, Chain, FaultPolicy, Filter, FilterInfo, Grant,
     InstantiateError, OnFault, Program, RouteTarget, SharedState, SharedStats, SlotLimits, SlotSetup,
@@ -22,6 +22,8 @@ pub struct BindingPlan {
     pub name: Arc<str>,
     /// Its module.
     pub module: ModuleRef,
+    /// The digest of its module.
+    pub digest: Digest,
     /// The revision that staged it: two plans of the same revision are the same binding.
     pub revision: u64,
     stage: Stage,
@@ -98,6 +100,7 @@ impl BindingPlan {
         Self {
             name,
             module: binding.module.clone(),
+            digest: staged.digest,
             revision: staged.rev,
             stage: binding.stage,
             pattern: binding.pattern.clone(),
@@ -116,6 +119,7 @@ impl BindingPlan {
         Self {
             name: self.name.clone(),
             module: self.module.clone(),
+            digest: self.digest,
             revision: self.revision,
             stage: self.stage,
             pattern: self.pattern.clone(),
@@ -132,6 +136,11 @@ impl BindingPlan {
     /// The program that it runs.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// What its filter is configured with.
+    pub fn config(&self) -> &[u8] {
+        &self.config
     }
 
     /// Its card.
@@ -396,6 +405,11 @@ impl Active {
     /// The module of the binding called `name`.
     pub fn module_of(&self, name: &str) -> Option<String> {
         self.find(name).map(|(binding, _)| binding.module.to_string())
+    }
+
+    /// The plan of the binding called `name`.
+    pub fn plan_of(&self, name: &str) -> Option<&Arc<BindingPlan>> {
+        self.find(name).map(|(binding, _)| binding)
     }
 
     fn find(&self, name: &str) -> Option<(&Arc<BindingPlan>, &Rc<BoundFilter>)> {

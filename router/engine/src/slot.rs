@@ -15,6 +15,7 @@ use crate::host::{HostState, LogGate};
 use crate::info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
 use crate::limits::{BATCH_EVENTS_MAX, SlotLimits};
 use crate::program::Program;
+use crate::recall::Answers;
 use crate::runtime::{Runtime, Ticking};
 use crate::shared::SharedState;
 
@@ -32,6 +33,8 @@ pub struct SlotSetup<'a> {
     pub previous: Option<&'a [u8]>,
     /// What it shares with the other instances of its binding; by default with none.
     pub shared: Arc<SharedState>,
+    /// In a replay: what its host answers instead of what is shared.
+    pub answers: Option<Arc<Answers>>,
 }
 
 /// Why an instance could not be made.
@@ -72,6 +75,7 @@ pub struct Slot {
     live: Option<Live>,
     log_gate: LogGate,
     shared: Arc<SharedState>,
+    answers: Option<Arc<Answers>>,
     /// What the filter said while it was set up, handed over with the next batch.
     early: Notes,
 }
@@ -94,6 +98,7 @@ impl Slot {
             live: Some(live),
             log_gate,
             shared: Arc::clone(&setup.shared),
+            answers: setup.answers.clone(),
             early,
         })
     }
@@ -102,7 +107,8 @@ impl Slot {
     fn ready(&mut self) -> Result<&mut Live, FilterFault> {
         if self.live.is_none() {
             let (limits, shared) = (self.limits.clone(), Arc::clone(&self.shared));
-            let setup = SlotSetup { limits, config: &self.config, previous: None, shared };
+            let answers = self.answers.clone();
+            let setup = SlotSetup { limits, config: &self.config, previous: None, shared, answers };
             let again = start(&self.program, &setup, self.log_gate);
             let (live, info, early) = again.map_err(|e| FilterFault::new(FaultCode::Instantiate, e.to_string()))?;
             if info != *self.info {
@@ -133,6 +139,7 @@ impl Filter for Slot {
         let live = self.ready()?;
         let state = live.store.data_mut();
         state.begin(batch.payloads, batch.now_unix_ns, Some(batch.now_ms));
+        state.records = batch.record_calls;
         state.deadline.begin(limit_ns, batch.cpu_start_ns);
         live.store.set_epoch_deadline(TICKS);
         live.store.set_hostcall_fuel(fuel);
@@ -211,6 +218,7 @@ fn start(
     info.check(limits).map_err(InstantiateError::Info)?;
     let mut early = Notes::default();
     let state = store.data_mut();
+    state.answers.clone_from(&setup.answers);
     state.counters = u32::try_from(info.counters.len()).unwrap_or(0);
     state.end(&mut early);
     Ok((Live { store, guest, _ticking: ticking }, info, early))

@@ -6,6 +6,7 @@
 
 mod access;
 mod bindings;
+mod captures;
 mod fleet;
 mod health;
 mod intake;
@@ -173,6 +174,10 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::add_site, fleet::remove_site))
         .routes(routes!(fleet::add_router, fleet::remove_router))
+        .routes(routes!(captures::list, captures::start))
+        .routes(routes!(captures::describe, captures::remove))
+        .routes(routes!(captures::stop))
+        .routes(routes!(captures::file))
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::mesh_ledger))
         .routes(routes!(observe::clients))

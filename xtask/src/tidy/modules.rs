@@ -15,6 +15,7 @@ const ORDER: &[&str] = &[
     "names",
     "outbox",
     "generation",
+    "capture",
     "local",
     "subscriptions",
     "fanout",
