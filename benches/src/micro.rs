@@ -168,6 +168,7 @@ fn worker(table: Table) -> Local {
         sessions: Default::default(),
         started: Instant::now(),
         refusals: Refusals::default(),
+        captures: Default::default(),
     };
     Local::new(0, Arc::new(shared), Rc::new(Active::empty()))
 }

@@ -3,6 +3,7 @@
 //! A filter may send an event elsewhere, or make new ones. Each such *derived* event is judged under its new topic by
 //! the bindings there, never by one that has judged it before, and at most [`DEPTH_MAX`] deep.
 
+use crate::capture::{Side, Taken};
 use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
@@ -96,6 +97,8 @@ pub struct Judge<'a> {
 struct Pass<'a> {
     chain: &'a Chain,
     is_egress: bool,
+    /// Whether these events have not been judged here before.
+    is_entry: bool,
     seen: &'a Seen,
     depth: u8,
 }
@@ -122,7 +125,7 @@ impl Judge<'_> {
     ) -> bool {
         let (mut untouched, seen) = (true, Seen::new());
         if let Some(chain) = &route.ingress {
-            let pass = Pass { chain, is_egress: false, seen: &seen, depth: 0 };
+            let pass = Pass { chain, is_egress: false, is_entry: true, seen: &seen, depth: 0 };
             let Workbench { scratch, verdicts } = &mut *bench;
             let judgement = self.ask(pass, views, scratch, verdicts).await;
             untouched = judgement.is_some_and(|judgement| judgement.all_pass_untouched());
@@ -138,8 +141,9 @@ impl Judge<'_> {
             enlist(items);
         }
         if let Some(chain) = &route.egress {
-            untouched &=
-                self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth: 0 }, buffer, items, bench).await;
+            let is_entry = route.ingress.is_none();
+            let pass = Pass { chain, is_egress: true, is_entry, seen: &seen, depth: 0 };
+            untouched &= self.pass_wanted(pass, buffer, items, bench).await;
         }
         untouched
     }
@@ -148,7 +152,8 @@ impl Judge<'_> {
     /// that go on.
     pub async fn run_arrived(&self, chain: &Chain, buffer: &[u8], items: &mut Vec<Passing>, bench: &mut Workbench) {
         let seen = Seen::new();
-        self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth: 0 }, buffer, items, bench).await;
+        let pass = Pass { chain, is_egress: true, is_entry: true, seen: &seen, depth: 0 };
+        self.pass_wanted(pass, buffer, items, bench).await;
     }
 
     /// Takes one derived event through the filters of its topic; what is left of it goes on.
@@ -168,10 +173,12 @@ impl Judge<'_> {
         let (attrs, payload) = (Some(attrs), Some(payload));
         let mut items = vec![Passing { seq, span: None, topic, route, within, attrs, payload }];
         if let Some(chain) = &ingress {
-            self.pass(Pass { chain, is_egress: false, seen: &seen, depth }, &[], &mut items, bench).await;
+            let pass = Pass { chain, is_egress: false, is_entry: true, seen: &seen, depth };
+            self.pass(pass, &[], &mut items, bench).await;
         }
         if let Some(chain) = &egress {
-            self.pass_wanted(Pass { chain, is_egress: true, seen: &seen, depth }, &[], &mut items, bench).await;
+            let pass = Pass { chain, is_egress: true, is_entry: ingress.is_none(), seen: &seen, depth };
+            self.pass_wanted(pass, &[], &mut items, bench).await;
         }
         items.pop()
     }
@@ -235,13 +242,60 @@ impl Judge<'_> {
         verdicts: &mut Verdicts,
     ) -> Option<Judgement<'a>> {
         let batch = Batch::new(views, self.now_ns, self.local.shared.now_ms()).ok()?;
-        Some(match &mut verdicts.watch {
-            None => pass.chain.run(&batch, scratch).await,
+        if self.local.shared.captures.is_on() {
+            // In a box: a future that is seldom needed does not make every batch's larger.
+            return Some(Box::pin(self.ask_recorded(pass, &batch, scratch, verdicts)).await);
+        }
+        Some(self.ask_chain(pass, &batch, scratch, verdicts).await)
+    }
+
+    /// Lets the chain judge, and watches it where an event of the batch is followed.
+    async fn ask_chain<'a>(
+        &self,
+        pass: Pass<'a>,
+        batch: &Batch<'_>,
+        scratch: &'a mut ChainScratch,
+        verdicts: &mut Verdicts,
+    ) -> Judgement<'a> {
+        match &mut verdicts.watch {
+            None => pass.chain.run(batch, scratch).await,
             // Aside: what it keeps meanwhile is not to be part of every publisher.
             Some(watch) => {
-                Box::pin(hops::judge(self.active, (pass.chain, pass.is_egress), &batch, scratch, watch)).await
+                Box::pin(hops::judge(self.active, (pass.chain, pass.is_egress), batch, scratch, watch)).await
             }
-        })
+        }
+    }
+
+    /// The same, for the captures that want the batch.
+    async fn ask_recorded<'a>(
+        &self,
+        pass: Pass<'a>,
+        batch: &Batch<'_>,
+        scratch: &'a mut ChainScratch,
+        verdicts: &mut Verdicts,
+    ) -> Judgement<'a> {
+        let (chain, captures) = (pass.chain, &self.local.shared.captures);
+        let binds = |name: &str| chain.bindings().iter().any(|binding| binding.name() == name);
+        let chosen = captures.choose(batch.events(), batch.now_ms(), binds);
+        if chosen.is_empty() {
+            return self.ask_chain(pass, batch, scratch, verdicts).await;
+        }
+        scratch.record();
+        let judgement = self.ask_chain(pass, batch, scratch, verdicts).await;
+        let plan = |binding: &Rc<BoundFilter>| self.active.plan_of(binding.name()).cloned();
+        let plans: Vec<_> = chain.bindings().iter().map(plan).collect();
+        let taken = Taken {
+            views: batch.events(),
+            now_unix_ns: batch.now_unix_ns(),
+            worker: self.local.id,
+            generation: self.active.number,
+            side: if pass.is_egress { Side::Egress } else { Side::Ingress },
+            entry: pass.is_entry,
+            chain: &plans,
+            tape: judgement.tape(),
+        };
+        chosen.iter().for_each(|capture| capture.record(&taken));
+        judgement
     }
 
     /// Carries out what a chain said; for each event what changes in it, or `None` where it does not go on.

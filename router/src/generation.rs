@@ -22,6 +22,8 @@ pub struct BindingPlan {
     pub name: Arc<str>,
     /// Its module.
     pub module: ModuleRef,
+    /// The digest of its module.
+    pub digest: Digest,
     /// The revision that staged it: two plans of the same revision are the same binding.
     pub revision: u64,
     stage: Stage,
@@ -101,6 +103,7 @@ impl BindingPlan {
         Self {
             name,
             module: binding.module.clone(),
+            digest: staged.digest,
             revision: staged.rev,
             stage: binding.stage,
             pattern: binding.pattern.clone(),
@@ -120,6 +123,7 @@ impl BindingPlan {
         Self {
             name: self.name.clone(),
             module: self.module.clone(),
+            digest: self.digest,
             revision: self.revision,
             stage: self.stage,
             pattern: self.pattern.clone(),
@@ -137,6 +141,11 @@ impl BindingPlan {
     /// The program that it runs.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// What its filter is configured with.
+    pub fn config(&self) -> &[u8] {
+        &self.config
     }
 
     /// Its card.
@@ -462,6 +471,11 @@ impl Active {
     /// The module of the binding called `name`.
     pub fn module_of(&self, name: &str) -> Option<String> {
         self.find(name).map(|(binding, _)| binding.module.to_string())
+    }
+
+    /// The plan of the binding called `name`.
+    pub fn plan_of(&self, name: &str) -> Option<&Arc<BindingPlan>> {
+        self.find(name).map(|(binding, _)| binding)
     }
 
     fn find(&self, name: &str) -> Option<(&Arc<BindingPlan>, &Rc<BoundFilter>)> {

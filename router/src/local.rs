@@ -4,6 +4,7 @@
 //! that nobody else touches. The subscription table is an immutable snapshot that the table's writer replaces.
 //! Deliveries for another worker's sessions go there in parcels, through a bounded queue.
 
+use crate::capture::Captures;
 use crate::generation::Active;
 use crate::ledger::Ledger;
 use crate::names::{Name, Names};
@@ -160,6 +161,8 @@ pub struct Shared {
     pub started: Instant,
     /// Counters by kind of refusal, indexed by code.
     pub refusals: Refusals,
+    /// What is recorded of events and verdicts.
+    pub captures: Captures,
 }
 
 /// Refusals by code.

@@ -1,5 +1,6 @@
 //! A whole router: what `myelin serve` runs, and what tests and embedders start.
 
+use crate::capture::Captures;
 use crate::config::{Config, Engine, WasmConfig, members};
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
@@ -106,6 +107,7 @@ impl Node {
             sessions: Default::default(),
             started: Instant::now(),
             refusals: Refusals::default(),
+            captures: Captures::default(),
         });
         let mut workers = Vec::new();
         for ((id, listener), mailbox) in (0..).zip(listeners).zip(mail) {

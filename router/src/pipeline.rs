@@ -6,6 +6,7 @@
 mod topics;
 mod traced;
 
+use crate::capture::{Side, Taken};
 use crate::derived::{self, DERIVED_PER_BATCH_MAX, Judge, Passing, Workbench};
 use crate::fanout::{Fanout, Place};
 use crate::generation::Active;
@@ -242,6 +243,9 @@ impl Publisher {
             } else if route.ingress.is_none() && route.egress.is_none() {
                 let topic_ref = self.batch[at].span.head.topic_ref;
                 let same = self.batch[at..].iter().take_while(|event| event.span.head.topic_ref == topic_ref).count();
+                if local.shared.captures.is_on() {
+                    self.record_unjudged(local, active, &route, at..at + same, now_ns);
+                }
                 self.pass(local, active.number, &topic, &route, at..at + same);
                 at += same;
             } else {
@@ -249,6 +253,33 @@ impl Publisher {
                 self.filter(local, active, &route, at..end, now_ns).await;
                 at = end;
             }
+        }
+    }
+
+    /// Shows events that no binding judges to the captures: a replay can tell what a filter would say about them.
+    #[cold]
+    fn record_unjudged(&self, local: &Local, active: &Active, route: &Route, events: Range<usize>, now_unix_ns: u64) {
+        let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
+        let captures = &local.shared.captures;
+        let mut at = events.start;
+        while at < events.end {
+            // In batches as a filter would get them.
+            let end = self.same_chains(local, active, route, at).min(events.end);
+            let received = Received { topics: &self.topics, events: &self.batch[at..end] };
+            let views: Vec<_> = received.events.iter().map(|event| received.view(event, buffer, identity)).collect();
+            let taken = Taken {
+                views: &views,
+                now_unix_ns,
+                worker: local.id,
+                generation: active.number,
+                side: Side::None,
+                entry: true,
+                chain: &[],
+                tape: None,
+            };
+            let chosen = captures.choose(&views, local.shared.now_ms(), |_| false);
+            chosen.iter().for_each(|capture| capture.record(&taken));
+            at = end;
         }
     }
 

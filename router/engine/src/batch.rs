@@ -123,6 +123,8 @@ pub struct FilterBatch<'a> {
     pub payloads: Option<&'a Arc<Payloads>>,
     /// The thread's CPU clock at the beginning of the call, where somebody has read it.
     pub cpu_start_ns: Option<u64>,
+    /// Whether the notes shall say what was asked of the host.
+    pub record_calls: bool,
 }
 
 #[cfg(test)]

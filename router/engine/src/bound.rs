@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::fault::{FaultCode, FilterFault};
-use crate::filter::Filter;
+use crate::filter::{Filter, Outcome};
 use crate::grant::Grant;
 use crate::isolate::Piece;
 use crate::judge::Contract;
@@ -153,6 +153,9 @@ impl BoundFilter {
         let alive = scratch.alive.len();
         self.cells.batches.add(1);
         self.cells.events.add(alive as u64);
+        if scratch.tape.is_some() {
+            scratch.tape_input(index);
+        }
         let by = By { binding: index, version: Version::Current, cells: &self.cells };
         match self.current.run(batch, scratch, &self.cells).await {
             Ran::Clean => self.take_in(by, alive, scratch),
@@ -175,6 +178,7 @@ impl BoundFilter {
     /// Takes in the outcome of a whole batch that lies in the scratch.
     fn take_in(&self, by: By<'_>, alive: usize, scratch: &mut ChainScratch) {
         let mut outcome = std::mem::take(&mut scratch.outcome);
+        self.tape(by.version, 0, scratch, &mut outcome);
         self.cells.note(&mut outcome.notes);
         if outcome.output.is_empty() && outcome.verdicts.iter().all(|verdict| *verdict == 0) {
             self.cells.allowed.add(alive as u64);
@@ -184,12 +188,22 @@ impl BoundFilter {
         scratch.outcome = outcome;
     }
 
+    /// Notes an outcome where the batch is taped.
+    fn tape(&self, version: Version, first: usize, scratch: &mut ChainScratch, outcome: &mut Outcome) {
+        if scratch.tape.is_some()
+            && let Some(contract) = self.contract(version)
+        {
+            scratch.tape_outcome(version, first, &contract.info, outcome);
+        }
+    }
+
     /// Takes in what was judged and gives back the events that were not.
     fn take_pieces(&self, by: By<'_>, pieces: Vec<Piece>, scratch: &mut ChainScratch) -> Vec<usize> {
         let mut orphans = Vec::new();
         for piece in pieces {
             match piece.result {
                 Ok(mut outcome) => {
+                    self.tape(by.version, piece.first, scratch, &mut outcome);
                     if by.version == Version::Current {
                         self.cells.note(&mut outcome.notes);
                     }
@@ -212,6 +226,9 @@ impl BoundFilter {
             scratch.states[*event].fault = fault;
         }
         scratch.untouched &= events.is_empty();
+        if scratch.tape.is_some() {
+            scratch.tape_fault(&events);
+        }
         events
     }
 
@@ -252,6 +269,7 @@ impl BoundFilter {
         let rest = match previous.run(batch, scratch, &self.cells).await {
             Ran::Clean => {
                 let mut outcome = std::mem::take(&mut scratch.outcome);
+                self.tape(by.version, 0, scratch, &mut outcome);
                 scratch.apply(by, 0, &mut outcome);
                 scratch.outcome = outcome;
                 Vec::new()

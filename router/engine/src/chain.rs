@@ -7,6 +7,7 @@ use crate::bound::BoundFilter;
 use crate::fault::FilterFault;
 use crate::info::RouteTarget;
 use crate::scratch::{ChainScratch, Fate};
+use crate::tape::Tape;
 
 /// Bindings in order. Belongs to one worker; bindings may stand in several chains of it.
 #[derive(Clone, Default)]
@@ -94,6 +95,11 @@ pub struct Emitted<'a> {
 }
 
 impl<'a> Judgement<'a> {
+    /// What was taped, where that was [asked for](ChainScratch::record).
+    pub fn tape(&self) -> Option<&'a Tape> {
+        self.scratch.tape.as_deref()
+    }
+
     /// How many events were judged.
     pub fn len(&self) -> usize {
         self.scratch.states.len()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::batch::FilterBatch;
 use crate::fault::FilterFault;
 use crate::info::FilterInfo;
+use crate::recall::HostCall;
 
 /// A filter that is set up and belongs to one thread at a time.
 pub trait Filter: Send {
@@ -98,6 +99,8 @@ pub struct Notes {
     pub counts: Vec<(u32, u64)>,
     /// Host calls made.
     pub host_calls: u64,
+    /// What it asked and was told, where the batch is [recorded](FilterBatch::record_calls).
+    pub calls: Vec<HostCall>,
 }
 
 impl Notes {
@@ -105,6 +108,7 @@ impl Notes {
     pub fn clear(&mut self) {
         self.logs.clear();
         self.counts.clear();
+        self.calls.clear();
         (self.logs_dropped, self.host_calls) = (0, 0);
     }
 }

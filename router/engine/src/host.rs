@@ -13,6 +13,7 @@ use crate::fault::{FaultCode, FilterFault};
 use crate::filter::{LogLevel, LogLine, Notes};
 use crate::flat::Callee;
 use crate::limits::{COUNT_CALLS_MAX, LOG_LINE_BYTES_MAX, SlotLimits};
+use crate::recall::{Answers, HostAnswer, HostCall, Question};
 use crate::shared::{Change, SharedState};
 
 /// The data of a slot's store: limits, the account of the running call, and what the guest said in it.
@@ -36,6 +37,10 @@ pub(crate) struct HostState {
     notes: Notes,
     log_gate: LogGate,
     shared: Arc<SharedState>,
+    /// In a replay: what is answered instead of what is shared.
+    pub(crate) answers: Option<Arc<Answers>>,
+    /// Whether the notes say what was asked in this call.
+    pub(crate) records: bool,
     /// The batch's monotonic time; there is none outside of a batch.
     now_ms: Option<u64>,
     /// What the running call, or the last one, has changed of what is shared: at most one for each host call.
@@ -65,6 +70,8 @@ impl HostState {
             notes: Notes::default(),
             log_gate,
             shared,
+            answers: None,
+            records: false,
             now_ms: None,
             changes: Vec::new(),
         }
@@ -162,6 +169,24 @@ impl HostState {
         let outside = || format!("`{name}` outside of a batch, where there is no time");
         self.now_ms.map_or_else(|| fault(FaultCode::BadHostCall, outside()), Ok)
     }
+
+    /// Notes a call where the batch is recorded.
+    fn note(&mut self, question: impl FnOnce() -> Question, answer: impl FnOnce() -> HostAnswer) {
+        if self.records {
+            self.notes.calls.push(HostCall { question: question(), answer: answer() });
+        }
+    }
+
+    /// What the record of a replay answers. Nothing is invented: what was not recorded ends the call.
+    fn recall(&self, question: Question) -> wasmtime::Result<HostAnswer> {
+        let told = question.to_string();
+        let answer = self.answers.as_ref().and_then(|answers| answers.answer(question));
+        answer.map_or_else(|| fault(FaultCode::Host, format!("not recorded: {told}")), Ok)
+    }
+
+    fn recall_flag(&self, question: Question) -> wasmtime::Result<bool> {
+        Ok(self.recall(question)? == HostAnswer::Flag(true))
+    }
 }
 
 impl types::Host for HostState {}
@@ -215,6 +240,18 @@ impl Host for HostState {
 
     fn schema(&mut self, subject: String) -> wasmtime::Result<Option<Vec<u8>>> {
         self.charge(subject.len())?;
+        // What is asked during set-up is not recorded: there is no registry to know a schema, then as now.
+        if self.now_ms.is_none() {
+            return Ok(None);
+        }
+        let question = || Question::Schema { subject };
+        if self.answers.is_some() {
+            return match self.recall(question())? {
+                HostAnswer::Schema(schema) => Ok(schema),
+                HostAnswer::Flag(_) => Ok(None),
+            };
+        }
+        self.note(question, || HostAnswer::Schema(None));
         Ok(None)
     }
 
@@ -224,15 +261,24 @@ impl Host for HostState {
         if !rate.is_valid() {
             return fault(FaultCode::BadHostCall, format!("`take` with {rate:?}: each part is at least 1"));
         }
+        let Rate { amount, period_ms, burst } = rate;
+        if self.answers.is_some() {
+            return self.recall_flag(Question::Take { bucket, n, amount, period_ms, burst });
+        }
         let taken = self.shared.take(&bucket, n, &rate, now_ms);
         self.changes.extend(taken);
+        self.note(|| Question::Take { bucket, n, amount, period_ms, burst }, || HostAnswer::Flag(taken.is_some()));
         Ok(taken.is_some())
     }
 
     fn seen(&mut self, key: String, ttl_ms: u64) -> wasmtime::Result<bool> {
         let now_ms = self.charge_shared("seen", &key)?;
+        if self.answers.is_some() {
+            return self.recall_flag(Question::Seen { key, ttl_ms });
+        }
         let remembered = self.shared.remember(&key, ttl_ms, now_ms);
         self.changes.extend(remembered);
+        self.note(|| Question::Seen { key, ttl_ms }, || HostAnswer::Flag(remembered.is_none()));
         Ok(remembered.is_none())
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Job {
     pub(crate) now_unix_ns: u64,
     pub(crate) now_ms: u64,
     pub(crate) payloads: Option<Arc<Payloads>>,
+    pub(crate) record_calls: bool,
     /// The fault of the whole batch, where it has already run.
     pub(crate) after: Option<FilterFault>,
     pub(crate) reply: oneshot::Sender<Reply>,
@@ -83,6 +84,7 @@ fn serve(filter: &mut dyn Filter, contract: &Contract, policy: FaultPolicy, job:
         now_ms: job.now_ms,
         payloads: job.payloads.as_ref(),
         cpu_start_ns: Some(start_ns),
+        record_calls: job.record_calls,
     };
     let (pieces, faults) = run_or_isolate(filter, contract, &batch, job.after, policy.deadlines_max);
     let cpu_ns = thread_cpu_ns().saturating_sub(start_ns);

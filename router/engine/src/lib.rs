@@ -38,6 +38,8 @@ pub mod limits;
 #[cfg(any(test, feature = "testing"))]
 pub mod native;
 mod program;
+mod recall;
+mod replay;
 mod runtime;
 mod scratch;
 mod seat;
@@ -45,6 +47,7 @@ mod selftest;
 mod shared;
 mod slot;
 mod stats;
+mod tape;
 mod times;
 mod trial;
 mod vectors;
@@ -66,12 +69,15 @@ pub use limits::{
     SlotLimits,
 };
 pub use program::{LoadError, Program};
+pub use recall::{Answers, HostAnswer, HostCall, Question};
+pub use replay::{Replay, Replayed};
 pub use runtime::{Compatibility, Runtime, RuntimeError};
 pub use scratch::{ChainScratch, Fate};
 pub use selftest::{SelfTestFailure, SelfTestReport, self_test};
 pub use shared::{BUCKETS_MAX, KEYS_MAX, SharedState, SharedStats};
 pub use slot::{InstantiateError, Slot, SlotSetup, Spare};
 pub use stats::{BindingCells, BindingStats, LastFault};
+pub use tape::{Tape, TapedBinding, TapedEvent};
 pub use trial::{Decision, EmittedEvent, Trial, Unmet};
 pub use vectors::{Expect, ExpectedKind, TestVector, VECTORS_SECTION, parse_vectors};
 pub use watch::Seen;

@@ -141,7 +141,7 @@ impl Program {
     /// # Errors
     /// Where the filter faults before its set-up, or no slot is free.
     pub fn spare(&self, setup: &SlotSetup<'_>) -> Result<Spare, InstantiateError> {
-        Spare::new(self.clone(), setup.limits.clone(), Arc::clone(&setup.shared))
+        Spare::new(self.clone(), setup)
     }
 
     /// The runtime that it was loaded into.

@@ -9,6 +9,7 @@ use crate::fault::FilterFault;
 use crate::filter::Outcome;
 use crate::info::{Needs, PayloadNeed};
 use crate::stats::BindingCells;
+use crate::tape::Tape;
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,6 +116,9 @@ pub struct ChainScratch {
     pub(crate) emitted: Vec<EmittedParts>,
     pub(crate) faults: Vec<FilterFault>,
     pub(crate) untouched: bool,
+    /// The next batch shall be taped.
+    records_next: bool,
+    pub(crate) tape: Option<Box<Tape>>,
 }
 
 impl ChainScratch {
@@ -133,6 +137,12 @@ impl ChainScratch {
         self.emitted.clear();
         self.faults.clear();
         self.untouched = true;
+        self.tape = std::mem::take(&mut self.records_next).then(Box::default);
+    }
+
+    /// Asks for a [`Tape`] of the next batch, and of no other.
+    pub fn record(&mut self) {
+        self.records_next = true;
     }
 
     /// The bytes of a part.
@@ -148,7 +158,7 @@ impl ChainScratch {
         batch: &Batch<'_>,
         cpu_start_ns: Option<u64>,
     ) -> (FilterBatch<'_>, &mut Outcome) {
-        let Self { builder, payloads, outcome, alive, states, outputs, .. } = self;
+        let Self { builder, payloads, outcome, alive, states, outputs, tape, .. } = self;
         builder.reset(alive.len());
         let bytes = |part: Part| &outputs[part.output][part.start..part.start + part.len];
         let now = |index: usize| {
@@ -171,6 +181,7 @@ impl ChainScratch {
             now_ms: batch.now_ms(),
             payloads: reads_payloads.then_some(&*payloads),
             cpu_start_ns,
+            record_calls: tape.is_some(),
         };
         (filter_batch, outcome)
     }

@@ -172,6 +172,7 @@ impl Seat {
             now_unix_ns: view.now_unix_ns,
             now_ms: view.now_ms,
             payloads: view.payloads.map(|payloads| Arc::new(Payloads::clone(payloads))),
+            record_calls: view.record_calls,
             after,
             reply,
         };

@@ -15,6 +15,7 @@ use crate::host::{HostState, LogGate};
 use crate::info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
 use crate::limits::{BATCH_EVENTS_MAX, SlotLimits};
 use crate::program::Program;
+use crate::recall::Answers;
 use crate::runtime::{Runtime, Ticking};
 use crate::shared::SharedState;
 
@@ -32,6 +33,8 @@ pub struct SlotSetup<'a> {
     pub previous: Option<&'a [u8]>,
     /// What it shares with the other instances of its binding; by default with none.
     pub shared: Arc<SharedState>,
+    /// In a replay: what its host answers instead of what is shared.
+    pub answers: Option<Arc<Answers>>,
 }
 
 /// Why an instance could not be made.
@@ -72,6 +75,7 @@ pub struct Slot {
     live: Option<Live>,
     log_gate: LogGate,
     shared: Arc<SharedState>,
+    answers: Option<Arc<Answers>>,
     /// What the filter said while it was set up, handed over with the next batch.
     early: Notes,
 }
@@ -90,17 +94,15 @@ pub struct Spare {
     live: Live,
     log_gate: LogGate,
     shared: Arc<SharedState>,
+    answers: Option<Arc<Answers>>,
 }
 
 impl Spare {
-    pub(crate) fn new(
-        program: Program,
-        limits: SlotLimits,
-        shared: Arc<SharedState>,
-    ) -> Result<Self, InstantiateError> {
+    pub(crate) fn new(program: Program, setup: &SlotSetup<'_>) -> Result<Self, InstantiateError> {
+        let (limits, shared, answers) = (setup.limits.clone(), Arc::clone(&setup.shared), setup.answers.clone());
         let log_gate = LogGate::new(limits.log_bytes_per_second);
         let live = blank(&program, &limits, &shared, log_gate)?;
-        Ok(Self { program, limits, live, log_gate, shared })
+        Ok(Self { program, limits, live, log_gate, shared, answers })
     }
 
     /// Sets it up with the binding's configuration and what `save` of the version before gave.
@@ -109,9 +111,11 @@ impl Spare {
     /// As [`Program::instantiate`]; the instance is gone then.
     pub fn set_up(mut self, config: &[u8], previous: Option<&[u8]>) -> Result<Slot, InstantiateError> {
         let (info, early) = set_up(&mut self.live, &self.limits, config, previous)?;
-        let Self { program, limits, live, log_gate, shared } = self;
+        let Self { program, limits, mut live, log_gate, shared, answers } = self;
+        // Of a call within a batch only: there is no record of a set-up.
+        live.store.data_mut().answers.clone_from(&answers);
         let (config, info, live) = (config.to_vec(), Arc::new(info), Some(live));
-        Ok(Slot { program, limits, config, info, live, log_gate, shared, early })
+        Ok(Slot { program, limits, config, info, live, log_gate, shared, answers, early })
     }
 }
 
@@ -122,6 +126,7 @@ impl Slot {
             let fault = |error: InstantiateError| FilterFault::new(FaultCode::Instantiate, error.to_string());
             let mut live = blank(&self.program, &self.limits, &self.shared, self.log_gate).map_err(fault)?;
             let (info, early) = set_up(&mut live, &self.limits, &self.config, None).map_err(fault)?;
+            live.store.data_mut().answers.clone_from(&self.answers);
             if info != *self.info {
                 return Err(FilterFault::malformed("a fresh instance describes itself otherwise than the first"));
             }
@@ -150,6 +155,7 @@ impl Filter for Slot {
         let live = self.ready()?;
         let state = live.store.data_mut();
         state.begin(batch.payloads, batch.now_unix_ns, Some(batch.now_ms));
+        state.records = batch.record_calls;
         state.deadline.begin(limit_ns, batch.cpu_start_ns);
         live.store.set_epoch_deadline(TICKS);
         live.store.set_hostcall_fuel(fuel);

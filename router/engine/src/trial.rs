@@ -7,7 +7,7 @@ use myelin_arena::{Arena, Entry, Kind, Verdict};
 
 use crate::batch::{Batch, BatchError, EventView};
 use crate::fault::{FaultCode, FilterFault};
-use crate::filter::{Filter, Notes};
+use crate::filter::{Filter, Notes, Outcome};
 use crate::grant::Grant;
 use crate::info::FilterInfo;
 use crate::isolate::run_checked;
@@ -112,13 +112,16 @@ impl Trial {
     /// The fault; `host` where the events are no batch.
     pub fn decide(&mut self, events: &[EventView<'_>], now_unix_ns: u64) -> Result<Vec<Decision>, FilterFault> {
         self.judge(events, now_unix_ns)?;
-        let outcome = &self.scratch.outcome;
-        let arena = Arena::new(&outcome.output).ok();
-        // The outcome was checked, so every announced entry is there.
-        let mut entries = arena.iter().flat_map(Arena::entries).filter_map(Result::ok);
-        let info = &self.contract.info;
-        Ok(outcome.verdicts.iter().map(|verdict| decision(info, Verdict(*verdict), &mut entries)).collect())
+        Ok(decisions(&self.contract.info, &self.scratch.outcome))
     }
+}
+
+/// What a checked outcome says, its numbers resolved.
+pub(crate) fn decisions(info: &FilterInfo, outcome: &Outcome) -> Vec<Decision> {
+    let arena = Arena::new(&outcome.output).ok();
+    // The outcome was checked, so every announced entry is there.
+    let mut entries = arena.iter().flat_map(Arena::entries).filter_map(Result::ok);
+    outcome.verdicts.iter().map(|verdict| decision(info, Verdict(*verdict), &mut entries)).collect()
 }
 
 fn decision<'a>(info: &FilterInfo, bits: Verdict, entries: &mut impl Iterator<Item = Entry<'a>>) -> Decision {

@@ -6,6 +6,7 @@
 
 mod access;
 mod bindings;
+mod captures;
 mod explain;
 mod fleet;
 mod health;
@@ -176,6 +177,10 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::add_site, fleet::remove_site))
         .routes(routes!(fleet::add_router, fleet::remove_router))
+        .routes(routes!(captures::list, captures::start))
+        .routes(routes!(captures::describe, captures::remove))
+        .routes(routes!(captures::stop))
+        .routes(routes!(captures::file))
         .routes(routes!(topics::list))
         .routes(routes!(topics::apply, topics::describe, topics::remove))
         .routes(routes!(observe::ledger))

@@ -148,7 +148,16 @@ fn show_hop(hop: &Value) -> String {
         let [to, cost, sites] = ["to", "cost", "sites"].map(|field| text(&copy[field]));
         shown += &format!("  a copy to {to} ({cost} ms), for {sites}\n");
     }
-    for (field, what) in [("no_path", "NO PATH to"), ("too_far", "TOO FAR")] {
+    if hop["refused_here"] == true {
+        shown += "  REFUSED: a topic rule keeps it from this site; see `myelin topic ls`\n";
+    }
+    let left_out = [
+        ("no_path", "NO PATH to"),
+        ("too_far", "TOO FAR"),
+        ("not_allowed", "NOT ALLOWED at"),
+        ("no_allowed_path", "NO ALLOWED PATH to"),
+    ];
+    for (field, what) in left_out {
         if !items(hop, field).is_empty() {
             shown += &format!("  {what} {}\n", text(&hop[field]));
         }

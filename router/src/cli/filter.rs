@@ -193,7 +193,7 @@ impl Push {
     }
 }
 
-fn component(file: &Path) -> Result<Vec<u8>> {
+pub(super) fn component(file: &Path) -> Result<Vec<u8>> {
     let told = |error: std::io::Error| {
         Failure::new(Exit::Usage, format!("{}: {error}", file.display()))
             .next("`myelin filter build` makes a component of a package")

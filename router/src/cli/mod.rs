@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod binding;
 pub mod build;
+mod capture;
 mod cert;
 mod config;
 mod connect;
@@ -25,6 +26,7 @@ mod logging;
 mod made_up;
 mod mesh;
 mod publish;
+mod replay;
 mod request;
 mod rollout;
 mod serve;
@@ -87,6 +89,11 @@ enum Command {
     /// Make staged bindings active, or go back
     #[command(subcommand)]
     Rollout(rollout::Rollout),
+    /// Keep live events with what filters said about them, for a replay
+    #[command(subcommand)]
+    Capture(capture::Capture),
+    /// Run another module over captured events, offline, and show what would change
+    Replay(replay::Replay),
     /// Show rates, filters and queues of a router, live
     Top(top::Top),
     /// Show what became of every event
@@ -153,6 +160,8 @@ fn run(command: Command) -> Result<()> {
         Command::Bind(bind) => bind.run(),
         Command::Unbind(unbind) => unbind.run(),
         Command::Rollout(rollout) => rollout.run(),
+        Command::Capture(capture) => capture.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Top(top) => top.run(),
         Command::Ledger(ledger) => ledger.run(),
         Command::Explain(explain) => explain.run(),

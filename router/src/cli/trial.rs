@@ -6,8 +6,8 @@ use crate::node::compiler;
 use anyhow::Context;
 use myelin_arena::{Attrs, attrs};
 use myelin_engine::{
-    CompilerConfig, Decision, ModuleFacts, ModuleLimits, Program, Runtime, RuntimeConfig, SlotLimits, SlotSetup, Trial,
-    compile_in_child, inspect,
+    CompilerConfig, Decision, ModuleFacts, ModuleLimits, Program, Replay, Runtime, RuntimeConfig, SlotLimits,
+    SlotSetup, Trial, compile_in_child, inspect,
 };
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,14 @@ pub(super) fn patient_instance(program: &Program, config: &[u8]) -> Result<Trial
 fn limited(program: &Program, config: &[u8], limits: SlotLimits) -> Result<Trial, String> {
     let setup = SlotSetup { config, limits, ..SlotSetup::default() };
     program.instantiate(&setup).map(|slot| Trial::new(Box::new(slot))).map_err(|error| error.to_string())
+}
+
+/// An instance that judges captured batches, with the time of [`patient_instance`]: a batch that was in time at a router
+/// must not be late here.
+pub(super) fn replay_instance(program: &Program, config: &[u8]) -> Result<Replay, String> {
+    let limits = SlotLimits::default();
+    let limits = SlotLimits { batch_cpu_us_max: PATIENCE * limits.batch_cpu_us_max, ..limits };
+    Replay::new(program, config, limits).map_err(|error| error.to_string())
 }
 
 /// A decision in a line.

@@ -12,17 +12,22 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 32] = [
+const ROUTES: [&str; 42] = [
     "DELETE /v1/bindings/{name}",
+    "DELETE /v1/captures/{id}",
     "DELETE /v1/mesh/sites/{name}",
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
     "DELETE /v1/modules/{name}/versions/{version}",
+    "DELETE /v1/topics/{name}",
     "GET /livez",
     "GET /metrics",
     "GET /openapi.json",
     "GET /readyz",
     "GET /v1/bindings",
     "GET /v1/bindings/{name}",
+    "GET /v1/captures",
+    "GET /v1/captures/{id}",
+    "GET /v1/captures/{id}/file",
     "GET /v1/clients",
     "GET /v1/explain",
     "GET /v1/ledger",
@@ -36,7 +41,11 @@ const ROUTES: [&str; 32] = [
     "GET /v1/rollouts",
     "GET /v1/rollouts/{id}",
     "GET /v1/status",
+    "GET /v1/topics",
+    "GET /v1/topics/{name}",
     "GET /v1/traces/{trace_id}",
+    "POST /v1/captures",
+    "POST /v1/captures/{id}/stop",
     "POST /v1/modules/{name}/versions/{version}/release",
     "POST /v1/rollouts",
     "POST /v1/rollouts/rollback",
@@ -45,6 +54,7 @@ const ROUTES: [&str; 32] = [
     "PUT /v1/mesh/sites/{name}",
     "PUT /v1/mesh/sites/{site}/routers/{router}",
     "PUT /v1/modules/{name}/versions/{version}",
+    "PUT /v1/topics/{name}",
 ];
 
 fn documented(document: &Value) -> BTreeSet<String> {
@@ -102,8 +112,12 @@ async fn answers_have_the_documented_shape() {
     let binding = json!({"module": "quiet@1.0.0", "pattern": "**", "stage": "egress", "config": {"any": [1, null]}});
     assert_eq!(router.send_json("PUT", "/v1/bindings/x", &binding).await.status, 202);
     assert_eq!(router.ask("POST", "/v1/rollouts", &[], b"").await.status, 200);
+    let capture = json!({"pattern": "a/**", "sample": "1%", "redact": ["x"], "binding": "x"});
+    assert_eq!(router.send_json("POST", "/v1/captures", &capture).await.status, 201);
     let document = router.show("/openapi.json").await;
     for (path, real) in [
+        ("/v1/captures", "/v1/captures"),
+        ("/v1/captures/{id}", "/v1/captures/1"),
         ("/v1/modules", "/v1/modules"),
         ("/v1/modules/{name}/versions/{version}", "/v1/modules/quiet/versions/1.0.0"),
         ("/v1/modules/{name}/versions/{version}/logs", "/v1/modules/quiet/versions/1.0.0/logs"),

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod bench;
+mod captures;
 mod chaos;
 mod drain;
 mod easy;

@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "outbox",
     "generation",
     "residency",
+    "capture",
     "local",
     "hops",
     "subscriptions",

@@ -9,6 +9,7 @@ mod guests;
 mod inspection;
 mod native_chains;
 mod slots;
+mod tapes;
 mod trials;
 
 use std::future::Future;

@@ -14,6 +14,7 @@ fn run(slot: &mut Slot, payloads: &[&str]) -> Result<Outcome, FilterFault> {
     }
     let copies = Arc::new(copies);
     let batch = FilterBatch {
+        record_calls: false,
         arena: builder.finish(),
         count: payloads.len() as u32,
         now_unix_ns: 5,

@@ -62,12 +62,20 @@ impl<'a> Here<'a> {
         answer.hop.is_destination = !targets.plain.is_empty() || !targets.groups.is_empty();
         let (mut wanted, mut left_out) = (Vec::new(), 0);
         if let Some(reach) = &self.reach {
+            let allowed = self.shared.outward.as_ref().and_then(|outward| outward.residency.load().allowed(topic));
+            if allowed.is_some_and(|allowed| !allowed.contains(reach.routes.my_site())) {
+                answer.hop.refused_here = true;
+                answer.hop.is_destination = false;
+                return Ok((answer, wanted, left_out));
+            }
             let mut matched = InterestMatch::default();
             reach.interest.matches(topic, &mut matched);
             let (mut residency, has_member) = (ResidencyCache::default(), |group: &_| is_member(&targets, group));
-            let plan = plan(&matched, &reach.routes, &mut residency, None, has_member);
+            let plan = plan(&matched, &reach.routes, &mut residency, allowed, has_member);
             (wanted, left_out) = self.wanted(reach, topic, &plan, &targets);
             answer.hop.no_path = names(reach, plan.unreachable);
+            answer.hop.not_allowed = names(reach, plan.not_allowed);
+            answer.hop.no_allowed_path = names(reach, plan.no_allowed_path);
             if !plan.is_empty() {
                 self.send(reach, &matched, &self.stamp(&plan), &mut answer)?;
             }
@@ -134,7 +142,7 @@ impl<'a> Here<'a> {
             generation: self.view.generation,
             ttl_ms: 0,
             sites: plan.sites,
-            allowed: None,
+            allowed: plan.allowed,
             grants: plan.grants.clone(),
         }
     }

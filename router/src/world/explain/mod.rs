@@ -322,6 +322,8 @@ fn destinations(explanation: &Explanation) -> Vec<Destination> {
         }
         hop.no_path.iter().for_each(|site| add(ends(site, DestinationState::NoPath)));
         hop.too_far.iter().for_each(|site| add(ends(site, DestinationState::TooFar)));
+        hop.not_allowed.iter().for_each(|site| add(ends(site, DestinationState::NotAllowed)));
+        hop.no_allowed_path.iter().for_each(|site| add(ends(site, DestinationState::NoAllowedPath)));
     }
     let absent = explanation.wanted.iter().flat_map(|wanted| &wanted.without_path);
     for site in absent.filter_map(|router| router.split_once('/')).map(|(site, _)| site) {

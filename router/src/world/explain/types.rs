@@ -105,6 +105,12 @@ pub struct ExplainedHop {
     pub no_path: Vec<String>,
     /// Sites that are further away than an event may go.
     pub too_far: Vec<String>,
+    /// Sites that want it and at which it may not be, by a rule for its topic.
+    pub not_allowed: Vec<String>,
+    /// Sites at which it may be, and to which only forbidden ways lead.
+    pub no_allowed_path: Vec<String>,
+    /// It may not be at this router's own site, and is refused here.
+    pub refused_here: bool,
     /// Why this router gave no answer, where it did not: what it would do is not known.
     pub no_answer: Option<String>,
 }
@@ -143,6 +149,10 @@ pub enum DestinationState {
     NoPath,
     /// It is further away than an event may go.
     TooFar,
+    /// It may not be there, by a rule for its topic.
+    NotAllowed,
+    /// It may be there, and only forbidden ways lead there.
+    NoAllowedPath,
     /// A router on the way, or there, did not answer.
     NoAnswer,
 }
