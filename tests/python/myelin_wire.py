@@ -89,6 +89,7 @@ class Code(IntEnum):
     FILTER_FAULT = 22
     EXPIRED = 23
     NO_RESPONDER = 24
+    RESIDENCY = 25
     SLOW_CONSUMER = 30
     HELLO_TIMEOUT = 31
     DRAINING = 32

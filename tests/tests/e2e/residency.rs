@@ -83,7 +83,8 @@ async fn a_rule_for_topics_binds_destinations_and_ways() -> Result<()> {
     three.topic(0, &["apply", "here", "orders/**", "--site", "s0", "--site", "s2"], 1).await?;
     three.reaches(0, "orders/1", "no way", &[0]).await?;
     ensure!(three.figure(0, "held_back")? == 4);
-    let explained = three.sites.routers[0].myelin(&["explain", "orders/1", "--as", "anybody"])?.good()?.out;
+    let explained =
+        three.sites.routers[0].myelin(&["explain", "orders/1", "--as", "spiffe://test/service/anybody"])?.good()?.out;
     for said in ["NOT ALLOWED at s1", "NO ALLOWED PATH to s2"] {
         ensure!(explained.contains(said), "{said}: {explained}");
     }
