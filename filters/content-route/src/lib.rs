@@ -8,7 +8,8 @@
 //!   are compared as they are written.
 //! * `mode`: `redirect` (the event goes to the route only) or `add` (it goes on, and a copy to the route). `redirect`
 //!   where not given.
-//! * `routes`: for each value a topic, or `site:NAME`.
+//! * `routes`: for each value a topic, or `site:NAME` (in `redirect`: the event stays what it is, and goes to that site
+//!   only).
 //! * `default`: the same for every other value, and for a payload without the field. `null` or not given: such an event
 //!   goes on as it is.
 
@@ -47,6 +48,9 @@ impl Filter for ContentRoute {
             by_value.insert(value.clone(), route_index(&mut routes, &format!("routes.{value}"), target)?);
         }
         let default = config.value("default").map(|target| route_index(&mut routes, "default", target)).transpose()?;
+        if let Some(site) = routes.iter().find(|route| adds && route.starts_with("site:")) {
+            return Err(format!("`{site}` says where an event may go and adds none; write \"mode\": \"redirect\" for sites"));
+        }
         Ok(Self { field: field.to_owned(), adds, routes, by_value, default })
     }
 
@@ -114,6 +118,7 @@ mod tests {
         assert_eq!(with("\"routes\":{}"), object);
         let topic = "configuration key `routes.eu` is \"a/*\"; write a topic without wildcards such as \"orders/eu\"";
         assert_eq!(with("\"routes\":{\"eu\":\"a/*\"}"), topic);
+        assert!(with("\"mode\":\"add\",\"routes\":{\"eu\":\"site:eu1\"}").contains("write \"mode\": \"redirect\" for sites"));
         assert!(with("\"routes\":{\"eu\":\"a\"},\"default\":7").contains("key `default` is 7; write a topic"));
     }
 

@@ -93,6 +93,11 @@ fn tree(folder: &Path) -> Result<BTreeSet<PathBuf>> {
 fn names_that_try_to_be_paths_or_look_like_others_write_nothing() -> Result<()> {
     let router = Router::start()?;
     let quiet = modules::quiet();
+    // The last file of a start: the router writes it once it has said that it serves.
+    let (ready, begin) = (router.folder().join("data/dev/ready.json"), std::time::Instant::now());
+    while !ready.exists() && begin.elapsed() < std::time::Duration::from_secs(20) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let before = tree(router.folder())?;
     let long = "a".repeat(4_096);
     let names = [
