@@ -54,8 +54,8 @@ impl Contract {
 
     /// Whether one of the routes is a topic.
     fn names_topic(&self, routes: u32) -> bool {
-        let set = self.info.routes.iter().enumerate().filter(|(bit, _)| routes >> bit & 1 == 1);
-        set.into_iter().any(|(_, route)| matches!(route, RouteTarget::Topic(_)))
+        let mut set = self.info.routes.iter().enumerate().filter(|(bit, _)| routes >> bit & 1 == 1);
+        set.any(|(_, route)| matches!(route, RouteTarget::Topic(_)))
     }
 
     fn check_event(&self, verdict: Verdict, arena: Option<&Arena<'_>>, next: &mut usize) -> Result<(), String> {

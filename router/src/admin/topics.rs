@@ -3,6 +3,7 @@
 use super::Context;
 use super::intake::{IfMatch, Json as Body, NamePath};
 use super::problem::Problem;
+use crate::world::members::place;
 use crate::world::{Actor, Blame, Change, View, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -68,13 +69,11 @@ impl TopicRuleInfo {
     fn new(rule: &TopicRule, view: &View) -> Self {
         let Residency { regions, clouds, sites } = &rule.residency;
         let texts = |list: &[myelin_catalog::Selector]| list.iter().map(ToString::to_string).collect();
-        let place =
-            |name: &myelin_catalog::Name| if name.as_str() == "unset" { String::new() } else { name.to_string() };
         let allowed = view
             .catalog
             .fleet()
             .sites()
-            .filter(|site| rule.residency.allows(site.name.as_str(), &place(&site.region), &place(&site.cloud)));
+            .filter(|site| rule.residency.allows(site.name.as_str(), place(&site.region), place(&site.cloud)));
         Self {
             name: rule.name.to_string(),
             pattern: rule.pattern.as_str().to_owned(),

@@ -7,6 +7,11 @@ use std::collections::BTreeSet;
 /// The region and the cloud of a site of which nobody has said where it is.
 const UNSET: &str = "unset";
 
+/// A region or a cloud as rules see it: empty where nobody has said it.
+pub(crate) fn place(name: &Name) -> &str {
+    if name.as_str() == UNSET { "" } else { name.as_str() }
+}
+
 /// What a writer writes down before all else: the key that signs from there on, and the sites and routers that its
 /// configuration names and the catalog has given no number yet. Who was removed stays removed.
 pub(super) fn enrolment(catalog: &Catalog, members: &[(Name, Name)], key: Option<&SigningKey>) -> Vec<Op> {
@@ -52,11 +57,10 @@ pub(super) fn directory(
 /// # Errors
 /// Where the two do not fit together.
 pub(crate) fn read(fleet: &Fleet, members: &[(Name, Name)]) -> Result<Directory, String> {
-    let place = |name: &Name| if name.as_str() == UNSET { "".into() } else { name.as_str().into() };
     let mut sites = Vec::new();
     for site in fleet.sites() {
         let number = SiteNumber::new(u16::from(site.number)).ok_or("a site has a number above 63")?;
-        let (region, cloud) = (place(&site.region), place(&site.cloud));
+        let (region, cloud) = (place(&site.region).into(), place(&site.cloud).into());
         sites.push(Site { number, name: site.name.as_str().into(), region, cloud });
     }
     let mut routers = Vec::new();
