@@ -49,7 +49,9 @@ impl Filter for ContentRoute {
         }
         let default = config.value("default").map(|target| route_index(&mut routes, "default", target)).transpose()?;
         if let Some(site) = routes.iter().find(|route| adds && route.starts_with("site:")) {
-            return Err(format!("`{site}` says where an event may go and adds none; write \"mode\": \"redirect\" for sites"));
+            return Err(format!(
+                "`{site}` says where an event may go and adds none; write \"mode\": \"redirect\" for sites"
+            ));
         }
         Ok(Self { field: field.to_owned(), adds, routes, by_value, default })
     }
@@ -118,7 +120,10 @@ mod tests {
         assert_eq!(with("\"routes\":{}"), object);
         let topic = "configuration key `routes.eu` is \"a/*\"; write a topic without wildcards such as \"orders/eu\"";
         assert_eq!(with("\"routes\":{\"eu\":\"a/*\"}"), topic);
-        assert!(with("\"mode\":\"add\",\"routes\":{\"eu\":\"site:eu1\"}").contains("write \"mode\": \"redirect\" for sites"));
+        assert!(
+            with("\"mode\":\"add\",\"routes\":{\"eu\":\"site:eu1\"}")
+                .contains("write \"mode\": \"redirect\" for sites")
+        );
         assert!(with("\"routes\":{\"eu\":\"a\"},\"default\":7").contains("key `default` is 7; write a topic"));
     }
 
