@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::peers;
 use crate::repository::Repository;
 use crate::shell;
 
@@ -32,6 +33,10 @@ pub(crate) fn run(repository: &Repository) -> Result<()> {
     let text = std::fs::read_to_string(repository.root.join("deny.toml")).context("cannot read deny.toml")?;
     let rules = parse_rules(&text)?;
     let mut findings = Vec::new();
+    // The peers' crates are theirs to judge; what is built of ours is locked there as everywhere.
+    for manifest in repository.workspaces()?.into_iter().chain([peers::MANIFEST.to_owned()]) {
+        locked(repository, &manifest)?;
+    }
     for manifest in repository.workspaces()? {
         let metadata = shell::output(
             repository
@@ -54,6 +59,16 @@ pub(crate) fn run(repository: &Repository) -> Result<()> {
     }
     eprintln!("    cargo-deny is not installed; its bans, licences and sources were checked here");
     Ok(())
+}
+
+/// Fails where a lock file does not say what its manifests want: a build of it would fail, or lock something else than
+/// what was tested. By the registry's index alone, without fetching a crate.
+fn locked(repository: &Repository, manifest: &str) -> Result<()> {
+    let mut cargo = repository.cargo();
+    cargo.args(["update", "--quiet", "--workspace", "--locked", "--manifest-path", manifest]);
+    shell::run(&mut cargo).with_context(|| {
+        format!("the lock file beside {manifest} is out of date; `cargo update --workspace --manifest-path {manifest}`")
+    })
 }
 
 /// What is wrong with one package of `cargo metadata`.
