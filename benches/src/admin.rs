@@ -90,6 +90,16 @@ impl Bound {
     }
 }
 
+/// How many links a router has to others.
+pub(crate) fn links(admin: SocketAddr) -> anyhow::Result<usize> {
+    #[derive(Deserialize)]
+    struct Mesh {
+        links: Vec<serde::de::IgnoredAny>,
+    }
+    let answer = request(admin, "GET", "/v1/mesh", "application/json", b"")?;
+    Ok(serde_json::from_str::<Mesh>(&answer).context("the answer about the mesh is not as known")?.links.len())
+}
+
 fn send_json(admin: SocketAddr, method: &str, path: &str, body: &Value) -> anyhow::Result<String> {
     request(admin, method, path, "application/json", body.to_string().as_bytes())
 }

@@ -92,7 +92,12 @@ mod tests {
         let mut report = Report::new(Machine::here(), 1, 1, 1.0);
         for rate in [None, Some(10_000)] {
             let runs = vec![RunReport { measured: measured.clone(), swaps: swaps.clone() }];
-            report.cells.push(CellReport { cell, rate, rows: vec![RowReport { row: Row::FilterSwaps, runs }] });
+            report.cells.push(CellReport {
+                cell,
+                rate,
+                hops: 1,
+                rows: vec![RowReport { row: Row::FilterSwaps, runs }],
+            });
         }
         write(&report, folder.path(), None).expect("it can be written");
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect(name);

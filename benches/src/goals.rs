@@ -121,6 +121,14 @@ const CPU: &[Ratio] =
     &[Ratio(Row::Router, Row::ZenohQuic, (0.6, 0.45)), Ratio(Row::Router, Row::NatsTls, (0.35, 0.25))];
 /// Median latency in the open loop; lower is better.
 const P50: &[Ratio] = &[Ratio(Row::Router, Row::ZenohQuic, (0.55, 0.4)), Ratio(Row::Router, Row::NatsTls, (1.1, 0.9))];
+/// The same across two linked servers.
+const HOPS_THROUGHPUT: &[(usize, usize, &[Ratio])] = &[
+    (128, 1, &[Ratio(Row::Router, Row::ZenohQuic, (1.5, 2.0)), Ratio(Row::Router, Row::NatsTls, (2.5, 3.0))]),
+    (1024, 1, &[Ratio(Row::Router, Row::ZenohQuic, (1.3, 1.6)), Ratio(Row::Router, Row::NatsTls, (1.0, 1.3))]),
+];
+/// The same across two linked servers.
+const HOPS_P50: &[Ratio] =
+    &[Ratio(Row::Router, Row::ZenohQuic, (0.55, 0.4)), Ratio(Row::Router, Row::NatsTls, (1.1, 1.0))];
 /// The 99th percentile in the open loop, of the best peer; lower is better.
 const P99_OF_BEST: (f64, f64) = (1.25, 1.0);
 /// CPU time that one filter adds to an event in full batches, in microseconds; lower is better.
@@ -130,12 +138,11 @@ const PAUSE_US: (f64, f64) = (1_000.0, 100.0);
 
 /// Every goal for which this run has both sides.
 pub(crate) fn judge(cells: &[CellReport]) -> Vec<Goal> {
-    let mut goals = Vec::new();
-    for (payload_bytes, subscribers, ratios) in THROUGHPUT {
-        let cell = Cell { payload_bytes: *payload_bytes, publishers: 1, subscribers: *subscribers };
-        let Some(found) = full_load(cells, cell) else { continue };
-        compare(found, "delivered/s", ratios, Measured::delivered_per_second, Better::Higher, &mut goals);
+    if cells.iter().any(|cell| cell.hops > 1) {
+        return judge_hops(cells);
     }
+    let mut goals = Vec::new();
+    compare_throughput(cells, THROUGHPUT, &mut goals);
     if let Some(found) = full_load(cells, Cell { payload_bytes: 128, publishers: 1, subscribers: 1 }) {
         let cpu: Value = Measured::server_cpu_seconds_per_million;
         compare(found, "server CPU an event", CPU, cpu, Better::Lower, &mut goals);
@@ -168,6 +175,24 @@ pub(crate) fn judge(cells: &[CellReport]) -> Vec<Goal> {
         goals.push(Goal::new(what, cpu_us as f64, PAUSE_US, Better::Lower).unit("us"));
     }
     goals
+}
+
+/// The goals of two hops.
+fn judge_hops(cells: &[CellReport]) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    compare_throughput(cells, HOPS_THROUGHPUT, &mut goals);
+    if let Some(found) = cells.iter().find(|cell| cell.rate.is_some()) {
+        compare(found, "p50", HOPS_P50, |run| run.percentiles().p50_us, Better::Lower, &mut goals);
+    }
+    goals
+}
+
+fn compare_throughput(cells: &[CellReport], wanted: &[(usize, usize, &[Ratio])], goals: &mut Vec<Goal>) {
+    for (payload_bytes, subscribers, ratios) in wanted {
+        let cell = Cell { payload_bytes: *payload_bytes, publishers: 1, subscribers: *subscribers };
+        let Some(found) = full_load(cells, cell) else { continue };
+        compare(found, "delivered/s", ratios, Measured::delivered_per_second, Better::Higher, goals);
+    }
 }
 
 fn full_load(cells: &[CellReport], wanted: Cell) -> Option<&CellReport> {
@@ -208,7 +233,7 @@ mod tests {
         };
         let rows = vec![row(Row::Router, &[190, 200, 900]), row(Row::ZenohQuic, &[100, 100, 1])];
         let cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
-        let goals = judge(&[CellReport { cell, rate: None, rows }]);
+        let goals = judge(&[CellReport { cell, rate: None, hops: 1, rows }]);
         let throughput: Vec<&Goal> = goals.iter().filter(|goal| goal.what.contains("delivered")).collect();
         assert_eq!(throughput.len(), 1, "{goals:?}");
         assert!((throughput[0].figure - 2.0).abs() < 1e-9 && throughput[0].verdict == Verdict::Reach, "{goals:?}");
@@ -227,7 +252,7 @@ mod tests {
             row(Row::ChainSwaps, &[&[61, 62]]),
         ];
         let cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
-        let goals = judge(&[CellReport { cell, rate: None, rows }]);
+        let goals = judge(&[CellReport { cell, rate: None, hops: 1, rows }]);
         let figures: Vec<f64> =
             goals.iter().filter(|goal| goal.what.contains("pause")).map(|goal| goal.figure).collect();
         assert_eq!(figures, [70.0, 60.0], "{goals:?}");

@@ -23,6 +23,9 @@ pub(crate) struct LoadArgs {
     /// The server's UDP address.
     #[arg(long)]
     addr: SocketAddr,
+    /// Where subscribers connect, if not there.
+    #[arg(long)]
+    subscribers_addr: Option<SocketAddr>,
     /// Folder with `ca.pem`, `client.pem` and `client.key`.
     #[arg(long)]
     certs: PathBuf,
@@ -37,7 +40,10 @@ pub(crate) struct LoadArgs {
 pub(crate) fn run(arguments: &LoadArgs) -> anyhow::Result<()> {
     let attributes = attributes(arguments.header.as_deref())?;
     let dial = dial(arguments.addr, &arguments.certs)?;
-    let client = Client::new(arguments.target, channel(), &arguments.plan.cell, attributes, dial);
+    let mut client = Client::new(arguments.target, channel(), &arguments.plan.cell, attributes, dial);
+    if let Some(addr) = arguments.subscribers_addr {
+        client = client.with_subscribers_at(self::dial(addr, &arguments.certs)?);
+    }
     println!("{}", serde_json::to_string(&client.run(&arguments.plan.plan()?)?)?);
     Ok(())
 }

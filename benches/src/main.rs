@@ -1,6 +1,6 @@
 //! `myelin-bench`: what the hot path costs, beside a bare QUIC relay of the same events and beside other brokers.
 //!
-//! `run` (the default), `scenarios` and `peers` start servers and client processes, interleave the rows of a cell and
+//! `run` (the default), `scenarios`, `peers` and `hops` start servers and client processes, interleave the rows of a cell and
 //! print medians; they differ in what is measured unless told. `relay` and `load` are those processes, and can be run
 //! by hand. `micro` and `memory` look at single parts.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod memory;
 mod micro;
+mod pair;
 mod peers;
 mod relay;
 mod report;
@@ -41,6 +42,8 @@ enum Command {
     Scenarios(run::RunArgs),
     /// The same work by NATS over TLS and Zenoh over QUIC and TLS; fails where a ratio is behind its goal.
     Peers(run::RunArgs),
+    /// Two hops: published at a router, taken at a second one, beside two linked servers of NATS and of Zenoh.
+    Hops(run::RunArgs),
     /// What single parts cost: table, filter, allocations, swap.
     Micro(micro::PartArgs),
     /// What a router needs to be there, and for each thing that it holds.
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Run(arguments)) => run::run(&arguments, run::Preset::HotPath),
         Some(Command::Scenarios(arguments)) => run::run(&arguments, run::Preset::Scenarios),
         Some(Command::Peers(arguments)) => run::run(&arguments, run::Preset::Peers),
+        Some(Command::Hops(arguments)) => run::run(&arguments, run::Preset::Hops),
         Some(Command::Micro(arguments)) => micro::run(&arguments),
         Some(Command::Memory(arguments)) => memory::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),

@@ -78,7 +78,7 @@ fn settled(server: &Server) -> anyhow::Result<f64> {
 
 fn subscriber(server: &Server) -> anyhow::Result<Client> {
     let cell = Cell { payload_bytes: QUEUED_BYTES, publishers: 1, subscribers: 1 };
-    let dial = dial(server.client_addr(), &server.certificates())?;
+    let dial = dial(server.client_addr(), server.certificates())?;
     Ok(Client::new(Target::Router, channel(), &cell, Vec::new(), dial))
 }
 

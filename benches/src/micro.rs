@@ -192,9 +192,9 @@ fn filter(component: &Path) -> anyhow::Result<Vec<Goal>> {
 
 /// Loads `server` for [`LENGTH`]; the events that were delivered.
 fn load(server: &Server, rate: Option<u64>) -> anyhow::Result<u64> {
-    let dial = dial(server.client_addr(), &server.certificates())?;
+    let dial = dial(server.client_addr(), server.certificates())?;
     let client = Client::new(Target::Router, channel(), &CELL, attributes(Some(HEADER))?, dial);
-    let measured = client.run(&Plan { warm_up: Duration::ZERO, length: LENGTH, rate, server_pid: None })?;
+    let measured = client.run(&Plan { length: LENGTH, rate, ..Plan::default() })?;
     ensure!(measured.is_exact(), "events were lost, doubled or refused");
     Ok(measured.delivered)
 }

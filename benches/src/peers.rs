@@ -1,10 +1,10 @@
 //! Other brokers as servers, with the settings that let them show their best without losing anything.
 
 use crate::relay::certificates;
-use crate::server::Server;
+use crate::server::{CERTIFICATES, Server};
 use anyhow::{Context, bail};
 use std::fs::read_to_string;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -62,7 +62,7 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     /// A port that is free now.
-    fn free_port(self) -> anyhow::Result<u16> {
+    pub(crate) fn free_port(self) -> anyhow::Result<u16> {
         let any = (Ipv4Addr::LOCALHOST, 0);
         Ok(match self {
             Self::Tcp => TcpListener::bind(any)?.local_addr()?.port(),
@@ -90,14 +90,29 @@ fn is_listed(table: &str, port: u16, state: &str) -> bool {
 
 /// NATS over TLS 1.3, everything else as it comes but for the bounds that would make it drop slow consumers.
 pub(crate) fn nats(binary: &Path) -> anyhow::Result<Server> {
-    let (data, port) = (TempDir::new()?, Protocol::Tcp.free_port()?);
-    let dir = data.path().join("dev");
+    let data = TempDir::new()?;
+    let dir = data.path().join(CERTIFICATES);
     certificates(&dir)?;
-    let (cert, key) = (text(dir.join("router.pem"))?, text(dir.join("router-key.pem"))?);
-    let config = format!(
-        "listen: \"127.0.0.1:{port}\"\nmax_pending: 268435456\nwrite_deadline: \"20s\"\n\
-         tls {{\n  cert_file: \"{cert}\"\n  key_file: \"{key}\"\n  min_version: \"1.3\"\n}}\n"
-    );
+    nats_with(binary, data, &dir, "")
+}
+
+/// Two of them, the second a leaf node of the first, over TLS 1.3 as well.
+pub(crate) fn nats_pair(binary: &Path) -> anyhow::Result<[Server; 2]> {
+    let data = TempDir::new()?;
+    let dir = data.path().join(CERTIFICATES);
+    certificates(&dir)?;
+    let (port, tls, ca) = (Protocol::Tcp.free_port()?, nats_tls(&dir)?, text(dir.join("ca.pem"))?);
+    let first = nats_with(binary, data, &dir, &format!("leafnodes {{\n listen: \"127.0.0.1:{port}\"\n {tls}}}\n"))?;
+    let remote = format!("{{ url: \"tls://localhost:{port}\", tls {{ ca_file: \"{ca}\" }} }}");
+    let second = nats_with(binary, TempDir::new()?, &dir, &format!("leafnodes {{ remotes: [ {remote} ] }}\n"))?;
+    Ok([first, second])
+}
+
+/// A server with the certificates in `dir`, which has `more` in its configuration.
+fn nats_with(binary: &Path, data: TempDir, dir: &Path, more: &str) -> anyhow::Result<Server> {
+    let port = Protocol::Tcp.free_port()?;
+    let tls = nats_tls(dir)?;
+    let config = format!("listen: \"127.0.0.1:{port}\"\nmax_pending: 268435456\nwrite_deadline: \"20s\"\n{tls}{more}");
     let file = data.path().join("nats.conf");
     std::fs::write(&file, config)?;
     let mut command = Command::new(binary);
@@ -105,18 +120,48 @@ pub(crate) fn nats(binary: &Path) -> anyhow::Result<Server> {
     Server::foreign(command, data, Protocol::Tcp, port)
 }
 
+/// How a listener of NATS shows itself.
+fn nats_tls(dir: &Path) -> anyhow::Result<String> {
+    let (cert, key) = (text(dir.join("router.pem"))?, text(dir.join("router-key.pem"))?);
+    Ok(format!("tls {{\n  cert_file: \"{cert}\"\n  key_file: \"{key}\"\n  min_version: \"1.3\"\n}}\n"))
+}
+
 /// Zenoh as a router, over `quic` or `tls`: no scouting, no administration, its own batching and windows.
 pub(crate) fn zenoh(binary: &Path, scheme: &str) -> anyhow::Result<Server> {
+    let data = TempDir::new()?;
+    let dir = data.path().join(CERTIFICATES);
+    certificates(&dir)?;
+    zenoh_with(binary, data, &dir, scheme, None)
+}
+
+/// Two of them, the second connected to the first in the same way.
+pub(crate) fn zenoh_pair(binary: &Path, scheme: &str) -> anyhow::Result<[Server; 2]> {
+    let data = TempDir::new()?;
+    let dir = data.path().join(CERTIFICATES);
+    certificates(&dir)?;
+    let first = zenoh_with(binary, data, &dir, scheme, None)?;
+    let second = zenoh_with(binary, TempDir::new()?, &dir, scheme, Some(first.client_addr()))?;
+    Ok([first, second])
+}
+
+/// A router with the certificates in `dir`, connected to the one at `other`.
+fn zenoh_with(
+    binary: &Path,
+    data: TempDir,
+    dir: &Path,
+    scheme: &str,
+    other: Option<SocketAddr>,
+) -> anyhow::Result<Server> {
     let protocol = match scheme {
         "quic" => Protocol::Udp,
         "tls" => Protocol::Tcp,
         _ => bail!("Zenoh speaks quic or tls here, not {scheme}"),
     };
-    let (data, port) = (TempDir::new()?, protocol.free_port()?);
-    let dir = data.path().join("dev");
-    certificates(&dir)?;
+    let port = protocol.free_port()?;
+    let others: Vec<String> = other.into_iter().map(|addr| format!("{scheme}/{addr}")).collect();
     let config = serde_json::json!({
         "mode": "router",
+        "connect": { "endpoints": others },
         "listen": { "endpoints": [format!("{scheme}/127.0.0.1:{port}")] },
         "scouting": { "multicast": { "enabled": false }, "gossip": { "enabled": false } },
         "adminspace": { "enabled": false },
@@ -124,6 +169,7 @@ pub(crate) fn zenoh(binary: &Path, scheme: &str) -> anyhow::Result<Server> {
         "transport": { "link": { "tls": {
             "listen_certificate": text(dir.join("router.pem"))?,
             "listen_private_key": text(dir.join("router-key.pem"))?,
+            "root_ca_certificate": text(dir.join("ca.pem"))?,
         } } },
     });
     let file = data.path().join("zenoh.json5");

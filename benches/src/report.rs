@@ -29,6 +29,8 @@ pub(crate) struct CellReport {
     pub(crate) cell: Cell,
     /// Events a second of each publisher; none = full load.
     pub(crate) rate: Option<u64>,
+    /// Servers that an event passes.
+    pub(crate) hops: usize,
     pub(crate) rows: Vec<RowReport>,
 }
 
@@ -179,7 +181,8 @@ impl CellReport {
         let Cell { payload_bytes, publishers, subscribers } = self.cell;
         let each = if publishers > 1 { " each" } else { "" };
         let load = self.rate.map_or_else(|| "full load".to_owned(), |rate| format!("{rate} events/s{each}, open loop"));
-        format!("{payload_bytes} B, {publishers} -> {subscribers}, {load}")
+        let hops = if self.hops > 1 { "two hops, " } else { "" };
+        format!("{hops}{payload_bytes} B, {publishers} -> {subscribers}, {load}")
     }
 
     /// Its table with its title.
@@ -352,7 +355,7 @@ mod tests {
     fn cell(router: Vec<RunReport>) -> CellReport {
         let relay = RowReport { row: Row::Relay, runs: vec![run(2_000_000, 1.0)] };
         let rows = vec![relay, RowReport { row: Row::Router, runs: router }];
-        CellReport { cell: Cell { payload_bytes: 128, publishers: 1, subscribers: 1 }, rate: None, rows }
+        CellReport { cell: Cell { payload_bytes: 128, publishers: 1, subscribers: 1 }, rate: None, hops: 1, rows }
     }
 
     #[test]

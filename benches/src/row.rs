@@ -89,6 +89,11 @@ impl Row {
         Self::PEERS.contains(&self)
     }
 
+    /// Whether it is measured across two servers as well.
+    pub(crate) fn has_pair(self) -> bool {
+        self.is_peer() || self == Self::Router
+    }
+
     /// Whether a filter is bound.
     pub(crate) fn needs_filter(self) -> bool {
         matches!(self.server(), Server::Router { filters: 1.., .. })

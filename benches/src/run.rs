@@ -5,6 +5,7 @@ use crate::files;
 use crate::goals;
 use crate::load::PATTERN;
 use crate::machine::Machine;
+use crate::pair::Pair;
 use crate::peers::{self, PeerArgs};
 use crate::report::{CellReport, Report, RowReport, RunReport};
 use crate::row::{self, Row};
@@ -23,6 +24,8 @@ const FILTER_FILE: &str = "tenant.wasm";
 const LATENCY_CELL: Cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
 /// Events a second there, unless told.
 const LATENCY_RATE: u64 = 10_000;
+/// Seconds until the first of two servers surely knows of the second one's subscribers; no peer tells.
+const SETTLE_S: &str = "0.5";
 /// What a run takes beside its window, in seconds: a server that starts, a filter that is compiled, warming up.
 const AROUND_A_RUN_S: f64 = 1.1;
 
@@ -92,6 +95,8 @@ pub(crate) enum Preset {
     Scenarios,
     /// Other brokers, too.
     Peers,
+    /// The same across two linked servers.
+    Hops,
 }
 
 impl Preset {
@@ -105,6 +110,7 @@ impl Preset {
             Self::HotPath => cells(&[128], &[(1, 1)]),
             Self::Scenarios => cells(&[128, 1024, 16 * 1024], &[(1, 1), (1, 8), (4, 4)]),
             Self::Peers => cells(&[128, 1024], &[(1, 1), (1, 8)]),
+            Self::Hops => cells(&[128, 1024], &[(1, 1)]),
         }
     }
 
@@ -113,6 +119,7 @@ impl Preset {
             Self::HotPath => Row::HOT_PATH.to_vec(),
             Self::Scenarios => Row::SCENARIOS.to_vec(),
             Self::Peers => [Row::Relay, Row::Router].into_iter().chain(Row::PEERS).collect(),
+            Self::Hops => [Row::Router].into_iter().chain(Row::PEERS).collect(),
         }
     }
 
@@ -122,13 +129,26 @@ impl Preset {
             Self::HotPath => "",
             Self::Scenarios => "scenarios",
             Self::Peers => "peers",
+            Self::Hops => "hops",
         }
+    }
+
+    /// Whether other brokers are compared with, and a ratio behind its goal is a failure.
+    fn is_beside_peers(self) -> bool {
+        matches!(self, Self::Peers | Self::Hops)
+    }
+
+    /// Servers that an event passes.
+    fn hops(self) -> usize {
+        if self == Self::Hops { 2 } else { 1 }
     }
 }
 
 /// What all runs have in common.
 struct Bench<'a> {
     arguments: &'a RunArgs,
+    /// Servers that an event passes.
+    hops: usize,
     rows: Vec<Row>,
     router: PathBuf,
     filter: Option<PathBuf>,
@@ -149,9 +169,11 @@ pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
         rows.retain(|row| !row.has_header());
     }
     let cells = if arguments.cells.is_empty() { preset.cells() } else { arguments.cells.clone() };
-    let bench = Bench { arguments, rows, router, filter };
+    let hops = preset.hops();
+    ensure!(hops == 1 || rows.iter().all(|row| row.has_pair()), "two hops are measured without relay and filters");
+    let bench = Bench { arguments, hops, rows, router, filter };
     let mut machine = Machine::here();
-    if preset == Preset::Peers {
+    if preset.is_beside_peers() {
         machine.packages.extend(arguments.peers.versions());
     }
     let mut report = Report::new(machine, arguments.workers, arguments.runs, arguments.seconds);
@@ -190,7 +212,7 @@ pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
     ensure!(report.is_exact(), "events were lost, doubled or refused; see the table");
     let behind: Vec<&str> =
         report.goals.iter().filter(|goal| goal.is_behind()).map(|goal| goal.what.as_str()).collect();
-    if preset == Preset::Peers && !arguments.tolerate_behind && !behind.is_empty() {
+    if preset.is_beside_peers() && !arguments.tolerate_behind && !behind.is_empty() {
         bail!("behind the goal: {}; --tolerate-behind makes this no failure", behind.join("; "));
     }
     Ok(())
@@ -225,10 +247,13 @@ impl Bench<'_> {
                 row.runs.push(run);
             }
         }
-        Ok(CellReport { cell, rate, rows })
+        Ok(CellReport { cell, rate, hops: self.hops, rows })
     }
 
     fn row(&self, row: Row, cell: Cell, rate: Option<u64>) -> anyhow::Result<(Measured, Vec<Swap>)> {
+        if self.hops == 2 {
+            return Ok((self.pair_row(row, cell, rate)?, Vec::new()));
+        }
         let peers = &self.arguments.peers;
         let server = match row.server() {
             row::Server::Relay => Server::relay()?,
@@ -236,9 +261,27 @@ impl Bench<'_> {
             row::Server::Zenoh { scheme } => peers::zenoh(peers.program(&peers.zenohd, "zenohd")?, scheme)?,
             row::Server::Router { filters, swaps } => return self.router_row(row, filters, swaps, cell, rate),
         };
-        let measured = self.load(&server, row, cell, rate)?;
+        let measured = self.load(std::slice::from_ref(&server), row, cell, rate)?;
         server.kill()?;
         Ok((measured, Vec::new()))
+    }
+
+    /// A row across two linked servers.
+    fn pair_row(&self, row: Row, cell: Cell, rate: Option<u64>) -> anyhow::Result<Measured> {
+        let peers = &self.arguments.peers;
+        let servers = match row.server() {
+            row::Server::Nats => peers::nats_pair(peers.program(&peers.nats_server, "nats-server")?)?,
+            row::Server::Zenoh { scheme } => peers::zenoh_pair(peers.program(&peers.zenohd, "zenohd")?, scheme)?,
+            row::Server::Relay | row::Server::Router { .. } => {
+                let pair = Pair::start(&self.router, self.arguments.workers)?;
+                let measured = self.load(&pair.routers, row, cell, rate)?;
+                pair.stop()?;
+                return Ok(measured);
+            }
+        };
+        let measured = self.load(&servers, row, cell, rate)?;
+        servers.into_iter().try_for_each(Server::kill)?;
+        Ok(measured)
     }
 
     fn router_row(
@@ -258,15 +301,16 @@ impl Bench<'_> {
             _ => None,
         };
         let swapper = bound.filter(|_| swaps).map(Swapper::start);
-        let measured = self.load(&server, row, cell, rate);
+        let measured = self.load(std::slice::from_ref(&server), row, cell, rate);
         let swaps = swapper.map_or(Ok(Vec::new()), Swapper::end);
         let measured = measured?;
         server.stop()?;
         Ok((measured, swaps?))
     }
 
-    /// Runs the client process against `server`.
-    fn load(&self, server: &Server, row: Row, cell: Cell, rate: Option<u64>) -> anyhow::Result<Measured> {
+    /// Runs the client process: publishers at the first of `servers`, subscribers at the last.
+    fn load(&self, servers: &[Server], row: Row, cell: Cell, rate: Option<u64>) -> anyhow::Result<Measured> {
+        let (first, last) = servers.first().zip(servers.last()).context("there is a server")?;
         let mut command = match row.server() {
             row::Server::Relay | row::Server::Router { .. } => {
                 let target = if row == Row::Relay { "relay" } else { "router" };
@@ -281,9 +325,14 @@ impl Bench<'_> {
                 command
             }
         };
-        command.args(["--cell", &cell.to_string(), "--addr", &server.client_addr().to_string()]);
-        command.args(["--server-pid", &server.pid().to_string()]);
-        command.args(["--seconds", &self.arguments.seconds.to_string(), "--certs"]).arg(server.certificates());
+        command.args(["--cell", &cell.to_string(), "--addr", &first.client_addr().to_string()]);
+        if servers.len() > 1 {
+            command.args(["--subscribers-addr", &last.client_addr().to_string(), "--settle", SETTLE_S]);
+        }
+        for server in servers {
+            command.args(["--server-pid", &server.pid().to_string()]);
+        }
+        command.args(["--seconds", &self.arguments.seconds.to_string(), "--certs"]).arg(first.certificates());
         if row.has_header() {
             command.args(["--header", &self.arguments.header]);
         }

@@ -17,6 +17,8 @@ use tempfile::TempDir;
 const START: Duration = Duration::from_secs(20);
 /// How long a server may take to end after SIGTERM.
 const STOP: Duration = Duration::from_secs(10);
+/// Where the certificates are in a server's folder.
+pub(crate) const CERTIFICATES: &str = "dev";
 /// How often either is looked for.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -24,7 +26,9 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    data: TempDir,
+    /// Its folder lives as long as it does.
+    _data: TempDir,
+    certificates: PathBuf,
     ready: Ready,
 }
 
@@ -63,6 +67,15 @@ impl Server {
         Self::start(command)
     }
 
+    /// Starts a router with the configuration in `file`; its clients have the certificates in `certificates`.
+    pub(crate) fn router_of(binary: &Path, workers: usize, file: &Path, certificates: &Path) -> anyhow::Result<Self> {
+        let mut command = Self::serve(binary, workers);
+        command.arg("--config").arg(file).stdin(Stdio::null());
+        let mut server = Self::start(command)?;
+        server.certificates = certificates.to_owned();
+        Ok(server)
+    }
+
     fn serve(binary: &Path, workers: usize) -> Command {
         let mut command = Command::new(binary);
         command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers"]);
@@ -91,19 +104,21 @@ impl Server {
         let log_file = data.path().join("log");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log_file)?);
         let client_addr = (Ipv4Addr::LOCALHOST, port).into();
+        let certificates = data.path().join(CERTIFICATES);
         let look = || protocol.is_served(port).then_some(Ready { client_addr, admin_addr: None });
         let (child, ready) = spawn(command, look)
             .with_context(|| format!("it said: {}", std::fs::read_to_string(&log_file).unwrap_or_default()))?;
-        Ok(Self { child, data, ready })
+        Ok(Self { child, _data: data, certificates, ready })
     }
 
     /// Starts one of ours: it says in a file that it is ready.
     fn start(mut command: Command) -> anyhow::Result<Self> {
         let data = TempDir::new()?;
+        let certificates = data.path().join(CERTIFICATES);
         let ready_file = data.path().join("ready.json");
         command.arg("--data-dir").arg(data.path()).arg("--ready-file").arg(&ready_file).stdout(Stdio::null());
         let (child, ready) = spawn(command, || serde_json::from_slice(&std::fs::read(&ready_file).ok()?).ok())?;
-        Ok(Self { child, data, ready })
+        Ok(Self { child, _data: data, certificates, ready })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -121,8 +136,8 @@ impl Server {
     }
 
     /// Where the certificates of clients are.
-    pub(crate) fn certificates(&self) -> PathBuf {
-        self.data.path().join("dev")
+    pub(crate) fn certificates(&self) -> &Path {
+        &self.certificates
     }
 
     /// Ends a server that has nothing to finish.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Questions that may wait for the links' thread, and questions of others that may wait for the control plane: a
-/// router asks one thing at a time, so that this is one of each of 64 sites.
-pub const QUESTIONS_WAITING_MAX: usize = 64;
+/// router asks one thing at a time, so that this is one of each of 128 sites.
+pub const QUESTIONS_WAITING_MAX: usize = 128;
 
 /// A question to another router.
 #[derive(Debug)]

@@ -239,7 +239,7 @@ pub fn stamp(origin: u32, seq: u64, sites: u64) -> Stamp {
         seq,
         generation: 1,
         ttl_ms: 0,
-        sites: SiteSet::from_bits(sites),
+        sites: SiteSet::from_bits(sites.into()),
         allowed: None,
         grants: Default::default(),
     }

@@ -12,6 +12,9 @@ use crate::shell;
 const BENCH_PACKAGE: &str = "myelin-benches";
 const BENCH_BINARY: &str = "myelin-bench";
 
+/// The benches that need other brokers.
+const PEERS: [&str; 2] = ["peers", "hops"];
+
 /// Builds router, filters and benches for release, with `peers` the other brokers too, and runs the benches with
 /// `arguments`.
 pub(crate) fn run(repository: &Repository, arguments: &[String]) -> Result<()> {
@@ -24,7 +27,7 @@ pub(crate) fn run(repository: &Repository, arguments: &[String]) -> Result<()> {
         .env("MYELIN_BIN", filters::router(repository, Profile::Release))
         .env("MYELIN_FILTERS_DIR", repository.filter_components())
         .args(arguments);
-    if arguments.first().is_some_and(|first| first == "peers") {
+    if arguments.first().is_some_and(|first| PEERS.contains(&first.as_str())) {
         for (name, program) in peers::build(repository)? {
             bench.env(name, program);
         }

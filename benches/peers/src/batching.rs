@@ -32,7 +32,7 @@ pub(crate) fn run(run: &Arc<Run>) -> anyhow::Result<Measured> {
 }
 
 async fn publish_as(run: &Arc<Run>, number: usize) -> anyhow::Result<()> {
-    let (reader, writer) = split(connect(run, "").await?);
+    let (reader, writer) = split(connect(run, run.port, "").await?);
     let mut batching = Batching { writer, batch: Vec::new() };
     tokio::select! {
         published = publish(run, number, &mut batching) => published,
@@ -41,7 +41,7 @@ async fn publish_as(run: &Arc<Run>, number: usize) -> anyhow::Result<()> {
 }
 
 async fn subscribe_as(run: &Arc<Run>, number: usize, subscribed: &Subscribed) -> anyhow::Result<()> {
-    let stream = connect(run, &format!("SUB {PATTERN} 1\r\n")).await?;
+    let stream = connect(run, run.subscribers_port, &format!("SUB {PATTERN} 1\r\n")).await?;
     subscribed.tell();
     tokio::select! {
         taken = take_all(run, number, stream) => taken,
@@ -50,12 +50,12 @@ async fn subscribe_as(run: &Arc<Run>, number: usize, subscribed: &Subscribed) ->
 }
 
 /// Connects, says `first`, and waits until the server has taken it in.
-async fn connect(run: &Run, first: &str) -> anyhow::Result<Stream> {
+async fn connect(run: &Run, port: u16, first: &str) -> anyhow::Result<Stream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&run.ca).with_context(|| format!("cannot read {}", run.ca.display()))?)?;
     let tls = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13]);
     let tls = tls.with_root_certificates(roots).with_no_client_auth();
-    let mut plain = TcpStream::connect((Ipv4Addr::LOCALHOST, run.port)).await?;
+    let mut plain = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     plain.set_nodelay(true)?;
     // The server speaks first, in the clear; not a byte behind that line may be taken from the handshake.
     let mut info = Vec::new();

@@ -29,6 +29,9 @@ struct Arguments {
     /// The server's address.
     #[arg(long)]
     addr: SocketAddr,
+    /// Where subscribers connect, if not there.
+    #[arg(long)]
+    subscribers_addr: Option<SocketAddr>,
     /// Folder with `ca.pem`.
     #[arg(long)]
     certs: PathBuf,
@@ -54,7 +57,10 @@ enum Peer {
 struct Run {
     progress: Arc<Progress>,
     plan: Plan,
+    /// Where publishers connect.
     port: u16,
+    /// Where subscribers connect.
+    subscribers_port: u16,
     /// The authority whose servers are trusted (PEM).
     ca: PathBuf,
 }
@@ -68,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         progress: Arc::new(Progress::new(&arguments.plan.cell)),
         plan: arguments.plan.plan()?,
         port: arguments.addr.port(),
+        subscribers_port: arguments.subscribers_addr.unwrap_or(arguments.addr).port(),
         ca: arguments.certs.join("ca.pem"),
     });
     let measured: Measured = match arguments.peer {

@@ -21,12 +21,12 @@ pub(crate) fn run(run: &Arc<Run>) -> anyhow::Result<Measured> {
     run_on_two_threads(run, current_thread, publish_as, subscribe_as)
 }
 
-async fn connect(run: &Run) -> anyhow::Result<Client> {
+async fn connect(run: &Run, port: u16) -> anyhow::Result<Client> {
     let options = ConnectOptions::new()
         .require_tls(true)
         .add_root_certificates(run.ca.clone())
         .subscription_capacity(SUBSCRIPTION_EVENTS_MAX);
-    options.connect(format!("tls://{SERVER_NAME}:{}", run.port)).await.context("connecting to NATS")
+    options.connect(format!("tls://{SERVER_NAME}:{port}")).await.context("connecting to NATS")
 }
 
 struct Native {
@@ -41,12 +41,12 @@ impl Publisher for Native {
 }
 
 async fn publish_as(run: &Arc<Run>, number: usize) -> anyhow::Result<()> {
-    let mut native = Native { client: connect(run).await?, subject: Subject::from_static(SUBJECT) };
+    let mut native = Native { client: connect(run, run.port).await?, subject: Subject::from_static(SUBJECT) };
     publish(run, number, &mut native).await
 }
 
 async fn subscribe_as(run: &Arc<Run>, number: usize, subscribed: &Subscribed) -> anyhow::Result<()> {
-    let client = connect(run).await?;
+    let client = connect(run, run.subscribers_port).await?;
     let events = client.subscribe(PATTERN).await?;
     is_live(&client).await?;
     subscribed.tell();

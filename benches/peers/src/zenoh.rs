@@ -39,10 +39,10 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 /// By its address: Zenoh takes the first that a name has, which may be another family's.
-async fn open(run: &Run, scheme: &str) -> anyhow::Result<Session> {
+async fn open(run: &Run, scheme: &str, port: u16) -> anyhow::Result<Session> {
     let config = serde_json::json!({
         "mode": "client",
-        "connect": { "endpoints": [format!("{scheme}/{}:{}", Ipv4Addr::LOCALHOST, run.port)] },
+        "connect": { "endpoints": [format!("{scheme}/{}:{}", Ipv4Addr::LOCALHOST, port)] },
         "scouting": { "multicast": { "enabled": false }, "gossip": { "enabled": false } },
         "timestamping": { "enabled": false },
         "transport": { "link": { "tls": { "root_ca_certificate": run.ca } } },
@@ -61,7 +61,7 @@ impl Publisher for Putting<'_> {
 }
 
 async fn publish_as(run: &Arc<Run>, scheme: &str, number: usize) -> anyhow::Result<()> {
-    let session = open(run, scheme).await?;
+    let session = open(run, scheme, run.port).await?;
     let publisher = session.declare_publisher(KEY).congestion_control(CongestionControl::Block).await;
     let publisher = publisher.map_err(|error| anyhow!("Zenoh: {error}"))?;
     let until = Instant::now() + DECLARED;
@@ -74,7 +74,7 @@ async fn publish_as(run: &Arc<Run>, scheme: &str, number: usize) -> anyhow::Resu
 }
 
 async fn subscribe_as(run: &Arc<Run>, scheme: &str, number: usize, subscribed: &Subscribed) -> anyhow::Result<()> {
-    let session = open(run, scheme).await?;
+    let session = open(run, scheme, run.subscribers_port).await?;
     let timed = run.plan.rate.is_some();
     // Zenoh calls it from one thread; the lock is for the compiler, and free.
     let checker = Mutex::new(Checker::new(run.progress.cell(), number, timed));

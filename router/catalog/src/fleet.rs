@@ -26,7 +26,7 @@ pub struct Fleet {
 /// A site: a place where routers stand together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// Its number, below 64: its bit in the site bitmap of an event.
+    /// Its number, below 128: its bit in the site bitmap of an event.
     pub number: u8,
     /// Its name.
     pub name: Name,

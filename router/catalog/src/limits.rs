@@ -53,8 +53,8 @@ pub const REASON_LEN_MAX_BYTES: usize = 1_024;
 pub const KEYS_MAX: usize = 256;
 /// Bytes of the note beside a key.
 pub const NOTE_LEN_MAX_BYTES: usize = 256;
-/// Sites that a log ever had: their numbers are bits of a 64-bit set and are never used again.
-pub const SITES_EVER_MAX: u8 = 64;
+/// Sites that a log ever had: their numbers are bits of a 128-bit set and are never used again.
+pub const SITES_EVER_MAX: u8 = 128;
 /// Routers of all sites together: what a controller watches during a rollout.
 pub const ROUTERS_MAX: usize = 1_024;
 /// Waves of one rollout.

@@ -26,7 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_millis(100);
 
 /// How long a run takes, and what it looks at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Time before the window, which is not measured.
     pub warm_up: Duration,
@@ -35,16 +35,18 @@ pub struct Plan {
     /// Events a second of each publisher on a fixed schedule; `None` = as fast as the bound on what is in flight
     /// allows. Only then latencies say something.
     pub rate: Option<u64>,
-    /// The server's process, whose CPU time and memory are counted.
-    pub server_pid: Option<u32>,
+    /// The servers' processes, whose CPU time and memory are counted, all together.
+    pub server_pids: Vec<u32>,
+    /// Time between the last subscription and the first event: what a server needs to tell others of it.
+    pub settle: Duration,
 }
 
 /// The plan of a client process on its command line.
 #[derive(Clone, Debug, Args)]
 pub struct PlanArgs {
-    /// The server's process, whose CPU time and memory are counted.
-    #[arg(long)]
-    pub server_pid: Option<u32>,
+    /// A process of the server, whose CPU time and memory are counted; may be given again.
+    #[arg(long = "server-pid")]
+    pub server_pids: Vec<u32>,
     /// Payload bytes, publishers and subscribers.
     #[arg(long, default_value = "128:1-1")]
     pub cell: Cell,
@@ -57,6 +59,9 @@ pub struct PlanArgs {
     /// Seconds before that, which are not.
     #[arg(long, default_value_t = 0.7)]
     pub warm_up: f64,
+    /// Seconds from the last subscription to the first event, for servers that have to tell others of it.
+    #[arg(long, default_value_t = 0.0)]
+    pub settle: f64,
 }
 
 impl PlanArgs {
@@ -66,9 +71,9 @@ impl PlanArgs {
     /// When a time is none.
     pub fn plan(&self) -> anyhow::Result<Plan> {
         let time = |seconds| Duration::try_from_secs_f64(seconds).context("a time is a number of seconds");
-        let (warm_up, length) = (time(self.warm_up)?, time(self.seconds)?);
+        let (warm_up, length, settle) = (time(self.warm_up)?, time(self.seconds)?, time(self.settle)?);
         ensure!(!length.is_zero(), "a window has some length");
-        Ok(Plan { warm_up, length, rate: self.rate, server_pid: self.server_pid })
+        Ok(Plan { warm_up, length, rate: self.rate, server_pids: self.server_pids.clone(), settle })
     }
 }
 
@@ -109,6 +114,7 @@ pub fn measure(
     spawn("subscribers", tell.clone(), move || subscribe(subscribed))?;
     spawn("publishers", tell, publish)?;
     wait_for_subscribers(&news, subscribers)?;
+    pause(&news, plan.settle)?;
     progress.begin(Phase::Running);
     pause(&news, plan.warm_up)?;
     let mut measured = window(plan, progress, &news)?;
@@ -137,7 +143,7 @@ pub fn measure(
 /// What happens between the two ends of the window.
 fn window(plan: &Plan, progress: &Progress, news: &Receiver<News>) -> anyhow::Result<Measured> {
     let look = || {
-        let server = plan.server_pid.map_or(Ok(0.0), process::cpu_seconds)?;
+        let server = plan.server_pids.iter().map(|pid| process::cpu_seconds(*pid)).sum::<anyhow::Result<f64>>()?;
         anyhow::Ok((Instant::now(), progress.delivered(), server, process::cpu_seconds(std::process::id())?))
     };
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -153,7 +159,12 @@ fn window(plan: &Plan, progress: &Progress, news: &Receiver<News>) -> anyhow::Re
         timeline.push((millis(begin.elapsed()), progress.delivered() - delivered_before));
     }
     let (end, delivered, server_cpu, own_cpu) = look()?;
-    let (server_memory_mib, server_memory_mib_max) = plan.server_pid.map_or(Ok((0.0, 0.0)), process::memory_mib)?;
+    let (mut server_memory_mib, mut server_memory_mib_max) = (0.0, 0.0);
+    for pid in &plan.server_pids {
+        let (now, most) = process::memory_mib(*pid)?;
+        server_memory_mib += now;
+        server_memory_mib_max += most;
+    }
     Ok(Measured {
         seconds: (end - begin).as_secs_f64(),
         begin_unix_ms: millis(unix),
@@ -224,8 +235,8 @@ mod tests {
         let plan = Plan {
             warm_up: Duration::from_millis(10),
             length: Duration::from_millis(250),
-            rate: None,
-            server_pid: Some(std::process::id()),
+            server_pids: vec![std::process::id()],
+            ..Plan::default()
         };
         let (to_subscriber, events) = sync_channel::<Vec<u8>>(64);
         let (publishing, subscribing) = (progress.clone(), progress.clone());
@@ -272,7 +283,7 @@ mod tests {
     #[test]
     fn a_thread_that_fails_ends_the_run_with_its_reason() {
         let progress = Arc::new(Progress::new(&Cell { payload_bytes: 128, publishers: 1, subscribers: 1 }));
-        let plan = Plan { warm_up: Duration::ZERO, length: Duration::from_secs(60), rate: None, server_pid: None };
+        let plan = Plan { length: Duration::from_secs(60), ..Plan::default() };
         let failed = measure(&plan, &progress, || Ok(()), |_| bail!("no broker")).expect_err("it cannot succeed");
         assert!(
             format!("{failed:#}").contains("no broker") || format!("{failed:#}").contains("too early"),

@@ -68,13 +68,20 @@ pub struct Client {
     pub(crate) rate: Option<u64>,
     pub(crate) progress: Arc<Progress>,
     dial: DialConfig,
+    /// Where subscribers connect, if not where publishers do.
+    subscribers_dial: Option<DialConfig>,
 }
 
 impl Client {
     /// A client of the server that `dial` leads to, for one run of `cell`. Every event carries `attributes`.
     pub fn new(target: Target, channel: Channel, cell: &Cell, attributes: Vec<u8>, dial: DialConfig) -> Self {
         let progress = Arc::new(Progress::new(cell));
-        Self { target, channel, attributes, rate: None, progress, dial }
+        Self { target, channel, attributes, rate: None, progress, dial, subscribers_dial: None }
+    }
+
+    /// The same with the subscribers at another server.
+    pub fn with_subscribers_at(self, dial: DialConfig) -> Self {
+        Self { subscribers_dial: Some(dial), ..self }
     }
 
     /// Runs it.
@@ -94,7 +101,8 @@ impl Client {
     /// # Errors
     /// When the server cannot be reached, or does not take the connection.
     pub async fn open(&self, dialer: &Dialer, role: u8) -> anyhow::Result<Session> {
-        let connection = dialer.connect(&self.dial).await?;
+        let elsewhere = self.subscribers_dial.as_ref().filter(|_| role == ROLE_SUBSCRIBER);
+        let connection = dialer.connect(elsewhere.unwrap_or(&self.dial)).await?;
         let (send, recv) = connection.open_bi().await?;
         let mut session = Session { connection, send, recv, decoder: MessageDecoder::new() };
         match self.target {

@@ -425,7 +425,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_becomes_of_a_set_is_a_partition_of_it(
-            view in views(), me in 0u32..10, bits in any::<u64>(), allowed in any::<Option<u64>>(),
+            view in views(), me in 0u32..10, bits in any::<u128>(), allowed in any::<Option<u128>>(),
             grants in prop::collection::vec((0u32..5, 0u16..10), 0..8), hops in 0..=HOPS_MAX,
         ) {
             let me = me % u32::try_from(view.sites.len()).unwrap();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::SITES_MAX;
 
-/// A site of a full mesh, 0 to 63. Comes from the catalog and is never reused.
+/// A site of a full mesh, 0 to 127. Comes from the catalog and is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct SiteNumber(u16);
@@ -22,7 +22,7 @@ pub struct LinkId(pub u64);
 
 /// A set of sites: one bit each.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SiteSet(u64);
+pub struct SiteSet(u128);
 
 impl SiteNumber {
     /// The site with this number, where a full mesh has one.
@@ -44,7 +44,7 @@ impl SiteNumber {
 impl TryFrom<u16> for SiteNumber {
     type Error = String;
     fn try_from(number: u16) -> Result<Self, String> {
-        Self::new(number).ok_or_else(|| format!("site {number} is out of range; a full mesh has sites 0 to 63"))
+        Self::new(number).ok_or_else(|| format!("site {number} is out of range; a full mesh has sites 0 to 127"))
     }
 }
 
@@ -82,10 +82,10 @@ impl SiteSet {
     /// No site.
     pub const EMPTY: Self = Self(0);
     /// Every site that a mesh can have.
-    pub const ALL: Self = Self(u64::MAX);
+    pub const ALL: Self = Self(u128::MAX);
 
     /// The set of these bits; bit n is site n.
-    pub const fn from_bits(bits: u64) -> Self {
+    pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 
@@ -95,7 +95,7 @@ impl SiteSet {
     }
 
     /// The bits.
-    pub const fn bits(self) -> u64 {
+    pub const fn bits(self) -> u128 {
         self.0
     }
 
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn sets_of_sites_do_what_sets_do() {
         let site = |n| SiteNumber::new(n).unwrap();
-        let ends: SiteSet = [site(0), site(63)].into_iter().collect();
+        let ends: SiteSet = [site(0), site(64), site(127)].into_iter().collect();
         let low: SiteSet = [site(0), site(1)].into_iter().collect();
-        assert_eq!((ends | low).iter().map(SiteNumber::number).collect::<Vec<_>>(), [0, 1, 63]);
+        assert_eq!((ends | low).iter().map(SiteNumber::number).collect::<Vec<_>>(), [0, 1, 64, 127]);
         assert_eq!(ends & low, SiteSet::only(site(0)));
-        assert_eq!(ends - low, SiteSet::only(site(63)));
+        assert_eq!(ends - low, [site(64), site(127)].into_iter().collect());
         assert!(SiteSet::ALL.contains_all(ends) && !low.contains_all(ends) && SiteSet::EMPTY.is_empty());
         assert_eq!(SiteSet::ALL.iter().count(), SITES_MAX);
-        assert_eq!(SiteNumber::new(64), None);
+        assert_eq!(SiteNumber::new(128), None);
     }
 }

@@ -1,8 +1,8 @@
 //! The one table of limits of the mesh: every map, list, message and wait has its bound here, with the reason.
 
 /// Sites of a full mesh: as many as a destination set has bits. Beyond, areas.
-pub const SITES_MAX: usize = 64;
-/// Routers that are known at a time: 16 for each site.
+pub const SITES_MAX: usize = 128;
+/// Routers that are known at a time: 8 for each site.
 pub const ROUTERS_MAX: usize = 1_024;
 /// Neighbours of one router: all others of a mesh in which every site has four, and then some.
 pub const LINKS_MAX: usize = 512;

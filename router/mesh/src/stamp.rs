@@ -1,7 +1,9 @@
 //! The stamp: what a batch of events carries on its way through the mesh, besides itself.
 //!
 //! Little-endian: `u32 origin | u32 epoch | u8 shard | u8 hops | u8 flags | u8 grants | u64 seq | u64 generation |
-//! u32 ttl-ms | u64 sites | [u64 allowed] | grants * (u32 group, u16 site)`.
+//! u32 ttl-ms | u64 sites | [u64 allowed] | [u64 sites, from 64 on] | [u64 allowed, from 64 on] |
+//! grants * (u32 group, u16 site)`. What is optional is there where a flag says so: a mesh of up to 64 sites never
+//! writes the second halves.
 
 use smallvec::SmallVec;
 
@@ -12,13 +14,17 @@ use crate::violation::{Violation, ViolationCode};
 /// Bytes of a stamp without what is optional in it.
 pub const STAMP_BYTES_MIN: usize = 40;
 /// Bytes of the longest stamp.
-pub const STAMP_BYTES_MAX: usize = STAMP_BYTES_MIN + 8 + GRANTS_MAX * GRANT_BYTES;
+pub const STAMP_BYTES_MAX: usize = STAMP_BYTES_MIN + 3 * SET_BYTES + GRANTS_MAX * GRANT_BYTES;
 const GRANT_BYTES: usize = 6;
+/// Bytes of one half of a set of sites.
+const SET_BYTES: usize = 8;
 
 /// Flag: deliver where this arrives, and send it to nobody.
 const FLAG_HERE_ONLY: u8 = 1;
 /// Flag: the set of allowed sites is there.
 const FLAG_ALLOWED: u8 = 2;
+/// Flag: the second halves of the sets are there.
+const FLAG_WIDE: u8 = 4;
 
 /// A queue group that is served at one site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,7 +74,14 @@ impl Stamp {
 
     /// Bytes that [`encode`](Self::encode) appends.
     pub fn encoded_bytes(&self) -> usize {
-        STAMP_BYTES_MIN + if self.allowed.is_some() { 8 } else { 0 } + self.grants.len() * GRANT_BYTES
+        let sets = if self.is_wide() { 2 } else { 1 } * if self.allowed.is_some() { 2 } else { 1 };
+        // The first half of the sites is always there.
+        STAMP_BYTES_MIN + (sets - 1) * SET_BYTES + self.grants.len() * GRANT_BYTES
+    }
+
+    /// Whether a site from 64 on is in one of its sets.
+    fn is_wide(&self) -> bool {
+        halves(self.sites)[1] != 0 || self.allowed.is_some_and(|allowed| halves(allowed)[1] != 0)
     }
 
     /// Appends the stamp to `out`.
@@ -79,8 +92,10 @@ impl Stamp {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Violation> {
         let grants = u8::try_from(self.grants.len()).unwrap_or(u8::MAX);
         check(grants, self.hops)?;
-        let flags =
-            if self.here_only { FLAG_HERE_ONLY } else { 0 } | if self.allowed.is_some() { FLAG_ALLOWED } else { 0 };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let flags = flag(self.here_only, FLAG_HERE_ONLY)
+            | flag(self.allowed.is_some(), FLAG_ALLOWED)
+            | flag(self.is_wide(), FLAG_WIDE);
         out.reserve(self.encoded_bytes());
         out.extend_from_slice(&self.origin.0.to_le_bytes());
         out.extend_from_slice(&self.epoch.to_le_bytes());
@@ -88,9 +103,11 @@ impl Stamp {
         out.extend_from_slice(&self.seq.to_le_bytes());
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.ttl_ms.to_le_bytes());
-        out.extend_from_slice(&self.sites.bits().to_le_bytes());
-        if let Some(allowed) = self.allowed {
-            out.extend_from_slice(&allowed.bits().to_le_bytes());
+        for half in 0..if self.is_wide() { 2 } else { 1 } {
+            out.extend_from_slice(&halves(self.sites)[half].to_le_bytes());
+            if let Some(allowed) = self.allowed {
+                out.extend_from_slice(&halves(allowed)[half].to_le_bytes());
+            }
         }
         for grant in &self.grants {
             out.extend_from_slice(&grant.group.to_le_bytes());
@@ -108,17 +125,23 @@ impl Stamp {
         let word = |at: usize| fixed[at..at + 4].try_into().map_or(0, u32::from_le_bytes);
         let long = |at: usize| fixed[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
         let (shard, hops, flags, grants_count) = (fixed[8], fixed[9], fixed[10], fixed[11]);
-        if flags & !(FLAG_HERE_ONLY | FLAG_ALLOWED) != 0 {
+        if flags & !(FLAG_HERE_ONLY | FLAG_ALLOWED | FLAG_WIDE) != 0 {
             return Err(malformed(format!("a stamp has unknown flags {flags:#04x}")));
         }
         check(grants_count, hops)?;
         let mut at = STAMP_BYTES_MIN;
-        let mut allowed = None;
-        if flags & FLAG_ALLOWED != 0 {
-            let bits = bytes.get(at..at + 8).ok_or_else(|| short(bytes.len()))?;
-            allowed = Some(SiteSet::from_bits(bits.try_into().map_or(0, u64::from_le_bytes)));
-            at += 8;
-        }
+        let mut half = |flag: u8| {
+            if flags & flag != flag {
+                return Ok(0);
+            }
+            let raw = bytes.get(at..at + SET_BYTES).ok_or_else(|| short(bytes.len()))?;
+            at += SET_BYTES;
+            Ok(raw.try_into().map_or(0, u64::from_le_bytes))
+        };
+        let allowed = half(FLAG_ALLOWED)?;
+        let sites = set([long(32), half(FLAG_WIDE)?]);
+        let allowed = set([allowed, half(FLAG_ALLOWED | FLAG_WIDE)?]);
+        let allowed = (flags & FLAG_ALLOWED != 0).then_some(allowed);
         let end = at + usize::from(grants_count) * GRANT_BYTES;
         let raw = bytes.get(at..end).ok_or_else(|| short(bytes.len()))?;
         let mut grants = Grants::with_capacity(usize::from(grants_count));
@@ -136,12 +159,23 @@ impl Stamp {
             seq: long(12),
             generation: long(20),
             ttl_ms: word(28),
-            sites: SiteSet::from_bits(long(32)),
+            sites,
             allowed,
             grants,
         };
         Ok((stamp, end))
     }
+}
+
+/// The sites below 64, and those from there on.
+fn halves(set: SiteSet) -> [u64; 2] {
+    let low = set.bits() & u128::from(u64::MAX);
+    [low, set.bits() >> 64].map(|half| u64::try_from(half).unwrap_or(u64::MAX))
+}
+
+/// The set of these [`halves`].
+fn set([low, high]: [u64; 2]) -> SiteSet {
+    SiteSet::from_bits(u128::from(low) | u128::from(high) << 64)
 }
 
 fn check(grants: u8, hops: u8) -> Result<(), Violation> {
@@ -175,9 +209,11 @@ pub(crate) mod tests {
 
     pub(crate) fn stamps() -> impl Strategy<Value = Stamp> {
         let grant =
-            (any::<u32>(), 0u16..64).prop_map(|(group, site)| Grant { group, site: SiteNumber::new(site).unwrap() });
+            (any::<u32>(), 0u16..128).prop_map(|(group, site)| Grant { group, site: SiteNumber::new(site).unwrap() });
         let who = (any::<u32>(), any::<u32>(), any::<u8>(), 0..=HOPS_MAX, any::<bool>());
-        let what = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<Option<u64>>());
+        // Half of the sets have no site from 64 on.
+        let sites = || prop_oneof![any::<u128>(), any::<u64>().prop_map(u128::from)];
+        let what = (any::<u64>(), any::<u64>(), any::<u32>(), sites(), prop::option::of(sites()));
         (who, what, prop::collection::vec(grant, 0..=GRANTS_MAX)).prop_map(|(who, what, grants)| Stamp {
             origin: RouterNumber(who.0),
             epoch: who.1,
@@ -237,6 +273,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn sites_from_64_on_follow_and_only_where_there_are_any() {
+        let (mut stamp, bytes) = vector();
+        let mut out = Vec::new();
+        stamp.sites.insert(SiteNumber::new(65).unwrap());
+        stamp.encode(&mut out).unwrap();
+        assert_eq!(out[10], FLAG_ALLOWED | FLAG_WIDE);
+        assert_eq!(out[..48], [&bytes[..10], &[6], &bytes[11..48]].concat());
+        assert_eq!(hex::encode(&out[48..64]), "02000000000000000000000000000000");
+        assert_eq!(out[64..], bytes[48..]);
+        assert_eq!(Stamp::decode(&out).unwrap(), (stamp, out.len()));
+    }
+
+    #[test]
     fn what_is_over_a_limit_is_refused() {
         let refused = |at: usize, byte: u8| {
             let mut bytes = vector().1;
@@ -244,10 +293,10 @@ pub(crate) mod tests {
             Stamp::decode(&bytes).unwrap_err().code
         };
         assert_eq!(refused(9, 9), ViolationCode::HopLimit);
-        assert_eq!(refused(10, 4), ViolationCode::Malformed);
+        assert_eq!(refused(10, 8), ViolationCode::Malformed);
         assert_eq!(refused(11, 65), ViolationCode::TooMany);
         assert_eq!(refused(11, 2), ViolationCode::Malformed, "the second grant is not there");
-        assert_eq!(refused(52, 64), ViolationCode::Malformed, "site 64");
+        assert_eq!(refused(52, 128), ViolationCode::Malformed, "site 128");
         let mut stamp = vector().0;
         stamp.grants = [stamp.grants[0]].into_iter().cycle().take(GRANTS_MAX + 1).collect();
         let mut out = Vec::new();

@@ -101,8 +101,9 @@ impl Bench {
         let channel = Channel { topic: format!("{run}/events"), pattern: format!("{run}/**") };
         let header = self.header.as_ref().map(|(name, value)| format!("{name}={value}"));
         let attributes = attributes(header.as_deref())?;
-        let (rate, server_pid) = ((!self.flat_out).then_some(self.rate), self.connect.server_pid());
-        let plan = Plan { warm_up: self.warm_up, length: self.seconds, rate, server_pid };
+        let (rate, server_pids) = ((!self.flat_out).then_some(self.rate), self.connect.server_pid());
+        let server_pids = server_pids.into_iter().collect();
+        let plan = Plan { warm_up: self.warm_up, length: self.seconds, rate, server_pids, ..Plan::default() };
         let client = Client::new(Target::Router, channel, cell, attributes, self.connect.dial()?);
         let measured = client.run(&plan).map_err(|error| Failure::from(error).doing(cell))?;
         Ok(Scenario {

@@ -197,7 +197,7 @@ fn routes_of_allowed_sites_are_renewed_with_the_routes_of_another_mesh_that_have
 proptest! {
     /// Every router takes the next step by its own routes alone, and the way is a best one that stays where it may.
     #[test]
-    fn ways_are_short_end_and_stay_within_the_allowed_sites(view in views(), allowed in any::<u64>()) {
+    fn ways_are_short_end_and_stay_within_the_allowed_sites(view in views(), allowed in any::<u128>()) {
         let allowed = SiteSet::from_bits(allowed);
         for allowed in [SiteSet::ALL, allowed] {
             let count = u32::try_from(view.sites.len()).unwrap();

@@ -19,6 +19,8 @@ pub struct Node {
     pub mesh: Option<Mesh>,
     pub wanted: BTreeMap<Wanted, u32>,
     pub tick_at: u64,
+    /// Bytes of control messages that came in.
+    pub control_bytes: u64,
     pub seq: u64,
     pub window: DuplicateWindow,
     pub residency: ResidencyCache,
@@ -33,6 +35,7 @@ impl Node {
             mesh: None,
             wanted: BTreeMap::new(),
             tick_at: u64::MAX,
+            control_bytes: 0,
             seq: 0,
             window: DuplicateWindow::new(),
             residency: ResidencyCache::default(),

@@ -302,6 +302,7 @@ impl World {
 
     fn control(&mut self, node: usize, link: LinkId, bytes: &[u8]) {
         let now = self.now;
+        self.nodes[node].control_bytes += bytes.len() as u64;
         let mut decoder = ControlDecoder::new();
         decoder.push(bytes);
         let control: Control = decoder.poll().unwrap().unwrap();
