@@ -3,7 +3,6 @@
 //! Everything goes the way a user's would: the router is a process, filters are pushed and bound by the commands that
 //! are printed, events go through the client library. What was sent is held against what arrived, event by event.
 
-mod distance;
 mod mesh;
 
 use super::failure::{Exit, Failure, Result};

@@ -27,11 +27,13 @@ Examples:
   myelin dev                                   the filter in this folder
   myelin dev filters/redact --config redact.json --pattern 'payments/**'
   myelin dev --rate 5000                       more traffic
+  myelin dev --sites 3                         three sites, with distances as between continents
 
 The traffic is made from the events in fixtures/*.jsonl, varied by the seed. Pattern and grants come from
 [package.metadata.myelin] in Cargo.toml unless they are given here. In another terminal, in the same folder:
   myelin sub '**' -v     myelin top     myelin filter logs NAME -f
-Ctrl-C drains the router and ends.";
+With several sites each has a data directory of its own, which is printed: `myelin sub '**' --data-dir DIR`.
+Ctrl-C drains the routers and ends.";
 
 /// Run a filter on live traffic, anew with every save
 #[derive(Args, Debug)]
@@ -49,7 +51,7 @@ pub(super) struct Dev {
     /// The filter's configuration: JSON, or a file that holds JSON [default: the first of the fixtures]
     #[arg(long, value_name = "JSON|FILE")]
     config: Option<String>,
-    /// Events a second; 0 = no traffic
+    /// Events a second, at each site; 0 = no traffic
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     rate: u32,
     /// What the traffic and the compared events are made from: the same seed gives the same events
@@ -58,7 +60,10 @@ pub(super) struct Dev {
     /// Made-up events on which versions are compared, beside the fixtures
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     sample: u32,
-    /// Data directory of the router
+    /// Sites, of one router each: every save is swapped in at all of them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    sites: u8,
+    /// Data directory of the router; with several sites, those of their routers are below it
     #[arg(long, value_name = "DIR", env = "MYELIN_NODE__DATA_DIR", default_value = ".myelin")]
     data_dir: PathBuf,
 }
@@ -72,13 +77,8 @@ impl Dev {
         let mut signals = Signals::catch()?;
         let package = Package::read(&self)?;
         let watch = Watch::start(&self.dir)?;
-        let mut stage = Stage::start(&self.data_dir)?;
-        say!(
-            "router   {} (clients), {} (admin API); its log: {}",
-            stage.client_addr(),
-            stage.admin(),
-            stage.log().display()
-        );
+        let mut stage = Stage::start(&self.data_dir, self.sites.into()).await?;
+        stage.introduce();
         say!("filter   {} judges {}", package.name, package.pattern);
         let mut session = Session::new(stage.api()?, Engine::start()?, package, self.sample, self.seed)?;
         let ended = self.watch(&mut session, &mut stage, watch, &mut signals).await;

@@ -82,6 +82,25 @@ fn files(folder: &Path, stem: &str) -> TlsFiles {
     }
 }
 
+/// Gives the routers of these data directories one CA, the first one's, so that they trust each other.
+pub(super) fn share_authority(data_dirs: &[PathBuf]) -> Result<()> {
+    let Some((first, others)) = data_dirs.split_first() else { return Ok(()) };
+    let first = folder(first);
+    authority(&first).with_context(|| format!("development certificates in {}", first.display()))?;
+    for other in others.iter().map(|dir| folder(dir)) {
+        std::fs::create_dir_all(&other).with_context(|| format!("making {}", other.display()))?;
+        for name in [CA_CERT_FILE, CA_KEY_FILE] {
+            let (from, to) = (first.join(name), other.join(name));
+            let is_there = |file: &Path| std::fs::read(file).ok();
+            // Left alone where it is the same: what is newer than a certificate makes it be issued anew.
+            if is_there(&from) != is_there(&to) {
+                std::fs::copy(&from, &to).with_context(|| format!("writing {}", to.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The CA that is there, or a new one.
 fn authority(folder: &Path) -> anyhow::Result<CertificateAuthority> {
     let (cert, key) = (folder.join(CA_CERT_FILE), folder.join(CA_KEY_FILE));

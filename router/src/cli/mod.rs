@@ -11,6 +11,7 @@ mod connect;
 mod demo;
 mod dev;
 mod development;
+mod distance;
 mod doctor;
 mod examine;
 mod expectation;

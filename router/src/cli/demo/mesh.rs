@@ -1,8 +1,8 @@
 //! The demo with several sites: events across them, a rollout that succeeds under load, a bad filter that is caught at
 //! the canary, and the ledger of the whole mesh.
 
-use super::distance::relay;
 use super::{Binding, Demo, Line, NUMBER, Ready, START_TIMEOUT, histogram, nanos, read_events};
+use crate::cli::distance::{DISTANCES_MS, SITES as NAMES, relay};
 use crate::cli::failure::Exit;
 use anyhow::{Context, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
@@ -17,9 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The sites and what is wanted there. The first writes the catalog.
-const SITES: [(&str, &str); 3] = [("eu1", "orders/**"), ("us1", "telemetry/**"), ("ap1", "payments/**")];
-/// How far a site is from those before it, in milliseconds one way.
-const DISTANCES_MS: [&[u64]; 3] = [&[], &[40], &[85, 70]];
+const SITES: [(&str, &str); 3] = [(NAMES[0], "orders/**"), (NAMES[1], "telemetry/**"), (NAMES[2], "payments/**")];
 /// Where a new filter judges first.
 const CANARY: &str = "us1";
 /// Events a second that each site publishes.

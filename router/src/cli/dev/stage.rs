@@ -1,14 +1,19 @@
-//! The router that `myelin dev` runs: a process of its own, as a user's would be.
+//! The routers that `myelin dev` runs: each a process of its own, as a user's would be.
 
 use crate::cli::admin::{Api, development_api};
 use crate::cli::connect::{dialable, running};
-use crate::cli::development::client_files;
+use crate::cli::development::{client_files, share_authority};
+use crate::cli::distance::{DISTANCES_MS, SITES, relay};
 use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::http::Body;
 use crate::cli::serve::Ready;
+use crate::cli::values::say;
 use anyhow::Context;
+use hyper::Method;
 use myelin_client::{Client, ClientConfig};
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::SocketAddr;
+use serde_json::Value;
+use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,108 +30,162 @@ const LOOK_SERVING: Duration = Duration::from_millis(500);
 /// How long a call of the admin API may take: compiling a large filter takes most of it.
 const CALL_TIME: Duration = Duration::from_secs(60);
 
-/// The router, and what it said about itself.
+/// The routers, the first of which takes the changes, and what each said about itself.
 pub(super) struct Stage {
+    routers: Vec<Router>,
+}
+
+/// A router that serves.
+struct Router {
     data_dir: PathBuf,
     process: Process,
     ready: Ready,
 }
 
-/// The router's process; nothing of it is left running.
+/// A router's process; nothing of it is left running.
 struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Stage {
-    /// Starts a router with this data directory.
-    pub(super) fn start(data_dir: &Path) -> Result<Self> {
-        if let Some(other) = running(data_dir) {
-            let what = format!("a router runs with {} already (process {})", data_dir.display(), other.pid);
-            return Err(Failure::new(Exit::Conflict, what).next("end it, or give another --data-dir"));
+    /// Starts a router with this data directory; of several sites, one each, with theirs below it.
+    pub(super) async fn start(data_dir: &Path, sites: usize) -> Result<Self> {
+        if sites == 1 {
+            let process = start(data_dir, None)?;
+            return Ok(Self { routers: vec![process.serving(data_dir)?] });
         }
-        let mut process = Process::start(data_dir)?;
-        let begin = Instant::now();
-        loop {
-            if let Some(ready) = running(data_dir).filter(|ready| ready.pid == process.child.id()) {
-                return Ok(Self { data_dir: data_dir.to_owned(), process, ready });
+        let folder = data_dir.join(format!("sites-{sites}"));
+        let data_dirs: Vec<PathBuf> = SITES.iter().take(sites).map(|site| folder.join(site)).collect();
+        share_authority(&data_dirs)?;
+        let mesh = neighbours(sites).await.context("the links between the sites")?;
+        // All at once: a router that was here before waits for the others.
+        let mut processes = Vec::new();
+        for (data_dir, config) in data_dirs.iter().zip(&mesh) {
+            processes.push(start(data_dir, Some(config))?);
+        }
+        let serving = data_dirs.iter().zip(processes).map(|(data_dir, process)| process.serving(data_dir));
+        let stage = Self { routers: serving.collect::<Result<_>>()? };
+        stage.linked().await?;
+        Ok(stage)
+    }
+
+    /// Waits until every router has a link to every other.
+    async fn linked(&self) -> Result<()> {
+        let (begin, others) = (Instant::now(), self.routers.len() - 1);
+        for router in &self.routers {
+            let api = development_api(&router.ready, &router.data_dir, CALL_TIME)?;
+            loop {
+                let mesh = api.ask::<Value>(Method::GET, "/v1/mesh", Body::None).await?;
+                if mesh["links"].as_array().is_some_and(|links| links.len() >= others) {
+                    break;
+                }
+                if begin.elapsed() > START_TIME {
+                    let what = format!("the sites were not linked within {START_TIME:?}");
+                    return Err(Failure::new(Exit::Timeout, what)
+                        .next(format!("the log of one of them: {}", router.process.log.display())));
+                }
+                tokio::time::sleep(LOOK).await;
             }
-            if let Some(status) = process.status() {
-                return Err(process.failure(status));
+        }
+        Ok(())
+    }
+
+    /// Says where the routers are.
+    pub(super) fn introduce(&self) {
+        for (Router { data_dir, process, ready }, site) in self.routers.iter().zip(SITES) {
+            let (clients, admin, log) = (dialable(ready.client_addr), &ready.admin_url, process.log.display());
+            if self.routers.len() == 1 {
+                say!("router   {clients} (clients), {admin} (admin API); its log: {log}");
+            } else {
+                say!("{site:<8} {clients} (clients), {admin} (admin API), --data-dir {}", data_dir.display());
             }
-            if begin.elapsed() > START_TIME {
-                let what = format!("the router did not start within {START_TIME:?}: {}", process.last_words());
-                return Err(Failure::new(Exit::Timeout, what));
-            }
-            std::thread::sleep(LOOK);
         }
     }
 
-    /// Where clients connect.
-    pub(super) fn client_addr(&self) -> SocketAddr {
-        dialable(self.ready.client_addr)
-    }
-
-    /// Where the admin API is.
-    pub(super) fn admin(&self) -> &str {
-        &self.ready.admin_url
-    }
-
-    /// Where the router logs.
-    pub(super) fn log(&self) -> &Path {
-        &self.process.log
-    }
-
-    /// Its admin API.
+    /// The admin API that takes changes.
     pub(super) fn api(&self) -> Result<Api> {
-        development_api(&self.ready, &self.data_dir, CALL_TIME)
+        let first = self.routers.first().context("there is a router")?;
+        development_api(&first.ready, &first.data_dir, CALL_TIME)
     }
 
-    /// A client of it.
-    pub(super) async fn client(&self) -> Result<Client> {
-        let config = ClientConfig::new(self.client_addr().to_string(), client_files(&self.data_dir));
-        Ok(Client::connect(config.with_server_name("localhost").with_name("myelin-dev")).await?)
+    /// A client of each router.
+    pub(super) async fn clients(&self) -> Result<Vec<Client>> {
+        let mut clients = Vec::new();
+        for Router { data_dir, ready, .. } in &self.routers {
+            let config = ClientConfig::new(dialable(ready.client_addr).to_string(), client_files(data_dir));
+            clients.push(Client::connect(config.with_server_name("localhost").with_name("myelin-dev")).await?);
+        }
+        Ok(clients)
     }
 
-    /// Waits until the router ends by itself, which it should not. Cancel-safe.
+    /// Waits until a router ends by itself, which it should not. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Failure {
         loop {
-            if let Some(status) = self.process.status() {
-                return self.process.failure(status);
+            for process in self.routers.iter_mut().map(|router| &mut router.process) {
+                if let Some(status) = process.status() {
+                    return process.failure(status);
+                }
             }
             tokio::time::sleep(LOOK_SERVING).await;
         }
     }
 
-    /// Drains the router and waits for its end.
+    /// Drains the routers and waits for their end.
     pub(super) fn stop(&mut self) -> Result<()> {
-        let process = &mut self.process;
-        if process.status().is_none()
-            && let Some(pid) = Pid::from_raw(i32::try_from(process.child.id()).unwrap_or_default())
-        {
-            kill_process(pid, Signal::TERM).context("asking the router to drain")?;
+        for router in &mut self.routers {
+            router.process.ask_to_drain()?;
         }
         let begin = Instant::now();
-        while begin.elapsed() < DRAIN_TIME {
-            match process.status() {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => return Err(process.failure(status)),
-                None => std::thread::sleep(LOOK),
-            }
-        }
-        Err(Failure::new(Exit::Timeout, format!("the router did not drain within {DRAIN_TIME:?}"))
-            .next(format!("it was killed; its log: {}", process.log.display())))
+        self.routers.iter_mut().try_for_each(|router| router.process.drained(begin))
     }
 }
 
+/// The configuration of each of `sites` routers: each dials those before it, over a path of its own. Nobody is told an
+/// address without a distance.
+async fn neighbours(sites: usize) -> std::io::Result<Vec<String>> {
+    // Free at this moment, which has to do: the relays must know them before the routers bind them.
+    let listeners = (0..sites).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
+    let addresses = listeners.iter().map(UdpSocket::local_addr).collect::<std::io::Result<Vec<_>>>()?;
+    let members: Vec<String> = SITES.iter().take(sites).map(|site| format!("\"{site}/r1\"")).collect();
+    let mut configs = Vec::new();
+    for ((site, listen), distances) in SITES.iter().zip(&addresses).zip(DISTANCES_MS) {
+        let mut seeds = Vec::new();
+        for (other, one_way_ms) in addresses.iter().zip(distances) {
+            seeds.push(format!("\"{}\"", relay(*other, Duration::from_millis(*one_way_ms)).await?));
+        }
+        configs.push(format!(
+            "[node]\nsite = \"{site}\"\nname = \"r1\"\n[mesh]\nlisten = \"{listen}\"\nmembers = [{}]\nseeds = [{}]\n",
+            members.join(", "),
+            seeds.join(", ")
+        ));
+    }
+    Ok(configs)
+}
+
+/// Starts a router with this data directory, where none runs with it.
+fn start(data_dir: &Path, config: Option<&String>) -> Result<Process> {
+    if let Some(other) = running(data_dir) {
+        let what = format!("a router runs with {} already (process {})", data_dir.display(), other.pid);
+        return Err(Failure::new(Exit::Conflict, what).next("end it, or give another --data-dir"));
+    }
+    Process::start(data_dir, config)
+}
+
 impl Process {
-    fn start(data_dir: &Path) -> Result<Self> {
+    fn start(data_dir: &Path, config: Option<&String>) -> Result<Self> {
         std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
         let log = data_dir.join("dev.log");
         let file = std::fs::File::create(&log).with_context(|| format!("writing {}", log.display()))?;
-        let child = Command::new(std::env::current_exe().context("finding this program")?)
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
-            .arg(data_dir)
+        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"]);
+        command.arg(data_dir);
+        if let Some(config) = config {
+            let file = data_dir.join("dev.toml");
+            std::fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
+            command.arg("--config").arg(file);
+        }
+        let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("the router's log")?)
             .stderr(file)
@@ -135,6 +194,46 @@ impl Process {
             .spawn()
             .context("starting the router")?;
         Ok(Self { child, log })
+    }
+
+    /// Waits until it serves.
+    fn serving(mut self, data_dir: &Path) -> Result<Router> {
+        let begin = Instant::now();
+        loop {
+            if let Some(ready) = running(data_dir).filter(|ready| ready.pid == self.child.id()) {
+                return Ok(Router { data_dir: data_dir.to_owned(), process: self, ready });
+            }
+            if let Some(status) = self.status() {
+                return Err(self.failure(status));
+            }
+            if begin.elapsed() > START_TIME {
+                let what = format!("the router did not start within {START_TIME:?}: {}", self.last_words());
+                return Err(Failure::new(Exit::Timeout, what));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn ask_to_drain(&mut self) -> Result<()> {
+        if self.status().is_none()
+            && let Some(pid) = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or_default())
+        {
+            kill_process(pid, Signal::TERM).context("asking the router to drain")?;
+        }
+        Ok(())
+    }
+
+    /// Waits for its end, where it was asked to drain at `begin`.
+    fn drained(&mut self, begin: Instant) -> Result<()> {
+        while begin.elapsed() < DRAIN_TIME {
+            match self.status() {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(self.failure(status)),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+        Err(Failure::new(Exit::Timeout, format!("the router did not drain within {DRAIN_TIME:?}"))
+            .next(format!("it was killed; its log: {}", self.log.display())))
     }
 
     fn status(&mut self) -> Option<ExitStatus> {

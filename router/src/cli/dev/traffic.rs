@@ -17,38 +17,49 @@ const FLUSH_TIME: Duration = Duration::from_secs(5);
 
 /// Traffic that flows until it is stopped.
 pub(super) struct Traffic {
-    client: Client,
-    task: Option<JoinHandle<()>>,
+    /// One of each site.
+    clients: Vec<Client>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Traffic {
-    /// Begins to send `rate` events a second; none at all where there is nothing to send.
+    /// Begins to send `rate` events a second at each site; none at all where there is nothing to send.
     pub(super) async fn start(stage: &Stage, package: &Package, rate: u32, seed: u64) -> Result<Self> {
-        let client = stage.client().await?;
+        let clients = stage.clients().await?;
         let samples = samples(&package.fixtures()?);
         let flows = rate > 0 && !samples.is_empty();
-        let task = flows.then(|| tokio::spawn(send(client.clone(), Maker::new(seed, samples, &[]), rate)));
-        Ok(Self { client, task })
+        let makers = (seed..).map(|seed| Maker::new(seed, samples.clone(), &[]));
+        let sending = clients.iter().zip(makers).filter(|_| flows);
+        let tasks = sending.map(|(client, maker)| tokio::spawn(send(client.clone(), maker, rate))).collect();
+        Ok(Self { clients, tasks })
     }
 
     /// What became of it so far.
     pub(super) fn told(&self) -> String {
-        let Stats { published, acked, refused, .. } = self.client.stats();
-        match self.task {
-            Some(_) => format!("{published} events sent, {acked} accepted, {refused} refused"),
-            None => "none: there are no fixtures, or --rate is 0".to_owned(),
+        if self.tasks.is_empty() {
+            return "none: there are no fixtures, or --rate is 0".to_owned();
         }
+        let all: Vec<Stats> = self.clients.iter().map(Client::stats).collect();
+        let sum = |of: fn(&Stats) -> u64| all.iter().map(of).sum::<u64>();
+        let (published, acked, refused) =
+            (sum(|told| told.published), sum(|told| told.acked), sum(|told| told.refused));
+        format!("{published} events sent, {acked} accepted, {refused} refused")
     }
 
     /// Ends it; what became of it in all.
     pub(super) async fn stop(self) -> String {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.tasks.iter().for_each(JoinHandle::abort);
         // What is not decided by then is decided by the drain.
-        let _ = timeout(FLUSH_TIME, self.client.flush()).await;
+        let flushed = async {
+            for client in &self.clients {
+                client.flush().await;
+            }
+        };
+        let _ = timeout(FLUSH_TIME, flushed).await;
         let told = self.told();
-        self.client.close().await;
+        for client in &self.clients {
+            client.close().await;
+        }
         told
     }
 }

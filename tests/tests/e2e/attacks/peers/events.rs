@@ -84,7 +84,7 @@ async fn events_for_nowhere_or_of_nobody_are_counted_and_the_rest_goes_on() -> R
         ("not allowed here", Stamp { allowed: Some(SiteSet::EMPTY), ..own(4, SITE_0) }, Some(C::Residency)),
         (
             "not allowed there",
-            Stamp { allowed: Some(SiteSet::from_bits(SITE_0)), ..own(5, SITE_1) },
+            Stamp { allowed: Some(SiteSet::from_bits(SITE_0.into())), ..own(5, SITE_1) },
             Some(C::Residency),
         ),
         ("for here only, and for elsewhere", Stamp { here_only: true, ..own(6, SITE_1) }, Some(C::NotHere)),

@@ -1,4 +1,4 @@
-//! Distances between sites on one machine: a UDP relay that holds every datagram for a while.
+//! Sites on one machine with distances between them: a UDP relay holds every datagram for a while.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -8,9 +8,13 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+/// The sites that `demo` and `dev` play with.
+pub(super) const SITES: [&str; 3] = ["eu1", "us1", "ap1"];
+/// How far a site is from those before it, in milliseconds one way: about what lies between Europe, America and Asia.
+pub(super) const DISTANCES_MS: [&[u64]; 3] = [&[], &[40], &[85, 70]];
 /// Datagrams that may be on their way in one direction; the path drops what is more, as a real one would.
 const DATAGRAMS_MAX: usize = 16_384;
-/// Peers of one relay: the routers of a demo.
+/// Peers of one relay: the routers of all sites.
 const PEERS_MAX: usize = 16;
 /// Bytes of a datagram.
 const DATAGRAM_BYTES: usize = 65_535;
