@@ -13,9 +13,11 @@ mod calls;
 mod connect;
 mod forward;
 mod link;
+mod mark;
 mod queue;
 mod state;
 
+pub use mark::InterestMark;
 pub use state::{LinkStatus, LinksStatus};
 
 use crate::config::MeshConfig;

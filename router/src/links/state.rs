@@ -1,6 +1,7 @@
 //! What the tasks of the links' thread share: the mesh, the links that are up, and what is to be told of them.
 
 use super::link::Link;
+use super::mark::InterestMark;
 use super::queue::Outgoing;
 use crate::ledger::{Exchanged, Term};
 use crate::local::{INBOX, Local, Reach};
@@ -45,6 +46,11 @@ pub struct LinksStatus {
     pub interest: usize,
     /// Patterns that this router's own sessions want, and its inboxes.
     pub interest_own: usize,
+    /// How often those changed for the others, and what they add up to.
+    pub interest_told: InterestMark,
+    /// The same of every other router, as far as its changes came here: where it is the one that the router tells, nothing
+    /// is missing.
+    pub interest_known: BTreeMap<String, InterestMark>,
     /// Routers of whose patterns this one knows that it misses some, and has asked for them: 0 but for moments.
     pub interest_behind: usize,
     /// The links that are up.
@@ -447,6 +453,8 @@ impl Links {
             reachable: self.routes().iter().filter(|(_, hop)| hop.is_some()).count(),
             interest: sizes.interest_entries,
             interest_own: sizes.own_entries,
+            interest_told: self.read(InterestMark::own),
+            interest_known: self.read(InterestMark::known),
             interest_behind: sizes.behind,
             links: links.values().map(|link| link.status()).collect(),
             alarms: self.counters.alarms.borrow().clone(),

@@ -175,9 +175,10 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(package: &Path) -> Result<Self> {
+    fn start(package: &Path, more: &[&str]) -> Result<Self> {
         let mut child = Command::new(program())
             .args(["dev", "--rate", "500", "--sample", "400", "--data-dir", ".myelin"])
+            .args(more)
             .current_dir(package)
             .env("CARGO_TARGET_DIR", guest_target())
             .stdin(Stdio::null())
@@ -217,7 +218,7 @@ fn dev_swaps_every_save_in_and_says_what_it_changed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     myelin(folder.path(), &["filter", "new", "shape", "--sdk", clone()])?.good()?;
     let package = folder.path().join("shape");
-    let mut dev = Dev::start(&package)?;
+    let mut dev = Dev::start(&package, &[])?;
     dev.wait_for("live     shape@0.1.0-dev.")?;
     assert_eq!(dev.wait_for("fixtures")?, "fixtures 8 of 8 as expected");
     dev.wait_for("watching")?;
@@ -255,5 +256,45 @@ fn dev_swaps_every_save_in_and_says_what_it_changed() -> Result<()> {
     dev.wait_for("drained")?;
     assert!(dev.child.wait()?.success());
     assert!(!package.join(".myelin/dev/ready.json").exists(), "its router is gone");
+    Ok(())
+}
+
+#[test]
+fn dev_with_three_sites_swaps_every_save_in_at_all_of_them() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    myelin(folder.path(), &["filter", "new", "shape", "--sdk", clone()])?.good()?;
+    let package = folder.path().join("shape");
+    let mut dev = Dev::start(&package, &["--sites", "3"])?;
+    for site in ["eu1", "us1", "ap1"] {
+        let told = dev.wait_for(site)?;
+        assert!(told.ends_with(&format!("--data-dir .myelin/sites-3/{site}")), "{told}");
+    }
+    dev.wait_for("live     shape@0.1.0-dev.")?;
+    dev.wait_for("watching")?;
+    edit(&package.join("src/lib.rs"), "Some(1..) => Verdict::allow()", "Some(1..) => Verdict::drop()")?;
+    let live = dev.wait_for("live")?;
+    let module = live.split_whitespace().nth(1).context("the version that is live")?.to_owned();
+    dev.wait_for("watching")?;
+    // Each site has traffic of its own, which the new version judges there.
+    for site in ["eu1", "us1", "ap1"] {
+        let data_dir = format!(".myelin/sites-3/{site}");
+        let begin = Instant::now();
+        loop {
+            let ask =
+                |command: &[&str]| myelin(&package, &[command, &["-o", "json", "--data-dir", &data_dir]].concat());
+            let mesh = ask(&["mesh"])?.json()?;
+            assert_eq!(mesh["links"].as_array().map(Vec::len), Some(2), "{mesh}");
+            let top = ask(&["top", "--once", "--interval", "0.2"])?.json()?;
+            let dropped = ask(&["ledger"])?.json()?["total"]["dropped"].as_u64();
+            if top["bindings"][0]["module"] == module.as_str() && dropped > Some(0) {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{site} does not drop with {module}: {top}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    kill_process(Pid::from_raw(i32::try_from(dev.child.id())?).context("its process")?, Signal::INT)?;
+    dev.wait_for("drained")?;
+    assert!(dev.child.wait()?.success());
     Ok(())
 }

@@ -12,6 +12,7 @@ mod easy;
 mod explain;
 mod faults;
 mod filters;
+mod interest;
 mod jetstream;
 mod kit;
 mod ledger;
