@@ -513,6 +513,16 @@ impl Mesh {
         self.links.iter().filter(goes_on).map(|(id, _)| *id).collect()
     }
 
+    /// The same for a link state, by what it says itself: its owner tells whom it calls a neighbour, and whoever comes to
+    /// a full mesh is not told by everybody. A neighbour that does not read it yet is told again once it does; one that
+    /// is no neighbour any more is told by us, once the owner has noticed.
+    fn onward_state(&self, owner: RouterNumber, from: Option<LinkId>) -> Vec<LinkId> {
+        let goes_on = |(id, link): &(&LinkId, &Link)| {
+            link.is_known && Some(**id) != from && link.peer != owner && self.states.stated(owner, link.peer).is_none()
+        };
+        self.links.iter().filter(goes_on).map(|(id, _)| *id).collect()
+    }
+
     /// Up to a fifth more or less than `interval`, from the seed: so that routers that started together do not refresh
     /// together.
     fn spread(&self, interval: u64) -> u64 {

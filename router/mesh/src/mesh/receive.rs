@@ -153,7 +153,7 @@ impl Mesh {
                     self.remote.set_head(now, owner, interest);
                 }
                 // By what the new state says: if the owner has lost its link to a neighbour, we tell that neighbour.
-                let onward = self.onward(owner, from);
+                let onward = self.onward_state(owner, from);
                 if let (false, Some(state)) = (onward.is_empty(), self.states.get(owner).cloned()) {
                     self.send(onward, Control::LinkState(state));
                 }

@@ -19,8 +19,8 @@ pub struct Node {
     pub mesh: Option<Mesh>,
     pub wanted: BTreeMap<Wanted, u32>,
     pub tick_at: u64,
-    /// Bytes of control messages that came in.
-    pub control_bytes: u64,
+    /// Control messages that came in, by kind: how many, and bytes.
+    pub came: BTreeMap<&'static str, (u64, u64)>,
     pub seq: u64,
     pub window: DuplicateWindow,
     pub residency: ResidencyCache,
@@ -35,7 +35,7 @@ impl Node {
             mesh: None,
             wanted: BTreeMap::new(),
             tick_at: u64::MAX,
-            control_bytes: 0,
+            came: BTreeMap::new(),
             seq: 0,
             window: DuplicateWindow::new(),
             residency: ResidencyCache::default(),

@@ -95,9 +95,12 @@ impl Scale {
         let node = self.routers() - 1;
         self.world.at(self.world.now, Happening::Crash { node });
         self.world.run(self.world.now + FORGOTTEN_MS);
-        let before = self.world.nodes[node].control_bytes;
+        self.world.nodes[node].came.clear();
         self.start_router(node);
-        (self.converge(), self.world.nodes[node].control_bytes - before)
+        let took_ms = self.converge();
+        let came = &self.world.nodes[node].came;
+        println!("join: {came:?} (messages, bytes)");
+        (took_ms, came.values().map(|(_, bytes)| bytes).sum())
     }
 
     /// What all that one router knows of the mesh takes, in bytes.

@@ -302,10 +302,11 @@ impl World {
 
     fn control(&mut self, node: usize, link: LinkId, bytes: &[u8]) {
         let now = self.now;
-        self.nodes[node].control_bytes += bytes.len() as u64;
         let mut decoder = ControlDecoder::new();
         decoder.push(bytes);
         let control: Control = decoder.poll().unwrap().unwrap();
+        let came = self.nodes[node].came.entry(kind(&control)).or_default();
+        *came = (came.0 + 1, came.1 + bytes.len() as u64);
         let mut done = Ok(());
         self.with(node, |mesh| done = mesh.receive(now, link, control));
         if let Err(violation) = done {
@@ -510,5 +511,15 @@ impl World {
         bytes.extend(events);
         self.counters.batches += 1;
         self.send(copy.link, Payload::Batch(bytes.into()));
+    }
+}
+
+/// What a control message is about.
+fn kind(control: &Control) -> &'static str {
+    match control {
+        Control::LinkState(_) | Control::LinkStatePull(_) => "link states",
+        Control::Digest(_) => "digests",
+        Control::InterestDelta(_) | Control::InterestPull(_) | Control::InterestSnapshot(_) => "interest",
+        _ => "else",
     }
 }
