@@ -22,21 +22,22 @@ pub(super) struct Trie<V> {
     root: Arc<Node<V>>,
 }
 
+/// There is one for nearly every pattern: what most of them lack takes a word.
 #[derive(Clone)]
 struct Node<V> {
     children: Children<V>,
     /// The child of the level `*`.
     any: Option<Arc<Node<V>>>,
     /// The pattern that ends here.
-    exact: Option<V>,
+    exact: Option<Box<V>>,
     /// The pattern that goes on with `**` and ends.
-    deep: Option<V>,
+    deep: Option<Box<V>>,
 }
 
 #[derive(Clone)]
 enum Children<V> {
     Flat(Vec<(Arc<str>, Arc<Node<V>>)>),
-    Map(ChildMap<V>),
+    Map(Box<ChildMap<V>>),
 }
 
 impl<V> Default for Trie<V> {
@@ -85,8 +86,8 @@ impl<V: Clone> Trie<V> {
 impl<V: Clone> Node<V> {
     fn update(&mut self, levels: &[&str], change: impl FnOnce(&mut Option<V>)) {
         match levels {
-            [] => change(&mut self.exact),
-            [WILDCARD_DEEP, ..] => change(&mut self.deep),
+            [] => change_boxed(&mut self.exact, change),
+            [WILDCARD_DEEP, ..] => change_boxed(&mut self.deep, change),
             [WILDCARD_ONE, rest @ ..] => {
                 let child = Arc::make_mut(self.any.get_or_insert_default());
                 child.update(rest, change);
@@ -130,7 +131,7 @@ impl<V: Clone> Node<V> {
             return true;
         }
         match levels {
-            [] => self.exact.as_ref().is_some_and(test),
+            [] => self.exact.as_deref().is_some_and(test),
             [WILDCARD_DEEP, ..] => false,
             [level, rest @ ..] => {
                 let child = if *level == WILDCARD_ONE { None } else { self.children.find(level) };
@@ -143,7 +144,7 @@ impl<V: Clone> Node<V> {
     /// `first` is true at the root, where no wildcard implies a reserved topic.
     fn implied<'a>(&'a self, levels: &[&str], first: bool, visit: &mut impl FnMut(&'a V)) {
         match levels {
-            [] => self.exact.iter().for_each(visit),
+            [] => self.exact.as_deref().into_iter().for_each(visit),
             [WILDCARD_DEEP, ..] => self.all(first, visit),
             [WILDCARD_ONE, rest @ ..] => {
                 self.children.for_each(|level, child| {
@@ -164,8 +165,8 @@ impl<V: Clone> Node<V> {
     }
 
     fn all<'a>(&'a self, first: bool, visit: &mut impl FnMut(&'a V)) {
-        self.exact.iter().for_each(&mut *visit);
-        self.deep.iter().for_each(&mut *visit);
+        self.exact.as_deref().into_iter().for_each(&mut *visit);
+        self.deep.as_deref().into_iter().for_each(&mut *visit);
         if let Some(child) = &self.any {
             child.all(false, visit);
         }
@@ -179,6 +180,13 @@ impl<V: Clone> Node<V> {
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.any.is_none() && self.exact.is_none() && self.deep.is_none()
     }
+}
+
+/// Changes what may be there.
+fn change_boxed<V>(place: &mut Option<Box<V>>, change: impl FnOnce(&mut Option<V>)) {
+    let mut value = place.take().map(|value| *value);
+    change(&mut value);
+    *place = value.map(Box::new);
 }
 
 impl<V: Clone> Children<V> {
@@ -208,7 +216,7 @@ impl<V: Clone> Children<V> {
                 children.push((level, Arc::default()));
             }
             Self::Flat(children) => {
-                *self = Self::Map(children.drain(..).chain([(level, Arc::default())]).collect());
+                *self = Self::Map(Box::new(children.drain(..).chain([(level, Arc::default())]).collect()));
             }
             Self::Map(children) => {
                 children.insert(level, Arc::default());
