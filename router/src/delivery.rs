@@ -1,6 +1,6 @@
 //! The delivery side of a session: from the outbox to the wire, and the receipts for it.
 
-use crate::fanout::split_expired;
+use crate::fanout::{gone, split_expired};
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Seat};
@@ -139,7 +139,7 @@ pub async fn write(local: Rc<Local>, connection: Connection, seat: Seat, outstan
                 Some(writer) => writer,
                 // The first delivery opens the stream: a session that never gets one never pays for it.
                 None => match connection.open_uni().await {
-                    Ok(stream) => writer.insert(Writer::new(stream, connection.clone())),
+                    Ok(stream) => writer.insert(Writer::new(stream, seat.outbox.clone())),
                     Err(_) => return,
                 },
             };
@@ -158,7 +158,7 @@ pub async fn write(local: Rc<Local>, connection: Connection, seat: Seat, outstan
         () = work => {}
     }
     for entry in entries {
-        local.ledger.settle(entry.origin.generation, Term::Lost, u64::from(entry.count));
+        gone(&local, seat.outbox.whose(), &entry, Term::Lost);
     }
 }
 
@@ -174,7 +174,7 @@ pub fn end_stopped(connection: &Connection, seat: &Seat, stream: &str) {
 /// Encodes deliveries for one session.
 struct Writer {
     stream: SendStream,
-    connection: Connection,
+    outbox: Rc<Outbox>,
     announced: Announced,
     /// Headers, names and small events that come before the next shared chunk.
     head: Vec<u8>,
@@ -182,8 +182,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(stream: SendStream, connection: Connection) -> Self {
-        Self { stream, connection, announced: Announced::default(), head: Vec::new(), chunks: Vec::new() }
+    fn new(stream: SendStream, outbox: Rc<Outbox>) -> Self {
+        Self { stream, outbox, announced: Announced::default(), head: Vec::new(), chunks: Vec::new() }
     }
 
     /// Appends one delivery to what is sent next, and notes it as sent.
@@ -199,9 +199,15 @@ impl Writer {
             return self.frame(local, &delivery, delivery.events.clone(), delivery.seq, delivery.count);
         }
         let waited_ms = local.shared.now_ms().saturating_sub(delivery.origin.received_ms);
-        let expired = split_expired(&delivery, waited_ms, |events, first, count| {
+        let (outbox, seq) = (self.outbox.clone(), |index: u32| delivery.seq + u64::from(index));
+        let emit = |events: Bytes, first, count| {
             outstanding.sent(generation, u64::from(count), events.len());
-            self.frame(local, &delivery, events, delivery.seq + u64::from(first), count);
+            self.frame(local, &delivery, events, seq(first), count);
+        };
+        let expired = split_expired(&delivery, waited_ms, emit, |event, index| {
+            if delivery.origin.traced.is_some() {
+                hops::delivered(local, &delivery, (event, seq(index)), outbox.whose(), Term::CopiesExpired);
+            }
         });
         local.ledger.settle(generation, Term::CopiesExpired, u64::from(expired));
     }
@@ -222,7 +228,7 @@ impl Writer {
             generation: published.generation,
         };
         if origin.traced.is_some() {
-            hops::delivered(local, delivery, &events, seq, &self.connection);
+            hops::delivered(local, delivery, (&events, seq), self.outbox.whose(), Term::Delivered);
         }
         write_deliver_head(&mut self.head, &stamp, events.len());
         if events.len() < COPY_BELOW_BYTES {

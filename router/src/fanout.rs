@@ -4,15 +4,16 @@
 //! subscriber, whatever its length, and its bytes are a slice of the batch's one buffer: the buffer that the events
 //! were received into, with the topic references patched, or the side buffer for events that a filter rewrote.
 
+use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Forward, Local, Parcel, Route, TopicEntry};
 use crate::names::Name;
-use crate::outbox::{Delivery, Gauge, NameSet, Origin};
+use crate::outbox::{Delivery, Gauge, NameSet, Offered, Origin};
 use bytes::{Bytes, BytesMut};
 use myelin_core::{SessionKey, pick_member};
 use myelin_wire::attrs::KEY;
 use myelin_wire::event::{EventHead, HEAD_BYTES};
-use myelin_wire::{Attrs, EventBuilder, Refusal};
+use myelin_wire::{Attrs, Code, EventBuilder, Refusal};
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::rc::Rc;
@@ -247,11 +248,31 @@ fn add_to_gauge(route: &Route, session: SessionKey, delivery: &Delivery) {
     }
 }
 
+/// Queues `delivery` for a session of this worker, and counts what comes of it.
+pub fn offer(local: &Local, session: SessionKey, delivery: Delivery) {
+    let Some(seat) = local.seat(session) else {
+        return gone(local, "a session that has ended", &delivery, Term::Lost);
+    };
+    let offered = seat.outbox.offer(delivery, |copy, term| gone(local, seat.outbox.whose(), copy, term));
+    if offered == Offered::Overflowed {
+        let message = "this subscriber does not keep up and asked to be disconnected then; read faster, subscribe to less, or choose another overflow policy";
+        seat.ending.set(Refusal::new(Code::SlowConsumer, message));
+    }
+}
+
+/// A copy for a session has ended before it was sent: counted, and written down where it is traced.
+pub fn gone(local: &Local, whose: &str, copy: &Delivery, term: Term) {
+    local.ledger.settle(copy.origin.generation, term, u64::from(copy.count));
+    if copy.origin.traced.is_some() {
+        hops::delivered(local, copy, (&copy.events, copy.seq), whose, term);
+    }
+}
+
 /// Offers `delivery` to sessions of one worker: this one or another.
 async fn send(local: &Local, to: &[SessionKey], delivery: Delivery) {
     let Some(worker) = to.first().map(|key| key.worker) else { return };
     if worker == local.id {
-        return to.iter().for_each(|key| local.offer(*key, delivery.clone()));
+        return to.iter().for_each(|key| offer(local, *key, delivery.clone()));
     }
     let Some(mailbox) = local.shared.mailboxes.get(usize::from(worker)) else { return };
     let (generation, copies) = (delivery.origin.generation, u64::from(delivery.count) * to.len() as u64);
@@ -265,7 +286,12 @@ async fn send(local: &Local, to: &[SessionKey], delivery: Delivery) {
 /// Splits the events of a delivery whose time to live ran out `waited_ms` after they came in from those that are
 /// still good, and writes down what is left to the good ones. `emit(bytes, first index, count)` gets each run of good
 /// neighbours; returns how many expired.
-pub fn split_expired(delivery: &Delivery, waited_ms: u64, mut emit: impl FnMut(Bytes, u32, u32)) -> u32 {
+pub fn split_expired(
+    delivery: &Delivery,
+    waited_ms: u64,
+    mut emit: impl FnMut(Bytes, u32, u32),
+    mut late: impl FnMut(&[u8], u32),
+) -> u32 {
     let mut expired = 0;
     let (mut run, mut first, mut count) = (BytesMut::new(), 0, 0);
     let (mut at, mut index) = (0, 0);
@@ -278,6 +304,7 @@ pub fn split_expired(delivery: &Delivery, waited_ms: u64, mut emit: impl FnMut(B
             .map(|ttl| u64::from(u32::from_le_bytes(ttl)).saturating_sub(waited_ms));
         if left == Some(0) {
             expired += 1;
+            late(event, index);
             if count > 0 {
                 emit(run.split().freeze(), first, count);
             }

@@ -16,6 +16,7 @@ pub mod links;
 pub mod local;
 pub mod names;
 pub mod node;
+pub mod otlp;
 pub mod outbox;
 pub mod peering;
 pub mod pipeline;

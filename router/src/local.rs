@@ -8,7 +8,7 @@ use crate::capture::Captures;
 use crate::generation::Active;
 use crate::ledger::Ledger;
 use crate::names::{Name, Names};
-use crate::outbox::{Delivery, Gauge, Offered, Outbox, OutboxLimits};
+use crate::outbox::{Delivery, Gauge, Outbox, OutboxLimits};
 use crate::residency::{HeldBack, Residency};
 use crate::trace::Ring;
 use arc_swap::ArcSwap;
@@ -546,24 +546,5 @@ impl Local {
         let seats = self.seats.borrow();
         let (generation, seat) = seats.places.get(session.slot as usize)?;
         seat.as_ref().filter(|_| *generation == session.generation).cloned()
-    }
-
-    /// Queues `delivery` for `session`, and counts what comes of it.
-    pub fn offer(&self, session: SessionKey, delivery: Delivery) {
-        use crate::ledger::Term;
-        let (generation, count) = (delivery.origin.generation, u64::from(delivery.count));
-        let Some(seat) = self.seat(session) else {
-            return self.ledger.settle(generation, Term::Lost, count);
-        };
-        let shed = |old: &Delivery| self.ledger.settle(old.origin.generation, Term::Shed, u64::from(old.count));
-        match seat.outbox.offer(delivery, shed) {
-            Offered::Queued => {}
-            Offered::Closed => self.ledger.settle(generation, Term::Lost, count),
-            Offered::Overflowed => {
-                self.ledger.settle(generation, Term::Shed, count);
-                let message = "this subscriber does not keep up and asked to be disconnected then; read faster, subscribe to less, or choose another overflow policy";
-                seat.ending.set(Refusal::new(Code::SlowConsumer, message));
-            }
-        }
     }
 }

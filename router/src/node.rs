@@ -1,10 +1,11 @@
 //! A whole router: what `myelin serve` runs, and what tests and embedders start.
 
 use crate::capture::Captures;
-use crate::config::{Config, Engine, WasmConfig, members};
+use crate::config::{Config, Engine, NodeConfig, WasmConfig, members};
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
+use crate::otlp::{self, Exporter};
 use crate::peering::Peering;
 use crate::residency::{HeldBack, Residency};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
@@ -50,6 +51,7 @@ pub struct Node {
     listeners: Vec<Arc<ListenerStats>>,
     drain: Duration,
     world: World,
+    exporter: Option<Exporter>,
 }
 
 impl Node {
@@ -59,6 +61,7 @@ impl Node {
     /// When an address cannot be bound or a worker does not start.
     pub async fn start(config: &Config, tls: &TlsIdentity, epoch: u32) -> anyhow::Result<Self> {
         let count = config.workers();
+        let collector = otlp::Target::load(&config.telemetry)?;
         // The key of the start before: clients of a router that was killed learn at once that their sessions are gone.
         let data_dir = &config.node.data_dir;
         std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
@@ -129,7 +132,9 @@ impl Node {
             shared: shared.clone(),
         };
         let world = Box::pin(open_world(config, account, (store, recovered), mesh)).await?;
-        Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners: stats, drain: config.drain(), world })
+        let exporter = collector.map(|collector| export(config, collector, &workers));
+        let (listeners, drain) = (stats, config.drain());
+        Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners, drain, world, exporter })
     }
 
     /// Where clients connect, with the real port.
@@ -160,6 +165,11 @@ impl Node {
     /// What is deployed, and how to change it.
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// What became of the records of traces that are exported; `None` where none are.
+    pub fn exports(&self) -> Option<Arc<otlp::Figures>> {
+        self.exporter.as_ref().map(|exporter| exporter.figures().clone())
     }
 
     /// Reads the ledger.
@@ -205,6 +215,9 @@ impl Node {
         self.shared.phase.send_replace(Phase::Flushing(until));
         wait_for(&self.shared.sessions, until + Duration::from_secs(5)).await;
         let ledger = self.settle(until).await;
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
+        }
         for worker in &self.workers {
             let _ = worker.orders.send(Order::Stop).await;
         }
@@ -214,6 +227,13 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Worker::join)).await;
         ledger
     }
+}
+
+/// Begins to export what the workers record of sampled events.
+fn export(config: &Config, collector: otlp::Target, workers: &[Worker]) -> Exporter {
+    let NodeConfig { site, name, region, cloud, .. } = config.node.clone();
+    let place = otlp::Place { site, router: name, region, cloud };
+    Exporter::start(collector, &place, workers.iter().map(|worker| worker.orders.clone()).collect())
 }
 
 /// The routers of the mesh: as the catalog says where it names this one, else as the configuration does.

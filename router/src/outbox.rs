@@ -1,6 +1,7 @@
 //! The outbox of a subscriber: what waits to be sent to it, bounded, with a declared overflow policy.
 
 use crate::config::OutboxConfig;
+use crate::ledger::Term;
 use crate::names::Name;
 use bytes::Bytes;
 use myelin_wire::message::Overflow;
@@ -155,6 +156,8 @@ impl From<OutboxConfig> for OutboxLimits {
 /// The outbox of one subscriber, owned by its worker.
 #[derive(Debug)]
 pub struct Outbox {
+    /// Whose it is, for people.
+    whose: Box<str>,
     overflow: Overflow,
     limits: OutboxLimits,
     queue: RefCell<Queue>,
@@ -171,15 +174,21 @@ struct Queue {
 }
 
 impl Outbox {
-    /// An empty outbox.
-    pub fn new(overflow: Overflow, limits: OutboxLimits) -> Self {
+    /// An empty outbox; `whose` says whose it is, for people.
+    pub fn new(whose: &str, overflow: Overflow, limits: OutboxLimits) -> Self {
         let gauge = Gauge {
             queued_bytes: AtomicUsize::new(0),
             bytes_max: limits.bytes,
             closed: AtomicBool::new(false),
             room: Notify::new(),
         };
-        Self { overflow, limits, queue: RefCell::default(), gauge: Arc::new(gauge), wake: Notify::new() }
+        let (whose, queue, gauge) = (whose.into(), RefCell::default(), Arc::new(gauge));
+        Self { whose, overflow, limits, queue, gauge, wake: Notify::new() }
+    }
+
+    /// Whose it is, for people.
+    pub fn whose(&self) -> &str {
+        &self.whose
     }
 
     /// The gauge that publishers watch, when the policy is to pause them.
@@ -187,12 +196,13 @@ impl Outbox {
         (self.overflow == Overflow::Pause).then(|| self.gauge.clone())
     }
 
-    /// Queues `delivery`, whose bytes were added to the gauge before where there is one. What has to make room is
-    /// handed to `shed`.
-    pub fn offer(&self, mut delivery: Delivery, mut shed: impl FnMut(&Delivery)) -> Offered {
+    /// Queues `delivery`, whose bytes were added to the gauge before where there is one. What has to make room, or does
+    /// not get in, is handed to `gone` with the term that counts it.
+    pub fn offer(&self, mut delivery: Delivery, mut gone: impl FnMut(&Delivery, Term)) -> Offered {
         let mut queue = self.queue.borrow_mut();
         if queue.closed {
             self.gauge_sub(delivery.events.len());
+            gone(&delivery, Term::Lost);
             return Offered::Closed;
         }
         let (bytes, events) = (delivery.events.len(), delivery.count as usize);
@@ -203,10 +213,11 @@ impl Outbox {
                 if self.overflow == Overflow::Disconnect {
                     drop(queue);
                     self.close();
+                    gone(&delivery, Term::Shed);
                     return Offered::Overflowed;
                 }
                 if let Some(oldest) = queue.pop() {
-                    shed(&oldest);
+                    gone(&oldest, Term::Shed);
                 }
             }
         }
@@ -301,7 +312,7 @@ mod tests {
     }
 
     fn outbox(overflow: Overflow) -> Outbox {
-        Outbox::new(overflow, OutboxLimits { bytes: 100, events: 10 })
+        Outbox::new("me", overflow, OutboxLimits { bytes: 100, events: 10 })
     }
 
     #[test]
@@ -309,7 +320,7 @@ mod tests {
         let outbox = outbox(Overflow::DropOldest);
         let mut shed = Vec::new();
         for seq in 0..15 {
-            assert_eq!(outbox.offer(delivery(seq, 10), |old| shed.push(old.seq)), Offered::Queued);
+            assert_eq!(outbox.offer(delivery(seq, 10), |old, _| shed.push(old.seq)), Offered::Queued);
         }
         assert_eq!((shed, outbox.depth()), (vec![0, 1, 2, 3, 4], (100, 10)));
         let mut taken = Vec::new();
@@ -320,20 +331,19 @@ mod tests {
     #[test]
     fn an_entry_larger_than_the_bound_passes_alone() {
         let outbox = outbox(Overflow::DropOldest);
-        assert_eq!(outbox.offer(delivery(0, 1_000), |_| {}), Offered::Queued);
+        assert_eq!(outbox.offer(delivery(0, 1_000), |_, _| {}), Offered::Queued);
         let mut shed = 0;
-        outbox.offer(delivery(1, 10), |_| shed += 1);
+        outbox.offer(delivery(1, 10), |_, _| shed += 1);
         assert_eq!((shed, outbox.depth()), (1, (10, 1)));
     }
 
     #[test]
     fn disconnect_closes_and_keeps_what_was_queued() {
-        let outbox = outbox(Overflow::Disconnect);
-        for seq in 0..10 {
-            assert_eq!(outbox.offer(delivery(seq, 10), |_| {}), Offered::Queued);
-        }
-        assert_eq!(outbox.offer(delivery(10, 10), |_| {}), Offered::Overflowed);
-        assert_eq!(outbox.offer(delivery(11, 10), |_| {}), Offered::Closed);
+        let (outbox, mut gone) = (outbox(Overflow::Disconnect), Vec::new());
+        let mut offer = |seq| outbox.offer(delivery(seq, 10), |copy, term| gone.push((copy.seq, term)));
+        assert!((0..10).all(|seq| offer(seq) == Offered::Queued));
+        assert_eq!((offer(10), offer(11)), (Offered::Overflowed, Offered::Closed));
+        assert_eq!(gone, [(10, Term::Shed), (11, Term::Lost)]);
         assert_eq!(outbox.depth(), (100, 10));
     }
 
@@ -343,7 +353,7 @@ mod tests {
         let gauge = outbox.gauge().expect("a pausing outbox has a gauge");
         for seq in 0..12 {
             gauge.add(10);
-            assert_eq!(outbox.offer(delivery(seq, 10), |_| panic!("nothing is shed")), Offered::Queued);
+            assert_eq!(outbox.offer(delivery(seq, 10), |_, _| panic!("nothing is shed")), Offered::Queued);
         }
         assert!(gauge.is_full());
         let drain = async {

@@ -365,6 +365,9 @@ impl Publisher {
         for index in at..at + same {
             self.refuse(self.batch[index].seq, Code::Residency, derived::NOT_HERE);
         }
+        if self.bench.verdicts.watch.is_some() {
+            self.tell_turned_away(local, at..at + same);
+        }
         local.ledger.sub(generation, Term::InPipeline, same as u64);
         local.ledger.add(generation, Term::Rejected, same as u64);
         local.shared.held_back.refused.fetch_add(same as u64, Relaxed);

@@ -61,6 +61,14 @@ pub struct Readings {
     pub ledger_total: LedgerReading,
     /// The active bindings.
     pub bindings: Vec<BindingReading>,
+    /// Events that were refused because they may not be at this site.
+    pub refused_by_residency: u64,
+    /// Copies that other sites want and that may not go there.
+    pub held_back: u64,
+    /// Records of sampled events that were not made, because there were too many at once.
+    pub not_recorded: u64,
+    /// What became of the records, where they are exported.
+    pub export: Option<ExportReading>,
     /// Reloads of the certificate, where there are files to follow.
     pub reloads: Option<ReloadStats>,
     /// End of the certificate's validity in Unix seconds.
@@ -82,6 +90,21 @@ pub struct LedgerReading {
     pub events_off_by: i64,
     /// What is missing in the balance of the copies.
     pub copies_off_by: i64,
+}
+
+/// What became of records that are exported as spans.
+#[derive(Clone, Debug, Default)]
+pub struct ExportReading {
+    /// Records that the collector has taken.
+    pub records: u64,
+    /// Spans that it has taken.
+    pub spans: u64,
+    /// Spans that it has rejected.
+    pub spans_rejected: u64,
+    /// Records that it has not got, by reason.
+    pub lost: Vec<(&'static str, u64)>,
+    /// Requests that were in vain, by reason.
+    pub failed: Vec<(&'static str, u64)>,
 }
 
 /// A binding's figures, summed over the workers.
@@ -207,6 +230,7 @@ impl Collector for Readings {
         self.encode_router(&mut family)?;
         self.encode_clients(&mut family)?;
         self.encode_ledger(&mut family)?;
+        self.encode_traces(&mut family)?;
         self.encode_bindings(&mut family)
     }
 }
@@ -305,6 +329,25 @@ impl Readings {
         family.counter("myelin_generation_copies", help, terms(|reading| &reading.copies))
     }
 
+    fn encode_traces(&self, family: &mut Family<'_, '_>) -> fmt::Result {
+        let refused = single(self.refused_by_residency);
+        family.counter("myelin_residency_refused_events", "Events that may not be at this site", refused)?;
+        let help = "Copies that other sites want and that may not go there";
+        family.counter("myelin_residency_held_back_copies", help, single(self.held_back))?;
+        let help = "Records of sampled events that were not made: too many at once";
+        family.counter("myelin_trace_not_recorded", help, single(self.not_recorded))?;
+        let Some(export) = &self.export else { return Ok(()) };
+        let help = "Records of sampled events that the collector has taken";
+        family.counter("myelin_trace_records_exported", help, single(export.records))?;
+        let help = "Records of sampled events that the collector has not got, by reason";
+        family.counter("myelin_trace_records_dropped", help, by("reason", &export.lost))?;
+        family.counter("myelin_trace_spans_exported", "Spans that the collector has taken", single(export.spans))?;
+        let help = "Spans that the collector has rejected out of what it took";
+        family.counter("myelin_trace_spans_rejected", help, single(export.spans_rejected))?;
+        let help = "Requests to the collector that were in vain, by reason";
+        family.counter("myelin_trace_export_failures", help, by("reason", &export.failed))
+    }
+
     fn encode_bindings(&self, family: &mut Family<'_, '_>) -> fmt::Result {
         let shown = || self.bindings.iter().take(BINDINGS_SHOWN);
         let each = |read: fn(&BindingReading) -> Value| {
@@ -378,6 +421,9 @@ mod tests {
             listeners: vec![Arc::default()],
             ledger: (1..=20).map(|generation| (generation, ledger.clone())).collect(),
             ledger_total: ledger,
+            held_back: 3,
+            not_recorded: 7,
+            export: Some(ExportReading { lost: vec![("overwritten", 4)], ..ExportReading::default() }),
             bindings: vec![BindingReading {
                 binding: "b".into(),
                 module: "m@1.0.0".into(),
@@ -402,10 +448,19 @@ mod tests {
             "myelin_filter_counter_total{binding=\"b\",module=\"m@1.0.0\",stage=\"ingress\",counter=\"hits\"} 9",
             "myelin_connection_attempts_total{worker=\"0\"} 0",
             "myelin_ready 0",
+            "myelin_residency_held_back_copies_total 3",
+            "myelin_trace_not_recorded_total 7",
+            "myelin_trace_records_dropped_total{reason=\"overwritten\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_is_not_exported_has_no_series() {
+        let text = render(Readings { export: None, ..reading() });
+        assert!(text.contains("myelin_trace_not_recorded_total 7") && !text.contains("exported"), "{text}");
     }
 
     #[test]

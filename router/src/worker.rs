@@ -1,10 +1,11 @@
 //! A worker: one OS thread with its own runtime, socket, sessions and filter instances.
 
+use crate::fanout;
 use crate::generation::{Active, Handover, Prepared, Retired};
 use crate::ledger::{Counts, Exchanged};
 use crate::local::{Local, Parcel, Shared};
 use crate::sessions;
-use crate::trace::{Record, TraceId};
+use crate::trace::{Portion, Record, TraceId};
 use myelin_engine::thread_cpu_ns;
 use myelin_transport::BoundListener;
 use std::collections::BTreeMap;
@@ -29,8 +30,12 @@ pub enum Order {
     Swap(Prepared, oneshot::Sender<Swapped>),
     /// Make the generation before judge again, under this number.
     SwapBack(u64, oneshot::Sender<Option<Swapped>>),
-    /// The records of a trace, and how many were over the rate since the start.
-    Traces(TraceId, oneshot::Sender<(Vec<Record>, u64)>),
+    /// The records of a trace.
+    Traces(TraceId, oneshot::Sender<Vec<Arc<Record>>>),
+    /// At most so many of the records of sampled events from this number on.
+    Records(u64, usize, oneshot::Sender<Portion>),
+    /// How many records were over the rate since the start.
+    NotRecorded(oneshot::Sender<u64>),
     /// What was exchanged with each neighbour; only the links know.
     Exchanged(oneshot::Sender<Vec<Exchanged>>),
     /// The listener takes no new connections.
@@ -157,6 +162,18 @@ impl Ledgers {
         }
         sum
     }
+
+    /// Records of sampled events that were over the rate since the start, at all workers.
+    pub async fn not_recorded(&self) -> u64 {
+        let mut sum = 0;
+        for worker in &self.0 {
+            let (answer, answered) = oneshot::channel();
+            if worker.send(Order::NotRecorded(answer)).await.is_ok() {
+                sum += answered.await.unwrap_or_default();
+            }
+        }
+        sum
+    }
 }
 
 /// The worker's loop.
@@ -199,7 +216,7 @@ fn is_stop(order: &Order) -> bool {
 /// Carries out an order that has nothing to do with a listener.
 pub fn obey(local: &Rc<Local>, order: Order) {
     match order {
-        // The asker may have gone: then nobody wants the answer.
+        // Whoever asked may have gone: then nobody wants the answer.
         Order::Ledger(answer) => drop(answer.send(local.ledger.snapshot())),
         Order::Swap(prepared, answer) => {
             let pause = Pause::begin();
@@ -220,10 +237,9 @@ pub fn obey(local: &Rc<Local>, order: Order) {
             });
             let _ = answer.send(swapped);
         }
-        Order::Traces(trace, answer) => {
-            let ring = local.traces.borrow();
-            let _ = answer.send((ring.find(trace), ring.not_recorded()));
-        }
+        Order::Traces(trace, answer) => drop(answer.send(local.traces.borrow().find(trace))),
+        Order::Records(from, max, answer) => drop(answer.send(local.traces.borrow().since(from, max))),
+        Order::NotRecorded(answer) => drop(answer.send(local.traces.borrow().not_recorded())),
         // Whoever has a listener sees to these itself.
         Order::StopAccepting | Order::Stop | Order::Exchanged(_) => {}
         #[cfg(feature = "sabotage")]
@@ -239,7 +255,7 @@ fn micros(begin: Instant) -> u64 {
 async fn sort_mail(local: Rc<Local>, mut mailbox: mpsc::Receiver<Parcel>) {
     while let Some(parcel) = mailbox.recv().await {
         for session in &parcel.to {
-            local.offer(*session, parcel.delivery.clone());
+            fanout::offer(&local, *session, parcel.delivery.clone());
         }
     }
 }

@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
-from typing import Coroutine, TypeVar
+from typing import Coroutine, Mapping, TypeVar
 
 from myelin_quic import Credentials
 
@@ -17,6 +18,7 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 20.0
 """Usually well below a second; on a loaded machine the last closes linger, and draining is bounded by 30 s anyway."""
 TEST_TIMEOUT_S = 9.5
+COMMAND_TIMEOUT_S = 60.0
 
 T = TypeVar("T")
 
@@ -39,16 +41,28 @@ def binary() -> str:
     return path
 
 
-class Router:
-    """A running `myelin serve`: with `--dev`, or with the certificates in `tls`."""
+def output(command: subprocess.Popen[str]) -> str:
+    """What a command prints; asserts that it ends well."""
+    try:
+        out, err = command.communicate(timeout=COMMAND_TIMEOUT_S)
+    finally:
+        command.kill()
+    assert command.returncode == 0, f"exit code {command.returncode}:\n{out}\n{err}"
+    return out
 
-    def __init__(self, directory: Path, *, tls: Credentials | None = None) -> None:
+
+class Router:
+    """A running `myelin serve`: with `--dev`, or with the certificates in `tls`; `variables` are further keys of the
+    configuration, such as MYELIN_NODE__SITE."""
+
+    def __init__(self, directory: Path, *, tls: Credentials | None = None,
+                 variables: Mapping[str, str] | None = None) -> None:
         self._log = directory / "router.log"
         ready = directory / "ready.json"
         data = directory / "data"
         command = [binary(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
                    "--data-dir", str(data), "--ready-file", str(ready)]
-        environment = dict(os.environ)
+        environment = dict(os.environ) | dict(variables or {})
         if tls is None:
             command.append("--dev")
         else:
@@ -67,6 +81,7 @@ class Router:
         host, port = told["client_addr"].rsplit(":", 1)
         self.address = (host.strip("[]"), int(port))
         self.admin = told["admin_addr"]
+        self._data = data
         self.certificates = data / "dev"
         self.credentials = Credentials(self.certificates / "ca.pem", self.certificates / "client.pem",
                                        self.certificates / "client-key.pem")
@@ -80,6 +95,24 @@ class Router:
             except (FileNotFoundError, json.JSONDecodeError):  # not there, or half written
                 time.sleep(0.02)
         raise AssertionError(f"the router was not ready in {START_TIMEOUT_S} s:\n{self.log()}")
+
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a command of `myelin` at this router."""
+        environment = os.environ | {"MYELIN_ADMIN": f"http://{self.admin}", "MYELIN_NODE__DATA_DIR": str(self._data),
+                                    "MYELIN_ADDR": "{}:{}".format(*self.address)}
+        return subprocess.Popen([binary(), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, env=environment)
+
+    def myelin(self, *arguments: str) -> str:
+        """Runs such a command, asserts that it went well, and returns what it printed."""
+        return output(self.command(*arguments))
+
+    def get(self, path: str) -> str:
+        """Asks the admin API of a router with `--dev`."""
+        # Straight there, whatever proxy the environment names.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{self.admin}{path}", timeout=COMMAND_TIMEOUT_S) as answer:
+            return answer.read().decode()
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")[-4000:]

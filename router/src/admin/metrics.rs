@@ -6,7 +6,7 @@ use super::observe::sum;
 use crate::generation::BindingCard;
 use crate::ledger::{Counts, Term};
 use crate::local::Phase;
-use crate::telemetry::{BindingReading, CONTENT_TYPE, LedgerReading, Readings, render};
+use crate::telemetry::{BindingReading, CONTENT_TYPE, ExportReading, LedgerReading, Readings, render};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -50,6 +50,7 @@ async fn readings(context: &Context) -> Readings {
     let counts = (state.ledger)().await;
     let view = state.world.view();
     let newest = view.rollouts.back();
+    let (refused_by_residency, held_back) = shared.held_back.read();
     Readings {
         version: env!("CARGO_PKG_VERSION"),
         site: shared.site.clone(),
@@ -71,6 +72,16 @@ async fn readings(context: &Context) -> Readings {
         ledger: counts.iter().map(|(generation, counts)| (*generation, ledger_reading(counts))).collect(),
         bindings: view.cards.iter().map(|card| binding_reading(card)).collect(),
         reloads: state.reloader.as_ref().map(|reloader| reloader.stats()),
+        not_recorded: state.world.not_recorded().await,
+        export: state.exports.as_ref().map(|figures| ExportReading {
+            records: figures.records(),
+            spans: figures.spans(),
+            spans_rejected: figures.spans_rejected(),
+            lost: figures.lost(),
+            failed: figures.failed(),
+        }),
+        refused_by_residency,
+        held_back,
         certificate_not_after: context.tls.as_ref().map(|tls| tls.not_after_unix_s()),
     }
 }

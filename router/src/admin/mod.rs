@@ -30,6 +30,7 @@ pub use server::AdminHandle;
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::local::Shared;
+use crate::otlp;
 use crate::world::World;
 use access::Gate;
 use arc_swap::ArcSwap;
@@ -93,6 +94,8 @@ pub struct AdminState {
     pub mesh: Arc<ArcSwap<LinksStatus>>,
     /// What follows the certificate's files, where there are files.
     pub reloader: Option<Arc<TlsReloader>>,
+    /// What became of the records of traces, where they are exported.
+    pub exports: Option<Arc<otlp::Figures>>,
 }
 
 impl fmt::Debug for AdminState {

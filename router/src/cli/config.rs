@@ -4,6 +4,7 @@ use super::failure::{Exit, Failure, Result};
 use super::serve;
 use super::values::{print, say};
 use crate::config::{Config as Configuration, DEFAULT_TOML, Sources};
+use crate::otlp;
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -37,11 +38,12 @@ impl Config {
 fn check(file: Option<PathBuf>) -> Result<()> {
     let file = serve::config_file(file);
     let config = Sources::of_process(file.as_deref(), Vec::new()).and_then(|sources| Configuration::load(&sources))?;
-    // What the files of [tls] hold is as much a part of the configuration as their names.
+    // What the files of [tls] and [telemetry] hold is as much a part of the configuration as their names.
     if let Some(files) = serve::tls_files(&config) {
         myelin_transport::TlsIdentity::load(&files)
             .map_err(|error| Failure::new(Exit::Usage, error.to_string()).doing("[tls]"))?;
     }
+    otlp::Target::load(&config.telemetry).map_err(|error| Failure::new(Exit::Usage, format!("{error:#}")))?;
     match file {
         Some(file) => say!("{} is good", file.display()),
         None => say!("no file is given and ./myelin.toml does not exist; defaults and environment are good"),

@@ -197,6 +197,7 @@ impl Serve {
             client_addr: node.client_addr(),
             mesh: node.mesh_status().clone(),
             reloader: Some(reloader.clone()),
+            exports: node.exports(),
         };
         let addr = config.listen.admin;
         Ok(admin::serve(listen, state).with_context(|| format!("the admin API on {addr} ([listen] admin)"))?)

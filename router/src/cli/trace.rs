@@ -55,7 +55,12 @@ fn is_whole(trace: &Value) -> bool {
     !hops.is_empty()
         && records.iter().all(has_hop)
         && hops.iter().all(|hop| is_handed_out(hop))
-        && records.iter().filter(|record| !record["link"].is_null()).all(has_come)
+        && records.iter().filter(|record| outcome(&record["link"]) == Some("sent")).all(has_come)
+}
+
+/// What became of a copy; routers of a version before tell of those only that were sent.
+fn outcome(copy: &Value) -> Option<&str> {
+    (!copy.is_null()).then(|| copy["outcome"].as_str().unwrap_or("sent"))
 }
 
 /// As a table: hops in order, each with its verdicts and its copies below it.
@@ -115,10 +120,11 @@ fn add(records: &[Value], record: &Value, depth: usize, rows: &mut Vec<Vec<Strin
             rows.push(row(&step, text(&verdict["verdict"]), [none(), took, text(&hop["generation"]), detail]));
         }
     } else if record["link"].is_null() {
-        let session = text(&record["delivery"]["session"]);
-        rows.push(row("deliver", "sent".into(), [waited, none(), none(), session]));
+        let (session, said) = (text(&record["delivery"]["session"]), outcome(&record["delivery"]));
+        rows.push(row("deliver", said.unwrap_or("sent").into(), [waited, none(), none(), session]));
     } else {
-        rows.push(row("link", "sent".into(), [waited, none(), none(), format!("to {}", text(&record["link"]["to"]))]));
+        let (to, said) = (format!("to {}", text(&record["link"]["to"])), outcome(&record["link"]));
+        rows.push(row("link", said.unwrap_or("sent").into(), [waited, none(), none(), to]));
     }
     for next in
         records.iter().filter(|next| next["parent_id"] == record["span_id"] && next["span_id"] != record["span_id"])
@@ -190,6 +196,13 @@ mod tests {
             assert!(!whole(&json!(some)), "without record {at}");
         }
         assert!(!whole(&json!([])));
+        // A copy that was shed comes nowhere, and that is known.
+        let mut shed = all.as_array().cloned().unwrap_or_default();
+        shed.pop();
+        assert!(!whole(&json!(shed)));
+        shed[2]["link"]["outcome"] = json!("shed");
+        assert!(whole(&json!(shed)));
+        assert!(show(&json!({"trace_id": "t", "records": shed})).contains("shed"));
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
     check_engine(config, places, errors);
     check_tls(config, places, errors);
     check_admin(config, dev, places, errors);
+    for (key, problem, remedy) in config.telemetry.problems() {
+        let problem = format!("[telemetry] {key}: {problem}");
+        errors.push(ConfigError::new(places.of("telemetry", key), problem, remedy));
+    }
 }
 
 fn check_names(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {

@@ -5,11 +5,14 @@
 mod check;
 mod load;
 mod schema;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
 pub use schema::{Key, Kind, keys, sections};
+pub use telemetry::TelemetryConfig;
+pub(crate) use telemetry::{collector, header};
 
 use myelin_catalog::PublicKey;
 use myelin_mesh::{Directory, Router, RouterNumber, Site, SiteNumber};
@@ -48,6 +51,8 @@ pub struct Config {
     pub wasm: WasmConfig,
     /// Who may use the admin API.
     pub admin: AdminConfig,
+    /// Where the records of traces go.
+    pub telemetry: TelemetryConfig,
 }
 
 /// `[node]`

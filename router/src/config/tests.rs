@@ -169,6 +169,38 @@ fn a_shared_catalog_wants_servers_and_a_mesh_and_no_writer() {
 }
 
 #[test]
+fn a_collector_has_a_url_and_headers_and_files_that_go_with_it() {
+    let of = |text: &str| Config::load(&file(&format!("[telemetry]\n{text}")));
+    let config = of("otlp = 'https://otel.example.org/tenant'\nheaders = ['x-tenant=edge', 'a = b=c']\nca = 'ca.pem'");
+    assert_eq!(config.unwrap().telemetry.headers.len(), 2);
+    // What is not used is not asked for.
+    assert!(of("headers = ['nonsense']\ntimeout_ms = 0\nkey = 'key.pem'").is_ok());
+    for (text, part) in [
+        ("otlp = 'collector:4318'", "no http:// or https:// URL; give the collector's base URL"),
+        ("otlp = 'grpc://collector:4317'", "no http:// or https:// URL"),
+        ("otlp = 'http://'", "is no"),
+        ("otlp = ''", "is no URL"),
+        ("otlp = 'http://u:secret@c:4318'", "the URL holds a user; put credentials into `headers_file`"),
+        ("otlp = 'http://c:4318/?a=b'", "has a query"),
+        ("otlp = 'http://c:4318/v1/traces'", "leave /v1/traces out"),
+        ("otlp = 'http://c'\nheaders = ['secret']", "[telemetry] headers: a header has no `=`; give each as"),
+        ("otlp = 'http://c'\nheaders = ['a b=secret']", "`a b` is no name of a header"),
+        ("otlp = 'http://c'\nheaders = ['Content-Type=secret']", "the router writes the header `content-type` itself"),
+        ("otlp = 'http://c'\nheaders = [\"a=secret\\n\\u0001b\"]", "the value of `a` is none of a header"),
+        ("otlp = 'http://c'\nca = 'ca.pem'", "[telemetry] ca: there is a file, and `http://c` has no TLS"),
+        ("otlp = 'https://c'\nkey = 'key.pem'", "[telemetry] key: it has no certificate; give `certificate`"),
+        ("otlp = 'https://c'\ncertificate = 'c.pem'", "[telemetry] certificate: it has no key"),
+        ("otlp = 'https://c'\ntimeout_ms = 99", "[telemetry] timeout_ms: 99 is out of bounds; give 100 to 60000"),
+    ] {
+        let told: Vec<_> = of(text).unwrap_err().0.iter().map(ToString::to_string).collect();
+        assert!(told.len() == 1 && told[0].contains(part), "{text}: {told:?}");
+        assert!(told[0].starts_with("myelin.toml:") && !told[0].contains("secret"), "{text}: {told:?}");
+    }
+    let told = faults(&with_variables(&[("MYELIN_TELEMETRY__OLTP", "http://c")]));
+    assert!(told.len() == 1 && told[0].contains("did you mean `MYELIN_TELEMETRY__OTLP`?"), "{told:?}");
+}
+
+#[test]
 fn a_list_in_a_variable_is_separated_by_commas() {
     let of = |value| Config::load(&with_variables(&[("MYELIN_ADMIN__IDENTITIES", value)]));
     let ops = Identity::service("a", "ops").unwrap();

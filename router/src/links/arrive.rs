@@ -453,6 +453,10 @@ impl Arrivals {
                 derived::abandon(local, active.number, derived, &mut self.bench.verdicts);
             } else if let Some(item) = judge.run_derived(derived, &mut self.bench).await {
                 let item = Passing { seq: None, ..item };
+                // An event of this router's own, which may be wanted where it may not go.
+                if item.route.held_back > 0 {
+                    local.shared.held_back.add(1, item.route.held_back);
+                }
                 tell_placed(local, &mut self.bench.verdicts, active.number, &[], &item);
                 place(local, active.number, &[], item, &mut self.own);
             }

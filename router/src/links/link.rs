@@ -6,11 +6,9 @@ use super::queue::{Outgoing, Queue};
 use super::state::{LinkStatus, Links, RECEIPT};
 use crate::delivery::Outstanding;
 use crate::fanout::split_expired;
-use crate::hops;
 use crate::ledger::{Exchanged, Term};
 use crate::names::Announced;
 use crate::outbox::Delivery;
-use crate::trace::EventId;
 use bytes::Bytes;
 use myelin_mesh::control::{Hello, HelloRefused};
 use myelin_mesh::limits::BATCH_EVENTS_BYTES;
@@ -248,7 +246,7 @@ async fn refuse(links: &Links, connection: &Connection, mut send: SendStream, vi
 fn forget(links: &Links, link: &Link) {
     let ledger = &links.local.ledger;
     for copy in link.queue.close() {
-        ledger.settle(copy.delivery.origin.generation, Term::Lost, u64::from(copy.delivery.count));
+        links.gone(link, &copy, Term::Lost);
     }
     for (generation, events) in link.outstanding.drain() {
         link.lost.set(link.lost.get() + events);
@@ -397,9 +395,15 @@ impl Writer {
             return self.pieces(links, link, stamp, delivery, delivery.events.clone(), delivery.count);
         }
         let waited_ms = links.now_ms().saturating_sub(delivery.origin.received_ms);
-        let expired = split_expired(delivery, waited_ms, |events, first, count| {
+        let emit = |events, first, count| {
             let stamp = Stamp { seq: stamp.seq + u64::from(first), ..stamp.clone() };
             self.pieces(links, link, &stamp, delivery, events, count);
+        };
+        let expired = split_expired(delivery, waited_ms, emit, |event, index| {
+            if delivery.origin.traced.is_some() {
+                let stamp = Stamp { seq: stamp.seq + u64::from(index), ..stamp.clone() };
+                links.tell(link, delivery, (&stamp, event), Term::CopiesExpired);
+            }
         });
         links.local.ledger.settle(delivery.origin.generation, Term::CopiesExpired, u64::from(expired));
     }
@@ -441,9 +445,7 @@ impl Writer {
             return links.local.ledger.settle(generation, Term::Lost, u64::from(count));
         }
         if of.origin.traced.is_some() {
-            let Stamp { origin, epoch, shard, seq, .. } = *stamp;
-            let first = EventId { router: origin.0, epoch, shard, seq };
-            hops::sent(&links.local, of, &events, first, (&format!("{}/{}", link.site, link.router), stamp.hops));
+            links.tell(link, of, (stamp, &events), Term::Forwarded);
         }
         link.outstanding.sent(generation, u64::from(count), events.len());
         link.sent.set(link.sent.get() + u64::from(count));

@@ -3,14 +3,18 @@
 use super::link::Link;
 use super::mark::InterestMark;
 use super::queue::Outgoing;
+use crate::hops;
 use crate::ledger::{Exchanged, Term};
 use crate::local::{INBOX, Local, Reach};
+use crate::outbox::Delivery;
 use crate::peering::{Asked, PeerHead};
+use crate::trace::EventId;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use myelin_catalog::{Digest, Head};
 use myelin_mesh::{
-    Control, Directory, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Violation, ViolationCode,
+    Control, Directory, DuplicateWindow, Interest, LinkId, Mesh, Output, RouterNumber, Routes, Stamp, Violation,
+    ViolationCode,
 };
 use myelin_wire::Pattern;
 use serde::Serialize;
@@ -260,18 +264,35 @@ impl Links {
 
     /// Queues a copy for a neighbour, and counts what comes of it.
     pub(super) fn offer(&self, link: LinkId, copy: Outgoing) {
-        let ledger = &self.local.ledger;
-        let settle = |copy: &Outgoing, term| {
-            ledger.settle(copy.delivery.origin.generation, term, u64::from(copy.delivery.count));
+        let count = u64::from(copy.delivery.count);
+        let Some(link) = self.link(link) else {
+            // To which neighbour it was nobody knows any more.
+            return self.local.ledger.settle(copy.delivery.origin.generation, Term::Lost, count);
         };
-        let Some(link) = self.link(link) else { return settle(&copy, Term::Lost) };
         let shed = |old: Outgoing| {
-            settle(&old, Term::Shed);
+            self.gone(&link, &old, Term::Shed);
             link.shed.set(link.shed.get() + u64::from(old.delivery.count));
         };
         if let Some(copy) = link.queue.push(copy, shed) {
-            settle(&copy, Term::Lost);
+            self.gone(&link, &copy, Term::Lost);
         }
+    }
+
+    /// A copy for a neighbour has ended before it was sent: counted, and written down where it is traced.
+    pub(super) fn gone(&self, link: &Link, Outgoing { stamp, delivery }: &Outgoing, term: Term) {
+        self.local.ledger.settle(delivery.origin.generation, term, u64::from(delivery.count));
+        if delivery.origin.traced.is_some() {
+            self.tell(link, delivery, (stamp, &delivery.events), term);
+        }
+    }
+
+    /// Writes down what became of the sampled ones of these copies for a neighbour.
+    #[cold]
+    pub(super) fn tell(&self, link: &Link, delivery: &Delivery, (stamp, events): (&Stamp, &[u8]), term: Term) {
+        let Stamp { origin, epoch, shard, seq, hops, .. } = *stamp;
+        let first = EventId { router: origin.0, epoch, shard, seq };
+        let to = format!("{}/{}", link.site(), link.router());
+        hops::forwarded(&self.local, delivery, (events, first), (&to, hops), term);
     }
 
     /// Carries out what the mesh says, until it says nothing more.

@@ -1,11 +1,12 @@
 //! What is written down about the sampled events of a publisher's batch; see [`crate::trace`].
 
-use super::{Admitted, Announced, Passing, Publisher};
+use super::{Admitted, Announced, Passing, Publisher, Received};
+use crate::derived;
 use crate::hops::{self, Placed};
 use crate::local::{Local, Route, TopicEntry};
 use crate::trace::Watch;
-use myelin_wire::Refusal;
 use myelin_wire::event::EventSpan;
+use myelin_wire::{Code, Refusal};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -32,6 +33,17 @@ impl Publisher {
         };
         let (attrs, why) = (span.attrs(self.decoder.buffer()), (refusal.code.name(), &*refusal.message));
         hops::refused(local, &self.source.name.text, (topic, attrs), why);
+    }
+
+    /// Notes that the sampled ones of these events may not be at this site.
+    #[cold]
+    pub(super) fn tell_turned_away(&mut self, local: &Local, events: Range<usize>) {
+        let received = Received { topics: &self.topics, events: &self.batch[events] };
+        let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
+        for event in received.events {
+            let (view, watch) = (received.view(event, buffer, identity), self.bench.verdicts.watch.as_deref_mut());
+            hops::not_allowed(local, watch, &view, Some(event.seq), (Code::Residency, derived::NOT_HERE));
+        }
     }
 
     /// Notes where an event goes that its filters let go on, where it is sampled.

@@ -9,6 +9,7 @@ mod publish;
 
 use self::control::Answers;
 use crate::delivery::{self, Outstanding};
+use crate::fanout::gone;
 use crate::ledger::Term;
 use crate::local::{Ending, INBOX, Local, Phase, Seat, TableChange, TableCommand};
 use crate::outbox::Outbox;
@@ -56,7 +57,8 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
         }
         Ok(Err(refusal)) => close(&local, &connection, &refusal),
         Ok(Ok((send, recv, decoder, hello))) => {
-            let outbox = Rc::new(Outbox::new(hello.overflow, local.shared.outbox));
+            let whose = format!("{identity} at {}", connection.remote());
+            let outbox = Rc::new(Outbox::new(&whose, hello.overflow, local.shared.outbox));
             let seat = Seat { outbox, ending: Rc::new(Ending::default()) };
             let Some(key) = local.take_seat(seat.clone()) else {
                 let message = "this router has as many sessions as it takes; connect to another one";
@@ -213,7 +215,7 @@ impl Session {
         let mut queued = Vec::new();
         while self.seat.outbox.take(usize::MAX, &mut queued) {}
         for delivery in queued {
-            local.ledger.settle(delivery.origin.generation, Term::Lost, u64::from(delivery.count));
+            gone(local, self.seat.outbox.whose(), &delivery, Term::Lost);
         }
         for (generation, count) in self.outstanding.drain() {
             local.ledger.settle(generation, Term::Lost, count);

@@ -8,7 +8,7 @@
 mod ring;
 mod watch;
 
-pub use ring::{BYTES_MAX, RECORDS_MAX, RECORDS_PER_SECOND_MAX, Ring};
+pub use ring::{BYTES_MAX, Portion, RECORDS_MAX, RECORDS_PER_SECOND_MAX, Ring};
 pub use watch::{Arrival, Watch};
 
 use myelin_wire::Attrs;
@@ -175,6 +175,13 @@ pub struct EventId {
     pub seq: u64,
 }
 
+impl fmt::Display for EventId {
+    /// As subscribers derive it where the publisher has given none (docs/PROTOCOL.md, 6.3).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{:08x}-{:02x}-{:016x}", self.router, self.epoch, self.shard, self.seq)
+    }
+}
+
 /// What a span is: with the router that it is at, this makes its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanOf<'a> {
@@ -241,6 +248,9 @@ pub struct Record {
     pub router: String,
     /// The event's topic there.
     pub topic: String,
+    /// The event's id: the publisher's, or the one that subscribers derive; none where it has neither.
+    #[serde(default)]
+    pub event: Option<String>,
     /// When it began, Unix nanoseconds by the router's clock.
     pub begin_unix_ns: u64,
     /// How long it took in nanoseconds. Of a link or a delivery: how long the copy waited, from when the worker handed the
@@ -287,6 +297,9 @@ pub struct Verdict {
     pub binding: String,
     /// Its module, `name@version`.
     pub module: String,
+    /// The digest of its module, 64 hexadecimal digits.
+    #[serde(default)]
+    pub digest: String,
     /// `pass`, `deny`, `dead-letter`, `drop` or `redirect`.
     pub verdict: String,
     /// Why, where it ended the event.
@@ -301,6 +314,9 @@ pub struct Verdict {
     pub fault: Option<String>,
     /// After a fault the version before has judged.
     pub last_good: bool,
+    /// When the filter was called, in nanoseconds after the record's beginning.
+    #[serde(default)]
+    pub began_ns: u64,
     /// How long the filter took for the whole batch, in nanoseconds: it is called once for all events of a batch.
     pub batch_took_ns: u64,
     /// Events of that batch.
@@ -314,6 +330,9 @@ pub struct LinkRecord {
     pub to: String,
     /// How many links the copy has passed with this one.
     pub hops: u8,
+    /// What became of it: `sent`, or why not: `shed` (it had to make room), `expired`, `lost` (the link has ended).
+    #[serde(default = "sent")]
+    pub outcome: String,
 }
 
 /// A copy to a session.
@@ -323,15 +342,26 @@ pub struct DeliveryRecord {
     pub session: String,
     /// The group membership that it is for; 0 = none.
     pub subscription: u32,
+    /// What became of it: `sent`, or why not: `shed` (it had to make room), `expired`, `lost` (the session has ended).
+    #[serde(default = "sent")]
+    pub outcome: String,
+}
+
+/// What becomes of a copy as a rule.
+pub const SENT: &str = "sent";
+
+/// Routers of a version before tell of no other copies.
+fn sent() -> String {
+    SENT.to_owned()
 }
 
 impl Record {
     /// What it takes in memory, about.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let texts = |texts: &[String]| texts.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>();
         let verdict = |verdict: &Verdict| {
-            let Verdict { stage, binding, module, verdict, reason, targets, fault, .. } = verdict;
-            let named = [stage, binding, module, verdict, reason].iter().map(|text| text.len()).sum::<usize>();
+            let Verdict { stage, binding, module, digest, verdict, reason, targets, fault, .. } = verdict;
+            let named = [stage, binding, module, digest, verdict, reason].iter().map(|text| text.len()).sum::<usize>();
             size_of::<Verdict>() + named + texts(targets) + fault.as_ref().map_or(0, String::len)
         };
         let hop = self.hop.as_ref().map_or(0, |hop| {
@@ -339,9 +369,10 @@ impl Record {
             let named = from.as_ref().map_or(0, String::len) + publisher.len() + outcome.len() + detail.len();
             named + texts(sites) + verdicts.iter().map(verdict).sum::<usize>()
         });
-        let other = self.link.as_ref().map_or(0, |link| link.to.len());
-        let session = self.delivery.as_ref().map_or(0, |delivery| delivery.session.len());
-        size_of::<Self>() + self.router.len() + self.topic.len() + hop + other + session
+        let other = self.link.as_ref().map_or(0, |link| link.to.len() + link.outcome.len());
+        let session = self.delivery.as_ref().map_or(0, |delivery| delivery.session.len() + delivery.outcome.len());
+        let named = self.router.len() + self.topic.len() + self.event.as_ref().map_or(0, String::len);
+        size_of::<Self>() + named + hop + other + session
     }
 }
 
@@ -362,6 +393,7 @@ pub(crate) mod tests {
             parent_id: span_id,
             router: "s/r".into(),
             topic: topic.into(),
+            event: None,
             begin_unix_ns: 1,
             took_ns: 1,
             hop: Some(HopRecord { verdicts: vec![Verdict::default()], ..HopRecord::default() }),
@@ -415,6 +447,7 @@ pub(crate) mod tests {
     fn numbers_of_spans_are_the_same_at_both_ends_and_differ_otherwise() {
         let sampled = Sampled::parse(GOOD.as_bytes()).unwrap();
         let event = EventId { router: 1, epoch: 2, shard: 3, seq: 4 };
+        assert_eq!(event.to_string(), "00000001-00000002-03-0000000000000004");
         let link = sampled.span(event, "eu/r1", SpanOf::Link("us/r1"));
         assert_eq!(link.to_string(), sampled.span(event, "eu/r1", SpanOf::Link("us/r1")).to_string());
         let others = [
@@ -436,6 +469,15 @@ pub(crate) mod tests {
         let record = record(TraceId::random(), "a/b");
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        // Routers of a version before answer without what is new.
+        let mut old = serde_json::to_value(&record).unwrap();
+        old.as_object_mut().unwrap().remove("event");
+        let verdict = old["hop"]["verdicts"][0].as_object_mut().unwrap();
+        assert!(verdict.remove("digest").is_some() && verdict.remove("began_ns").is_some());
+        assert_eq!(serde_json::from_value::<Record>(old).unwrap(), record);
+        let link: LinkRecord = serde_json::from_str(r#"{"to": "s/r", "hops": 1}"#).unwrap();
+        let delivery: DeliveryRecord = serde_json::from_str(r#"{"session": "s", "subscription": 0}"#).unwrap();
+        assert_eq!((&*link.outcome, &*delivery.outcome), (SENT, SENT));
         assert!("xyz".parse::<TraceId>().is_err() && GOOD[3..35].to_uppercase().parse::<TraceId>().is_err());
     }
 }

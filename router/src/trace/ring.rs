@@ -2,6 +2,7 @@
 
 use super::{Record, TraceId};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Records that a worker keeps: what some hundred events leave at it.
@@ -12,10 +13,24 @@ pub const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// than one per cent of its time, whoever marks all events as sampled.
 pub const RECORDS_PER_SECOND_MAX: u32 = 1_000;
 
+/// Records of a ring, in the order in which they were made.
+#[derive(Clone, Debug, Default)]
+pub struct Portion {
+    /// The records.
+    pub records: Vec<Arc<Record>>,
+    /// Where the next portion begins.
+    pub next: u64,
+    /// Records before these that nobody can have any more: they have made room.
+    pub overwritten: u64,
+}
+
 /// The records of one worker. The oldest make room for new ones.
 #[derive(Debug)]
 pub struct Ring {
-    records: VecDeque<Record>,
+    /// Shared with whoever asks for them, so that the worker copies none.
+    records: VecDeque<Arc<Record>>,
+    /// Records that were ever kept: the number of the next.
+    kept: u64,
     bytes: usize,
     tokens: u32,
     /// Until when tokens were counted.
@@ -27,7 +42,14 @@ pub struct Ring {
 impl Ring {
     /// An empty ring.
     pub fn new(now: Instant) -> Self {
-        Self { records: VecDeque::new(), bytes: 0, tokens: RECORDS_PER_SECOND_MAX, counted: now, not_recorded: 0 }
+        Self {
+            records: VecDeque::new(),
+            kept: 0,
+            bytes: 0,
+            tokens: RECORDS_PER_SECOND_MAX,
+            counted: now,
+            not_recorded: 0,
+        }
     }
 
     /// Whether another record may be made at `now`; looked at before its parts are put together.
@@ -55,7 +77,8 @@ impl Ring {
     pub fn push(&mut self, record: Record) {
         self.tokens = self.tokens.saturating_sub(1);
         self.bytes += record.bytes();
-        self.records.push_back(record);
+        self.records.push_back(Arc::new(record));
+        self.kept += 1;
         while self.records.len() > RECORDS_MAX || self.bytes > BYTES_MAX {
             let Some(oldest) = self.records.pop_front() else { break };
             self.bytes -= oldest.bytes();
@@ -63,8 +86,18 @@ impl Ring {
     }
 
     /// The records of a trace, oldest first.
-    pub fn find(&self, trace: TraceId) -> Vec<Record> {
+    pub fn find(&self, trace: TraceId) -> Vec<Arc<Record>> {
         self.records.iter().filter(|record| record.trace_id == trace).cloned().collect()
+    }
+
+    /// At most `max` of the records from number `from` on, oldest first.
+    pub fn since(&self, from: u64, max: usize) -> Portion {
+        let oldest = self.kept - self.records.len() as u64;
+        let begin = from.clamp(oldest, self.kept);
+        let at = usize::try_from(begin - oldest).unwrap_or(usize::MAX).min(self.records.len());
+        let end = self.records.len().min(at.saturating_add(max));
+        let records: Vec<_> = self.records.range(at..end).cloned().collect();
+        Portion { next: begin + records.len() as u64, records, overwritten: begin.saturating_sub(from) }
     }
 
     /// Records that were over the rate since the start.
@@ -97,6 +130,32 @@ mod tests {
         assert_eq!((ring.bytes, ring.records.len()), (0, 0), "one that is too large alone is not kept");
         ring.push(record(other, "a"));
         assert_eq!(ring.find(other).len(), 1);
+    }
+
+    #[test]
+    fn whoever_comes_back_gets_what_is_new_and_learns_what_is_gone() {
+        let (mut ring, trace) = (Ring::new(Instant::now()), TraceId::random());
+        let make = |ring: &mut Ring, count: usize| {
+            for number in 0..count {
+                ring.push(record(trace, &number.to_string()));
+            }
+        };
+        let read = |ring: &Ring, from: u64, max: usize| {
+            let Portion { records, next, overwritten } = ring.since(from, max);
+            (records.iter().map(|record| record.topic.clone()).collect::<Vec<_>>(), next, overwritten)
+        };
+        assert_eq!(read(&ring, 0, 10), (vec![], 0, 0));
+        make(&mut ring, 3);
+        assert_eq!(read(&ring, 0, 2), (vec!["0".to_owned(), "1".to_owned()], 2, 0));
+        assert_eq!(read(&ring, 2, 2), (vec!["2".to_owned()], 3, 0));
+        assert_eq!(read(&ring, 3, 2), (vec![], 3, 0));
+        make(&mut ring, RECORDS_MAX + 5);
+        assert_eq!(read(&ring, 3, 1), (vec!["5".to_owned()], 9, 5), "five had to make room");
+        assert_eq!(read(&ring, u64::MAX, 1).0.len(), 0, "of no record yet");
+        // One that is too large alone is gone at once, and counted like all others.
+        let next = ring.since(0, usize::MAX).next;
+        ring.push(record(trace, &"x".repeat(2 * BYTES_MAX)));
+        assert_eq!(read(&ring, next, 1), (vec![], next + 1, 1));
     }
 
     #[test]

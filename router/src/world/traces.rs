@@ -8,6 +8,7 @@ use bytes::Bytes;
 use myelin_catalog::exchange::{Answer, Ask};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -55,19 +56,21 @@ struct Part {
 impl Account {
     /// The records of this router.
     async fn trace(&self, trace: TraceId) -> Part {
-        let (mut records, mut not_recorded) = (Vec::new(), 0);
+        let mut records = Vec::new();
         for worker in self.ledgers.workers() {
             let (answer, answered) = oneshot::channel();
             if worker.send(Order::Traces(trace, answer)).await.is_ok()
-                && let Ok((mut found, skipped)) = answered.await
+                && let Ok(mut found) = answered.await
             {
                 records.append(&mut found);
-                not_recorded += skipped;
             }
         }
+        let not_recorded = self.ledgers.not_recorded().await;
         records.sort_by_key(|record| record.begin_unix_ns);
         let left_out = records.len().saturating_sub(RECORDS_MAX);
         records.truncate(RECORDS_MAX);
+        // Copied here, and not by the workers.
+        let records = records.into_iter().map(Arc::unwrap_or_clone).collect();
         let router = format!("{}/{}", self.site, self.router);
         Part { records, of: RouterTrace { router, left_out, not_recorded } }
     }
@@ -98,6 +101,11 @@ fn read(trace: &str) -> Result<TraceId, WorldError> {
 }
 
 impl World {
+    /// Records of sampled events that this router has not made since its start, because there were too many at once.
+    pub async fn not_recorded(&self) -> u64 {
+        self.account.ledgers.not_recorded().await
+    }
+
     /// What became of the sampled events of a trace at this router, or at all routers of the mesh.
     ///
     /// # Errors

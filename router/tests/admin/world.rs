@@ -124,5 +124,6 @@ pub(crate) fn state(node: &Node) -> AdminState {
         client_addr: node.client_addr(),
         mesh: node.mesh_status().clone(),
         reloader: None,
+        exports: node.exports(),
     }
 }

@@ -79,6 +79,13 @@ async fn a_rule_for_topics_binds_destinations_and_ways() -> Result<()> {
     let refused = three.publish(2, "orders/1", "abroad").await?;
     ensure!(matches!(refused, Outcome::Refused { code: Code::Residency, .. }), "{refused:?}");
     ensure!(three.figure(2, "refused")? == 1);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traced = Event::new("orders/1", "abroad").traceparent(&format!("00-{trace}-00f067aa0ba902b7-01"));
+    timeout(PATIENCE, three.publishers[2].publish(traced).await?).await?;
+    let recorded = three.sites.routers[2].ask("GET", &format!("/v1/traces/{trace}"), &[], b"")?.json();
+    let hop = &recorded["records"][0]["hop"];
+    let detail = hop["detail"].as_str().unwrap_or_default();
+    ensure!(hop["outcome"] == "refused" && detail.starts_with("residency: a topic rule"), "{recorded:#}");
     // Both ends of the line may have it, and the only way leads through the middle, which may not.
     three.topic(0, &["apply", "here", "orders/**", "--site", "s0", "--site", "s2"], 1).await?;
     three.reaches(0, "orders/1", "no way", &[0]).await?;
@@ -92,6 +99,12 @@ async fn a_rule_for_topics_binds_destinations_and_ways() -> Result<()> {
     three.topic(1, &["apply", "none", "orders/secret", "--region", "mars*"], 2).await?;
     let refused = three.publish(0, "orders/secret", "nowhere").await?;
     ensure!(matches!(refused, Outcome::Refused { code: Code::Residency, .. }), "{refused:?}");
+    for (site, series) in
+        [(2, "refused_events_total 2"), (0, "refused_events_total 1"), (0, "held_back_copies_total 4")]
+    {
+        let metrics = String::from_utf8(three.sites.routers[site].ask("GET", "/metrics", &[], b"")?.body)?;
+        ensure!(metrics.contains(&format!("\nmyelin_residency_{series}\n")), "{series}: {metrics}");
+    }
     three.topic(0, &["rm", "none"], 1).await?;
     three.topic(0, &["rm", "here"], 0).await?;
     // Nothing of what was held back comes late.
@@ -99,6 +112,25 @@ async fn a_rule_for_topics_binds_destinations_and_ways() -> Result<()> {
     three.reaches(2, "orders/1", "from there", &[0, 1, 2]).await?;
     let wrong = three.sites.routers[0].myelin(&["topic", "apply", "x", "$dead/**", "--site", "s0"])?;
     ensure!(wrong.code != Some(0) && wrong.err.contains("router's own"), "{}", wrong.err);
+    three.sites.settle().await?;
+    three.sites.end()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_filter_makes_where_it_delivers_is_held_back_there() -> Result<()> {
+    let mut three = Three::start(&shapes::mesh(3), "**").await?;
+    let router = &three.sites.routers[0];
+    push_built(router, "content-route", "copies", "0.1.0")?;
+    let config = r#"{"field":"to","mode":"add","routes":{"x":"copy/x"}}"#;
+    let more = ["--stage", "egress", "--config", config, "--grant-topic", "copy/**"];
+    bind(router, "copies", "copies@0.1.0", "made/**", &more)?;
+    three.topic(0, &["apply", "there", "copy/**", "--site", "s1"], 1).await?;
+    // Each site makes a copy for itself, and only one of them may have it: there it stays, whoever wants it elsewhere.
+    three.reaches(0, "made/a", r#"{"to":"x"}"#, &[0, 1, 2]).await?;
+    let copy = timeout(PATIENCE, three.subscribers[1].1.next()).await?.context("the copy at its site")?;
+    ensure!(copy.topic() == "copy/x", "{}", copy.topic());
+    ensure!((three.figure(0, "refused")?, three.figure(2, "refused")?) == (1, 1));
+    ensure!((three.figure(1, "refused")?, three.figure(1, "held_back")?) == (0, 2));
     three.sites.settle().await?;
     three.sites.end()
 }

@@ -3,9 +3,9 @@
 use crate::explain::line;
 use crate::routing::decided;
 use anyhow::{Context, Result, ensure};
-use myelin_client::{Event, Overflow, Subscription};
-use myelin_tests::Ran;
+use myelin_client::{Event, Overflow, SubscribeOptions, Subscription};
 use myelin_tests::sites::Sites;
+use myelin_tests::{Ran, Router, Setup};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -52,7 +52,15 @@ async fn one_event_is_followed_over_two_hops_with_every_verdict() -> Result<()> 
         (&hops[0]["hop"]["verdicts"][2]["stage"], &hops[0]["hop"]["verdicts"][2]["changed"]),
         (&json!("egress"), &json!(true))
     );
-    assert!(hops[0]["hop"]["verdicts"][0]["batch_took_ns"].as_u64() > Some(0));
+    let field = |at: usize, name: &str| hops[0]["hop"]["verdicts"][at][name].as_u64().unwrap_or_default();
+    for at in 0..3 {
+        let (began, took) = (field(at, "began_ns"), field(at, "batch_took_ns"));
+        assert!(took > 0 && hops[0]["hop"]["verdicts"][at]["digest"].as_str().map(str::len) == Some(64), "{trace:#}");
+        let next = if at < 2 { field(at + 1, "began_ns") } else { hops[0]["took_ns"].as_u64().unwrap_or_default() };
+        assert!(began + took <= next, "one after the other: {trace:#}");
+    }
+    // One id at all of them, which every router derives by itself.
+    assert!(hops.iter().all(|hop| hop["event"].as_str().map(str::len) == Some(37) && hop["event"] == hops[0]["event"]));
     assert_eq!((&hops[0]["hop"]["sites"], &hops[0]["hop"]["from"]), (&json!(["s1", "s2"]), &Value::Null));
     assert_eq!(hops[0]["hop"]["publisher"], "spiffe://test/service/shop");
     for (at, hop) in hops.iter().enumerate() {
@@ -138,9 +146,58 @@ async fn carried(sites: &Sites, ear: &mut Subscription) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copies_that_do_not_arrive_say_what_became_of_them() -> Result<()> {
+    let variables = vec![("MYELIN_OUTBOX__EVENTS".to_owned(), "64".to_owned())];
+    let router = Router::start_with(Setup { workers: 1, variables })?;
+    // Neither reads for now: the library's own queue fills, then the stream's credit, then the outbox.
+    let (late, gone) =
+        (router.client_with(Overflow::DropOldest).await?, router.client_with(Overflow::DropOldest).await?);
+    let mut late_ear = late.subscribe("flood", SubscribeOptions::default()).await?;
+    let gone_ear = gone.subscribe("flood", SubscribeOptions::default()).await?;
+    let publisher = router.client().await?;
+    let payload = vec![7; 16 * 1024];
+    let flood = async |events: usize| -> Result<()> {
+        for _ in 0..events {
+            publisher.send(Event::new("flood", &payload)).await?;
+        }
+        publisher.flush().await;
+        Ok(())
+    };
+    let traced = |id: &str| Event::new("flood", "traced").traceparent(&format!("00-{id}-00f067aa0ba902b7-01"));
+    let outcomes = |id: &str| -> Result<Vec<String>> {
+        let trace = router.ask("GET", &format!("/v1/traces/{id}"), &[], b"")?.json();
+        let sent = records(&trace, "delivery", "flood");
+        let mut found: Vec<_> =
+            sent.iter().map(|record| record["delivery"]["outcome"].as_str().unwrap_or_default().to_owned()).collect();
+        found.sort_unstable();
+        Ok(found)
+    };
+    let eventually = async |id: &str, expected: &[&str]| -> Result<()> {
+        crate::attacks::eventually("the trace", || Ok(outcomes(id)? == expected)).await
+    };
+    let (first, second) = ("1bf92f3577b34da6a3ce929d0e0e4736", "2bf92f3577b34da6a3ce929d0e0e4736");
+    flood(4_000).await?;
+    decided(&publisher, traced(first)).await?;
+    flood(100).await?;
+    eventually(first, &["shed", "shed"]).await?;
+    decided(&publisher, traced(second).ttl(Duration::from_millis(1))).await?;
+    assert_eq!(outcomes(second)?, [""; 0], "it waits");
+    gone.close().await;
+    eventually(second, &["lost"]).await?;
+    // Until here: without it the library would have read on, and thrown away what comes.
+    drop(gone_ear);
+    let reading = tokio::spawn(async move { while late_ear.next().await.is_some() {} });
+    eventually(second, &["expired", "lost"]).await?;
+    reading.abort();
+    let ledger = router.settled_ledger()?;
+    assert_eq!((&ledger["balances"], &ledger["total"]["copies_expired"]), (&json!(true), &json!(1)), "{ledger}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_samples_everything_fills_no_router() -> Result<()> {
     const EVENTS: u64 = 20_000;
-    let router = myelin_tests::Router::start()?;
+    let router = Router::start()?;
     let client = router.client().await?;
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
     for _ in 0..EVENTS {
@@ -156,5 +213,7 @@ async fn whoever_samples_everything_fills_no_router() -> Result<()> {
     client.close().await;
     let ledger = router.settled_ledger()?;
     assert_eq!((&ledger["balances"], &ledger["total"]["unmatched"]), (&json!(true), &json!(EVENTS)), "{ledger}");
+    let metrics = String::from_utf8(router.ask("GET", "/metrics", &[], b"")?.body)?;
+    assert!(metrics.contains(&format!("\nmyelin_trace_not_recorded_total {skipped}\n")), "{metrics}");
     Ok(())
 }

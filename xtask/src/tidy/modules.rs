@@ -27,6 +27,7 @@ const ORDER: &[&str] = &[
     "delivery",
     "sessions",
     "worker",
+    "otlp",
     "peering",
     "links",
     "world",

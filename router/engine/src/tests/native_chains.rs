@@ -133,6 +133,23 @@ fn an_event_that_goes_where_the_binding_does_not_grant_is_a_fault() {
 }
 
 #[test]
+fn a_verdict_that_adds_sites_alone_is_a_fault() {
+    let declared = || routes(&["topic:audit/a", "site:eu-1"]);
+    for (set, is_good) in [(0b10, false), (0b11, true), (0b01, true)] {
+        let adds = always(declared(), Verdict::of(Kind::Add).with_routes(set), vec![]);
+        let binding = bound(adds);
+        let chain = Chain::new(vec![binding.clone()]);
+        assert_eq!(fates(&chain, &["a"], 0), [if is_good { Fate::Pass } else { Fate::Deny }], "{set:b}");
+        let stats = binding.cells().read();
+        assert_eq!(stats.faults, if is_good { vec![] } else { vec![("malformed-output", 1)] }, "{set:b}");
+        assert_eq!(stats.last_fault.is_some_and(|fault| fault.detail.contains("it adds no topic")), !is_good);
+    }
+    // A redirect to sites alone narrows the event itself down.
+    let away = always(declared(), Verdict::of(Kind::Redirect).with_routes(0b10), vec![]);
+    assert_eq!(fates(&Chain::new(vec![bound(away)]), &["a"], 0), [Fate::Redirect]);
+}
+
+#[test]
 fn a_route_that_is_not_granted_is_refused_when_it_is_bound() {
     let filter = always(routes(&["topic:orders/eu"]), Verdict::ALLOW, vec![]);
     let setup = BindingSetup {

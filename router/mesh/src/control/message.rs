@@ -17,7 +17,7 @@ use crate::violation::ViolationCode;
 
 /// A SHA-256 hash of the catalog's chain.
 pub type CatalogHash = FixedBytes<32>;
-/// The hash of an interest; see [`crate::interest::hash`].
+/// The hash of an interest, SipHash-2-4 with 128 bits: see `router/mesh/src/interest/mod.rs`.
 pub type InterestHash = FixedBytes<16>;
 
 /// The end of a router's copy of the catalog.

@@ -1,7 +1,7 @@
 //! Interest: which routers want which topics.
 //!
-//! Each router advertises its own ([`own`]), as numbered deltas with a hash of what they add up to, and keeps a copy of
-//! everybody else's ([`remote`]), from which it answers for a topic which sites want it ([`Interest`]).
+//! Each router advertises its own (`own`), as numbered deltas with a hash of what they add up to, and keeps a copy of
+//! everybody else's (`remote`), from which it answers for a topic which sites want it ([`Interest`]).
 
 use std::hash::Hasher;
 
