@@ -3,7 +3,7 @@
 //! A filter may send an event elsewhere, or make new ones. Each such *derived* event is judged under its new topic by
 //! the bindings there, never by one that has judged it before, and at most [`DEPTH_MAX`] deep.
 
-use crate::capture::{Side, Taken};
+use crate::capture::{Chosen, Side, Taken};
 use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
@@ -11,6 +11,7 @@ use crate::local::{Local, Route, TopicEntry};
 use crate::residency::DEAD_LETTERS;
 use crate::trace::Watch;
 use bytes::Bytes;
+use myelin_catalog::Stage;
 use myelin_engine::{Batch, BoundFilter, Chain, ChainScratch, EventView, Fate, Judged, Judgement, RouteTarget};
 use myelin_mesh::SiteSet;
 use myelin_wire::event::EventSpan;
@@ -130,6 +131,9 @@ impl Judge<'_> {
             let judgement = self.ask(pass, views, scratch, verdicts).await;
             untouched = judgement.is_some_and(|judgement| judgement.all_pass_untouched());
             if untouched && route.egress.is_none() {
+                if self.local.shade.is_on() && route.copies > 0 {
+                    self.show(Stage::Egress, views);
+                }
                 return true;
             }
             enlist(items);
@@ -138,14 +142,39 @@ impl Judge<'_> {
                 keep_changed(items, changes);
             }
         } else {
+            if self.local.shade.is_on() {
+                self.show(Stage::Ingress, views);
+            }
             enlist(items);
         }
         if let Some(chain) = &route.egress {
             let is_entry = route.ingress.is_none();
             let pass = Pass { chain, is_egress: true, is_entry, seen: &seen, depth: 0 };
             untouched &= self.pass_wanted(pass, buffer, items, bench).await;
+        } else if self.local.shade.is_on() {
+            let wanted = items.iter().filter(|item| item.route.copies > 0);
+            let views: Vec<_> = wanted.map(|item| view(item, buffer, &self.identity)).collect();
+            self.show(Stage::Egress, &views);
         }
         untouched
+    }
+
+    /// Shows events that no binding judges at this stage to a shadow, which may have one that does.
+    #[cold]
+    pub fn show(&self, stage: Stage, views: &[EventView<'_>]) {
+        if let Some(shadow) = self.local.shade.choose(stage, views, |_| false) {
+            let taken = Taken {
+                views,
+                now_unix_ns: self.now_ns,
+                worker: self.local.id,
+                generation: self.active.number,
+                side: Side::None,
+                entry: true,
+                chain: &[],
+                tape: None,
+            };
+            shadow.take(&taken, stage, self.local.shared.now_ms());
+        }
     }
 
     /// Takes events that a router of another site sent through the filters before delivery; `items` are afterwards those
@@ -242,9 +271,9 @@ impl Judge<'_> {
         verdicts: &mut Verdicts,
     ) -> Option<Judgement<'a>> {
         let batch = Batch::new(views, self.now_ns, self.local.shared.now_ms()).ok()?;
-        if self.local.shared.captures.is_on() {
+        if self.local.shared.captures.is_on() || self.local.shade.is_on() {
             // In a box: a future that is seldom needed does not make every batch's larger.
-            return Some(Box::pin(self.ask_recorded(pass, &batch, scratch, verdicts)).await);
+            return Some(Box::pin(self.ask_taped(pass, &batch, scratch, verdicts)).await);
         }
         Some(self.ask_chain(pass, &batch, scratch, verdicts).await)
     }
@@ -266,8 +295,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The same, for the captures that want the batch.
-    async fn ask_recorded<'a>(
+    /// The same, for the captures and the shadow that want the batch.
+    async fn ask_taped<'a>(
         &self,
         pass: Pass<'a>,
         batch: &Batch<'_>,
@@ -276,8 +305,13 @@ impl Judge<'_> {
     ) -> Judgement<'a> {
         let (chain, captures) = (pass.chain, &self.local.shared.captures);
         let binds = |name: &str| chain.bindings().iter().any(|binding| binding.name() == name);
-        let chosen = captures.choose(batch.events(), batch.now_ms(), binds);
-        if chosen.is_empty() {
+        let stage = if pass.is_egress { Stage::Egress } else { Stage::Ingress };
+        let chosen = match captures.is_on() {
+            true => captures.choose(batch.events(), batch.now_ms(), binds),
+            false => Chosen::new(),
+        };
+        let shadow = self.local.shade.choose(stage, batch.events(), binds);
+        if chosen.is_empty() && shadow.is_none() {
             return self.ask_chain(pass, batch, scratch, verdicts).await;
         }
         scratch.record();
@@ -295,6 +329,9 @@ impl Judge<'_> {
             tape: judgement.tape(),
         };
         chosen.iter().for_each(|capture| capture.record(&taken));
+        if let Some(shadow) = shadow {
+            shadow.take(&taken, stage, batch.now_ms());
+        }
         judgement
     }
 

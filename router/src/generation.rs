@@ -106,6 +106,11 @@ impl fmt::Debug for Retired {
 }
 
 impl Retired {
+    /// Takes further instances.
+    pub fn add(&mut self, filters: impl IntoIterator<Item = Box<dyn Filter>>) {
+        self.filters.extend(filters);
+    }
+
     /// Takes the instances of `generation` that none of `kept` has too. Routes of topics without events since may hold
     /// its chains for long: the instances are taken out of them, so that their slots are free. Where a batch is still
     /// being judged by it, it is freed by the last who lets go of it.

@@ -15,6 +15,7 @@ use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::outbox::{Gauge, Origin};
+use myelin_catalog::Stage;
 use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use myelin_engine::{Chain, EventView};
 use myelin_wire::event::{EventSpan, FLAG_REQUEST, FLAG_TTL};
@@ -165,8 +166,8 @@ impl Publisher {
             } else if route.ingress.is_none() && route.egress.is_none() {
                 let topic_ref = self.batch[at].span.head.topic_ref;
                 let same = self.batch[at..].iter().take_while(|event| event.span.head.topic_ref == topic_ref).count();
-                if local.shared.captures.is_on() {
-                    self.record_unjudged(local, active, &route, at..at + same, now_ns);
+                if local.shared.captures.is_on() || local.shade.is_on() {
+                    self.show_unjudged(local, active, &route, at..at + same, now_ns);
                 }
                 self.pass(local, active.number, &topic, &route, at..at + same);
                 at += same;
@@ -178,9 +179,9 @@ impl Publisher {
         }
     }
 
-    /// Shows events that no binding judges to the captures: a replay can tell what a filter would say about them.
+    /// Shows events that no binding judges to the captures and to a shadow: both can tell what a filter would say.
     #[cold]
-    fn record_unjudged(&self, local: &Local, active: &Active, route: &Route, events: Range<usize>, now_unix_ns: u64) {
+    fn show_unjudged(&self, local: &Local, active: &Active, route: &Route, events: Range<usize>, now_unix_ns: u64) {
         let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
         let captures = &local.shared.captures;
         let mut at = events.start;
@@ -201,6 +202,11 @@ impl Publisher {
             };
             let chosen = captures.choose(&views, local.shared.now_ms(), |_| false);
             chosen.iter().for_each(|capture| capture.record(&taken));
+            let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns: now_unix_ns };
+            judge.show(Stage::Ingress, &views);
+            if route.copies > 0 {
+                judge.show(Stage::Egress, &views);
+            }
             at = end;
         }
     }

@@ -3,8 +3,8 @@
 use super::BindingCard;
 use myelin_catalog::{Digest, ModuleRef, Stage, StagedBinding};
 use myelin_engine::{
-    BindError, BindingSetup, BoundFilter, FaultPolicy, Filter, Grant, InstantiateError, OnFault, Program, RouteTarget,
-    SharedState, SlotLimits, SlotSetup, Spare,
+    Answers, BindError, BindingSetup, BoundFilter, FaultPolicy, Filter, Grant, InstantiateError, OnFault, Program,
+    RouteTarget, SharedState, SlotLimits, SlotSetup, Spare,
 };
 use myelin_wire::Pattern;
 use std::fmt;
@@ -163,6 +163,20 @@ impl BindingPlan {
         let previous = self.previous.as_ref().filter(|_| self.setup.on_fault == OnFault::LastGood);
         let previous = previous.and_then(|previous| previous.filter(None).ok());
         Ok(BoundFilter::new(self.setup.clone(), current, previous)?)
+    }
+
+    /// A live filter for the shadow of one worker: as in earnest, but with the `answers` of the filter that judges, and a
+    /// memory of its own.
+    ///
+    /// # Errors
+    /// As for [`BindingPlan::instantiate`].
+    pub fn instantiate_shadow(
+        &self,
+        answers: Arc<Answers>,
+        shared: Arc<SharedState>,
+    ) -> Result<BoundFilter, PrepareError> {
+        let filter = self.program.instantiate(&SlotSetup { shared, answers: Some(answers), ..self.setup() })?;
+        Ok(BoundFilter::new(self.setup.clone(), Box::new(filter), None)?)
     }
 
     /// What its filter is set up with for a test: as in earnest, but sharing nothing with those that judge.

@@ -375,8 +375,9 @@ impl Keeper {
             return;
         }
         match wanted.prepare {
-            Some((id, set)) => self.prepare_wanted(id, &set),
+            Some((id, set)) => self.prepare_wanted(id, &set, wanted.is_shadow),
             None => {
+                self.deployment.end_shadow();
                 self.phase.runs(rollout, wanted.active.number);
                 if rollout == 0 && self.mesh.is_some() {
                     self.deployment.forget_candidate();
@@ -427,16 +428,32 @@ impl Keeper {
         }
     }
 
-    fn prepare_wanted(&mut self, id: u64, set: &BindingSet) {
+    fn prepare_wanted(&mut self, id: u64, set: &BindingSet, is_shadow: bool) {
         if self.phase.is_nack(id) {
             return;
+        }
+        if !is_shadow {
+            self.deployment.end_shadow();
         }
         if !self.has_blobs(set) {
             return self.phase.set(id, Phase::Pulling);
         }
         let phase = &self.phase;
         match self.deployment.prepare(set, |step| phase.set(id, step)) {
+            Ok(()) if is_shadow => self.shadow_wanted(id),
             Ok(()) => self.phase.set(id, Phase::Prepared),
+            Err(error) => self.fail(id, &error),
+        }
+    }
+
+    /// Lets what is prepared judge copies of events.
+    fn shadow_wanted(&mut self, id: u64) {
+        let percent = self.catalog().rollout().map_or(100, |rollout| rollout.plan.shadow_percent);
+        match self.deployment.begin_shadow(id, percent) {
+            Ok(()) => {
+                let for_ms = self.deployment.shadow().map_or(0, |shadow| shadow.for_ms());
+                self.phase.set(id, Phase::Shadowing { for_ms });
+            }
             Err(error) => self.fail(id, &error),
         }
     }
@@ -464,9 +481,10 @@ impl Keeper {
         self.revision.send_replace(self.catalog().head().rev);
     }
 
-    /// How the new filters do here.
-    pub(super) fn own_metrics(&self) -> Metrics {
-        metrics(&self.deployment.cards(), &self.deployment.cards_before())
+    /// How the new filters do here, in that phase.
+    pub(super) fn own_metrics(&self, phase: &Phase) -> Metrics {
+        let shadow = self.deployment.shadow();
+        metrics(phase, shadow, &self.deployment.cards(), &self.deployment.cards_before())
     }
 
     /// All that there is to see now.
@@ -478,6 +496,7 @@ impl Keeper {
             site: self.site.clone(),
             cards: self.deployment.cards(),
             cards_before: self.deployment.cards_before(),
+            shadow: self.deployment.shadow().cloned(),
             generation: self.deployment.active().number,
             rollouts,
             rollout_counts,
