@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod casting;
+
 use super::tally::{Compared, SAMPLES_MAX};
 use super::work::Work;
 use super::*;

@@ -59,7 +59,8 @@ impl Work {
 
     /// How many bytes it takes, about.
     pub(super) fn size(&self) -> usize {
-        self.bytes.len() + self.ends.len() * EVENT_OVERHEAD_BYTES
+        let events = self.tape.judged.iter().flat_map(|taped| &taped.events);
+        self.bytes.len() + self.ends.len() * EVENT_OVERHEAD_BYTES + events.map(made).sum::<usize>()
     }
 
     pub(super) fn views(&self) -> Vec<EventView<'_>> {
@@ -110,6 +111,16 @@ impl Work {
         }
         passing.into_iter().flatten().map(|view| Seen { view, old: None }).collect()
     }
+}
+
+/// Bytes that filters made of an event, or beside it.
+fn made(event: &TapedEvent) -> usize {
+    let len = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+    let said = event.decision.iter().map(|decision| {
+        let emitted = decision.emitted.iter().map(|event| event.topic.len() + event.attrs.len() + event.payload.len());
+        len(&decision.attrs) + len(&decision.payload) + emitted.sum::<usize>()
+    });
+    len(&event.attrs) + len(&event.payload) + said.sum::<usize>()
 }
 
 /// An event after a binding; none where it ended there.

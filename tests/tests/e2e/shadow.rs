@@ -84,9 +84,20 @@ async fn promote(sites: &Sites, id: u64) -> Result<()> {
 
 /// Publishes events with these payloads, a portion at a time, and waits after each until the shadow has compared it.
 async fn publish(sites: &Sites, client: &Client, id: u64, topic: &str, payloads: &[String]) -> Result<MeshShadow> {
+    publish_for(sites, client, (id, 1), topic, payloads).await
+}
+
+/// The same where only every so manyth event is compared.
+async fn publish_for(
+    sites: &Sites,
+    client: &Client,
+    (id, one_in): (u64, usize),
+    topic: &str,
+    payloads: &[String],
+) -> Result<MeshShadow> {
     let mut found = sites.at(1).world().shadow(id, None).await?;
     for portion in payloads.chunks(PORTION) {
-        let wanted = found.events + portion.len() as u64;
+        let wanted = found.events + (portion.len() / one_in) as u64;
         send(client, topic, portion).await?;
         let compared = async {
             loop {
@@ -250,5 +261,51 @@ async fn nothing_that_the_shadow_saw_is_in_what_becomes_active() -> Result<()> {
     ensure!(read(&mut keyed, 2).await? == names[..2], "and to remember");
     let ledgers = sites.end().await?;
     ensure!(ledgers[0].dropped == 15 + 1 && ledgers[0].rejected == 0, "{ledgers:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bindings_that_come_and_go_are_compared_with_letting_pass() -> Result<()> {
+    let sites = Sites::start(3, |site, other| other + 1 == site).await?;
+    stage(&sites, ("first", "1.0.0"), "orders/**", Behaviour::DropMarked).await?;
+    stage(&sites, ("away", "1.0.0"), "gone/**", Behaviour::DropMarked).await?;
+    sites.at(0).world().rollout(ann()).await?;
+    everywhere(&sites, "the first set", |view| view.cards.len() == 2).await?;
+    let client = sites.client(0, "both").await?;
+    let mut all = client.subscribe("**", SubscribeOptions::default()).await?;
+
+    stage(&sites, ("later", "1.0.0"), "orders/**", Behaviour::DropAfterTen).await?;
+    stage(&sites, ("fresh", "1.0.0"), "fresh/**", Behaviour::DropMarked).await?;
+    let egress = serde_json::json!({"name": "out", "module": "fresh@1.0.0", "pattern": "out/**", "stage": "egress"});
+    sites.at(0).world().stage(serde_json::from_value::<Binding>(egress)?, None, ann()).await?;
+    sites.at(0).world().unstage("away".parse()?, None, ann()).await?;
+    let id = begin(&sites).await?;
+
+    // Half of them end at the active binding before.
+    publish_for(&sites, &client, (id, 2), "orders/new", &marked(40)).await?;
+    publish(&sites, &client, id, "gone/a", &marked(10)).await?;
+    publish(&sites, &client, id, "fresh/a", &marked(30)).await?;
+    let found = publish(&sites, &client, id, "out/a", &marked(8)).await?;
+    let differing = |name| binding(&found, "s0", name).map(|it| (it.change.as_str(), it.events, it.differences));
+    ensure!(differing("later")? == ("added", 20, 10), "{found:?}");
+    ensure!(differing("away")? == ("removed", 10, 5), "{found:?}");
+    ensure!(differing("fresh")? == ("added", 30, 15), "{found:?}");
+    ensure!(differing("out")? == ("added", 8, 4), "{found:?}");
+    ensure!(!found.routers.iter().any(|router| router.bindings.iter().any(|it| it.name == "first")), "it stays");
+    read(&mut all, 20 + 5 + 30 + 8).await?;
+    sites
+        .at(0)
+        .world()
+        .change(
+            Change::Record(Box::new(Op::RolloutAborted { id, cause: Cause::Hand, reason: "seen enough".into() })),
+            None,
+            ann(),
+        )
+        .await?;
+    over(&sites, id).await?;
+    let ended = |view: &View| view.shadow.as_ref().is_some_and(|shadow| shadow.rollout == id && !shadow.is_running());
+    everywhere(&sites, "the shadow's end", ended).await?;
+    let ledgers = sites.end().await?;
+    ensure!(ledgers[0].dropped == 20 + 5 && ledgers[0].egress_rejected == 0, "{ledgers:?}");
     Ok(())
 }
