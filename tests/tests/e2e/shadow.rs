@@ -6,8 +6,12 @@ use myelin::shadow::{ShadowTransition, ShadowedBinding};
 use myelin::world::{Actor, Change, MeshShadow, View};
 use myelin_catalog::rollout::{Cause, Outcome, Rollout};
 use myelin_catalog::{Binding, Gates, Op, Phase, RolloutPlan};
+use myelin_client::Overflow;
 use myelin_client::{Client, Event, SubscribeOptions, Subscription};
+use myelin_tests::Router;
 use myelin_tests::guests::{Behaviour, component};
+use myelin_tests::sites::{self, shapes};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -308,4 +312,75 @@ async fn bindings_that_come_and_go_are_compared_with_letting_pass() -> Result<()
     let ledgers = sites.end().await?;
     ensure!(ledgers[0].dropped == 20 + 5 && ledgers[0].egress_rejected == 0, "{ledgers:?}");
     Ok(())
+}
+
+/// What a command says to programs, once that is as `seen` wants it.
+async fn told(router: &Router, args: &[&str], seen: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut last = Value::Null;
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < PATIENCE {
+        // Just after its beginning no router has a shadow.
+        if let Ok(ran) = tokio::task::block_in_place(|| router.myelin(args))?.good() {
+            last = ran.json()?;
+            if seen(&last) {
+                return Ok(last);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("{args:?} says {last:#}")
+}
+
+/// Stages a version of the filter, as the command line or a program would.
+fn bind(router: &Router, version: &str) -> Result<()> {
+    let binding = json!({"module": format!("gate@{version}"), "pattern": "orders/**"});
+    let answer = tokio::task::block_in_place(|| router.send_json("PUT", "/v1/bindings/gate", &binding))?;
+    ensure!(answer.status == 202, "{answer:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_shows_a_shadow_of_the_whole_mesh_and_a_gate_ends_it() -> Result<()> {
+    let sites = sites::Sites::start_with(3, &shapes::line(3), &[]).await?;
+    let (first, last) = (&sites.routers[0], &sites.routers[2]);
+    for (version, behaviour) in [("1.0.0", Behaviour::Allow), ("2.0.0", Behaviour::DropMarked)] {
+        let answer = tokio::task::block_in_place(|| first.upload("gate", version, &component(behaviour)?))?;
+        ensure!(answer.status == 201, "{answer:?}");
+    }
+    bind(first, "1.0.0")?;
+    let run = |args: &[&str]| tokio::task::block_in_place(|| last.myelin(args))?.good();
+    run(&["rollout", "start"])?;
+    let client = sites.client(0, "near", Overflow::Pause).await?;
+    let status = ["rollout", "status", "-o", "json"];
+    let shadows = |value: &Value| {
+        let routers = value["rollout"]["routers"].as_array().cloned().unwrap_or_default();
+        routers.len() == 3 && routers.iter().all(|router| router["phase"] == "SHADOWING")
+    };
+    let (events, long) = (["--events", "0"], ["rollout", "start", "--shadow", "600s", "--shadow-sample", "100%"]);
+
+    bind(first, "2.0.0")?;
+    run(&[&long[..], &events, &["--gate", "diff=60%,p99=any,fuel=any"]].concat())?;
+    told(last, &status, shadows).await?;
+    send(&client, "orders/new", &marked(20)).await?;
+    let found = told(last, &["shadow", "status", "-o", "json"], |found| found["events"] == 20).await?;
+    ensure!(found["differences"] == 10 && found["missing"] == json!({}), "{found:#}");
+    let progress = told(last, &status, |value| value["rollout"]["routers"][0]["differences"] == 10).await?;
+    ensure!(progress["rollout"]["running"] == true, "half of them is within the gate: {progress:#}");
+    let shown = run(&["shadow", "diff", "--site", "s0"])?.out;
+    for part in ["of 20 events 10 are judged otherwise", "gate@1.0.0 -> gate@2.0.0", "orders/new, 2 bytes", "drop"] {
+        ensure!(shown.contains(part), "`{part}` is missing in\n{shown}");
+    }
+    run(&["rollout", "abort"])?;
+    told(last, &status, |value| value["rollout"].is_null()).await?;
+
+    bind(first, "2.0.0")?;
+    run(&[&long[..], &events, &["--gate", "diff=10%,p99=any,fuel=any"]].concat())?;
+    told(last, &status, shadows).await?;
+    send(&client, "orders/new", &marked(20)).await?;
+    let is_over = |value: &Value| {
+        let newest = value["mesh"].as_array().and_then(|all| all.last());
+        newest.is_some_and(|newest| newest["state"] == "rolled-back" && newest["cause"] == "gate-differences")
+    };
+    told(last, &["rollout", "history", "-o", "json"], is_over).await?;
+    sites.end()
 }
