@@ -3,11 +3,11 @@
 //! A filter may send an event elsewhere, or make new ones. Each such *derived* event is judged under its new topic by
 //! the bindings there, never by one that has judged it before, and at most four deep.
 
+mod ask;
 mod carry;
 
 pub use carry::abandon;
 
-use crate::capture::{Side, Taken};
 use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
@@ -15,7 +15,8 @@ use crate::local::{Local, Route, TopicEntry};
 use crate::trace::Watch;
 use bytes::Bytes;
 use carry::{Changes, Context, refuse};
-use myelin_engine::{Batch, BoundFilter, Chain, ChainScratch, EventView, Fate, Judgement};
+use myelin_catalog::Stage;
+use myelin_engine::{BoundFilter, Chain, ChainScratch, EventView, Fate, Judgement};
 use myelin_mesh::SiteSet;
 use myelin_wire::Code;
 use myelin_wire::event::EventSpan;
@@ -134,6 +135,9 @@ impl Judge<'_> {
             let judgement = self.ask(pass, views, scratch, verdicts).await;
             untouched = judgement.is_some_and(|judgement| judgement.all_pass_untouched());
             if untouched && route.egress.is_none() {
+                if self.local.shade.is_on() && route.copies > 0 {
+                    self.show(Stage::Egress, views);
+                }
                 return true;
             }
             enlist(items);
@@ -142,12 +146,19 @@ impl Judge<'_> {
                 keep_changed(items, changes);
             }
         } else {
+            if self.local.shade.is_on() {
+                self.show(Stage::Ingress, views);
+            }
             enlist(items);
         }
         if let Some(chain) = &route.egress {
             let is_entry = route.ingress.is_none();
             let pass = Pass { chain, is_egress: true, is_entry, seen: &seen, depth: 0 };
             untouched &= self.pass_wanted(pass, buffer, items, bench).await;
+        } else if self.local.shade.is_on() {
+            let wanted = items.iter().filter(|item| item.route.copies > 0);
+            let views: Vec<_> = wanted.map(|item| view(item, buffer, &self.identity)).collect();
+            self.show(Stage::Egress, &views);
         }
         untouched
     }
@@ -238,71 +249,6 @@ impl Judge<'_> {
         drop(views);
         keep_changed(items, changes);
         false
-    }
-
-    /// What a chain finds out about `views`; `None` where they do not fit a batch.
-    async fn ask<'a>(
-        &self,
-        pass: Pass<'a>,
-        views: &[EventView<'_>],
-        scratch: &'a mut ChainScratch,
-        verdicts: &mut Verdicts,
-    ) -> Option<Judgement<'a>> {
-        let batch = Batch::new(views, self.now_ns, self.local.shared.now_ms()).ok()?;
-        if self.local.shared.captures.is_on() {
-            // In a box: a future that is seldom needed does not make every batch's larger.
-            return Some(Box::pin(self.ask_recorded(pass, &batch, scratch, verdicts)).await);
-        }
-        Some(self.ask_chain(pass, &batch, scratch, verdicts).await)
-    }
-
-    /// Lets the chain judge, and watches it where an event of the batch is followed.
-    async fn ask_chain<'a>(
-        &self,
-        pass: Pass<'a>,
-        batch: &Batch<'_>,
-        scratch: &'a mut ChainScratch,
-        verdicts: &mut Verdicts,
-    ) -> Judgement<'a> {
-        match &mut verdicts.watch {
-            None => pass.chain.run(batch, scratch).await,
-            // Aside: what it keeps meanwhile is not to be part of every publisher.
-            Some(watch) => {
-                Box::pin(hops::judge(self.active, (pass.chain, pass.is_egress), batch, scratch, watch)).await
-            }
-        }
-    }
-
-    /// The same, for the captures that want the batch.
-    async fn ask_recorded<'a>(
-        &self,
-        pass: Pass<'a>,
-        batch: &Batch<'_>,
-        scratch: &'a mut ChainScratch,
-        verdicts: &mut Verdicts,
-    ) -> Judgement<'a> {
-        let (chain, captures) = (pass.chain, &self.local.shared.captures);
-        let binds = |name: &str| chain.bindings().iter().any(|binding| binding.name() == name);
-        let chosen = captures.choose(batch.events(), batch.now_ms(), binds);
-        if chosen.is_empty() {
-            return self.ask_chain(pass, batch, scratch, verdicts).await;
-        }
-        scratch.record();
-        let judgement = self.ask_chain(pass, batch, scratch, verdicts).await;
-        let plan = |binding: &Rc<BoundFilter>| self.active.plan_of(binding.name()).cloned();
-        let plans: Vec<_> = chain.bindings().iter().map(plan).collect();
-        let taken = Taken {
-            views: batch.events(),
-            now_unix_ns: batch.now_unix_ns(),
-            worker: self.local.id,
-            generation: self.active.number,
-            side: if pass.is_egress { Side::Egress } else { Side::Ingress },
-            entry: pass.is_entry,
-            chain: &plans,
-            tape: judgement.tape(),
-        };
-        chosen.iter().for_each(|capture| capture.record(&taken));
-        judgement
     }
 
     /// Carries out what a chain said; for each event what changes in it, or `None` where it does not go on.

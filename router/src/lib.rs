@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod capture;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod delivery;
 pub mod derived;
@@ -22,6 +23,7 @@ pub mod peering;
 pub mod pipeline;
 pub mod residency;
 pub mod sessions;
+pub mod shadow;
 pub mod subscriptions;
 pub mod telemetry;
 pub mod trace;

@@ -10,6 +10,7 @@ use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Outbox, OutboxLimits};
 use crate::residency::{HeldBack, Residency};
+use crate::shadow::Shade;
 use crate::trace::Ring;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -323,6 +324,8 @@ pub struct Local {
     pub runs: Cell<u64>,
     /// What happened to sampled events here.
     pub traces: RefCell<Ring>,
+    /// The shadow of a candidate, which judges copies of what is judged here.
+    pub shade: Shade,
 }
 
 impl Local {
@@ -343,6 +346,7 @@ impl Local {
             seq: Cell::new(1),
             runs: Cell::new(0),
             traces: RefCell::new(Ring::new(Instant::now())),
+            shade: Shade::default(),
             shared,
         }
     }

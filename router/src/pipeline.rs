@@ -3,6 +3,8 @@
 //!
 //! A batch is what the publisher's stream had ready; nothing waits for more. One generation judges all of it.
 
+mod admit;
+mod received;
 mod topics;
 mod traced;
 
@@ -13,22 +15,23 @@ use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::outbox::{Gauge, Origin};
-use crate::trace;
+use myelin_catalog::Stage;
 use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use myelin_engine::{Chain, EventView};
-use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
+use myelin_wire::event::{EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::frame::FrameType;
 use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX};
 use myelin_wire::message::Exception;
-use myelin_wire::stream::{DataDecoder, Item};
-use myelin_wire::{Attrs, Code, Limits, Refusal};
+use myelin_wire::stream::DataDecoder;
+use myelin_wire::{Code, Refusal};
+use received::{Received, emptied};
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use topics::{Announced, Topics};
+use topics::Topics;
 
 /// Events that are judged in one go. A bound for the latency of the first and for the scratch memory.
 const EVENTS_PER_ROUND_MAX: usize = 2048;
@@ -148,86 +151,6 @@ impl Publisher {
         }
     }
 
-    /// Decodes and admits what is there: good events go to the batch, others become exceptions.
-    fn admit(&mut self, local: &Local) -> Result<(), Refusal> {
-        if let Some((reference, name)) = self.redefined.take() {
-            self.topics.announce(local, reference, &name)?;
-        }
-        while self.batch.len() < EVENTS_PER_ROUND_MAX {
-            match self.decoder.poll()? {
-                None => break,
-                Some(Item::Event(span)) => {
-                    self.seq += 1;
-                    match self.check(local, &span) {
-                        Ok(()) => self.batch.push(Admitted { seq: self.seq, span }),
-                        Err(refusal) => {
-                            if trace::has_room(span.head.attrs_len) {
-                                self.tell_refused(local, &span, &refusal);
-                            }
-                            self.refuse(self.seq, refusal.code, &refusal.message);
-                        }
-                    }
-                }
-                Some(Item::Oversized(head)) => {
-                    self.seq += 1;
-                    let refusal = sizes(&local.shared.limits, &head)
-                        .err()
-                        .unwrap_or_else(|| too_large(&local.shared.limits, &head));
-                    self.refuse(self.seq, refusal.code, &refusal.message);
-                }
-                Some(Item::Name { reference, name }) => {
-                    let name = text(&self.decoder.buffer()[name])?.to_owned();
-                    let in_use = self.batch.iter().any(|event| event.span.head.topic_ref == reference);
-                    if in_use {
-                        self.redefined = Some((reference, name));
-                        break;
-                    }
-                    self.topics.announce(local, reference, &name)?;
-                }
-                Some(Item::Stamp(_)) => {
-                    return Err(Refusal::new(Code::OutOfOrder, "a DELIVER frame does not belong on a publish stream"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What can be said against an event before any filter sees it.
-    #[inline]
-    fn check(&self, local: &Local, span: &EventSpan) -> Result<(), Refusal> {
-        let limits = &local.shared.limits;
-        let head = &span.head;
-        match self.topics.get(head.topic_ref) {
-            Announced::Topic(_) => {}
-            Announced::Refused(code, why) => return Err(Refusal::new(*code, why.to_string())),
-            Announced::Nothing => {
-                let message = format!("topic reference {} was not announced", head.topic_ref);
-                return Err(Refusal::new(Code::UnknownTopicRef, message));
-            }
-        }
-        sizes(limits, head)?;
-        if head.attrs_len == 0 && head.flags & FLAG_TTL == 0 { Ok(()) } else { self.check_attrs(local, span) }
-    }
-
-    fn check_attrs(&self, local: &Local, span: &EventSpan) -> Result<(), Refusal> {
-        let limits = &local.shared.limits;
-        let block = span.attrs(self.decoder.buffer());
-        myelin_wire::attrs::validate(block, usize::from(limits.headers))
-            .map_err(|error| Refusal::new(Code::InvalidAttributes, error.to_string()))?;
-        let ttl_ms = Attrs::new(block).ttl_ms();
-        if ttl_ms.is_some() != (span.head.flags & FLAG_TTL != 0) {
-            let message = "flag bit 0 must be set exactly where tag 9 (ttl) is present";
-            return Err(Refusal::new(Code::InvalidAttributes, message));
-        }
-        if ttl_ms == Some(0) {
-            return Err(Refusal::new(Code::Expired, "the time to live was 0"));
-        }
-        if trace::has_room(span.head.attrs_len) && trace::sampled(block).is_some() {
-            self.sampled.set(self.sampled.get() + 1);
-        }
-        Ok(())
-    }
-
     fn refuse(&mut self, seq: u64, code: Code, detail: &str) {
         let end = detail.floor_char_boundary(DETAIL_BYTES_MAX);
         self.exceptions.push(Exception(seq, code, detail[..end].to_owned()));
@@ -243,8 +166,8 @@ impl Publisher {
             } else if route.ingress.is_none() && route.egress.is_none() {
                 let topic_ref = self.batch[at].span.head.topic_ref;
                 let same = self.batch[at..].iter().take_while(|event| event.span.head.topic_ref == topic_ref).count();
-                if local.shared.captures.is_on() {
-                    self.record_unjudged(local, active, &route, at..at + same, now_ns);
+                if local.shared.captures.is_on() || local.shade.is_on() {
+                    self.show_unjudged(local, active, &route, at..at + same, now_ns);
                 }
                 self.pass(local, active.number, &topic, &route, at..at + same);
                 at += same;
@@ -256,9 +179,9 @@ impl Publisher {
         }
     }
 
-    /// Shows events that no binding judges to the captures: a replay can tell what a filter would say about them.
+    /// Shows events that no binding judges to the captures and to a shadow: both can tell what a filter would say.
     #[cold]
-    fn record_unjudged(&self, local: &Local, active: &Active, route: &Route, events: Range<usize>, now_unix_ns: u64) {
+    fn show_unjudged(&self, local: &Local, active: &Active, route: &Route, events: Range<usize>, now_unix_ns: u64) {
         let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
         let captures = &local.shared.captures;
         let mut at = events.start;
@@ -279,6 +202,11 @@ impl Publisher {
             };
             let chosen = captures.choose(&views, local.shared.now_ms(), |_| false);
             chosen.iter().for_each(|capture| capture.record(&taken));
+            let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns: now_unix_ns };
+            judge.show(Stage::Ingress, &views);
+            if route.copies > 0 {
+                judge.show(Stage::Egress, &views);
+            }
             at = end;
         }
     }
@@ -456,88 +384,5 @@ impl Publisher {
         }
         local.ledger.sub(generation, Term::InPipeline, count);
         local.ledger.add(generation, if wanted { Term::Matched } else { Term::Unmatched }, count);
-    }
-}
-
-/// Admitted events, with what their topic references mean.
-#[derive(Clone, Copy)]
-struct Received<'a> {
-    topics: &'a Topics,
-    events: &'a [Admitted],
-}
-
-impl<'a> Received<'a> {
-    /// The topic of an event. Admission lets no event without one into a batch.
-    #[inline]
-    fn topic(&self, event: &Admitted) -> Option<&'a Rc<TopicEntry>> {
-        match self.topics.get(event.span.head.topic_ref) {
-            Announced::Topic(topic) => Some(topic),
-            Announced::Nothing | Announced::Refused(..) => None,
-        }
-    }
-
-    #[inline]
-    fn route(&self, local: &Local, active: &Active, event: &Admitted) -> Option<(Rc<TopicEntry>, Rc<Route>)> {
-        let topic = self.topic(event)?;
-        Some((topic.clone(), local.route(topic, active)))
-    }
-
-    /// An event as its filters see it.
-    fn view(&self, event: &Admitted, buffer: &'a [u8], identity: &'a str) -> EventView<'a> {
-        let topic = self.topic(event).map_or("", |topic| &*topic.name.text);
-        EventView { topic, attrs: event.span.attrs(buffer), payload: event.span.payload(buffer), identity }
-    }
-
-    /// Makes ready what filters have touched. Neighbours of one topic share one look-up.
-    fn enlist(&self, local: &Local, active: &Active, items: &mut Vec<Passing>) {
-        for event in self.events {
-            let Admitted { seq, span } = *event;
-            let same = |last: &&Passing| last.span.is_some_and(|other| other.head.topic_ref == span.head.topic_ref);
-            let known = items.last().filter(same).map(|last| (last.topic.clone(), last.route.clone()));
-            let Some((topic, route)) = known.or_else(|| self.route(local, active, event)) else { continue };
-            let (seq, span) = (Some(seq), Some(span));
-            items.push(Passing { seq, span, topic, route, within: None, attrs: None, payload: None });
-        }
-    }
-}
-
-/// An empty list with the memory of `views`, for events of another batch.
-fn emptied<'a>(mut views: Vec<EventView<'_>>) -> Vec<EventView<'a>> {
-    views.clear();
-    // Nothing is left to be mapped: the library collects into the memory of the iterator that it was given.
-    views.into_iter().map(|_| EventView::default()).collect()
-}
-
-fn text(bytes: &[u8]) -> Result<&str, Refusal> {
-    std::str::from_utf8(bytes).map_err(|_| Refusal::new(Code::Malformed, "an announced name is not UTF-8"))
-}
-
-/// Checks the lengths of an event.
-#[inline]
-fn sizes(limits: &Limits, head: &EventHead) -> Result<(), Refusal> {
-    if head.attrs_len > limits.attributes_bytes {
-        let message = format!("{} bytes of attributes; {} are allowed", head.attrs_len, limits.attributes_bytes);
-        return Err(Refusal::new(Code::InvalidAttributes, message));
-    }
-    if head.payload_len() > limits.payload_bytes { Err(too_large(limits, head)) } else { Ok(()) }
-}
-
-#[cold]
-fn too_large(limits: &Limits, head: &EventHead) -> Refusal {
-    let message = format!("{} bytes of payload; {} are allowed", head.payload_len(), limits.payload_bytes);
-    Refusal::new(Code::PayloadTooLarge, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_emptied_list_keeps_its_memory() {
-        let text = String::from("a topic of this batch");
-        let views = vec![EventView { topic: &text, ..EventView::default() }; 64];
-        let (at, capacity) = (views.as_ptr() as usize, views.capacity());
-        let next: Vec<EventView<'static>> = emptied(views);
-        assert_eq!((next.len(), next.as_ptr() as usize, next.capacity()), (0, at, capacity));
     }
 }

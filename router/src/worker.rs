@@ -5,6 +5,7 @@ use crate::generation::{Active, Handover, Prepared, Retired};
 use crate::ledger::{Counts, Exchanged};
 use crate::local::{Local, Parcel, Shared};
 use crate::sessions;
+use crate::shadow::Instances;
 use crate::trace::{Portion, Record, TraceId};
 use myelin_engine::thread_cpu_ns;
 use myelin_transport::BoundListener;
@@ -28,6 +29,9 @@ pub enum Order {
     Ledger(oneshot::Sender<Vec<(u64, Counts)>>),
     /// Swap to the prepared generation, between two batches.
     Swap(Prepared, oneshot::Sender<Swapped>),
+    /// Let these instances judge copies of events from here on, in the place of others; none: no more. What is not needed
+    /// any more comes back.
+    Shadow(Option<Instances>, oneshot::Sender<Retired>),
     /// Make the generation before judge again, under this number.
     SwapBack(u64, oneshot::Sender<Option<Swapped>>),
     /// The records of a trace.
@@ -222,18 +226,30 @@ pub fn obey(local: &Rc<Local>, order: Order) {
             let pause = Pause::begin();
             let before = local.active();
             let mut retired = Retired::default();
+            // It compares with what judged until now.
+            local.shade.end(&mut retired);
             let (next, handover) = Active::succeed(&before, prepared, local.id, &mut retired);
             if let Some(earlier) = local.keep_previous(Some(local.activate(Rc::new(next)))) {
                 retired.take(earlier, [&local.active(), &before]);
             }
             let _ = answer.send(pause.end(handover, retired));
         }
+        Order::Shadow(instances, answer) => {
+            let mut retired = Retired::default();
+            match instances {
+                Some(instances) => local.shade.begin(instances, &mut retired),
+                None => local.shade.end(&mut retired),
+            }
+            let _ = answer.send(retired);
+        }
         Order::SwapBack(number, answer) => {
             let pause = Pause::begin();
+            let mut retired = Retired::default();
+            local.shade.end(&mut retired);
             let swapped = local.keep_previous(None).map(|earlier| {
                 let next = Active::renumbered(&earlier, number, local.id);
                 local.keep_previous(Some(local.activate(Rc::new(next))));
-                pause.end(Handover::default(), Retired::default())
+                pause.end(Handover::default(), retired)
             });
             let _ = answer.send(swapped);
         }

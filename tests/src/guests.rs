@@ -15,6 +15,12 @@ pub enum Behaviour {
     Trap,
     /// Traps when the first event's payload begins with `P`.
     TrapOnPoison,
+    /// Drops events whose payload begins with `D`.
+    DropMarked,
+    /// Drops what its own memory says are more than ten events, however they are cut into batches.
+    DropAfterTen,
+    /// Drops events whose payload the host has been asked about before.
+    DropSeen,
     /// Never comes back.
     Loop,
     /// Calls itself until the stack is gone.
@@ -38,6 +44,15 @@ impl Behaviour {
             Self::TrapOnPoison => {
                 "(call $poison (local.get $arena) (local.get $count)) (call $answer (local.get $count) (i64.const 0))"
             }
+            Self::DropMarked => {
+                "(call $each (local.get $arena) (local.get $count) (i32.const 0)) (call $outcome (local.get $count))"
+            }
+            Self::DropAfterTen => {
+                "(call $each (local.get $arena) (local.get $count) (i32.const 1)) (call $outcome (local.get $count))"
+            }
+            Self::DropSeen => {
+                "(call $each (local.get $arena) (local.get $count) (i32.const 2)) (call $outcome (local.get $count))"
+            }
             Self::Loop => "(loop $again (br $again)) unreachable",
             Self::Recurse => "(call $recurse (i32.const 1)) drop unreachable",
             Self::Grow => {
@@ -54,6 +69,47 @@ impl Behaviour {
         }
     }
 }
+
+impl Behaviour {
+    /// What it imports, and its way to a verdict for each event: 3 (drop) or 0.
+    fn judging(self) -> String {
+        let import = match self {
+            Self::DropSeen => {
+                r#"(import "myelin:filter/host@0.1.0" "seen" (func $seen (param i32 i32 i64) (result i32)))"#
+            }
+            _ => "(func $seen (param i32 i32 i64) (result i32) (i32.const 0))",
+        };
+        format!("{import} {EACH}")
+    }
+}
+
+/// Judges event by event: by the payload's first letter (0), by a count in memory (1), or by asking the host (2).
+const EACH: &str = r#"
+  (global $events (mut i32) (i32.const 0))
+  (func $payload (param $arena i32) (param $entry i32) (result i32)
+    (i32.add (local.get $arena) (i32.load offset=16 (local.get $entry))))
+  (func $drops (param $arena i32) (param $entry i32) (param $how i32) (result i32)
+    (if (i32.eq (local.get $how) (i32.const 1)) (then
+      (global.set $events (i32.add (global.get $events) (i32.const 1)))
+      (return (i32.gt_u (global.get $events) (i32.const 10)))))
+    (if (i32.eq (local.get $how) (i32.const 2)) (then
+      (return (call $seen (call $payload (local.get $arena) (local.get $entry)) (i32.load offset=20 (local.get $entry))
+        (i64.const 600000)))))
+    (if (i32.eqz (i32.load offset=20 (local.get $entry))) (then (return (i32.const 0))))
+    (i32.eq (i32.load8_u (call $payload (local.get $arena) (local.get $entry))) (i32.const 68)))
+  (func $each (param $arena i32) (param $count i32) (param $how i32) (local $at i32)
+    (loop $next
+      (i64.store (i32.add (i32.const 2048) (i32.shl (local.get $at) (i32.const 3)))
+        (i64.mul (i64.const 3) (i64.extend_i32_u (call $drops (local.get $arena)
+          (i32.add (local.get $arena) (i32.add (i32.const 8) (i32.shl (local.get $at) (i32.const 5))))
+          (local.get $how)))))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $at) (local.get $count)))))
+  (func $outcome (param $count i32) (result i32)
+    (i32.store (i32.const 1024) (i32.const 2048))
+    (i32.store (i32.const 1028) (local.get $count))
+    (i64.store (i32.const 1032) (i64.const 0))
+    (i32.const 1024))"#;
 
 /// A whole component that behaves so; it asks for the full payload.
 ///
@@ -74,6 +130,7 @@ pub fn core_module(behaviour: Behaviour) -> String {
     // max-output, as the canonical ABI lays the record out.
     format!(
         r#"(module
+  {judging}
   (memory (export "memory") 16)
   (data (i32.const 256) "hostile1.0.0")
   (data (i32.const 516) "\00\01\00\00\07\00\00\00\07\01\00\00\05\00\00\00")
@@ -102,6 +159,7 @@ pub fn core_module(behaviour: Behaviour) -> String {
   (func (export "myelin:filter/filter@0.1.0#run") (param $arena i32) (param $len i32) (param $count i32) (param $now i64) (result i32)
     {body})
   (func (export "myelin:filter/filter@0.1.0#save") (result i32) (i64.store (i32.const 1536) (i64.const 0)) (i32.const 1536)))"#,
+        judging = behaviour.judging(),
         body = behaviour.body()
     )
 }
@@ -117,6 +175,9 @@ mod tests {
             B::Allow,
             B::Trap,
             B::TrapOnPoison,
+            B::DropMarked,
+            B::DropAfterTen,
+            B::DropSeen,
             B::Loop,
             B::Recurse,
             B::Grow,

@@ -66,6 +66,11 @@ pub enum Ask {
         /// The trace, in hexadecimal digits.
         trace: String,
     },
+    /// What the shadow of a rollout's candidate found out at the asked router.
+    Shadow {
+        /// The rollout.
+        rollout: u64,
+    },
 }
 
 /// How far a router is, in its own words.
@@ -129,6 +134,8 @@ pub enum Answer {
     Hop(ByteBuf),
     /// What the asked router has recorded of a trace, in the words of its API.
     Trace(ByteBuf),
+    /// What a shadow found out, in the words of the asked router's API.
+    Shadow(ByteBuf),
     /// The question is refused.
     Refused {
         /// Whose fault it is, in the words of the asked router's API.
@@ -219,6 +226,7 @@ mod tests {
             Ask::Ledger,
             Ask::Explain { topic: "a/b".into(), identity: "spiffe://d/service/s".into() },
             Ask::Trace { trace: "4bf92f3577b34da6a3ce929d0e0e4736".into() },
+            Ask::Shadow { rollout: 7 },
             Ask::Hop { topic: "a/b".into(), stamp: ByteBuf::from([1, 2, 3]) },
         ];
         for ask in asks {
@@ -233,6 +241,7 @@ mod tests {
             Answer::Explained(ByteBuf::from(*b"{}")),
             Answer::Hop(ByteBuf::from(*b"{}")),
             Answer::Trace(ByteBuf::from(*b"{}")),
+            Answer::Shadow(ByteBuf::from(*b"{}")),
             Answer::Progress(vec![Heard { report: report(), age_ms: 20 }]),
             Answer::Refused { blame: "conflict".into(), code: "conflict".into(), message: "look again".into() },
         ];

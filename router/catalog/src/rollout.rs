@@ -108,6 +108,8 @@ pub enum Cause {
     GateTime,
     /// The module uses too much of its fuel.
     GateFuel,
+    /// Too many events judged otherwise in shadow.
+    GateDifferences,
 }
 
 /// That a rollout is rolled back, and why.
@@ -176,6 +178,7 @@ impl Cause {
             Self::GateRejects => "gate-rejects",
             Self::GateTime => "gate-time",
             Self::GateFuel => "gate-fuel",
+            Self::GateDifferences => "gate-differences",
         }
     }
 }

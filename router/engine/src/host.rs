@@ -37,7 +37,7 @@ pub(crate) struct HostState {
     notes: Notes,
     log_gate: LogGate,
     shared: Arc<SharedState>,
-    /// In a replay: what is answered instead of what is shared.
+    /// In a replay or a shadow: what is answered instead of what is shared.
     pub(crate) answers: Option<Arc<Answers>>,
     /// Whether the notes say what was asked in this call.
     pub(crate) records: bool,
@@ -84,6 +84,9 @@ impl HostState {
         self.now_unix_ns = now_unix_ns;
         self.now_ms = now_ms;
         self.changes.clear();
+        if let Some(answers) = &self.answers {
+            answers.keep();
+        }
         (self.calls, self.count_calls, self.bytes) = (0, 0, 0);
         self.log_gate.open(now_ms.unwrap_or(0));
     }
@@ -92,6 +95,9 @@ impl HostState {
     pub(crate) fn roll_back(&mut self) {
         for change in self.changes.drain(..).rev() {
             self.shared.undo(change);
+        }
+        if let Some(answers) = &self.answers {
+            answers.rewind();
         }
     }
 
@@ -177,15 +183,16 @@ impl HostState {
         }
     }
 
-    /// What the record of a replay answers. Nothing is invented: what was not recorded ends the call.
-    fn recall(&self, question: Question) -> wasmtime::Result<HostAnswer> {
-        let told = question.to_string();
-        let answer = self.answers.as_ref().and_then(|answers| answers.answer(question));
-        answer.map_or_else(|| fault(FaultCode::Host, format!("not recorded: {told}")), Ok)
-    }
-
-    fn recall_flag(&self, question: Question) -> wasmtime::Result<bool> {
-        Ok(self.recall(question)? == HostAnswer::Flag(true))
+    /// What the record answers. Nothing is invented: what was not recorded ends the call, unless it is to be asked of
+    /// what is shared, as where there is no record.
+    fn recall(&self, question: impl FnOnce() -> Question) -> wasmtime::Result<Option<HostAnswer>> {
+        let Some(answers) = &self.answers else { return Ok(None) };
+        let question = question();
+        let told = (!answers.falls_back()).then(|| question.to_string());
+        match (answers.answer(question), told) {
+            (None, Some(told)) => fault(FaultCode::Host, format!("not recorded: {told}")),
+            (answer, _) => Ok(answer),
+        }
     }
 }
 
@@ -244,12 +251,11 @@ impl Host for HostState {
         if self.now_ms.is_none() {
             return Ok(None);
         }
-        let question = || Question::Schema { subject };
-        if self.answers.is_some() {
-            return match self.recall(question())? {
-                HostAnswer::Schema(schema) => Ok(schema),
-                HostAnswer::Flag(_) => Ok(None),
-            };
+        let question = || Question::Schema { subject: subject.clone() };
+        match self.recall(question)? {
+            Some(HostAnswer::Schema(schema)) => return Ok(schema),
+            Some(HostAnswer::Flag(_)) => return Ok(None),
+            None => {}
         }
         self.note(question, || HostAnswer::Schema(None));
         Ok(None)
@@ -262,23 +268,25 @@ impl Host for HostState {
             return fault(FaultCode::BadHostCall, format!("`take` with {rate:?}: each part is at least 1"));
         }
         let Rate { amount, period_ms, burst } = rate;
-        if self.answers.is_some() {
-            return self.recall_flag(Question::Take { bucket, n, amount, period_ms, burst });
+        let question = || Question::Take { bucket: bucket.clone(), n, amount, period_ms, burst };
+        if let Some(answer) = self.recall(question)? {
+            return Ok(answer == HostAnswer::Flag(true));
         }
         let taken = self.shared.take(&bucket, n, &rate, now_ms);
         self.changes.extend(taken);
-        self.note(|| Question::Take { bucket, n, amount, period_ms, burst }, || HostAnswer::Flag(taken.is_some()));
+        self.note(question, || HostAnswer::Flag(taken.is_some()));
         Ok(taken.is_some())
     }
 
     fn seen(&mut self, key: String, ttl_ms: u64) -> wasmtime::Result<bool> {
         let now_ms = self.charge_shared("seen", &key)?;
-        if self.answers.is_some() {
-            return self.recall_flag(Question::Seen { key, ttl_ms });
+        let question = || Question::Seen { key: key.clone(), ttl_ms };
+        if let Some(answer) = self.recall(question)? {
+            return Ok(answer == HostAnswer::Flag(true));
         }
         let remembered = self.shared.remember(&key, ttl_ms, now_ms);
         self.changes.extend(remembered);
-        self.note(|| Question::Seen { key, ttl_ms }, || HostAnswer::Flag(remembered.is_none()));
+        self.note(question, || HostAnswer::Flag(remembered.is_none()));
         Ok(remembered.is_none())
     }
 }

@@ -33,7 +33,7 @@ pub struct SlotSetup<'a> {
     pub previous: Option<&'a [u8]>,
     /// What it shares with the other instances of its binding; by default with none.
     pub shared: Arc<SharedState>,
-    /// In a replay: what its host answers instead of what is shared.
+    /// In a replay or a shadow: what its host answers instead of what is shared.
     pub answers: Option<Arc<Answers>>,
 }
 

@@ -62,7 +62,8 @@ pub(super) struct MeshRolloutDescription {
 struct RouterProgress {
     site: String,
     router: String,
-    /// `PULLING`, `PULLED`, `COMPILED`, `TESTED`, `PREPARED`, `ACTIVE`, `RETREATED` or `NACK`; none = not heard of.
+    /// `PULLING`, `PULLED`, `COMPILED`, `TESTED`, `PREPARED`, `SHADOWING`, `ACTIVE`, `RETREATED` or `NACK`; none = not
+    /// heard of.
     phase: Option<&'static str>,
     /// Whether it judges events by the set that is rolled out.
     has_new_set: bool,
@@ -74,6 +75,8 @@ struct RouterProgress {
     events: u64,
     traps: u64,
     rejects: u64,
+    /// Events that it judges otherwise than the old set, in shadow.
+    differences: u64,
     module_p99_us: u32,
 }
 
@@ -203,7 +206,9 @@ fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDe
         let heard = heard.iter().find(|heard| heard.report.site == router.site && heard.report.router == router.name);
         let is_reached = rollout.reached().any(|site| *site == router.site);
         let phase = heard.map(|heard| &heard.report.phase);
-        let metrics = heard.filter(|_| is_reached).map_or(Metrics::default(), |heard| heard.report.metrics);
+        let is_shadowing = matches!(phase, Some(Phase::Shadowing { .. }));
+        let metrics =
+            heard.filter(|_| is_reached || is_shadowing).map_or(Metrics::default(), |heard| heard.report.metrics);
         let failed =
             rollout.abort.is_some() || rollout.end.as_ref().is_some_and(|end| end.outcome == Outcome::RolledBack);
         RouterProgress {
@@ -216,6 +221,7 @@ fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDe
             events: metrics.events,
             traps: metrics.traps,
             rejects: metrics.rejects,
+            differences: metrics.differences,
             module_p99_us: metrics.module_p99_us,
         }
     });
@@ -227,6 +233,7 @@ fn detail(phase: &Phase) -> String {
         Phase::Active { generation, .. } => format!("generation {generation}"),
         Phase::Retreated { from, to, reason } => format!("generation {to} instead of {from}: {reason}"),
         Phase::Nack { code, reason } => format!("{code}: {reason}"),
+        Phase::Shadowing { for_ms } => format!("for {} s", for_ms / 1_000),
         _ => String::new(),
     }
 }

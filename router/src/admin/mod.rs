@@ -18,6 +18,7 @@ mod observe;
 mod problem;
 mod rollouts;
 mod server;
+mod shadow;
 mod spec;
 mod stall;
 mod topics;
@@ -176,6 +177,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(rollouts::list, rollouts::start))
         .routes(routes!(rollouts::roll_back))
         .routes(routes!(fleet::describe))
+        .routes(routes!(shadow::shadow))
         .routes(routes!(fleet::step))
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::add_site, fleet::remove_site))

@@ -249,6 +249,10 @@ pub(super) struct PlanSpec {
     canary: Vec<String>,
     /// How many sites have it after each wave, in percent of all; rises to 100. Default 10, 50, 100.
     waves: Option<Vec<u8>>,
+    /// How long the new set judges copies of events before it is active anywhere, in seconds. Default 0: not at all.
+    shadow_s: Option<u32>,
+    /// How many of a hundred events it judges copies of meanwhile. Default 100.
+    shadow_percent: Option<u8>,
     /// How long it is watched after the canaries and after each wave, in seconds. Default 60.
     observe_s: Option<u32>,
     /// How many events each router shall have judged before a step is over. Default 1,000; a quiet router is waited
@@ -272,12 +276,14 @@ struct GatesSpec {
     module_p99_us: Option<u32>,
     /// Most CPU time in percent of what a call may use, for all but one of a hundred. Default 50.
     fuel_percent: Option<u8>,
+    /// Most events that it judges otherwise than the old set in shadow, in events of a million. Default any.
+    differences_ppm: Option<u32>,
 }
 
 impl Default for GatesSpec {
     fn default() -> Self {
-        let Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent } = Gates::default();
-        Self { traps_ppm, rejects_ppm, module_p99_us, fuel_percent }
+        let Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm } = Gates::default();
+        Self { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm }
     }
 }
 
@@ -288,14 +294,16 @@ impl PlanSpec {
     /// When a site's name is none.
     pub(super) fn read(self) -> Result<RolloutPlan, CatalogError> {
         let default = RolloutPlan::default();
-        let GatesSpec { traps_ppm, rejects_ppm, module_p99_us, fuel_percent } = self.gates.unwrap_or_default();
+        let GatesSpec { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm } =
+            self.gates.unwrap_or_default();
         Ok(RolloutPlan {
             canary: self.canary.iter().map(|site| site.parse()).collect::<Result<_, _>>()?,
             waves: self.waves.unwrap_or(default.waves),
-            shadow_s: 0,
+            shadow_s: self.shadow_s.unwrap_or(default.shadow_s),
+            shadow_percent: self.shadow_percent.unwrap_or(default.shadow_percent),
             observe_s: self.observe_s.unwrap_or(default.observe_s),
             events_min: self.events_min.unwrap_or(default.events_min),
-            gates: Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent },
+            gates: Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm },
             deadline_s: self.deadline_s.unwrap_or(default.deadline_s),
         })
     }

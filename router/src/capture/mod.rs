@@ -17,6 +17,7 @@ pub use file::{Batch, Bound, Call, Emitted, End, Event, FORMAT, Fault, Head, Jud
 pub use read::{FILE_BYTES_MAX, ReadError, Recording, SeenEvents};
 pub use record::Taken;
 pub use redact::{REDACTED, Redaction};
+pub(crate) use ring::Sampler;
 pub use spec::{CaptureSpec, Keep, ROUTER_BYTES_MAX};
 
 use arc_swap::ArcSwap;

@@ -168,7 +168,7 @@ fn cost(line: &Bytes) -> u64 {
 
 /// Which batches are taken, so that the share or the rate of events comes out right in the long run. It draws no random
 /// numbers: what it owes is carried over.
-struct Sampler {
+pub(crate) struct Sampler {
     sample: Sample,
     /// Events that may be taken, in millionths; what a batch took too many is owed.
     credit: i64,
@@ -179,7 +179,15 @@ struct Sampler {
 const WHOLE: i64 = 1_000_000;
 
 impl Sampler {
-    fn takes(&mut self, events: u64, now_ms: u64) -> bool {
+    /// Takes so many of a hundred events.
+    pub(crate) fn percent(percent: u8) -> Self {
+        let millionths = u64::from(percent) * WHOLE.unsigned_abs() / 100;
+        let sample = if percent < 100 { Sample::Share(millionths) } else { Sample::All };
+        Self { sample, credit: 0, filled_ms: None }
+    }
+
+    /// Whether a batch of so many events is taken.
+    pub(crate) fn takes(&mut self, events: u64, now_ms: u64) -> bool {
         let events = i64::try_from(events).unwrap_or(i64::MAX / WHOLE).min(i64::MAX / WHOLE);
         match self.sample {
             Sample::All => return true,

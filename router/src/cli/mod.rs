@@ -31,6 +31,7 @@ mod replay;
 mod request;
 mod rollout;
 mod serve;
+mod shadow;
 mod signals;
 mod site;
 mod subscribe;
@@ -90,6 +91,9 @@ enum Command {
     /// Make staged bindings active, or go back
     #[command(subcommand)]
     Rollout(rollout::Rollout),
+    /// Show what the new filters of a rollout would change, while they judge copies of live events
+    #[command(subcommand)]
+    Shadow(shadow::Shadow),
     /// Keep live events with what filters said about them, for a replay
     #[command(subcommand)]
     Capture(capture::Capture),
@@ -161,6 +165,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bind(bind) => bind.run(),
         Command::Unbind(unbind) => unbind.run(),
         Command::Rollout(rollout) => rollout.run(),
+        Command::Shadow(shadow) => shadow.run(),
         Command::Capture(capture) => capture.run(),
         Command::Replay(replay) => replay.run(),
         Command::Top(top) => top.run(),

@@ -20,6 +20,7 @@ Examples:
   myelin bind check --module schema@1.1.0 --pattern 'a/**' --no-rollout
   myelin rollout start --note 'stricter schema'
   myelin rollout start --canary eu1 --wave 10,50,100 --gate trap=0.1%,p99=5ms --observe 60s --watch
+  myelin rollout start --shadow 60s --shadow-sample 10% --gate diff=1%
 
 Without flags about sites, all routers of all sites prepare the set and then swap together. With them, canaries have it
 first; each step is watched by its gates, and what fails takes every site back to the set before. docs/ROLLOUTS.md
@@ -160,7 +161,7 @@ impl Step {
 }
 
 /// The rollout over the sites that is under way.
-fn running(value: &Value) -> Option<&Value> {
+pub(super) fn running(value: &Value) -> Option<&Value> {
     items(value, "mesh").iter().find(|rollout| rollout["running"] == true)
 }
 

@@ -1,6 +1,7 @@
 //! What is written down about the sampled events of a publisher's batch; see [`crate::trace`].
 
-use super::{Admitted, Announced, Passing, Publisher, Received};
+use super::topics::Announced;
+use super::{Admitted, Passing, Publisher, Received};
 use crate::derived;
 use crate::hops::{self, Placed};
 use crate::local::{Local, Route, TopicEntry};

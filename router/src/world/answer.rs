@@ -72,6 +72,10 @@ impl Source {
             }
             Ask::Hop { topic, stamp } => Ok(Answer::Hop(self.explainer.hop(&topic, &stamp)?.into())),
             Ask::Trace { trace } => Ok(Answer::Trace(self.account.encode_trace(&trace).await?.into())),
+            Ask::Shadow { rollout } => {
+                let report = super::shadow::here(&self.view.load(), &self.account, rollout);
+                Ok(Answer::Shadow(super::shadow::encode(report.ok_or_else(super::shadow::none)?)?.into()))
+            }
             Ask::Progress => Ok(Answer::Progress(self.view.load().heard())),
         }
     }

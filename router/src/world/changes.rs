@@ -59,10 +59,7 @@ impl Keeper {
             Change::Unstage { name } => Op::BindingRemoved { name },
             Change::Activate { .. } if self.catalog().fleet().sites().len() == 0 => self.catalog().activation(),
             Change::Activate { plan } => self.catalog().rollout_start(plan),
-            Change::Start { plan } => {
-                check_plan(&plan)?;
-                self.catalog().rollout_start(*plan)
-            }
+            Change::Start { plan } => self.catalog().rollout_start(*plan),
             Change::RollBack { to } => Op::RolledBack { to: self.find_earlier(to)? },
             Change::Release { module } => Op::Released { module },
             Change::Record(op) => *op,
@@ -157,14 +154,4 @@ impl Keeper {
         let program = self.deployment.forge.program(module.digest, || Ok(bytes))?;
         self.deployment.forge.test(&program, &facts)
     }
-}
-
-/// What a rollout's plan names and this router cannot do.
-fn check_plan(plan: &RolloutPlan) -> Result<(), WorldError> {
-    if plan.shadow_s > 0 {
-        let message =
-            "`shadow_s`: judging copies of events is not carried out yet; leave it out, or name a canary site";
-        return Err(WorldError::new(Blame::Request, "no-shadow", message));
-    }
-    Ok(())
 }

@@ -89,7 +89,7 @@ impl Keeper {
             && let Some(site) = self.site()
         {
             let mut own = self.phase.report(site.clone(), &mesh.router);
-            own.metrics = self.own_metrics();
+            own.metrics = self.own_metrics(&own.phase);
             self.controller.note(&self.log, own);
         }
         let now_ms = self.controller.now_ms();

@@ -5,6 +5,7 @@ use super::log::Shelf;
 use super::rollout::{RolloutCounts, RolloutKind, RolloutReport};
 use super::{Blame, ROLLOUTS_REMEMBERED, WorldError};
 use crate::generation::{BindingCard, BindingPlan, Plan, PrepareError, Prepared};
+use crate::shadow::{Cast, Shadow};
 use crate::worker::{Order, Swapped};
 use myelin_catalog::{BindingSet, Generation, Phase, Plan as Difference, Stage, StagedBinding};
 use std::collections::VecDeque;
@@ -41,6 +42,8 @@ pub(super) struct Deployment {
     /// Warm on every worker.
     previous: Option<Running>,
     candidate: Option<Candidate>,
+    /// The newest shadow, and the plan of the candidate that it was of.
+    shadow: Option<(Arc<Shadow>, Arc<Plan>)>,
     rollouts: VecDeque<Arc<RolloutReport>>,
     counts: RolloutCounts,
 }
@@ -55,6 +58,7 @@ impl Deployment {
             active: Running::default(),
             previous: None,
             candidate: None,
+            shadow: None,
             rollouts: VecDeque::new(),
             counts: Default::default(),
         }
@@ -137,6 +141,43 @@ impl Deployment {
         self.active.plan.bindings.iter().any(|running| Arc::ptr_eq(running, binding))
     }
 
+    /// Lets the filters that are new in what is prepared judge copies of events on every worker, for rollout `rollout`,
+    /// unless they do.
+    ///
+    /// # Errors
+    /// When there is no room for their instances.
+    pub(super) fn begin_shadow(&mut self, rollout: u64, sample_percent: u8) -> Result<(), WorldError> {
+        let Some(candidate) = &self.candidate else { return Err(WorldError::stopped()) };
+        let plan = candidate.plan.clone();
+        let is_it = |(shadow, of): &(Arc<Shadow>, Arc<Plan>)| {
+            shadow.rollout == rollout && shadow.is_running() && Arc::ptr_eq(of, &plan)
+        };
+        if self.shadow.as_ref().is_some_and(is_it) {
+            return Ok(());
+        }
+        let cast = Cast::new(rollout, sample_percent, &self.active.plan, &plan);
+        let one = |_| cast.instances().map_err(|(name, error)| prepare_error(&name, &error));
+        let instances = self.workers.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+        self.end_shadow();
+        drop(self.order(instances, |instances, answer| Order::Shadow(Some(instances), answer)));
+        tracing::info!(rollout, "the new filters judge copies of events");
+        self.shadow = Some((cast.shadow, plan));
+        Ok(())
+    }
+
+    /// Ends the shadow, where one runs; what it found out stays until the next one.
+    pub(super) fn end_shadow(&self) {
+        let Some((shadow, _)) = self.shadow.as_ref().filter(|(shadow, _)| shadow.is_running()) else { return };
+        shadow.end();
+        // Its instances are freed here.
+        drop(self.order(std::iter::repeat(()), |(), answer| Order::Shadow(None, answer)));
+    }
+
+    /// The newest shadow, running or over.
+    pub(super) fn shadow(&self) -> Option<&Arc<Shadow>> {
+        self.shadow.as_ref().map(|(shadow, _)| shadow)
+    }
+
     /// Forgets what is prepared and not wanted any more.
     pub(super) fn forget_candidate(&mut self) {
         self.candidate = None;
@@ -194,6 +235,10 @@ impl Deployment {
     fn finish(&mut self, next: Running, swapped: Vec<Swapped>, mut report: RolloutReport) -> Result<(), WorldError> {
         if swapped.len() < self.workers.len() {
             return Err(WorldError::stopped());
+        }
+        if let Some((shadow, _)) = &self.shadow {
+            // It compared with what judged until now: the workers have ended it.
+            shadow.end();
         }
         report.previous = self.active.number;
         report.workers = swapped.len();

@@ -1,5 +1,7 @@
 //! The keeper of the world: one thread that takes the commands one by one.
 
+mod reconcile;
+
 use super::boot::BootGuard;
 use super::changes::{Change, Decided};
 use super::control::Controller;
@@ -15,8 +17,8 @@ use crate::residency::Residency;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{
-    BindingSet, BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase, Record,
-    Retreat, TopicRule,
+    BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase, Record, Retreat,
+    TopicRule,
 };
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
@@ -361,100 +363,6 @@ impl Keeper {
         self.publish();
     }
 
-    /// Lets the workers run what the log says, and has ready what it wants ready.
-    fn reconcile(&mut self) {
-        if !self.is_booted {
-            return;
-        }
-        let wanted = match &self.site {
-            Some(site) => self.catalog().wanted(site),
-            None => myelin_catalog::Wanted { active: self.catalog().active().clone(), prepare: None, is_shadow: false },
-        };
-        let rollout = self.catalog().rollout().map_or(0, |rollout| rollout.id);
-        if !self.run_wanted(rollout, &wanted.active) {
-            return;
-        }
-        match wanted.prepare {
-            Some((id, set)) => self.prepare_wanted(id, &set),
-            None => {
-                self.phase.runs(rollout, wanted.active.number);
-                if rollout == 0 && self.mesh.is_some() {
-                    self.deployment.forget_candidate();
-                }
-            }
-        }
-    }
-
-    /// Lets the workers run what the log says, and says whether they do.
-    fn run_wanted(&mut self, rollout: u64, wanted: &Arc<Generation>) -> bool {
-        if self.retreat.as_ref().is_some_and(|retreat| retreat.holds(wanted.number)) {
-            return false;
-        }
-        self.retreat = None;
-        if wanted.number == self.deployment.active().number {
-            return true;
-        }
-        if self.failed.is_some_and(|(number, at)| number == wanted.number && at.elapsed() < TRY_AGAIN) {
-            return false;
-        }
-        if !self.has_blobs(&wanted.bindings) {
-            self.phase.set(rollout, Phase::Pulling);
-            return false;
-        }
-        if !wanted.bindings.is_empty() {
-            self.guard.activating(wanted.number);
-        }
-        let kind = if wanted.source == wanted.number { RolloutKind::Activated } else { RolloutKind::RolledBack };
-        let phase = &self.phase;
-        match self.deployment.activate(wanted, kind, |step| phase.set(rollout, step)) {
-            Ok(()) => {
-                self.phase.began();
-                (self.failed, self.is_healthy) = (None, false);
-                let catalog = self.log.catalog();
-                let candidate = catalog.rollout().map(|rollout| rollout.candidate.clone()).unwrap_or_default();
-                self.deployment.forge.keep(|digest| {
-                    let uses = |set: &BindingSet| set.iter().any(|staged| staged.digest == *digest);
-                    let history = catalog.history().rev().take(2);
-                    uses(catalog.staged()) || uses(&candidate) || history.into_iter().any(|kept| uses(&kept.bindings))
-                });
-                true
-            }
-            Err(error) => {
-                self.failed = Some((wanted.number, Instant::now()));
-                self.fail(rollout, &error);
-                false
-            }
-        }
-    }
-
-    fn prepare_wanted(&mut self, id: u64, set: &BindingSet) {
-        if self.phase.is_nack(id) {
-            return;
-        }
-        if !self.has_blobs(set) {
-            return self.phase.set(id, Phase::Pulling);
-        }
-        let phase = &self.phase;
-        match self.deployment.prepare(set, |step| phase.set(id, step)) {
-            Ok(()) => self.phase.set(id, Phase::Prepared),
-            Err(error) => self.fail(id, &error),
-        }
-    }
-
-    fn fail(&self, rollout: u64, error: &WorldError) {
-        tracing::error!(rollout, code = &*error.code, %error, "the set cannot be prepared");
-        self.phase.set(rollout, Phase::Nack { code: error.code.to_string(), reason: error.message.clone() });
-    }
-
-    /// Whether the bytes of every module of a set are here.
-    fn has_blobs(&self, set: &BindingSet) -> bool {
-        set.iter().all(|staged| match self.catalog().module(&staged.binding.module) {
-            Some(module) => self.log.shelf().has_blob(&staged.digest, module.size_bytes),
-            // Its record is gone, which the catalog allows for no set that is in use; reading says what is wrong.
-            None => true,
-        })
-    }
-
     pub(super) fn publish(&mut self) {
         let head = self.catalog().head();
         if self.shown.0 != head {
@@ -464,9 +372,10 @@ impl Keeper {
         self.revision.send_replace(self.catalog().head().rev);
     }
 
-    /// How the new filters do here.
-    pub(super) fn own_metrics(&self) -> Metrics {
-        metrics(&self.deployment.cards(), &self.deployment.cards_before())
+    /// How the new filters do here, in that phase.
+    pub(super) fn own_metrics(&self, phase: &Phase) -> Metrics {
+        let shadow = self.deployment.shadow();
+        metrics(phase, shadow, &self.deployment.cards(), &self.deployment.cards_before())
     }
 
     /// All that there is to see now.
@@ -478,6 +387,7 @@ impl Keeper {
             site: self.site.clone(),
             cards: self.deployment.cards(),
             cards_before: self.deployment.cards_before(),
+            shadow: self.deployment.shadow().cloned(),
             generation: self.deployment.active().number,
             rollouts,
             rollout_counts,

@@ -25,6 +25,7 @@ mod propose;
 mod report;
 mod rollout;
 mod setup;
+mod shadow;
 mod shared;
 mod traces;
 mod writing;
@@ -37,10 +38,12 @@ pub use explain::{
 };
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use setup::{MeshSetup, WorldSetup};
+pub use shadow::MeshShadow;
 pub use shared::SharedLogStatus;
 pub use traces::{RouterTrace, Trace};
 
 use crate::generation::BindingCard;
+use crate::shadow::Shadow;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use myelin_catalog::exchange::{Answer as Told, Heard, RouterReport};
@@ -99,6 +102,8 @@ pub struct View {
     pub cards: Vec<Arc<BindingCard>>,
     /// The bindings that judged before: what the new ones are compared with.
     pub cards_before: Vec<Arc<BindingCard>>,
+    /// The newest shadow of a candidate at this router, running or over.
+    pub shadow: Option<Arc<Shadow>>,
     /// The generation that judges events now.
     pub generation: u64,
     /// The newest rollouts of this process, newest last.
@@ -123,6 +128,7 @@ impl Default for View {
             site: None,
             cards: Vec::new(),
             cards_before: Vec::new(),
+            shadow: None,
             generation: 0,
             rollouts: VecDeque::new(),
             rollout_counts: RolloutCounts::default(),
@@ -293,11 +299,11 @@ impl World {
         let at_once = RolloutPlan {
             canary: Vec::new(),
             waves: vec![100],
-            shadow_s: 0,
             observe_s: 0,
             events_min: 0,
             gates: Gates::OPEN,
             deadline_s: AT_ONCE_DEADLINE_S,
+            ..RolloutPlan::default()
         };
         let rev = self.change(Change::Activate { plan: at_once }, None, actor).await?;
         self.finished(rev).await

@@ -1,6 +1,7 @@
 //! What this router says of itself to whoever controls a rollout.
 
 use crate::generation::BindingCard;
+use crate::shadow::Shadow;
 use myelin_catalog::exchange::RouterReport;
 use myelin_catalog::{Metrics, Name, Phase};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,8 +69,17 @@ impl OwnPhase {
     }
 }
 
-/// How the new filters of the active set do, beside those that judged before.
-pub(super) fn metrics(cards: &[Arc<BindingCard>], before: &[Arc<BindingCard>]) -> Metrics {
+/// How the new filters do: in shadow those of the candidate, else those of the active set beside those that judged
+/// before.
+pub(super) fn metrics(
+    phase: &Phase,
+    shadow: Option<&Arc<Shadow>>,
+    cards: &[Arc<BindingCard>],
+    before: &[Arc<BindingCard>],
+) -> Metrics {
+    if matches!(phase, Phase::Shadowing { .. }) {
+        return shadow.map(|shadow| shadow.metrics()).unwrap_or_default();
+    }
     let mut metrics = Metrics::default();
     let is_kept = |card: &Arc<BindingCard>| before.iter().any(|old| Arc::ptr_eq(old, card));
     for card in cards.iter().filter(|card| !is_kept(card)) {

@@ -330,7 +330,11 @@ async fn report(to: Controllers, phase: OwnPhase, site: Name, router: Name, view
         if told.is_some_and(is_told) {
             continue;
         }
-        report.metrics = metrics(&view.cards, &view.cards_before);
+        report.metrics = metrics(&report.phase, view.shadow.as_ref(), &view.cards, &view.cards_before);
+        if let (Phase::Shadowing { for_ms }, Some(shadow)) = (&mut report.phase, &view.shadow) {
+            // What the keeper said last may be a while ago.
+            *for_ms = shadow.for_ms().max(*for_ms);
+        }
         match writer.ask(&Ask::Report(report)).await {
             Ok(_) => told = Some((writer.number, rollout, kind, Instant::now())),
             // A writer that is away hears the next one.

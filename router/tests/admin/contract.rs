@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 42] = [
+const ROUTES: [&str; 43] = [
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/captures/{id}",
     "DELETE /v1/mesh/sites/{name}",
@@ -40,6 +40,7 @@ const ROUTES: [&str; 42] = [
     "GET /v1/modules/{name}/versions/{version}/logs",
     "GET /v1/rollouts",
     "GET /v1/rollouts/{id}",
+    "GET /v1/rollouts/{id}/shadow",
     "GET /v1/status",
     "GET /v1/topics",
     "GET /v1/topics/{name}",

@@ -21,6 +21,7 @@ mod residency;
 mod restart;
 mod rollouts;
 mod routing;
+mod shadow;
 mod shared;
 mod swaps;
 mod trace;

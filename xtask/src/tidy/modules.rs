@@ -18,6 +18,8 @@ const ORDER: &[&str] = &[
     "generation",
     "residency",
     "capture",
+    "compare",
+    "shadow",
     "local",
     "hops",
     "subscriptions",

@@ -69,10 +69,19 @@ pub struct Metrics {
     pub base_events: u64,
     /// Those of them that were rejected.
     pub base_rejects: u64,
+    /// Those that the new set judges otherwise: in shadow only.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub differences: u64,
     /// The 99th percentile of the modules' time, in microseconds.
     pub module_p99_us: u32,
     /// The 99th percentile of the fuel or CPU time, in percent of what a call may use.
     pub fuel_p99_percent: u8,
+}
+
+// A router of before knows no such field, and never was in a shadow.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The newest that is known of a router.
@@ -163,6 +172,14 @@ impl Metrics {
         if let Some(most) = gates.rejects_ppm.filter(|most| now.saturating_sub(before) > u64::from(*most)) {
             let why = format!("{now} of a million events rejected and {before} before; {most} more are the most");
             return Some((Cause::GateRejects, why));
+        }
+        let (differences, events) = (self.differences, self.events);
+        let differences_ppm = share_ppm(differences, events);
+        if let Some(most) = gates.differences_ppm.filter(|most| differences_ppm > u64::from(*most)) {
+            let why = format!(
+                "{differences} of {events} events judged otherwise in shadow; {most} in a million are the most"
+            );
+            return Some((Cause::GateDifferences, why));
         }
         let time_us = self.module_p99_us;
         if let Some(most) = gates.module_p99_us.filter(|most| time_us > *most) {

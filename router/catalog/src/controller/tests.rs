@@ -325,6 +325,20 @@ fn a_shadow_is_watched_and_judged_before_anything_is_active() {
 }
 
 #[test]
+fn differences_end_a_shadow_only_where_the_plan_says_so() {
+    let differing = |differences| Metrics { events: 1_000, base_events: 1_000, differences, ..Metrics::default() };
+    let at_shadow = |gates: Gates| Stage::at_of(RolloutPlan { shadow_s: 30, gates, ..plan() }, Step::Shadow);
+    let mut stage = at_shadow(Gates::default());
+    stage.report_with("a", Phase::Shadowing { for_ms: 1 }, differing(1_000));
+    stage.waits().expect("a new version is there to judge otherwise");
+    let mut stage = at_shadow(Gates { differences_ppm: Some(10_000), ..Gates::default() });
+    stage.report_with("a", Phase::Shadowing { for_ms: 1 }, differing(10));
+    stage.waits().expect("as many as the gate allows");
+    stage.report_with("a", Phase::Shadowing { for_ms: 1 }, differing(11));
+    stage.aborts(Cause::GateDifferences, "router a/r1: 11 of 1000 events");
+}
+
+#[test]
 fn a_rollback_waits_for_those_who_had_the_new_set_and_for_no_longer_than_a_deadline() {
     let rolling_back = || {
         let mut stage = Stage::at(Step::Observe);

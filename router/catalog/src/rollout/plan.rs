@@ -16,6 +16,9 @@ pub struct RolloutPlan {
     pub waves: Vec<u8>,
     /// How long the candidate judges copies of events before it is active anywhere; 0 = not at all.
     pub shadow_s: u32,
+    /// How many of a hundred events it judges copies of meanwhile.
+    #[serde(skip_serializing_if = "is_every_event")]
+    pub shadow_percent: u8,
     /// How long it is watched after the canaries and after each wave.
     pub observe_s: u32,
     /// How many events each router shall have judged before a step is over; a quiet router is waited for until the
@@ -39,6 +42,19 @@ pub struct Gates {
     pub module_p99_us: Option<u32>,
     /// Most fuel, or CPU time, in percent of what a call may use, for all but one of a hundred; `null` = any.
     pub fuel_percent: Option<u8>,
+    /// Most events that it judges otherwise than the old set, in events of a million, in shadow; `null` = any number,
+    /// because a new version is there to judge otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differences_ppm: Option<u32>,
+}
+
+/// The share of the events that a shadow judges where a plan says nothing else.
+const EVERY_EVENT_PERCENT: u8 = 100;
+
+// What is not said is not written either: a plan of before reads and hashes as it did.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_every_event(percent: &u8) -> bool {
+    *percent == EVERY_EVENT_PERCENT
 }
 
 impl Default for RolloutPlan {
@@ -47,6 +63,7 @@ impl Default for RolloutPlan {
             canary: Vec::new(),
             waves: vec![10, 50, 100],
             shadow_s: 0,
+            shadow_percent: EVERY_EVENT_PERCENT,
             observe_s: 60,
             events_min: 1_000,
             gates: Gates::default(),
@@ -57,13 +74,20 @@ impl Default for RolloutPlan {
 
 impl Default for Gates {
     fn default() -> Self {
-        Self { traps_ppm: Some(1_000), rejects_ppm: Some(20_000), module_p99_us: Some(5_000), fuel_percent: Some(50) }
+        Self {
+            traps_ppm: Some(1_000),
+            rejects_ppm: Some(20_000),
+            module_p99_us: Some(5_000),
+            fuel_percent: Some(50),
+            differences_ppm: None,
+        }
     }
 }
 
 impl Gates {
     /// Gates that hold nothing back.
-    pub const OPEN: Self = Self { traps_ppm: None, rejects_ppm: None, module_p99_us: None, fuel_percent: None };
+    pub const OPEN: Self =
+        Self { traps_ppm: None, rejects_ppm: None, module_p99_us: None, fuel_percent: None, differences_ppm: None };
 }
 
 impl RolloutPlan {
@@ -82,6 +106,10 @@ impl RolloutPlan {
         canary.sort_unstable();
         if canary.len() > usize::from(SITES_EVER_MAX) || canary.windows(2).any(|pair| pair[0] == pair[1]) {
             return refuse("plan.canary", "a site is named twice; name each once".into());
+        }
+        let percent = self.shadow_percent;
+        if !(1..=EVERY_EVENT_PERCENT).contains(&percent) {
+            return refuse("plan.shadow_percent", format!("{percent} is outside 1 to {EVERY_EVENT_PERCENT}"));
         }
         for (field, seconds, least) in [
             ("plan.shadow_s", self.shadow_s, 0),

@@ -275,6 +275,22 @@ fn plans_are_read_with_defaults_and_without_unknown_keys() {
     }
 }
 
+#[test]
+fn what_a_plan_of_before_did_not_know_is_not_written() {
+    let written = |plan: &RolloutPlan| serde_json::to_value(plan).unwrap();
+    let plan = written(&RolloutPlan { shadow_s: 30, ..RolloutPlan::default() });
+    assert!(plan.get("shadow_percent").is_none() && plan["gates"].get("differences_ppm").is_none(), "{plan}");
+    let read: RolloutPlan = serde_json::from_value(plan).unwrap();
+    assert_eq!((read.shadow_percent, read.gates.differences_ppm), (100, None));
+    let gates = Gates { differences_ppm: Some(5), ..Gates::default() };
+    let new = RolloutPlan { shadow_percent: 10, gates, ..RolloutPlan::default() };
+    assert_eq!(serde_json::from_value::<RolloutPlan>(written(&new)).unwrap(), new);
+    for shadow_percent in [0, 101] {
+        let refused = RolloutPlan { shadow_percent, ..RolloutPlan::default() }.validate().unwrap_err();
+        assert!(refused.to_string().contains("plan.shadow_percent"), "{refused}");
+    }
+}
+
 proptest! {
     /// Whatever the plan: each site is reached exactly once, a share of sites is never less than the plan says, and
     /// everybody finds the same.

@@ -93,3 +93,32 @@ fn the_version_before_is_taped_beside_the_fault_that_it_mends() {
     assert_eq!(event.decision.as_ref().map(|decision| decision.verdict), Some(ExpectedKind::Drop));
     assert_eq!(event.fault.as_ref().map(|fault| fault.code), Some(FaultCode::Trap));
 }
+
+#[test]
+fn a_shadow_is_told_what_was_told_and_asks_its_own_memory_for_the_rest() {
+    let program = program();
+    let chain = Chain::new(vec![bind(slot(&program), OnFault::Reject, FaultPolicy::default())]);
+    let answers = Arc::new(Answers::falling_back());
+    let setup = SlotSetup { answers: Some(Arc::clone(&answers)), ..SlotSetup::default() };
+    let slot = program.instantiate(&setup).expect("a slot");
+    let shadow = Chain::new(vec![bind(slot, OnFault::Reject, FaultPolicy::default())]);
+    let said = |tape: &Tape| -> Vec<_> {
+        tape.judged[0].events.iter().map(|event| event.decision.as_ref().map(|decision| decision.verdict)).collect()
+    };
+    for payloads in [&["S", "T"][..], &["S", "T"], &["T", "S"]] {
+        let live = tape(&chain, payloads);
+        answers.load(&live.judged[0].calls);
+        let shadowed = tape(&shadow, payloads);
+        assert_eq!((said(&shadowed), answers.take_others()), (said(&live), 0), "{payloads:?}");
+    }
+    answers.load(&[]);
+    let alone = tape(&shadow, &["S", "S"]);
+    assert_eq!(said(&alone), [Some(ExpectedKind::Allow), Some(ExpectedKind::Drop)], "its own memory was empty");
+    assert_eq!(answers.take_others(), 2);
+    // A neighbour's fault does not use the answers up: the batch is judged again, event by event.
+    let live = tape(&chain, &["S"]);
+    answers.load(&live.judged[0].calls);
+    let shadowed = tape(&shadow, &["S", "U"]);
+    assert_eq!(said(&shadowed), [said(&live)[0], None]);
+    assert_eq!(answers.take_others(), 0);
+}

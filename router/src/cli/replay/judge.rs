@@ -3,6 +3,7 @@
 use crate::capture::{Batch, Bound, Judged, Recording, Said, Verdict};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::trial::replay_instance;
+use crate::compare::Told;
 use myelin_engine::{FilterInfo, HostCall, Program, Replay, Replayed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,16 +32,6 @@ pub(super) enum Selection<'a> {
 /// One judgement that is made anew; none where no binding has judged.
 pub(super) type Place<'a> = Option<&'a Judged>;
 
-/// What is said about an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    Verdict(Verdict),
-    /// The stable code of a fault.
-    Fault(String),
-    /// The question that has no answer in the file.
-    NotRecorded(String),
-}
-
 impl<'a> Selection<'a> {
     /// What of `batch` is made anew.
     pub(super) fn of(self, recording: &Recording, batch: &'a Batch) -> Vec<Place<'a>> {
@@ -58,8 +49,7 @@ impl<'a> Selection<'a> {
     pub(super) fn recorded(self, batch: &Batch, place: Place<'_>) -> Vec<Told> {
         let Some(judged) = place else {
             // Nobody judged: they went on.
-            let went_on = || Told::Verdict(Verdict { kind: "allow".into(), ..Verdict::default() });
-            return batch.events.iter().map(|_| went_on()).collect();
+            return batch.events.iter().map(|_| Told::went_on()).collect();
         };
         let told = |said: &Said| match (&said.fault, &said.verdict) {
             (Some(fault), _) => Told::Fault(fault.code.clone()),

@@ -1,19 +1,17 @@
 //! What `myelin replay` says, to people and to programs.
 
-use super::judge::{Place, Selection, Told};
-use crate::capture::{Batch, Data, Recording, Verdict};
+use super::judge::{Place, Selection};
+use crate::capture::{Batch, Data, Recording};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::{shown, table};
 use crate::cli::trial::short;
+use crate::compare::{Difference, Told, Transitions};
 use myelin_engine::{FilterInfo, PayloadNeed};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Pairs of old and new verdicts that are told apart; further ones are counted together. A filter may make up reasons.
 const TRANSITIONS_MAX: usize = 200;
-/// What stands for them.
-const OTHERS: &str = "(others)";
 
 /// What two say about the same events.
 pub(super) struct Comparison {
@@ -23,13 +21,13 @@ pub(super) struct Comparison {
     pub(super) changed: u64,
     pub(super) not_recorded: u64,
     /// By what was said before and now.
-    transitions: BTreeMap<(String, String), u64>,
+    transitions: Transitions,
     samples: Vec<Value>,
 }
 
 impl Comparison {
     pub(super) fn new(samples_max: usize) -> Self {
-        let (transitions, samples) = (BTreeMap::new(), Vec::new());
+        let (transitions, samples) = (Transitions::new(TRANSITIONS_MAX), Vec::new());
         Self { samples_max, events: 0, changed: 0, not_recorded: 0, transitions, samples }
     }
 
@@ -45,18 +43,11 @@ impl Comparison {
 
     fn one(&mut self, batch: &Batch, event: usize, old: &Told, new: &Told) {
         self.events += 1;
+        let Some(difference) = Difference::between(old, new) else { return };
         let is_unknown = [old, new].iter().any(|told| matches!(told, Told::NotRecorded(_)));
-        if !is_unknown && old == new {
-            return;
-        }
         *if is_unknown { &mut self.not_recorded } else { &mut self.changed } += 1;
-        let fields = differing(old, new);
-        let (from, to) = (label(old), label(new));
-        let to = if from == to { format!("{to} with another {}", fields.join(", ")) } else { to };
-        let pair = (from.clone(), to.clone());
-        let is_known = self.transitions.contains_key(&pair) || self.transitions.len() < TRANSITIONS_MAX;
-        let pair = if is_known { pair } else { (OTHERS.to_owned(), OTHERS.to_owned()) };
-        *self.transitions.entry(pair).or_default() += 1;
+        self.transitions.count(&difference);
+        let Difference { from, to, fields } = difference;
         if self.samples.len() < self.samples_max {
             let topic = &batch.events[event].topic;
             self.samples.push(json!({
@@ -67,37 +58,12 @@ impl Comparison {
     }
 }
 
-/// Kind and reason.
-fn label(told: &Told) -> String {
-    match told {
-        Told::Verdict(Verdict { kind, reason: Some(reason), .. }) if !reason.is_empty() => format!("{kind}: {reason}"),
-        Told::Verdict(verdict) => verdict.kind.clone(),
-        Told::Fault(code) => format!("fault: {code}"),
-        Told::NotRecorded(_) => "not recorded".to_owned(),
-    }
-}
-
 fn full(told: &Told) -> Value {
     match told {
         Told::Verdict(verdict) => json!({ "verdict": verdict }),
         Told::Fault(code) => json!({ "fault": code }),
         Told::NotRecorded(question) => json!({ "not_recorded": question }),
     }
-}
-
-/// In what two verdicts differ.
-fn differing(old: &Told, new: &Told) -> Vec<&'static str> {
-    let (Told::Verdict(old), Told::Verdict(new)) = (old, new) else { return vec!["outcome"] };
-    let fields = [
-        ("kind", old.kind != new.kind),
-        ("reason", old.reason != new.reason),
-        ("routes", old.routes != new.routes),
-        ("detail", old.detail != new.detail),
-        ("headers", old.attrs != new.attrs),
-        ("payload", old.payload != new.payload),
-        ("emitted events", old.emitted != new.emitted),
-    ];
-    fields.iter().filter(|(_, differs)| *differs).map(|(field, _)| *field).collect()
 }
 
 /// Why the comparison may show differences that do not come from the module, or miss some that do.
@@ -186,7 +152,7 @@ impl Report<'_> {
     pub(super) fn json(&self) -> Value {
         let Comparison { events, changed, not_recorded, transitions, samples, .. } = &self.comparison;
         let transitions: Vec<_> =
-            transitions.iter().map(|((from, to), count)| json!({ "from": from, "to": to, "count": count })).collect();
+            transitions.iter().map(|(from, to, count)| json!({ "from": from, "to": to, "count": count })).collect();
         let head = &self.recording.head;
         let binding = if let Selection::Binding(name) = self.selection { Some(name) } else { None };
         json!({
@@ -213,8 +179,8 @@ impl Report<'_> {
         let _ = writeln!(text, "{} {place}, against {old}", shown(self.new.0));
         let same = self.same();
         let _ = writeln!(text, "events {events}: {same} as before, {changed} otherwise, {not_recorded} not recorded");
-        if !transitions.is_empty() {
-            let rows = transitions.iter().map(|((from, to), count)| vec![short(from), short(to), count.to_string()]);
+        if transitions.iter().next().is_some() {
+            let rows = transitions.iter().map(|(from, to, count)| vec![short(from), short(to), count.to_string()]);
             let _ = write!(text, "\n{}", table(&["before", "now", "events"], &["events"], rows));
         }
         for sample in samples {

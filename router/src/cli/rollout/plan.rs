@@ -15,7 +15,15 @@ pub(super) struct Plan {
     /// How many sites have it after each wave, in percent of all [default: 10,50,100]
     #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
     wave: Vec<u8>,
-    /// What ends it: trap=0.1%,reject=2%,p99=5ms,fuel=50% are the defaults; NAME=any lifts one
+    /// Let the new filters judge copies of live events for so long before they are active anywhere, without effect;
+    /// `myelin shadow diff` shows what they would change
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    shadow: Option<Duration>,
+    /// How many of the events they judge copies of [default: 100%]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "shadow")]
+    shadow_sample: Option<u8>,
+    /// What ends it: trap=0.1%,reject=2%,p99=5ms,fuel=50% are the defaults; NAME=any lifts one; diff=1% ends it when more
+    /// events than that are judged otherwise in shadow
     #[arg(long, value_name = "NAME=MOST", value_delimiter = ',', value_parser = gate)]
     gate: Vec<Gate>,
     /// How long it is watched after the canaries and after each wave [default: 60s]
@@ -33,15 +41,22 @@ pub(super) struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 struct Gate(&'static str, Value);
 
+/// Reads a whole percentage from 1 to 100, `%` or not.
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| format!("`{text}` is not one of 1% to 100%"))
+}
+
 /// Reads `NAME=MOST`.
 fn gate(text: &str) -> Result<Gate, String> {
-    let told = || format!("`{text}` is no gate; write trap=0.1%, reject=2%, p99=5ms, fuel=50%, or NAME=any");
+    let told = || format!("`{text}` is no gate; write trap=0.1%, reject=2%, p99=5ms, fuel=50%, diff=1%, or NAME=any");
     let (name, most) = text.split_once('=').ok_or_else(told)?;
     let field = match name {
         "trap" => "traps_ppm",
         "reject" => "rejects_ppm",
         "p99" => "module_p99_us",
         "fuel" => "fuel_percent",
+        "diff" => "differences_ppm",
         _ => return Err(told()),
     };
     if most == "any" {
@@ -77,10 +92,13 @@ impl Plan {
         }
         // A part of a second is watched for a whole one.
         let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        for (name, time) in [("observe_s", self.observe), ("deadline_s", self.deadline)] {
+        for (name, time) in [("shadow_s", self.shadow), ("observe_s", self.observe), ("deadline_s", self.deadline)] {
             if let Some(time) = time {
                 plan.insert(name.into(), seconds(time).into());
             }
+        }
+        if let Some(percent) = self.shadow_sample {
+            plan.insert("shadow_percent".into(), percent.into());
         }
         if let Some(events) = self.events {
             plan.insert("events_min".into(), events.into());
@@ -101,9 +119,23 @@ mod tests {
         assert_eq!(gate("reject=2%"), Ok(Gate("rejects_ppm", json!(20_000))));
         assert_eq!(gate("p99=5ms"), Ok(Gate("module_p99_us", json!(5_000))));
         assert_eq!(gate("fuel=50%"), Ok(Gate("fuel_percent", json!(50))));
+        assert_eq!(gate("diff=1%"), Ok(Gate("differences_ppm", json!(10_000))));
         assert_eq!(gate("trap=any"), Ok(Gate("traps_ppm", Value::Null)));
         for bad in ["trap", "trap=", "trap=5", "trap=101%", "p99=5%", "speed=1%"] {
             assert!(gate(bad).is_err_and(|told| told.contains("no gate")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_shadow_is_asked_for() {
+        let plan = Plan {
+            shadow: Some(Duration::from_secs(60)),
+            shadow_sample: Some(percent("10%").unwrap()),
+            ..Plan::default()
+        };
+        assert_eq!(plan.read(), Some(json!({"shadow_s": 60, "shadow_percent": 10})));
+        for bad in ["0%", "101%", "1.5%", "ten", ""] {
+            assert!(percent(bad).is_err_and(|told| told.contains("1% to 100%")), "{bad}");
         }
     }
 

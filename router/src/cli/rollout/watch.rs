@@ -80,19 +80,21 @@ pub(super) fn view(rollout: &Value) -> String {
     told += &format!("\n{}", table(&["", "step", "sites"], &[], steps));
     let routers = items(rollout, "routers");
     if rollout["running"] == true && !routers.is_empty() {
-        told += &format!("\n{}", table(&HEADER, &HEADER[4..9], routers.iter().map(router)));
+        told += &format!("\n{}", table(&HEADER, &HEADER[4..10], routers.iter().map(router)));
     }
     told
 }
 
-const HEADER: [&str; 10] =
-    ["site", "router", "phase", "set", "events", "faults", "rejects", "p99 us", "heard ms", "detail"];
+const HEADER: [&str; 11] =
+    ["site", "router", "phase", "set", "events", "faults", "rejects", "differ", "p99 us", "heard ms", "detail"];
 
 fn router(router: &Value) -> Vec<String> {
     let phase = router["phase"].as_str().unwrap_or("not heard of").to_owned();
     let set = if router["has_new_set"] == true { "new" } else { "old" };
     let mut row = vec![text(&router["site"]), text(&router["router"]), phase, set.to_owned()];
-    row.extend(["events", "traps", "rejects", "module_p99_us", "age_ms"].map(|field| text(&router[field])));
+    row.extend(
+        ["events", "traps", "rejects", "differences", "module_p99_us", "age_ms"].map(|field| text(&router[field])),
+    );
     row.push(shown(&text(&router["detail"])));
     row
 }
