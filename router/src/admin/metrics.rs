@@ -70,6 +70,7 @@ async fn readings(context: &Context) -> Readings {
         ledger_total: ledger_reading(&sum(&counts)),
         ledger: counts.iter().map(|(generation, counts)| (*generation, ledger_reading(counts))).collect(),
         bindings: view.cards.iter().map(|card| binding_reading(card)).collect(),
+        alarms: super::observe::alarms(&state.mesh.load(), &view).into_iter().collect(),
         reloads: state.reloader.as_ref().map(|reloader| reloader.stats()),
         certificate_not_after: context.tls.as_ref().map(|tls| tls.not_after_unix_s()),
     }

@@ -47,9 +47,12 @@ pub struct LinksStatus {
     pub interest_own: usize,
     /// Routers of whose patterns this one knows that it misses some, and has asked for them: 0 but for moments.
     pub interest_behind: usize,
+    /// The hash of what each router's sessions want, by the router's number, this one's included, as far as it is known
+    /// here: the same everywhere but for moments.
+    pub interests: BTreeMap<u32, String>,
     /// The links that are up.
     pub links: Vec<LinkStatus>,
-    /// Alarms by code since the start, such as a second holder of an identity.
+    /// Alarms by code since the start, such as a second holder of an identity, or `catalog-fork`.
     pub alarms: BTreeMap<String, u64>,
     /// Violations of peers by code since the start.
     pub violations: BTreeMap<String, u64>,
@@ -448,6 +451,7 @@ impl Links {
             interest: sizes.interest_entries,
             interest_own: sizes.own_entries,
             interest_behind: sizes.behind,
+            interests: self.read(interest_hashes),
             links: links.values().map(|link| link.status()).collect(),
             alarms: self.counters.alarms.borrow().clone(),
             violations: self.counters.violations.borrow().clone(),
@@ -457,6 +461,15 @@ impl Links {
         };
         self.status.store(Arc::new(status));
     }
+}
+
+/// What is known of the routers' interest, as hashes.
+fn interest_hashes(mesh: &Mesh) -> BTreeMap<u32, String> {
+    let known = mesh.directory().routers().filter_map(|router| {
+        let hash = mesh.interest_head(router.number)?.hash.0;
+        Some((router.number.0, hash.iter().map(|byte| format!("{byte:02x}")).collect()))
+    });
+    known.collect()
 }
 
 /// Whether the own site has other routers.

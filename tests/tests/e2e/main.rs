@@ -6,6 +6,7 @@
 mod attacks;
 mod bench;
 mod captures;
+mod catalogs;
 mod chaos;
 mod drain;
 mod easy;
@@ -16,6 +17,7 @@ mod jetstream;
 mod kit;
 mod ledger;
 mod mesh;
+mod namespaces;
 mod residency;
 mod restart;
 mod rollouts;

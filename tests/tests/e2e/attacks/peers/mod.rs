@@ -69,6 +69,15 @@ impl Attacked {
         Ok(self.sites.mesh(0)?[what][key].as_u64().unwrap_or_default())
     }
 
+    /// Waits until site 0 has no link to the hostile member.
+    async fn unlinked(&self) -> Result<()> {
+        super::eventually("no link", || {
+            let mesh = self.sites.mesh(0)?;
+            Ok(mesh["links"].as_array().is_some_and(|links| links.iter().all(|link| link["site"] != "evil")))
+        })
+        .await
+    }
+
     /// Waits until site 0 has counted this violation `times` times: it tells its counters once a second.
     async fn counts(&self, code: ViolationCode, times: u64) -> Result<()> {
         super::eventually(code.name(), || Ok(self.counted("violations", code.name())? >= times)).await
