@@ -4,6 +4,7 @@ mod control;
 mod events;
 mod floods;
 mod hello;
+mod records;
 
 use anyhow::{Context, Result, ensure};
 use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions, Subscription};
