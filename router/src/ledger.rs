@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use utoipa::ToSchema;
 
 /// How many generations a worker tells apart. Older ones are added up into the oldest kept: the sums still balance.
-const GENERATIONS_MAX: usize = 128;
+pub(crate) const GENERATIONS_MAX: usize = 128;
 
 macro_rules! terms {
     ($($(#[doc = $doc:literal])* $term:ident: $variant:ident,)*) => {

@@ -69,6 +69,8 @@ pub struct Readings {
     pub not_recorded: u64,
     /// What became of the records, where they are exported.
     pub export: Option<ExportReading>,
+    /// Alarms of the links and the catalog by code.
+    pub alarms: Vec<(String, u64)>,
     /// Reloads of the certificate, where there are files to follow.
     pub reloads: Option<ReloadStats>,
     /// End of the certificate's validity in Unix seconds.
@@ -255,6 +257,8 @@ impl Readings {
         family.write(MetricType::Gauge, "myelin_rollout_prepare", help, seconds, prepare)?;
         let help = "The longest that a worker paused for the newest change of the generation";
         family.write(MetricType::Gauge, "myelin_rollout_pause", help, seconds, real(self.rollout_pause_seconds))?;
+        let alarms = self.alarms.iter().map(|(code, count)| (label("code", code.as_str()), Value::Count(*count)));
+        family.counter("myelin_alarms", "Alarms of the links and the catalog", alarms)?;
         if let Some(reloads) = &self.reloads {
             let help = "Reloads of the certificate by outcome";
             let outcomes = by("outcome", &[("reloaded", reloads.reloads), ("failed", reloads.failures)]);

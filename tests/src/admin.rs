@@ -98,7 +98,7 @@ impl Router {
     /// # Errors
     /// When it does not answer.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
-        ask(self.admin_addr(), method, path, headers, body)
+        self.inside(|| ask(self.admin_addr(), method, path, headers, body))?
     }
 
     /// Sends JSON.

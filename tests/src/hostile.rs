@@ -2,8 +2,10 @@
 
 use crate::sites::Sites;
 use anyhow::{Context, Result, ensure};
+use myelin_catalog::Head;
+use myelin_catalog::exchange::{Answer, Ask};
 use myelin_client::TlsFiles;
-use myelin_mesh::control::{ALPN_MESH, CatalogHead, Hello, InterestHead, LinkState, Status};
+use myelin_mesh::control::{ALPN_MESH, CatalogHead, FixedBytes, Hello, InterestHead, LinkState, Status};
 use myelin_mesh::{
     AnnouncedName, BatchHead, Control, ControlDecoder, RouterNumber, SiteNumber, SiteSet, Stamp, ViolationCode, batch,
 };
@@ -16,6 +18,8 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What is added to a violation's number in the code of a closed connection.
 const CLOSE_CODE: u32 = 0x100;
+/// Bytes before a question between control planes.
+const CALL_HEAD_BYTES: usize = 10;
 
 /// Somebody with a router's certificate.
 pub struct HostileRouter {
@@ -159,6 +163,52 @@ impl RawLink {
     /// Its own link state, as an honest router with these links would tell it.
     pub fn state(&self, version: u64, links: &[(u32, u32)]) -> LinkState {
         state((self.hello.router.0, self.hello.epoch, version), links)
+    }
+
+    /// The log of the router of that number, which the link leads to, as it gives it to everybody.
+    ///
+    /// # Errors
+    /// When it gives none.
+    pub async fn records_of(&self, router: u32) -> Result<Vec<Vec<u8>>> {
+        let (mut send, mut recv) = self.connection.open_bi().await?;
+        // Version, hops, who asks, who is asked.
+        send.write_all(&[&[1, 8][..], &self.hello.router.0.to_le_bytes(), &router.to_le_bytes()].concat()).await?;
+        send.write_all(&Ask::Records { after: 0 }.encode()).await?;
+        send.finish()?;
+        let mut answer = Vec::new();
+        while let Some(chunk) = timeout(PATIENCE, recv.read_chunk()).await.context("no answer")?? {
+            answer.extend_from_slice(&chunk);
+        }
+        match Answer::decode(&answer)? {
+            Answer::Records { records, .. } => Ok(records.iter().map(|record| record.to_vec()).collect()),
+            other => anyhow::bail!("no records: {other:?}"),
+        }
+    }
+
+    /// Says that its copy of the catalog ends with `head`, and answers whoever asks for records with these, until the link
+    /// ends.
+    ///
+    /// # Errors
+    /// When the link is gone.
+    pub async fn offer_records(&mut self, neighbour: u32, head: Head, records: Vec<Vec<u8>>) -> Result<()> {
+        let connection = self.connection.clone();
+        tokio::spawn(async move {
+            while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+                let mut question = Vec::new();
+                while let Ok(Some(chunk)) = recv.read_chunk().await {
+                    question.extend_from_slice(&chunk);
+                }
+                if let Some(Ok(Ask::Records { .. })) = question.get(CALL_HEAD_BYTES..).map(Ask::decode) {
+                    let records = records.iter().cloned().map(Into::into).collect();
+                    // The router may have gone.
+                    let _ = send.write_all(&Answer::Records { head, records }.encode()).await;
+                }
+                let _ = send.finish();
+            }
+        });
+        let catalog = CatalogHead { rev: head.rev, hash: FixedBytes(*head.hash.as_bytes()) };
+        let state = LinkState { catalog, ..self.state(2, &[(neighbour, 1)]) };
+        self.say(&Control::LinkState(state)).await
     }
 
     /// Waits until the router has answered a question: what was said before was taken by then.

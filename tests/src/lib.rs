@@ -6,6 +6,7 @@ pub mod attacker;
 pub mod guests;
 mod healthy;
 pub mod hostile;
+pub mod namespaces;
 pub mod relay;
 mod router;
 pub mod sites;

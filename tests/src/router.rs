@@ -1,5 +1,6 @@
 //! A router process and what a test wants to do with it.
 
+use crate::namespaces::Namespace;
 use anyhow::{Context, Result, bail, ensure};
 use myelin_client::{Client, ClientConfig, Overflow, TlsFiles};
 use rustix::process::{Pid, Signal, kill_process};
@@ -7,6 +8,7 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a router may take to start or to end.
@@ -39,6 +41,7 @@ pub struct Setup {
 pub struct Router {
     folder: tempfile::TempDir,
     setup: Setup,
+    namespace: Option<Arc<Namespace>>,
     process: Option<Child>,
     client_addr: SocketAddr,
     admin_addr: SocketAddr,
@@ -89,9 +92,18 @@ impl Router {
     /// # Errors
     /// When it does not come up.
     pub fn start_with(setup: Setup) -> Result<Self> {
+        Self::start_inside(setup, None)
+    }
+
+    /// The same in a network namespace, with clients at its address there.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_inside(setup: Setup, namespace: Option<Arc<Namespace>>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut router = Self { folder, setup, process: None, client_addr: nowhere, admin_addr: nowhere };
+        let client_addr = namespace.as_ref().map_or(nowhere, |namespace| (namespace.addr(), 0).into());
+        let mut router = Self { folder, setup, namespace, process: None, client_addr, admin_addr: nowhere };
         router.restart()?;
         Ok(router)
     }
@@ -101,7 +113,25 @@ impl Router {
     /// # Errors
     /// When it does not come up.
     pub fn restart(&mut self) -> Result<()> {
-        let ready_file = self.folder.path().join("ready.json");
+        self.launch()?;
+        self.comes_up()
+    }
+
+    /// Whether the process says that it serves.
+    pub fn is_ready(&self) -> bool {
+        self.ready_file().exists()
+    }
+
+    fn ready_file(&self) -> PathBuf {
+        self.folder.path().join("ready.json")
+    }
+
+    /// Starts the process and does not wait until it serves.
+    ///
+    /// # Errors
+    /// When there is no process.
+    pub fn launch(&mut self) -> Result<()> {
+        let ready_file = self.ready_file();
         let _ = std::fs::remove_file(&ready_file);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"))?;
         let mut command = Command::new(program());
@@ -116,8 +146,17 @@ impl Router {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        self.process = Some(command.spawn().with_context(|| format!("{}", program().display()))?);
-        let begin = Instant::now();
+        let spawned = self.inside(|| command.spawn())?;
+        self.process = Some(spawned.with_context(|| format!("{}", program().display()))?);
+        Ok(())
+    }
+
+    /// Waits until the process serves.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn comes_up(&mut self) -> Result<()> {
+        let (ready_file, begin) = (self.ready_file(), Instant::now());
         while !ready_file.exists() {
             if let Some(status) = self.process.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
                 bail!("the router ended with {status}: {}", self.log());
@@ -129,6 +168,17 @@ impl Router {
         let addr = |key: &str| ready[key].as_str().unwrap_or_default().parse::<SocketAddr>().context(key.to_owned());
         (self.client_addr, self.admin_addr) = (addr("client_addr")?, addr("admin_addr")?);
         Ok(())
+    }
+
+    /// Does some work where this router's network is.
+    ///
+    /// # Errors
+    /// When there is no way in.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        match &self.namespace {
+            Some(namespace) => namespace.enter(work),
+            None => Ok(work()),
+        }
     }
 
     /// The data directory.
@@ -184,13 +234,14 @@ impl Router {
     /// # Errors
     /// When the program does not start.
     pub fn myelin(&self, args: &[&str]) -> Result<Ran> {
-        let output = Command::new(program())
+        let mut command = Command::new(program());
+        command
             .args(args)
             .env("MYELIN_ADMIN", format!("http://{}", self.admin_addr))
             .env("MYELIN_ADDR", self.client_addr.to_string())
             .env("MYELIN_NODE__DATA_DIR", self.data_dir())
-            .stdin(Stdio::null())
-            .output()?;
+            .stdin(Stdio::null());
+        let output = self.inside(|| command.output())??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) })
     }
@@ -291,6 +342,14 @@ impl Router {
     /// When it is gone.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT)
+    }
+
+    /// Lets the router read its certificates again.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn hang_up(&self) -> Result<()> {
+        self.signal(Signal::HUP)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

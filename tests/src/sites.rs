@@ -2,6 +2,7 @@
 //!
 //! No router advertises an address: each knows the relays that were given to it as seeds, and learns of no other way.
 
+use crate::namespaces::Namespace;
 use crate::relay::{Path, Relay};
 use crate::router::{Router, Setup};
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +11,8 @@ use myelin_transport::ca::CertificateAuthority;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,11 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Ports for routers: below those that the system gives out, so that no socket made meanwhile takes one.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// The port for other routers in a namespace, where nobody else is.
+const MESH_PORT: u16 = 7_401;
+
+/// Counts how often a router has read its certificates again.
+const RELOADS: &str = "myelin_certificate_reloads_total{outcome=\"reloaded\"}";
 
 /// The links of a mesh, as pairs of sites; the first of each dials.
 pub mod shapes {
@@ -54,6 +61,8 @@ pub struct Sites {
     variables: Vec<(String, String)>,
     /// The routers, by site.
     pub routers: Vec<Router>,
+    /// Where they run, by site; none on loopback. Dropped after the routers.
+    namespaces: Vec<Arc<Namespace>>,
 }
 
 impl Sites {
@@ -91,6 +100,33 @@ impl Sites {
         further: &[&str],
         keys: &[(&str, &str)],
     ) -> Result<Self> {
+        Self::build(count, links, seed, path, further, keys, Vec::new()).await
+    }
+
+    /// The same with each site in a network namespace of its own, with an interface and addresses of its own; the links
+    /// are between them.
+    ///
+    /// # Errors
+    /// When there are no namespaces to be had, or a router does not come up.
+    pub async fn start_apart(
+        count: usize,
+        links: &[(usize, usize)],
+        seed: u64,
+        path: impl Fn(usize) -> Path,
+    ) -> Result<Self> {
+        let namespaces = (0..count).map(|site| Namespace::create(&format!("s{site}"))).collect::<Result<Vec<_>>>()?;
+        Self::build(count, links, seed, path, &[], &[], namespaces).await
+    }
+
+    async fn build(
+        count: usize,
+        links: &[(usize, usize)],
+        seed: u64,
+        path: impl Fn(usize) -> Path,
+        further: &[&str],
+        keys: &[(&str, &str)],
+        namespaces: Vec<Arc<Namespace>>,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = CertificateAuthority::create("test", 2)?;
         authority.save(folder.path())?;
@@ -98,16 +134,18 @@ impl Sites {
         let members =
             (0..count).map(|site| format!("s{site}/r1")).chain(further.iter().map(|&member| member.to_owned()));
         let members = members.collect();
-        let mut relays = BTreeMap::new();
-        for (number, link) in links.iter().enumerate() {
-            let target = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[link.1]));
-            let relay = Relay::start(target, seed.wrapping_add(number as u64), path(number)).await?;
-            relays.insert(*link, relay);
-        }
         let variables = keys.iter().map(|(key, value)| (format!("MYELIN_{key}"), (*value).to_owned())).collect();
-        let mut sites = Self { folder, authority, members, ports, relays, variables, routers: Vec::new() };
+        let (relays, routers) = (BTreeMap::new(), Vec::new());
+        let mut sites = Self { folder, authority, members, ports, relays, variables, routers, namespaces };
+        for (number, (from, to)) in links.iter().copied().enumerate() {
+            let gate = |site: usize| sites.namespaces.get(site).map_or(Ipv4Addr::LOCALHOST, |n| n.gate());
+            let (seed, target) = (seed.wrapping_add(number as u64), sites.mesh_addr(to));
+            let relay = Relay::start_at([gate(from), gate(to)], target, seed, path(number)).await?;
+            sites.relays.insert((from, to), relay);
+        }
         for site in 0..count {
-            let router = Router::start_with(sites.setup(site)?)?;
+            let namespace = sites.namespaces.get(site).cloned();
+            let router = Router::start_inside(sites.setup(site)?, namespace)?;
             sites.routers.push(router);
         }
         Ok(sites)
@@ -116,8 +154,7 @@ impl Sites {
     fn setup(&self, site: usize) -> Result<Setup> {
         let folder = self.folder.path();
         let name = format!("s{site}");
-        let issued = self.authority.issue_router(&name, "r1", &["localhost".into(), "127.0.0.1".into()], 1)?;
-        let (cert, key) = issued.save(folder, &format!("router-{site}"))?;
+        let (cert, key) = self.issue(&self.authority, site)?;
         let seeds = self.relays.iter().filter(|((from, _), _)| *from == site);
         let seeds: Vec<String> = seeds.map(|(_, relay)| relay.addr().to_string()).collect();
         let text = |path: &FilePath| path.to_string_lossy().into_owned();
@@ -137,6 +174,51 @@ impl Sites {
         Ok(Setup { workers: 1, variables })
     }
 
+    /// Writes a certificate of the router at `site` where it reads it: good for every address that it may be reached at.
+    fn issue(&self, authority: &CertificateAuthority, site: usize) -> Result<(PathBuf, PathBuf)> {
+        let gates = self.namespaces.iter().map(|namespace| namespace.gate().to_string());
+        let hosts: Vec<String> = ["localhost".into(), "127.0.0.1".into()].into_iter().chain(gates).collect();
+        let issued = authority.issue_router(&format!("s{site}"), "r1", &hosts, 1)?;
+        Ok(issued.save(self.folder(), &format!("router-{site}"))?)
+    }
+
+    /// Moves all routers to a new certificate authority while they run, as docs/OPERATIONS.md tells: first everybody
+    /// trusts both, then everybody gets a new certificate, then nobody trusts the old one any more.
+    ///
+    /// # Errors
+    /// When a router does not take it up.
+    pub async fn rotate_certificates(&mut self) -> Result<()> {
+        let (old, new) = (self.authority.cert_pem().to_owned(), CertificateAuthority::create("test", 2)?);
+        self.trust(&format!("{old}{}", new.cert_pem())).await?;
+        for site in 0..self.routers.len() {
+            self.issue(&new, site)?;
+        }
+        self.reload().await?;
+        self.trust(new.cert_pem()).await?;
+        self.authority = new;
+        Ok(())
+    }
+
+    async fn trust(&self, authorities: &str) -> Result<()> {
+        let (aside, file) = (self.folder().join("ca.new"), self.folder().join("ca.pem"));
+        std::fs::write(&aside, authorities)?;
+        std::fs::rename(aside, file)?;
+        self.reload().await
+    }
+
+    /// Lets every router read its certificates again, and waits until it has.
+    async fn reload(&self) -> Result<()> {
+        for (site, router) in self.routers.iter().enumerate() {
+            let (before, begin) = (router.metric(RELOADS)?, Instant::now());
+            router.hang_up()?;
+            while router.metric(RELOADS)? == before {
+                ensure!(begin.elapsed() < PATIENCE, "site {site} does not read its certificates: {}", router.log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
     /// The authority that has issued all certificates.
     pub fn authority(&self) -> &CertificateAuthority {
         &self.authority
@@ -149,7 +231,18 @@ impl Sites {
 
     /// Where the router of `site` listens for other routers, without a relay between.
     pub fn mesh_addr(&self, site: usize) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[site]))
+        match self.namespaces.get(site) {
+            Some(namespace) => (namespace.addr(), MESH_PORT).into(),
+            None => (Ipv4Addr::LOCALHOST, self.ports[site]).into(),
+        }
+    }
+
+    /// The network namespace of a site that has one.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn namespace(&self, site: usize) -> &Namespace {
+        self.namespaces.get(site).unwrap_or_else(|| panic!("site {site} is on loopback"))
     }
 
     /// The link between two sites, in the order of the list that it was started with.

@@ -10,6 +10,7 @@ use crate::filters::{self, Profile};
 use crate::fuzz;
 use crate::guard;
 use crate::javascript;
+use crate::namespaces;
 use crate::peers;
 use crate::readme;
 use crate::repository::Repository;
@@ -76,6 +77,14 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
     steps.step("rust-tests", "unit, property and end-to-end tests, documentation examples", || {
         shell::run(with_router(repository, &mut repository.cargo()).args(["test", "--workspace"]))
     });
+    match namespaces::find(repository) {
+        Ok(way) => steps.step("namespaces", "five sites in network namespaces: faults during rollouts", || {
+            namespaces::run(repository, way, |command| {
+                with_router(repository, command);
+            })
+        }),
+        Err(why) => steps.skip("namespaces", &why),
+    }
     steps.step("guard", "instructions of the hot path, counted, against benches/guard.toml", || {
         guard::run(repository, guard::Mode::Check)
     });

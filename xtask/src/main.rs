@@ -11,6 +11,7 @@ mod filters;
 mod fuzz;
 mod guard;
 mod javascript;
+mod namespaces;
 mod peers;
 mod readme;
 mod repository;

@@ -7,6 +7,7 @@
 //! | a Wasm target | filters | `rustup target add`; where that fails Debian's rustc with its sources |
 //! | Python packages | the independent client, and `nats-server` | a virtual environment below the target directory |
 //! | Node and npm | filters in JavaScript | Debian's packages |
+//! | `ip`, `unshare` | tests in network namespaces | Debian's packages |
 //! | valgrind | the guard of the hot path counts instructions | Debian's package |
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ pub(crate) fn everything(repository: &Repository) -> Result<()> {
     wasm_toolchain(repository)?;
     python(repository)?;
     node(repository)?;
+    network_tools(repository)?;
     valgrind(repository)
 }
 
@@ -202,6 +204,20 @@ pub(crate) fn python_environment(repository: &Repository, folder: &Path, require
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     say("Python packages", "installed");
     Ok(())
+}
+
+/// Makes sure that network namespaces can be made, as far as that is a matter of programs.
+pub(crate) fn network_tools(repository: &Repository) -> Result<()> {
+    let programs = [("ip", "-V", "iproute2"), ("unshare", "--version", "util-linux")];
+    let is_missing =
+        |(program, version, _): &(&str, &str, &str)| !shell::succeeds(repository.command(program).arg(version));
+    let missing: Vec<&str> = programs.iter().filter(|tool| is_missing(tool)).map(|(.., package)| *package).collect();
+    if missing.is_empty() {
+        say("network tools", "there");
+        return Ok(());
+    }
+    say("network tools", "missing: some tests run in network namespaces");
+    apt_install(repository, &missing)
 }
 
 /// Makes sure that valgrind is there: the instruction guard counts with it.

@@ -10,6 +10,7 @@ enum Outcome {
     Passed,
     Failed(String),
     NotRun,
+    Skipped(String),
 }
 
 /// A run of named steps. After a failure the following steps are not run, unless `keep_going`.
@@ -49,6 +50,21 @@ impl Steps {
         self.done.push((name, outcome, started.elapsed()));
     }
 
+    /// Says that the step is left out on this machine, in the table as well: nobody is to take it for passed. Where it is
+    /// what was asked for, that is a failure.
+    pub(crate) fn skip(&mut self, name: &'static str, why: &str) {
+        self.names.push(name);
+        if self.only.as_ref().is_some_and(|only| only != name) {
+            return;
+        }
+        eprintln!("\n==> {name}: SKIPPED, {why}");
+        let outcome = match self.only {
+            Some(_) => Outcome::Failed(why.to_owned()),
+            None => Outcome::Skipped(why.to_owned()),
+        };
+        self.done.push((name, outcome, Duration::ZERO));
+    }
+
     /// Prints the table; an error that names the first failing step if there is one.
     pub(crate) fn finish(self) -> Result<()> {
         if let Some(only) = self.only.as_ref().filter(|_| self.done.is_empty()) {
@@ -64,7 +80,7 @@ impl Steps {
     fn first_failure(&self) -> Option<(&'static str, &str)> {
         self.done.iter().find_map(|(name, outcome, _)| match outcome {
             Outcome::Failed(error) => Some((*name, error.as_str())),
-            Outcome::Passed | Outcome::NotRun => None,
+            Outcome::Passed | Outcome::NotRun | Outcome::Skipped(_) => None,
         })
     }
 
@@ -73,9 +89,10 @@ impl Steps {
         let mut table = String::new();
         for (name, outcome, took) in &self.done {
             let word = match outcome {
-                Outcome::Passed => "ok",
-                Outcome::Failed(_) => "FAILED",
-                Outcome::NotRun => "not run",
+                Outcome::Passed => "ok".to_owned(),
+                Outcome::Failed(_) => "FAILED".to_owned(),
+                Outcome::NotRun => "not run".to_owned(),
+                Outcome::Skipped(why) => format!("SKIPPED: {why}"),
             };
             table.push_str(&format!("{name:<width$}  {:>8}  {word}\n", clock(*took)));
         }
@@ -147,6 +164,22 @@ mod tests {
         run("two").expect("one is not run");
         assert_eq!(run("one").expect_err("one fails").to_string(), "step 'one' failed: no luck");
         assert_eq!(run("six").expect_err("not a step").to_string(), "there is no step 'six'; steps are one, two");
+    }
+
+    #[test]
+    fn what_is_skipped_is_told_and_is_a_failure_where_it_was_asked_for() {
+        let mut steps = Steps::new(false, None);
+        steps.step("one", "passes", || Ok(()));
+        steps.skip("two", "no root");
+        assert!(
+            steps.table().lines().nth(1).is_some_and(|line| line.ends_with("SKIPPED: no root")),
+            "{}",
+            steps.table()
+        );
+        steps.finish().expect("nothing failed");
+        let mut steps = Steps::new(false, Some("two".to_owned()));
+        steps.skip("two", "no root");
+        assert_eq!(steps.finish().expect_err("it was asked for").to_string(), "step 'two' failed: no root");
     }
 
     #[test]

@@ -14,7 +14,10 @@
 //!    long as the plan says. A step that activates begins only when each router of its sites says that it is prepared.
 //! 3. *A step that does not come to its end in time* ends the rollout: a router that nobody hears of holds up the
 //!    others for one deadline, and no longer.
-//! 4. *Rolling back needs nobody's leave*: it is over when every router of the sites concerned has the old set again, or
+//! 4. *A rollout is complete when the ledger of the mesh balances* after its last step was over: no event was lost or
+//!    doubled on the way from set to set. Where it does not within one more deadline, or a router is not heard of any
+//!    more, the new set stays, which has passed everything else, and the rollout ends as unbalanced.
+//! 5. *Rolling back needs nobody's leave*: it is over when every router of the sites concerned has the old set again, or
 //!    at its deadline; who was away follows from the log.
 
 use crate::catalog::Catalog;
@@ -31,7 +34,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use report::{Metrics, OBSERVATION_FRESH_MS, Observations, Phase, Report};
+pub use report::{LedgerReading, Metrics, OBSERVATION_FRESH_MS, Observations, Phase, Report};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +45,11 @@ pub enum Decision {
     Wait {
         /// When; `None` while it is paused.
         until_ms: Option<u64>,
+    },
+    /// All is done but one: read the ledger of the mesh, note it ([`Observations::note_ledger`]) and ask again.
+    Reconcile {
+        /// Then at the latest.
+        until_ms: u64,
     },
     /// Append this change to the log that the decision was made from.
     Append(Op),
@@ -85,16 +93,17 @@ impl View<'_> {
             let next = self.rollout.next()?;
             self.routers(&next.sites).find_map(|router| self.unprepared(router))
         });
+        let ledger = self.seen.ledger(self.rollout.step_rev);
+        if self.rollout.next().is_none() && ledger.is_some() {
+            return self.reconcile(pending, ledger);
+        }
         let deadline_ms = self.deadline_ms();
         let (id, is_late) = (self.rollout.id, self.now_ms >= deadline_ms);
         match (pending, self.rollout.next()) {
             (None, Some(next)) => {
                 Decision::Append(Op::RolloutAdvanced { id, to: next.step, sites: next.sites.clone() })
             }
-            (None, None) => {
-                let reason = "every site has the new set".to_owned();
-                Decision::Append(Op::RolloutFinished { id, outcome: Outcome::Complete, reason })
-            }
+            (None, None) => self.reconcile(None, None),
             (Some(Pending::Router(why)), _) if is_late => self.abort(Cause::Stalled, &why),
             (Some(Pending::Time { .. }), _) if is_late => {
                 self.abort(Cause::Stalled, "a router of this step started anew again and again")
@@ -105,6 +114,31 @@ impl View<'_> {
                 Decision::Wait { until_ms: Some(until_ms.clamp(self.now_ms + 1, deadline_ms)) }
             }
         }
+    }
+
+    /// The end of a rollout whose last step is over, or was when the ledger was read first: from there on it is not
+    /// taken back because somebody is away.
+    fn reconcile(&self, pending: Option<Pending>, ledger: Option<&LedgerReading>) -> Decision {
+        let (id, is_over) = (self.rollout.id, pending.is_none());
+        let wait_ms = u64::from(self.rollout.plan.deadline_s) * 1_000;
+        let until_ms = ledger.map_or(self.now_ms, |ledger| ledger.since_ms).saturating_add(wait_ms);
+        let is_fresh = |ledger: &&LedgerReading| self.is_fresh(ledger.seen_ms);
+        let why = match (pending, ledger.filter(is_fresh).map(|ledger| &ledger.off)) {
+            (None, Some(None)) => {
+                let reason = "every site has the new set, and the ledger of the mesh balances".to_owned();
+                return Decision::Append(Op::RolloutFinished { id, outcome: Outcome::Complete, reason });
+            }
+            (Some(Pending::Router(why)), _) => why,
+            (Some(Pending::Time { .. }), _) => "a router started anew".to_owned(),
+            (None, Some(Some(off))) => off.clone(),
+            (None, None) => "it could not be read".to_owned(),
+        };
+        if self.now_ms >= until_ms {
+            let reason =
+                format!("every site has the new set, but the ledger of the mesh did not balance in time: {why}");
+            return Decision::Append(Op::RolloutFinished { id, outcome: Outcome::Unbalanced, reason: cut(&reason) });
+        }
+        if is_over { Decision::Reconcile { until_ms } } else { Decision::Wait { until_ms: Some(until_ms) } }
     }
 
     /// The end of a rollback.
@@ -254,7 +288,11 @@ impl View<'_> {
     /// The newest report of a router, unless it is too old to say that all is well.
     fn fresh(&self, router: &Router) -> Option<&Report> {
         let report = self.seen.report(router.number)?;
-        (self.now_ms.saturating_sub(report.seen_ms) <= OBSERVATION_FRESH_MS).then_some(report)
+        self.is_fresh(report.seen_ms).then_some(report)
+    }
+
+    fn is_fresh(&self, seen_ms: u64) -> bool {
+        self.now_ms.saturating_sub(seen_ms) <= OBSERVATION_FRESH_MS
     }
 
     fn pending_router(&self, router: &Router, why: &str) -> Pending {

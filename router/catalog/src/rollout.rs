@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! (draft: what is staged) -> staged -> preparing -> prepared -> [shadow] -> [canary -> observe] -> wave 1 .. n -> complete
+//!                                                                                                    (or unbalanced)
 //!                               \________ a failed gate, a stalled step, a NACK, a hand ________/
 //!                                                      rolling-back -> rolled-back
 //! ```
@@ -138,8 +139,11 @@ pub struct End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Every site has the new set.
+    /// Every site has the new set, and the ledger of the mesh balanced after that. Records of routers that did not
+    /// look at the ledger say this, too.
     Complete,
+    /// Every site has the new set, and the ledger of the mesh did not balance in time.
+    Unbalanced,
     /// Every site has the old set.
     RolledBack,
 }
@@ -256,6 +260,7 @@ impl Rollout {
     pub fn state(&self) -> String {
         match (&self.end, &self.abort) {
             (Some(End { outcome: Outcome::Complete, .. }), _) => "complete".into(),
+            (Some(End { outcome: Outcome::Unbalanced, .. }), _) => "unbalanced".into(),
             (Some(End { outcome: Outcome::RolledBack, .. }), _) => "rolled-back".into(),
             (None, Some(_)) => "rolling-back".into(),
             (None, None) if self.is_paused => format!("{}, paused", self.step()),

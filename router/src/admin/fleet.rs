@@ -19,9 +19,10 @@ use utoipa::ToSchema;
 pub(super) struct MeshRollout {
     /// Its number: the revision of the record that started it.
     pub(super) id: u64,
-    /// Where it stands: a step, `.., paused`, `rolling-back`, `complete` or `rolled-back`.
+    /// Where it stands: a step, `.., paused`, `rolling-back`, `complete`, `rolled-back`, or `unbalanced`: every
+    /// site has the new set, and the ledger of the mesh did not balance in time.
     state: String,
-    /// Whether it is neither complete nor rolled back.
+    /// Whether it is not over yet.
     running: bool,
     /// Who started it.
     actor: String,
@@ -55,6 +56,10 @@ pub(super) struct MeshRolloutDescription {
     rollout: MeshRollout,
     /// What the controller heard last of each router; none where it was not heard of.
     routers: Vec<RouterProgress>,
+    /// Why it is not complete although every router runs the new set and was watched: what is off in the ledger of the
+    /// mesh, as the asked router reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ledger_off: Option<String>,
 }
 
 /// How far a router is.
@@ -192,7 +197,25 @@ pub(super) async fn describe(
     let view = world.view();
     let rollout = find(&view, id)?;
     let heard = if rollout.is_running() { world.progress().await? } else { Vec::new() };
-    Ok(Json(description(&view, &rollout, &heard)))
+    let mut description = description(&view, &rollout, &heard);
+    if waits_for_ledger(&view, &rollout, &heard) {
+        description.ledger_off = world.ledger_off().await;
+    }
+    Ok(Json(description))
+}
+
+/// Whether nothing is left to do but the end: every router runs the new set and was watched long enough.
+fn waits_for_ledger(view: &View, rollout: &Rollout, heard: &[Heard]) -> bool {
+    let watched_ms = u64::from(rollout.plan.observe_s) * 1_000;
+    let is_done = |router: &myelin_catalog::Router| {
+        let active = view.catalog.active_for(&router.site).number;
+        heard.iter().any(|Heard { report, .. }| {
+            let is_it = report.site == router.site && report.router == router.name;
+            let phase = &report.phase;
+            is_it && matches!(phase, Phase::Active { generation, for_ms } if *generation == active && *for_ms >= watched_ms)
+        })
+    };
+    rollout.is_forward() && rollout.next().is_none() && view.catalog.fleet().routers().all(is_done)
 }
 
 pub(super) fn find(view: &View, id: u64) -> Result<Arc<Rollout>, Problem> {
@@ -225,7 +248,7 @@ fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDe
             module_p99_us: metrics.module_p99_us,
         }
     });
-    MeshRolloutDescription { rollout: MeshRollout::new(rollout), routers: routers.collect() }
+    MeshRolloutDescription { rollout: MeshRollout::new(rollout), routers: routers.collect(), ledger_off: None }
 }
 
 fn detail(phase: &Phase) -> String {

@@ -5,7 +5,7 @@ use super::types::{Clients, LedgerLine, LedgerReport, Status, WorkerClients};
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::local::Phase;
-use crate::world::MeshLedger;
+use crate::world::{MeshLedger, View};
 use axum::Json;
 use axum::extract::State;
 use myelin_transport::{ListenerStats, Refusal};
@@ -83,7 +83,18 @@ pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<Status> 
     (status = 200, body = LinksStatus),
 ))]
 pub(super) async fn mesh(State(context): State<Arc<Context>>) -> Json<LinksStatus> {
-    Json(LinksStatus::clone(&context.state.mesh.load()))
+    let mut status = LinksStatus::clone(&context.state.mesh.load());
+    status.alarms = alarms(&status, &context.state.world.view());
+    Json(status)
+}
+
+/// The alarms of the links and of the catalog, by code.
+pub(super) fn alarms(status: &LinksStatus, view: &View) -> BTreeMap<String, u64> {
+    let mut all = status.alarms.clone();
+    for (code, count) in &view.alarms {
+        *all.entry(code.clone()).or_default() += count;
+    }
+    all
 }
 
 /// All generations together.

@@ -56,7 +56,7 @@ pub(super) struct Start {
     note: Option<String>,
     #[command(flatten)]
     plan: Plan,
-    /// Watch it until it is over; exit 7 when it is rolled back
+    /// Watch it until it is over; exit 7 when it is rolled back, or unbalanced
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]

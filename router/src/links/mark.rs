@@ -16,16 +16,10 @@ pub struct InterestMark {
 }
 
 impl InterestMark {
-    /// What this router has told the others.
-    pub(super) fn own(mesh: &Mesh) -> Self {
-        mesh.interest_head(mesh.routes().me()).unwrap_or_default().into()
-    }
-
-    /// How far the copy of every other router's interest is, by `SITE/ROUTER`.
-    pub(super) fn known(mesh: &Mesh) -> BTreeMap<String, Self> {
-        let (directory, me) = (mesh.directory(), mesh.routes().me());
-        let others = directory.routers().filter(|router| router.number != me);
-        let known = others.filter_map(|router| {
+    /// That of every router whose patterns are known, by `SITE/ROUTER`.
+    pub(super) fn all(mesh: &Mesh) -> BTreeMap<String, Self> {
+        let directory = mesh.directory();
+        let known = directory.routers().filter_map(|router| {
             let (site, head) = (directory.site(router.site)?, mesh.interest_head(router.number)?);
             Some((format!("{}/{}", site.name, router.name), head.into()))
         });

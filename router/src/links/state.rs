@@ -50,16 +50,14 @@ pub struct LinksStatus {
     pub interest: usize,
     /// Patterns that this router's own sessions want, and its inboxes.
     pub interest_own: usize,
-    /// How often those changed for the others, and what they add up to.
-    pub interest_told: InterestMark,
-    /// The same of every other router, as far as its changes came here: where it is the one that the router tells, nothing
-    /// is missing.
-    pub interest_known: BTreeMap<String, InterestMark>,
     /// Routers of whose patterns this one knows that it misses some, and has asked for them: 0 but for moments.
     pub interest_behind: usize,
+    /// How far each router's patterns are known here, by `SITE/ROUTER`, this one's included: the same everywhere but for
+    /// moments.
+    pub interests: BTreeMap<String, InterestMark>,
     /// The links that are up.
     pub links: Vec<LinkStatus>,
-    /// Alarms by code since the start, such as a second holder of an identity.
+    /// Alarms by code since the start, such as a second holder of an identity, or `catalog-fork`.
     pub alarms: BTreeMap<String, u64>,
     /// Violations of peers by code since the start.
     pub violations: BTreeMap<String, u64>,
@@ -474,9 +472,8 @@ impl Links {
             reachable: self.routes().iter().filter(|(_, hop)| hop.is_some()).count(),
             interest: sizes.interest_entries,
             interest_own: sizes.own_entries,
-            interest_told: self.read(InterestMark::own),
-            interest_known: self.read(InterestMark::known),
             interest_behind: sizes.behind,
+            interests: self.read(InterestMark::all),
             links: links.values().map(|link| link.status()).collect(),
             alarms: self.counters.alarms.borrow().clone(),
             violations: self.counters.violations.borrow().clone(),

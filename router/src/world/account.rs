@@ -1,7 +1,7 @@
 //! The ledger of the whole mesh: that of every router, and what each link says at its two ends.
 
 use super::WorldError;
-use crate::ledger::{Counts, Exchanged};
+use crate::ledger::{self, Counts, Exchanged};
 use crate::local::Shared;
 use crate::worker::{Ledgers, Order};
 use serde::{Deserialize, Serialize};
@@ -115,11 +115,49 @@ impl MeshLedger {
         routers.iter().for_each(|router| total.add(&router.total));
         let links: Vec<_> = routers.iter().flat_map(|from| links_of(from, before, &routers)).collect();
         let balances = missing.is_empty()
-            && routers.iter().all(|router| router.generations.values().all(Counts::balances))
+            && routers.iter().all(|router| router.off().is_none())
             && links.iter().all(|link| link.agrees);
         let settled =
             routers.iter().all(|router| router.total.is_settled()) && links.iter().all(|link| link.in_flight == 0);
         Self { routers, missing, links, total, balances, settled }
+    }
+
+    /// The first thing that is off: a router that does not answer or balance, a link whose ends do not agree, or a router
+    /// that still judges by another generation than is `active` at its site. None = it balances and all old sets are done.
+    pub(super) fn off(&self, active: impl Fn(&str) -> Option<u64>) -> Option<String> {
+        if let Some((router, why)) = self.missing.first_key_value() {
+            return Some(format!("router {router} did not give its ledger: {why}"));
+        }
+        for router in &self.routers {
+            let title = format!("router {}/{}", router.site, router.router);
+            if let Some(off) = router.off() {
+                return Some(format!("{title}: {off}"));
+            }
+            let active = active(&router.site);
+            let mut old = router.generations.iter().filter(|(generation, _)| Some(**generation) != active);
+            if let Some((generation, counts)) = old.find(|(_, counts)| counts.in_pipeline != 0) {
+                return Some(format!("{title} still judges {} events by generation {generation}", counts.in_pipeline));
+            }
+        }
+        let link = self.links.iter().find(|link| !link.agrees)?;
+        let LinkLedger { from, to, sent, acknowledged, received, .. } = link;
+        Some(format!("link {from} to {to}: {sent} sent, {acknowledged} acknowledged, {received} received"))
+    }
+}
+
+impl RouterLedger {
+    /// By how much the balances of this router are off. Where workers have added up old generations, which they may do
+    /// differently, only the whole is proof; before, each generation is.
+    fn off(&self) -> Option<String> {
+        let off = if self.generations.len() < ledger::GENERATIONS_MAX {
+            let mut each = self.generations.iter().map(|(number, counts)| (format!("generation {number}"), counts));
+            each.find(|(_, counts)| !counts.balances())
+        } else {
+            (!self.total.balances()).then(|| ("all generations".to_owned(), &self.total))
+        };
+        off.map(|(of, counts)| {
+            format!("{of} is off by {} events and {} copies", counts.events_off_by(), counts.copies_off_by())
+        })
     }
 }
 
@@ -212,6 +250,47 @@ mod tests {
         let mut off = router("us", "eu", 0, 0, 0);
         off.generations.insert(3, Counts { accepted: 1, ..Counts::default() });
         assert!(!read(vec![off]).balances);
+    }
+
+    #[test]
+    fn what_is_off_is_named_and_old_sets_must_be_done() {
+        let active = |_: &str| Some(4);
+        let good = vec![router("us", "eu", 7, 7, 3), router("eu", "us", 3, 3, 7)];
+        assert_eq!(read(good.clone()).off(active), None);
+        let with = |generation, counts: Counts| {
+            let mut routers = good.clone();
+            routers[0].generations.insert(generation, counts);
+            read(routers).off(active)
+        };
+        let judging = Counts { accepted: 2, in_pipeline: 2, ..Counts::default() };
+        assert_eq!(with(4, judging), None, "by the new set");
+        assert!(with(3, judging).is_some_and(|off| off == "router us/r1 still judges 2 events by generation 3"));
+        let waiting = Counts { targets: 2, in_queue: 2, ..Counts::default() };
+        assert_eq!(with(3, waiting), None, "a slow subscriber may take its time");
+        let forgotten = Counts { targets: 2, in_queue: 1, ..Counts::default() };
+        assert!(
+            with(3, forgotten).is_some_and(|off| off.contains("us/r1: generation 3 is off by 0 events and 1 copies"))
+        );
+        let off = vec![router("us", "eu", 7, 7, 3), router("eu", "us", 3, 3, 6)];
+        assert!(
+            read(off).off(active).is_some_and(|off| off.contains("link us/r1 to eu/r1: 7 sent, 7 acknowledged, 6"))
+        );
+        let missing = BTreeMap::from([("eu/r1".to_owned(), "no path".to_owned())]);
+        let ledger = MeshLedger::new(&[], vec![router("us", "eu", 7, 7, 3)], missing);
+        assert!(ledger.off(active).is_some_and(|off| off.contains("eu/r1 did not give its ledger: no path")));
+    }
+
+    #[test]
+    fn generations_that_workers_have_added_up_differently_are_checked_as_a_whole() {
+        let most = u64::try_from(ledger::GENERATIONS_MAX).unwrap_or(u64::MAX);
+        let mut us = router("us", "eu", 0, 0, 0);
+        // One worker has added generation 0 up into generation 1, the other has not.
+        us.generations = (0..most).map(|generation| (generation, Counts::default())).collect();
+        us.generations.insert(0, Counts { rejected: 5, ..Counts::default() });
+        us.generations.insert(1, Counts { accepted: 5, ..Counts::default() });
+        assert!(read(vec![us.clone()]).balances, "{:?}", us.off());
+        us.total.accepted += 1;
+        assert!(!read(vec![us]).balances);
     }
 
     #[test]

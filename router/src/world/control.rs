@@ -3,6 +3,7 @@
 
 use super::keeper::Keeper;
 use super::log::Log;
+use super::reconcile::Readings;
 use super::unix_ms;
 use myelin_catalog::controller::Report;
 use myelin_catalog::exchange::{Heard, RouterReport};
@@ -22,15 +23,14 @@ pub(super) struct Controller {
     /// By the router's number.
     heard: BTreeMap<u32, (Heard, Instant)>,
     started: Instant,
-}
-
-impl Default for Controller {
-    fn default() -> Self {
-        Self { seen: Observations::default(), heard: BTreeMap::new(), started: Instant::now() }
-    }
+    readings: Readings,
 }
 
 impl Controller {
+    pub(super) fn new(readings: Readings) -> Self {
+        Self { seen: Observations::default(), heard: BTreeMap::new(), started: Instant::now(), readings }
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -43,6 +43,15 @@ impl Controller {
         self.seen.note(number, Report { seen_ms: self.now_ms(), rollout, phase, metrics });
         self.heard.retain(|number, _| fleet.router_numbered(*number).is_some());
         self.heard.insert(number, (Heard { report, age_ms: 0 }, Instant::now()));
+    }
+
+    /// Notes what was off in the ledger of the mesh in a step.
+    pub(super) fn note_ledger(&mut self, step_rev: u64, off: Option<String>) {
+        self.readings.done();
+        if let Some(off) = &off {
+            tracing::warn!(off, "the rollout waits for the ledger of the mesh");
+        }
+        self.seen.note_ledger(step_rev, self.now_ms(), off);
     }
 
     /// What was heard of all routers.
@@ -96,6 +105,12 @@ impl Keeper {
         self.controller.seen.follow(self.log.catalog(), now_ms);
         match decide(self.log.catalog(), &self.controller.seen, now_ms) {
             Decision::Append(op) => Some(op),
+            Decision::Reconcile { .. } => {
+                let step_rev = self.catalog().rollout()?.step_rev;
+                let runtime = self.runtime().clone();
+                self.controller.readings.begin(step_rev, &runtime);
+                None
+            }
             Decision::Nothing | Decision::Wait { .. } => None,
         }
     }

@@ -22,6 +22,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a neighbour that gave something wrong is not asked.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
+/// How long one is not asked that gave no answer: it was killed, or the way to it broke, and may be back at once. A
+/// rollout stands still for as long as its routers do not hear of the next step.
+const LEFT_IN_PEACE: Duration = Duration::from_secs(1);
+/// The code of a question without an answer.
+const NO_ANSWER: &str = "no-answer";
 /// Pages that are pulled in one go before it is looked at something else.
 const PAGES_MAX: usize = 64;
 
@@ -104,13 +109,13 @@ impl Pull {
 
     fn leave_alone(&mut self, router: u32, error: &WorldError) {
         tracing::warn!(router, code = &*error.code, %error, "the catalog is not pulled from this router");
-        self.wrong.insert(router, Instant::now() + LEFT_ALONE);
+        self.wrong.insert(router, Instant::now() + left_alone(error));
     }
 
     async fn pull_page(&self, from: u32, after: u64) -> Result<(), WorldError> {
         let ask = Bytes::from(Ask::Records { after }.encode());
         let answer = self.caller.call(from, ask, ANSWER_BYTES_MAX).await;
-        let answer = answer.map_err(|error| WorldError::new(Blame::Router, "no-answer", error.to_string()))?;
+        let answer = answer.map_err(|error| WorldError::new(Blame::Router, NO_ANSWER, error.to_string()))?;
         let Answer::Records { records, .. } = Answer::decode(&answer)? else { return Err(other_answer()) };
         let (answer, answered) = oneshot::channel();
         let commands = self.commands.upgrade().ok_or_else(WorldError::stopped)?;
@@ -214,7 +219,7 @@ pub(super) async fn fetch(caller: &Caller, from: u32, module: &Module, bytes: &m
     while (bytes.len() as u64) < module.size_bytes {
         let ask = Ask::Blob { digest: module.digest, offset: bytes.len() as u64 };
         let answer = caller.call(from, Bytes::from(ask.encode()), ANSWER_BYTES_MAX).await;
-        let answer = answer.map_err(|error| WorldError::new(Blame::Router, "no-answer", error.to_string()))?;
+        let answer = answer.map_err(|error| WorldError::new(Blame::Router, NO_ANSWER, error.to_string()))?;
         let Answer::Blob { size_bytes, bytes: piece } = Answer::decode(&answer)? else { return Err(other_answer()) };
         let left = module.size_bytes - bytes.len() as u64;
         if size_bytes != module.size_bytes || piece.is_empty() || piece.len() as u64 > left {
@@ -231,6 +236,23 @@ pub(super) async fn fetch(caller: &Caller, from: u32, module: &Module, bytes: &m
     Ok(())
 }
 
+/// How long a router is not asked after this.
+fn left_alone(error: &WorldError) -> Duration {
+    if error.code == NO_ANSWER { LEFT_IN_PEACE } else { LEFT_ALONE }
+}
+
 fn other_answer() -> WorldError {
     WorldError::new(Blame::Router, "unexpected-answer", "the other router answers another question")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gave_no_answer_is_asked_again_long_before_who_gave_a_wrong_one() {
+        let silent = WorldError::new(Blame::Router, NO_ANSWER, "the connection was lost");
+        assert_eq!(left_alone(&silent), LEFT_IN_PEACE);
+        assert_eq!(left_alone(&other_answer()), LEFT_ALONE);
+    }
 }

@@ -87,6 +87,7 @@ pub(super) struct Parts {
     pub(super) mesh: Option<Membership>,
     pub(super) shared: Option<Part>,
     pub(super) site: Option<Name>,
+    pub(super) controller: Controller,
     pub(super) guard: BootGuard,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) revision: watch::Sender<u64>,
@@ -95,7 +96,7 @@ pub(super) struct Parts {
 
 impl Keeper {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { log, deployment, mesh, shared, site, guard, view, revision, runtime } = parts;
+        let Parts { log, deployment, mesh, shared, site, controller, guard, view, revision, runtime } = parts;
         let shown = (log.catalog().head(), Arc::new(log.catalog().clone()), Arc::new(log.copy().clone()));
         let mut keeper = Self {
             log,
@@ -104,7 +105,7 @@ impl Keeper {
             shared,
             site,
             inbox: Inbox::default(),
-            controller: Controller::default(),
+            controller,
             guard,
             retreat: None,
             failed: None,
@@ -198,6 +199,10 @@ impl Keeper {
             Command::Look => self.settle(),
             Command::Report(report) => {
                 self.controller.note(&self.log, report);
+                self.settle();
+            }
+            Command::LedgerRead { step_rev, off } => {
+                self.controller.note_ledger(step_rev, off);
                 self.settle();
             }
             Command::Tick => {

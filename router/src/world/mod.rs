@@ -22,6 +22,7 @@ pub(crate) mod keys;
 mod log;
 pub(crate) mod members;
 mod propose;
+mod reconcile;
 mod report;
 mod rollout;
 mod setup;
@@ -51,6 +52,7 @@ use myelin_catalog::rollout::{Outcome, Rollout};
 use myelin_catalog::{
     Binding, Catalog, CatalogError, Follower, Gates, Module, ModuleRef, Name, Proposal, RolloutPlan, Version,
 };
+use reconcile::LedgerReader;
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -237,6 +239,8 @@ enum Command {
     Look,
     /// A router's report, to the controller.
     Report(RouterReport),
+    /// What was off in the ledger of the mesh, which the controller had read in a step.
+    LedgerRead { step_rev: u64, off: Option<String> },
     /// Time for the controller.
     Tick,
     /// A follower has caught up: run what the log says.
@@ -403,39 +407,17 @@ impl World {
 
     /// The ledger of the whole mesh, as far as its routers answer.
     pub async fn mesh_ledger(&self) -> MeshLedger {
-        let (before, _) = self.router_ledgers().await;
-        let (routers, missing) = self.router_ledgers().await;
-        MeshLedger::new(&before, routers, missing)
+        self.ledger_reader().read().await
     }
 
-    /// The ledgers of all routers, and which do not answer.
-    async fn router_ledgers(&self) -> (Vec<RouterLedger>, BTreeMap<String, String>) {
-        let view = self.view();
-        let mut parts = vec![self.account.read().await];
-        let mut missing = BTreeMap::new();
-        let own = |router: &myelin_catalog::Router| {
-            *router.site.as_str() == *self.account.site && *router.name.as_str() == *self.account.router
-        };
-        let mut asking = tokio::task::JoinSet::new();
-        for router in view.catalog.fleet().routers().filter(|router| !own(router)) {
-            let title = format!("{}/{}", router.site, router.name);
-            match self.progress.clone() {
-                Some(writer) => {
-                    let to = propose::Writer { number: router.number, title, ..writer };
-                    asking.spawn(async move { (to.title.clone(), to.ledger().await) });
-                }
-                None => drop(missing.insert(title, "this router has no links".to_owned())),
-            }
-        }
-        while let Some(answered) = asking.join_next().await {
-            match answered {
-                Ok((_, Ok(part))) => parts.push(part),
-                Ok((title, Err(error))) => drop(missing.insert(title, error.message)),
-                // A task that broke off has told so.
-                Err(_) => {}
-            }
-        }
-        (parts, missing)
+    /// What keeps a rollout from its end whose routers all run the new set: why the ledger of the mesh is off; none where
+    /// it balances.
+    pub async fn ledger_off(&self) -> Option<String> {
+        self.ledger_reader().off().await
+    }
+
+    fn ledger_reader(&self) -> LedgerReader {
+        LedgerReader { account: self.account.clone(), view: self.view.clone(), writer: self.progress.clone() }
     }
 
     /// Ends the keeper and closes the catalog; every later change is refused.
@@ -500,9 +482,17 @@ fn active_at<'a>(catalog: &'a Catalog, site: Option<&Name>) -> &'a Arc<myelin_ca
     site.map_or_else(|| catalog.active(), |site| catalog.active_for(site))
 }
 
-/// Why a rollout that is over did not make its set active.
+/// Why a rollout that is over is not complete.
 fn failure(rollout: &Rollout) -> Option<WorldError> {
-    let end = rollout.end.as_ref().filter(|end| end.outcome == Outcome::RolledBack)?;
+    let end = rollout.end.as_ref()?;
+    match end.outcome {
+        Outcome::Complete => return None,
+        Outcome::Unbalanced => {
+            let message = format!("rollout {}: {}; look at `myelin ledger --mesh`", rollout.id, end.reason);
+            return Some(WorldError::new(Blame::Router, "ledger-unbalanced", message));
+        }
+        Outcome::RolledBack => {}
+    }
     let abort = rollout.abort.as_ref();
     let code = abort.map_or("rolled-back", |abort| abort.cause.code());
     let why = abort.map_or(&end.reason, |abort| &abort.reason);

@@ -2,6 +2,7 @@
 
 use super::answer::{Source, answer_all};
 use super::boot::BootGuard;
+use super::control::Controller;
 use super::deploy::Deployment;
 use super::explain::Explainer;
 use super::follow::{Level, Pull};
@@ -9,6 +10,7 @@ use super::forge::Forge;
 use super::keeper::{Keeper, Membership, Parts};
 use super::log::{Log, Shelf};
 use super::propose::Writer;
+use super::reconcile::{LedgerReader, Readings};
 use super::report::{OwnPhase, metrics};
 use super::shared::{self, Desk, Part, SharedLog};
 use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members};
@@ -143,6 +145,7 @@ impl WorldSetup {
             tell: mesh.peering.tell.clone(),
         });
         let guard = BootGuard::open(&data_dir);
+        let reader = LedgerReader { account: account.clone(), view: view.clone(), writer: writer.clone() };
         let keeper = Keeper::new(Parts {
             log,
             deployment,
@@ -152,6 +155,7 @@ impl WorldSetup {
                 .zip(shared.clone())
                 .map(|(mesh, log)| Part::new(log, mesh.peering.peers.clone(), commands.downgrade(), root)),
             site: site.clone(),
+            controller: Controller::new(Readings::new(reader, commands.downgrade())),
             guard,
             view: view.clone(),
             revision: revision_in,

@@ -28,6 +28,7 @@ pub struct Relay {
 #[derive(Debug)]
 struct Inner {
     front: UdpSocket,
+    back: Ipv4Addr,
     target: SocketAddr,
     begin: Instant,
     lanes: Mutex<Lanes>,
@@ -73,15 +74,29 @@ impl Relay {
     /// # Errors
     /// When no socket is to be had.
     pub async fn start(target: SocketAddr, seed: u64, path: Path) -> Result<Self> {
-        let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the relay's socket")?;
+        Self::start_at([Ipv4Addr::LOCALHOST; 2], target, seed, path).await
+    }
+
+    /// The same with these addresses: the one that callers send to, and the one that the target sees.
+    ///
+    /// # Errors
+    /// When no socket is to be had.
+    pub async fn start_at([front, back]: [Ipv4Addr; 2], target: SocketAddr, seed: u64, path: Path) -> Result<Self> {
+        let front = UdpSocket::bind((front, 0)).await.context("the relay's socket")?;
         let addr = front.local_addr()?;
         let lanes = Lanes {
             there: Direction::new(seed, path),
             back: Direction::new(seed ^ u64::MAX, path),
             callers: Vec::new(),
         };
-        let inner =
-            Arc::new(Inner { front, target, begin: Instant::now(), lanes: Mutex::new(lanes), pushed: Notify::new() });
+        let inner = Arc::new(Inner {
+            front,
+            back,
+            target,
+            begin: Instant::now(),
+            lanes: Mutex::new(lanes),
+            pushed: Notify::new(),
+        });
         let tasks = [tokio::spawn(inner.clone().listen()), tokio::spawn(inner.clone().pump())];
         Ok(Self { addr, inner, tasks })
     }
@@ -160,7 +175,7 @@ impl Inner {
         if let Some(known) = lock(&self.lanes).callers.iter().find(|caller| caller.addr == addr) {
             return Ok(known.clone());
         }
-        let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let back = UdpSocket::bind((self.back, 0)).await?;
         back.connect(self.target).await?;
         let caller = Arc::new(Caller { addr, back, reader: Mutex::default() });
         let reader = tokio::spawn(self.clone().read_back(caller.clone()));

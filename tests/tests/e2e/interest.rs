@@ -34,7 +34,7 @@ async fn churn(client: Client, number: usize) -> Result<(Client, VecDeque<myelin
 
 /// Batches that site 0 has told.
 fn told(mesh: &Value) -> Result<u64> {
-    mesh["interest_told"]["batches"].as_u64().context("the router tells how many batches")
+    mesh["interests"]["s0/r1"]["batches"].as_u64().context("the router tells how many batches")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,7 +57,7 @@ async fn a_hundred_thousand_changes_go_to_others_in_batches_and_end_in_equal_has
     let after = loop {
         let (here, there) = (sites.mesh(0)?, sites.mesh(1)?);
         let is_all = there["interest"] == CLIENTS * KEPT + 1 && here["interest_own"] == CLIENTS * KEPT + 1;
-        if is_all && here["interest_told"] == there["interest_known"]["s0/r1"] && there["interest_behind"] == 0 {
+        if is_all && here["interests"] == there["interests"] && there["interest_behind"] == 0 {
             break told(&here)?;
         }
         ensure!(end.elapsed() < PATIENCE, "site 0: {here:#}\nsite 1: {there:#}");

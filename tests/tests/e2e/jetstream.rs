@@ -173,7 +173,7 @@ impl Mesh {
 }
 
 /// The body of an answer that says yes.
-fn good(answer: Answer) -> Result<Value> {
+pub(crate) fn good(answer: Answer) -> Result<Value> {
     ensure!((200..300).contains(&answer.status), "{}: {:#}", answer.status, answer.json());
     Ok(answer.json())
 }

@@ -6,6 +6,7 @@
 mod attacks;
 mod bench;
 mod captures;
+mod catalogs;
 mod chaos;
 mod drain;
 mod easy;
@@ -17,6 +18,7 @@ mod jetstream;
 mod kit;
 mod ledger;
 mod mesh;
+mod namespaces;
 mod residency;
 mod restart;
 mod rollouts;

@@ -2,6 +2,7 @@
 
 use crate::mesh::{PATIENCE, Sites};
 use anyhow::{Context, Result, ensure};
+use myelin::ledger::Term;
 use myelin::node::Node;
 use myelin::world::{Actor, Change, View};
 use myelin_catalog::rollout::{Cause, Outcome};
@@ -230,5 +231,33 @@ async fn a_site_is_added_and_removed_while_the_mesh_runs() -> Result<()> {
     ensure!(head.rev < sites.at(0).world().view().catalog.head().rev, "it is not given the catalog");
     let (here, there) = (sites.at(0).mesh_status().load(), again.mesh_status().load());
     ensure!(here.reachable == 1 && there.reachable == 0, "{here:?} {there:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_not_complete_where_the_ledger_of_the_mesh_does_not_balance() -> Result<()> {
+    let sites = Sites::start(3, |site, other| other + 1 == site).await?;
+    let (near, far) = (sites.client(0, "near").await?, sites.client(2, "far").await?);
+    let mut events = far.subscribe("orders/**", SubscribeOptions::default()).await?;
+    sites.knows(0, 1).await?;
+    // Every copy that leaves the first site is forgotten by its ledger.
+    sites.at(0).sabotage(Some(Term::Forwarded)).await;
+    near.send(Event::new("orders/a", "hello")).await?;
+    let event = tokio::time::timeout(PATIENCE, events.next()).await?.context("an event")?;
+    ensure!(event.payload() == b"hello");
+
+    stage(sites.at(1), "1.0.0", Behaviour::Allow).await?;
+    let plan = RolloutPlan { observe_s: 0, events_min: 0, deadline_s: 8, ..plan("s1")? };
+    let id = sites.at(1).world().start_rollout(plan, ann()).await?;
+    let over = |view: &View| view.catalog.rollouts().any(|rollout| rollout.id == id && !rollout.is_running());
+    everywhere(&sites, "its end", over).await?;
+    let view = sites.at(2).world().view();
+    let end = view.catalog.rollouts().find(|rollout| rollout.id == id).and_then(|rollout| rollout.end.clone());
+    let end = end.context("it is over")?;
+    ensure!(end.outcome == Outcome::Unbalanced && end.reason.contains("router s0/r1: generation"), "{end:?}");
+    // The set has passed everything else: it stays.
+    everywhere(&sites, "the new set", |view| view.cards.len() == 1 && view.catalog.is_uniform()).await?;
+    let off = sites.at(2).world().ledger_off().await;
+    ensure!(off.as_ref().is_some_and(|off| off.contains("s0/r1")), "every router says so: {off:?}");
     Ok(())
 }

@@ -126,7 +126,9 @@ impl Catalog {
     fn check_finished(&self, id: u64, outcome: Outcome) -> Result<(), CatalogError> {
         let rollout = self.find_running(id)?;
         let is_due = match outcome {
-            Outcome::Complete => rollout.is_forward() && !rollout.is_paused && rollout.next().is_none(),
+            Outcome::Complete | Outcome::Unbalanced => {
+                rollout.is_forward() && !rollout.is_paused && rollout.next().is_none()
+            }
             Outcome::RolledBack => rollout.abort.is_some(),
         };
         match is_due {
@@ -193,7 +195,7 @@ impl Catalog {
             candidate
         });
         match outcome {
-            Outcome::Complete => self.activate(Generation::of(record, record.rev, candidate)),
+            Outcome::Complete | Outcome::Unbalanced => self.activate(Generation::of(record, record.rev, candidate)),
             Outcome::RolledBack => {
                 let old = self.active().bindings.clone();
                 self.unstage(&candidate, &old);

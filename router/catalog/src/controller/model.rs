@@ -3,7 +3,7 @@
 //! The log, its rules and [`decide`] are the real ones. The routers are a model: they pull the log or not, prepare,
 //! refuse, activate, misbehave, retreat, crash and start anew, and what they report arrives late or never. The
 //! controller crashes and another one takes over, knowing the log and nothing else. Time is a choice: a step's deadline
-//! has passed or not, whatever has happened. Of the faults (crashes, NACKs, failed gates, retreats, an abort by hand) at
+//! has passed or not, whatever has happened; so is whether the ledger of the mesh balances when it is read. Of the faults (crashes, NACKs, failed gates, retreats, an abort by hand) at
 //! most [`FAULTS_MAX`] happen in one run, at any moments; slowness and silence have no bound.
 //!
 //! States from which the same can follow count once: the sites `b` and `c` come in the same wave and may change names;
@@ -42,6 +42,8 @@ struct Log {
     want_ids: [WantId; 3],
     is_reached: [bool; 3],
     is_forward: bool,
+    /// No step is left but the end.
+    is_last: bool,
     rollout: Rev,
     started: u8,
 }
@@ -110,10 +112,27 @@ enum Heard {
     },
 }
 
+/// What the controller read of the ledger of the mesh in the present step.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Ledger {
+    Unread,
+    Off,
+    Balances,
+}
+
+/// What a controller does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Waits,
+    Reads,
+    Writes(LogId),
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct State {
     head: LogId,
     nodes: [(Node, Heard); 3],
+    ledger: Ledger,
     has_controller: bool,
     faults: u8,
 }
@@ -124,7 +143,7 @@ struct Model {
     known: HashMap<([Want; 3], String), LogId>,
     wants: Vec<Want>,
     /// The same log and the same reports lead to the same decision.
-    decisions: HashMap<(LogId, [Heard; 3], bool), Option<LogId>>,
+    decisions: HashMap<(LogId, [Heard; 3], Ledger, bool), Does>,
 }
 
 impl Log {
@@ -138,8 +157,10 @@ impl Log {
         });
         let running = catalog.rollout();
         let is_forward = running.is_some_and(|rollout| rollout.is_forward());
+        let is_last = running.is_some_and(|rollout| rollout.is_forward() && rollout.next().is_none());
         let is_reached = SITES.map(|site| running.is_some_and(|r| r.reached().any(|reached| *reached == name(site))));
-        Self { wants, want_ids: [0; 3], is_reached, is_forward, rollout, started, after: HashMap::new(), catalog }
+        let after = HashMap::new();
+        Self { wants, want_ids: [0; 3], is_reached, is_forward, is_last, rollout, started, after, catalog }
     }
 
     /// What a controller can still make of a report.
@@ -208,7 +229,8 @@ impl Model {
             refused: 0,
             left: 0,
         };
-        (model, State { head: 0, nodes: [(node, Heard::Nothing); 3], has_controller: true, faults: FAULTS_MAX })
+        let (nodes, ledger) = ([(node, Heard::Nothing); 3], Ledger::Unread);
+        (model, State { head: 0, nodes, ledger, has_controller: true, faults: FAULTS_MAX })
     }
 
     /// The log after `op`, which the rules of the log must allow.
@@ -254,9 +276,9 @@ impl Model {
         id
     }
 
-    /// What the controller does; `None` where it waits.
-    fn decide(&mut self, at: LogId, heard: [Heard; 3], is_late: bool) -> Option<LogId> {
-        if let Some(known) = self.decisions.get(&(at, heard, is_late)) {
+    /// What the controller does.
+    fn decide(&mut self, at: LogId, heard: [Heard; 3], ledger: Ledger, is_late: bool) -> Does {
+        if let Some(known) = self.decisions.get(&(at, heard, ledger, is_late)) {
             return *known;
         }
         let log = &self.logs[usize::from(at)];
@@ -268,29 +290,40 @@ impl Model {
                 seen.note(router, report);
             }
         }
+        if let (Some(rollout), false) = (log.catalog.rollout(), ledger == Ledger::Unread) {
+            let off = (ledger == Ledger::Off).then(|| "a router is missing".to_owned());
+            seen.note_ledger(rollout.step_rev, if is_late { 0 } else { NOW_MS }, off.clone());
+            seen.note_ledger(rollout.step_rev, NOW_MS, off);
+        }
         let next = match decide(&log.catalog, &seen, NOW_MS) {
             Decision::Append(op) => {
                 self.check_prepared(at, &op, &heard);
+                check_ledger(&op, ledger, is_late);
                 let token = match &op {
                     Op::RolloutAdvanced { .. } => Token::Advance,
                     Op::RolloutAborted { .. } => Token::Abort,
-                    Op::RolloutFinished { outcome: Outcome::Complete, .. } => Token::Complete,
+                    // The same becomes active.
+                    Op::RolloutFinished { outcome: Outcome::Complete | Outcome::Unbalanced, .. } => Token::Complete,
                     Op::RolloutFinished { outcome: Outcome::RolledBack, .. } => Token::RolledBack,
                     other => panic!("{other:?} is not a controller's to say"),
                 };
-                Some(self.append(at, token, |_| vec![op]))
+                Does::Writes(self.append(at, token, |_| vec![op]))
+            }
+            Decision::Reconcile { until_ms } => {
+                assert!(until_ms > NOW_MS && log.is_last && (ledger == Ledger::Unread || !is_late));
+                Does::Reads
             }
             Decision::Wait { until_ms } => {
                 assert!(!is_late, "a step whose deadline has passed is over, one way or the other");
                 assert!(until_ms.is_some_and(|until_ms| until_ms > NOW_MS), "and nobody waits in a circle");
-                None
+                Does::Waits
             }
             Decision::Nothing => {
                 assert_eq!(log.rollout, 0);
-                None
+                Does::Waits
             }
         };
-        self.decisions.insert((at, heard, is_late), next);
+        self.decisions.insert((at, heard, ledger, is_late), next);
         next
     }
 
@@ -328,7 +361,13 @@ impl Model {
         if state.has_controller {
             let heard = state.nodes.map(|(_, heard)| heard);
             for is_late in [false, true] {
-                found.extend(self.decide(state.head, heard, is_late).map(|head| State { head, ..*state }));
+                match self.decide(state.head, heard, state.ledger, is_late) {
+                    Does::Waits => {}
+                    Does::Reads => {
+                        found.extend([Ledger::Off, Ledger::Balances].map(|ledger| State { ledger, ..*state }));
+                    }
+                    Does::Writes(head) => found.push(State { head, ledger: Ledger::Unread, ..*state }),
+                }
             }
         } else {
             found.push(State { has_controller: true, ..*state });
@@ -346,7 +385,7 @@ impl Model {
             if state.has_controller {
                 // What it had heard dies with it.
                 let nodes = state.nodes.map(|(node, _)| (node, Heard::Nothing));
-                found.push(State { has_controller: false, nodes, faults, ..*state });
+                found.push(State { has_controller: false, nodes, ledger: Ledger::Unread, faults, ..*state });
             }
         }
         for at in 0..SITES.len() {
@@ -484,6 +523,9 @@ impl State {
         for (at, (_, heard)) in self.nodes.iter_mut().enumerate() {
             *heard = log.useful(at, *heard);
         }
+        if !log.is_last {
+            self.ledger = Ledger::Unread;
+        }
         if self.nodes[1] > self.nodes[2] {
             self.nodes.swap(1, 2);
         }
@@ -503,15 +545,29 @@ impl State {
     }
 }
 
+/// A rollout says that it is complete only where the ledger balanced, and gives that up only when its time is over.
+fn check_ledger(op: &Op, ledger: Ledger, is_late: bool) {
+    match op {
+        Op::RolloutFinished { outcome: Outcome::Complete, .. } => assert_eq!(ledger, Ledger::Balances),
+        Op::RolloutFinished { outcome: Outcome::Unbalanced, .. } => assert!(ledger != Ledger::Unread && is_late),
+        _ => {}
+    }
+}
+
 /// If from now on nobody answers, the controller alone brings the rollout to an end.
 fn check_ends(model: &mut Model, state: &State) {
     let heard = state.nodes.map(|(_, heard)| heard);
-    let mut head = state.head;
+    let (mut head, mut ledger) = (state.head, state.ledger);
     for _ in 0..10 {
         if model.logs[usize::from(head)].rollout == 0 {
             return;
         }
-        head = model.decide(head, heard, true).expect("a deadline is never waited out twice");
+        match model.decide(head, heard, ledger, true) {
+            Does::Writes(next) => (head, ledger) = (next, Ledger::Unread),
+            // Nobody answers.
+            Does::Reads => ledger = Ledger::Off,
+            Does::Waits => panic!("a deadline is never waited out twice"),
+        }
     }
     panic!("a rollout without an end: {state:?}");
 }

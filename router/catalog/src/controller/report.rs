@@ -97,6 +97,17 @@ pub struct Report {
     pub metrics: Metrics,
 }
 
+/// What the ledger of the mesh said at the end of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerReading {
+    /// Since when it is read in this step.
+    pub since_ms: u64,
+    /// When it was read last, both by the controller's monotonic clock.
+    pub seen_ms: u64,
+    /// What was off in it; none where it balanced.
+    pub off: Option<String>,
+}
+
 /// What a controller knows beside the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observations {
@@ -104,6 +115,8 @@ pub struct Observations {
     reports: BTreeMap<u32, Report>,
     /// Since when the present step is known, and which record began it.
     step: Option<(u64, u64)>,
+    /// The newest reading of the ledger, and which record began the step in which it was made.
+    ledger: Option<(u64, LedgerReading)>,
 }
 
 impl Phase {
@@ -143,6 +156,17 @@ impl Observations {
         if self.step.map(|(rev, _)| rev) != step_rev {
             self.step = step_rev.map(|rev| (rev, now_ms));
         }
+    }
+
+    /// Keeps what the ledger of the mesh said in the step that the record `step_rev` began: what is off, if anything.
+    pub fn note_ledger(&mut self, step_rev: u64, now_ms: u64, off: Option<String>) {
+        let since_ms = self.ledger(step_rev).map_or(now_ms, |ledger| ledger.since_ms);
+        self.ledger = Some((step_rev, LedgerReading { since_ms, seen_ms: now_ms, off }));
+    }
+
+    /// What the ledger of the mesh said last in the step that the record `step_rev` began.
+    pub fn ledger(&self, step_rev: u64) -> Option<&LedgerReading> {
+        self.ledger.as_ref().filter(|(rev, _)| *rev == step_rev).map(|(_, ledger)| ledger)
     }
 
     /// The newest report of a router.

@@ -5,6 +5,8 @@ use crate::rollout::Gates;
 use crate::testing::{Story, add_router, name, quarantine};
 
 const MINUTE_MS: u64 = 60_000;
+/// Of a step, by default.
+const DEADLINE_MS: u64 = 600_000;
 
 /// A rollout over three sites, `a` first, and the controller that drives it.
 struct Stage {
@@ -92,6 +94,35 @@ impl Stage {
         assert!(reason.contains(says), "{reason}");
     }
 
+    /// The ledger of the mesh is read.
+    fn reads(&mut self, off: Option<&str>) {
+        let step_rev = self.story.catalog.rollout().unwrap().step_rev;
+        self.seen.note_ledger(step_rev, self.now_ms, off.map(str::to_owned));
+    }
+
+    /// In how long the ledger is read at the latest, where it is what the rollout waits for.
+    fn reconciles(&self) -> Option<u64> {
+        match self.decide() {
+            Decision::Reconcile { until_ms } => Some(until_ms - self.now_ms),
+            _ => None,
+        }
+    }
+
+    /// How the rollout ends.
+    fn ends(&self) -> Option<(Outcome, String)> {
+        match self.decide() {
+            Decision::Append(Op::RolloutFinished { outcome, reason, .. }) => Some((outcome, reason)),
+            _ => None,
+        }
+    }
+
+    /// At the last step, which is over.
+    fn over() -> Self {
+        let mut stage = Self::at(Step::Wave { number: 1 });
+        ["a", "b", "c"].into_iter().for_each(|site| stage.report_active(site, MINUTE_MS));
+        stage
+    }
+
     fn obey(&mut self) {
         let Decision::Append(op) = self.decide() else { panic!("{:?}", self.decide()) };
         self.story.add(op);
@@ -116,9 +147,13 @@ fn a_rollout_whose_routers_do_what_they_are_told_completes() {
             let phase = if is_reached { stage.active(site, MINUTE_MS) } else { Phase::Prepared };
             stage.report(site, phase);
         }
+        if let Decision::Reconcile { .. } = stage.decide() {
+            stage.reads(None);
+        }
         stage.obey();
     }
     assert_eq!(steps, ["staged", "preparing", "prepared", "canary", "observe", "wave 1"]);
+    assert_eq!(stage.story.catalog.rollouts().last().unwrap().state(), "complete");
     assert!(stage.story.catalog.is_uniform() && stage.story.version_at("a") == "2.0.0");
     assert_eq!(stage.decide(), Decision::Nothing);
 }
@@ -382,4 +417,63 @@ fn a_router_that_is_gone_for_good_holds_nothing_up() {
     stage.story.add(Op::RouterRemoved { site: name("c"), name: name("r1") });
     stage.seen.follow(&stage.story.catalog, stage.now_ms);
     assert_eq!(stage.goes_on(), Some(Step::Prepared));
+}
+
+#[test]
+fn a_rollout_is_complete_when_the_ledger_of_the_mesh_balances_and_not_before() {
+    let mut stage = Stage::over();
+    assert_eq!(stage.reconciles(), Some(DEADLINE_MS));
+    stage.reads(Some("router b/r1: off by 1 copies"));
+    assert_eq!((stage.reconciles(), stage.ends()), (Some(DEADLINE_MS), None));
+    stage.now_ms += 5_000;
+    stage.reads(None);
+    let (outcome, reason) = stage.ends().unwrap();
+    assert!(outcome == Outcome::Complete && reason.contains("balances"), "{reason}");
+    // What was read too long ago, or in another step, says nothing.
+    stage.now_ms += OBSERVATION_FRESH_MS + 1;
+    ["a", "b", "c"].into_iter().for_each(|site| stage.report_active(site, MINUTE_MS));
+    assert_eq!(stage.reconciles(), Some(DEADLINE_MS - 5_000 - OBSERVATION_FRESH_MS - 1));
+    stage.story.add(Op::RolloutPaused { id: stage.id });
+    stage.story.add(Op::RolloutResumed { id: stage.id });
+    stage.reads(None);
+    assert!(stage.ends().is_some());
+    let mut before = Stage::at(Step::Observe);
+    before.report_active("a", MINUTE_MS);
+    before.reads(None);
+    assert_eq!(before.goes_on(), Some(Step::Wave { number: 1 }));
+}
+
+#[test]
+fn a_ledger_that_does_not_balance_in_time_ends_a_rollout_as_unbalanced_and_takes_nothing_back() {
+    let mut stage = Stage::over();
+    stage.reads(Some("router b/r1: off by 1 copies"));
+    stage.now_ms += DEADLINE_MS - 1;
+    stage.reads(Some("router b/r1: off by 2 copies\n"));
+    ["a", "b", "c"].into_iter().for_each(|site| stage.report_active(site, MINUTE_MS));
+    assert_eq!(stage.reconciles(), Some(1));
+    stage.now_ms += 1;
+    let (outcome, reason) = stage.ends().unwrap();
+    assert!(outcome == Outcome::Unbalanced && reason.contains("off by 2 copies"), "{reason}");
+    stage.obey();
+    assert_eq!(stage.story.catalog.rollouts().last().unwrap().state(), "unbalanced");
+    assert!(stage.story.catalog.is_uniform() && stage.story.version_at("a") == "2.0.0");
+}
+
+#[test]
+fn a_site_that_is_cut_off_after_the_last_step_does_not_take_a_rollout_back() {
+    let mut stage = Stage::over();
+    stage.reads(Some("router c/r1 did not answer"));
+    stage.now_ms += OBSERVATION_FRESH_MS + 1;
+    ["a", "b"].into_iter().for_each(|site| stage.report_active(site, MINUTE_MS));
+    assert_eq!(stage.waits(), Some(DEADLINE_MS - OBSERVATION_FRESH_MS - 1));
+    // It is back: the ledger is read again.
+    stage.report_active("c", MINUTE_MS);
+    assert!(stage.reconciles().is_some());
+    stage.now_ms += DEADLINE_MS;
+    ["a", "b"].into_iter().for_each(|site| stage.report_active(site, MINUTE_MS));
+    let (outcome, reason) = stage.ends().unwrap();
+    assert!(outcome == Outcome::Unbalanced && reason.contains("router c/r1"), "{reason}");
+    // Bad news count to the end.
+    stage.report("c", Phase::Nack { code: "late".into(), reason: "it fails after all".into() });
+    stage.aborts(Cause::Nack, "router c/r1");
 }

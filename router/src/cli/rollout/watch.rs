@@ -17,7 +17,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// Shows rollout `id` until it is over; a signal ends the watching, not the rollout.
 ///
 /// # Errors
-/// Exit 7 when it was rolled back.
+/// Exit 7 when it was rolled back, or the ledger of the mesh did not balance.
 pub(super) async fn watch(api: &Api, id: u64) -> Result<()> {
     let is_terminal = std::io::stdout().is_terminal();
     let mut signals = Signals::catch()?;
@@ -50,8 +50,14 @@ pub(super) async fn watch(api: &Api, id: u64) -> Result<()> {
 fn end(rollout: &Value) -> Result<()> {
     let id = text(&rollout["id"]);
     if rollout["state"] == "complete" {
-        say!("rollout {id} is complete: every site has the new set");
+        say!("rollout {id} is complete: every site has the new set, and the ledger of the mesh balances");
         return Ok(());
+    }
+    if rollout["state"] == "unbalanced" {
+        let why = shown(&text(&rollout["reason"]));
+        return Err(Failure::new(Exit::GateFailed, format!("rollout {id} is not complete: {why}")).next(
+            "`myelin ledger --mesh` shows every router and link; `myelin rollout rollback` makes the old set active",
+        ));
     }
     let why = format!("{}: {}", text(&rollout["cause"]), shown(&text(&rollout["reason"])));
     Err(Failure::new(Exit::GateFailed, format!("rollout {id} was rolled back ({why}); every site has the old set")))
@@ -66,7 +72,13 @@ pub(super) fn view(rollout: &Value) -> String {
         text(&rollout["state"])
     );
     if let Some(reason) = rollout["reason"].as_str() {
-        told += &format!("  {}: {}\n", text(&rollout["cause"]), shown(reason));
+        match rollout["cause"].as_str() {
+            Some(cause) => told += &format!("  {cause}: {}\n", shown(reason)),
+            None => told += &format!("  {}\n", shown(reason)),
+        }
+    }
+    if let Some(off) = rollout["ledger_off"].as_str() {
+        told += &format!("  waits for the ledger of the mesh: {}\n", shown(off));
     }
     let steps = items(rollout, "steps").iter().map(|step| {
         let sites: Vec<_> = items(step, "sites").iter().map(text).collect();
@@ -128,6 +140,11 @@ mod tests {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
         assert_eq!(line(&rollout()), "rollout 9: canary  us1/r1 ACTIVE  eu1/r1 -");
+        let mut waiting = rollout();
+        waiting["ledger_off"] = "router eu1/r1 did not give its ledger: no path".into();
+        assert!(view(&waiting).contains("waits for the ledger of the mesh: router eu1/r1"), "{}", view(&waiting));
+        let over = json!({"id": 9, "state": "complete", "reason": "the ledger of the mesh balances"});
+        assert!(view(&over).contains("\n  the ledger of the mesh balances\n"), "{}", view(&over));
     }
 
     #[test]
@@ -137,5 +154,8 @@ mod tests {
         assert_eq!(failure.exit, Exit::GateFailed);
         assert!(failure.what.contains("gate-traps: router us1/r1: 5 faults"), "{failure}");
         assert!(end(&json!({"id": 9, "state": "complete"})).is_ok());
+        let unbalanced = json!({"id": 9, "state": "unbalanced", "reason": "link a/r1 to b/r1: 7 sent"});
+        let failure = end(&unbalanced).expect_err("it is not complete");
+        assert!(failure.exit == Exit::GateFailed && failure.what.contains("7 sent"), "{failure}");
     }
 }

@@ -120,7 +120,7 @@ impl Ears {
     }
 
     /// Waits until an event is here that was published later than `after` others.
-    async fn hears_later_than(&self, from: usize, after: u64) -> Result<()> {
+    pub(crate) async fn hears_later_than(&self, from: usize, after: u64) -> Result<()> {
         let begin = Instant::now();
         while !self.heard(from).iter().any(|number| *number > after) {
             ensure!(begin.elapsed() < PATIENCE, "site {} hears nothing of site {from} after {after}", self.site);

@@ -22,6 +22,8 @@ async fn a_peer_that_is_not_who_it_says_or_says_it_wrongly_gets_no_link_and_is_t
     broken_map[5] = 0x93;
     let attacks = [
         ("a version from the future", says(&|hello| (hello.min, hello.max) = (9, 12))?, C::Version),
+        ("the version before the first", says(&|hello| (hello.min, hello.max) = (0, 0))?, C::Version),
+        ("the version after this one", says(&|hello| (hello.min, hello.max) = (2, 2))?, C::Version),
         ("a range that holds nothing", says(&|hello| (hello.min, hello.max) = (2, 1))?, C::Version),
         ("another's name", says(&|hello| hello.site_name = "s1".to_owned())?, C::Identity),
         ("another's number", says(&|hello| hello.router = RouterNumber(2))?, C::Identity),
@@ -45,6 +47,16 @@ async fn a_peer_that_is_not_who_it_says_or_says_it_wrongly_gets_no_link_and_is_t
     }
     for (code, times) in expected {
         attacked.counts(code, times).await?;
+    }
+    // Who speaks an older or a newer version as well is spoken to in the one that both know.
+    for (min, max) in [(0, 1), (1, 2), (0, 9)] {
+        let connection = evil.connect().await?;
+        let (mut control, mut answers) = connection.open_bi().await?;
+        control.write_all(&says(&|hello| (hello.min, hello.max) = (min, max))?).await?;
+        let answer = tokio::time::timeout(super::PATIENCE, answers.read_chunk()).await??.context("an answer")?;
+        assert_eq!(answer.get(4), Some(&1), "{min} to {max}: a hello");
+        connection.close(0, "that was all");
+        attacked.unlinked().await?;
     }
     // What a newer router may add to its hello, or say before it, changes nothing.
     let skippable = [frame(3, 0xd5, b"new"), honest].concat();

@@ -4,6 +4,7 @@ mod control;
 mod events;
 mod floods;
 mod hello;
+mod records;
 
 use anyhow::{Context, Result, ensure};
 use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions, Subscription};
@@ -67,6 +68,15 @@ impl Attacked {
     /// How often site 0 has counted `key` under `what`: its alarms or its violations.
     fn counted(&self, what: &str, key: &str) -> Result<u64> {
         Ok(self.sites.mesh(0)?[what][key].as_u64().unwrap_or_default())
+    }
+
+    /// Waits until site 0 has no link to the hostile member.
+    async fn unlinked(&self) -> Result<()> {
+        super::eventually("no link", || {
+            let mesh = self.sites.mesh(0)?;
+            Ok(mesh["links"].as_array().is_some_and(|links| links.iter().all(|link| link["site"] != "evil")))
+        })
+        .await
     }
 
     /// Waits until site 0 has counted this violation `times` times: it tells its counters once a second.
