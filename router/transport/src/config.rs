@@ -12,8 +12,8 @@ use crate::reset::ResetKey;
 /// The client protocol's ALPN.
 pub const ALPN_CLIENT: &str = "myelin-client/1";
 /// Packets that a peer may take before it acknowledges them, in place of QUIC's two, where it knows the extension
-/// (draft-ietf-quic-ack-frequency); a gap or 25 ms make it acknowledge sooner. As many as are sent at once: at 10,000
-/// events a second over two routers that is 4 to 6 % less CPU, and half of the packets.
+/// (draft-ietf-quic-ack-frequency); a gap or 25 ms make it acknowledge sooner. As many as are sent at once: 2 to 6 % less
+/// CPU for an event, and less latency (docs/PERFORMANCE.md).
 const ACK_AFTER_PACKETS: quinn::VarInt = quinn::VarInt::from_u32(10);
 /// Largest allowed [`QuicConfig::mtu_bytes_max`]: quinn sends 10 segments at once, and 10 x 6,550 is all that one UDP
 /// send takes. Beyond, every full batch fails and the connection falls back to 1,200 bytes.
