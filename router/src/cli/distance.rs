@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// The sites that `demo` and `dev` play with.
 pub(super) const SITES: [&str; 3] = ["eu1", "us1", "ap1"];
 /// How far a site is from those before it, in milliseconds one way: about what lies between Europe, America and Asia.
-pub(super) const DISTANCES_MS: [&[u64]; 3] = [&[], &[40], &[85, 70]];
+const DISTANCES_MS: [&[u64]; 3] = [&[], &[40], &[85, 70]];
 /// Datagrams that may be on their way in one direction; the path drops what is more, as a real one would.
 const DATAGRAMS_MAX: usize = 16_384;
 /// Peers of one relay: the routers of all sites.
@@ -19,12 +19,52 @@ const PEERS_MAX: usize = 16;
 /// Bytes of a datagram.
 const DATAGRAM_BYTES: usize = 65_535;
 
+/// Where a router of one of these sites listens for the others, and what it dials.
+#[derive(Clone, Debug)]
+pub(super) struct Neighbour {
+    listen: SocketAddr,
+    seeds: Vec<SocketAddr>,
+}
+
+/// The first `count` of [`SITES`]: each dials those before it, over a path of its own. Nobody is told an address without a
+/// distance.
+///
+/// # Errors
+/// When there are no free ports.
+pub(super) async fn neighbours(count: usize) -> std::io::Result<Vec<Neighbour>> {
+    // Free at this moment, which has to do: the relays must know them before the routers bind them.
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(UdpSocket::bind("127.0.0.1:0").await?);
+    }
+    let addresses = listeners.iter().map(UdpSocket::local_addr).collect::<std::io::Result<Vec<_>>>()?;
+    let mut all = Vec::new();
+    for (listen, distances) in addresses.iter().zip(DISTANCES_MS) {
+        let mut seeds = Vec::new();
+        for (other, one_way_ms) in addresses.iter().zip(distances) {
+            seeds.push(relay(*other, Duration::from_millis(*one_way_ms)).await?);
+        }
+        all.push(Neighbour { listen: *listen, seeds });
+    }
+    Ok(all)
+}
+
+impl Neighbour {
+    /// Its section `[mesh]` of the configuration, in a mesh of the first `count` sites.
+    pub(super) fn section(&self, count: usize) -> String {
+        let members: Vec<_> = SITES.iter().take(count).map(|site| format!("\"{site}/r1\"")).collect();
+        let seeds: Vec<_> = self.seeds.iter().map(|relay| format!("\"{relay}\"")).collect();
+        let (listen, members, seeds) = (self.listen, members.join(", "), seeds.join(", "));
+        format!("[mesh]\nlisten = \"{listen}\"\nmembers = [{members}]\nseeds = [{seeds}]\n")
+    }
+}
+
 /// Starts a relay in front of `target` that takes `delay` in each direction, and says where it is. It ends with the
 /// process.
 ///
 /// # Errors
 /// When there is no free port.
-pub(super) async fn relay(target: SocketAddr, delay: Duration) -> std::io::Result<SocketAddr> {
+async fn relay(target: SocketAddr, delay: Duration) -> std::io::Result<SocketAddr> {
     let outside = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
     let addr = outside.local_addr()?;
     tokio::spawn(async move {

@@ -21,6 +21,7 @@ mod keeper;
 pub(crate) mod keys;
 mod log;
 pub(crate) mod members;
+mod others;
 mod propose;
 mod reconcile;
 mod report;

@@ -1,20 +1,12 @@
 //! What the shadow of a rollout's candidate found out: at this router, and at all routers of the mesh.
 
-use super::propose::Writer;
 use super::{Account, Blame, View, World, WorldError};
 use crate::shadow::ShadowReport;
-use bytes::Bytes;
 use myelin_catalog::exchange::{Answer, Ask};
+use myelin_catalog::fleet::Router;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
-use tokio::task::JoinSet;
 use utoipa::ToSchema;
-
-/// Bytes of what another router says: as much as the links pass on.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// How long a router may take to say it.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// What a candidate's new filters said about copies of live events, at all routers.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -43,7 +35,7 @@ pub(super) fn here(view: &View, account: &Account, rollout: u64) -> Option<Shado
 pub(super) fn encode(mut report: ShadowReport) -> Result<Vec<u8>, WorldError> {
     let bytes = super::explain::encode(&report)?;
     // The answer's own frame is a few bytes.
-    if bytes.len() + 64 <= ANSWER_BYTES_MAX {
+    if bytes.len() + 64 <= super::others::ANSWER_BYTES_MAX {
         return Ok(bytes);
     }
     report.bindings.iter_mut().for_each(|binding| binding.samples.clear());
@@ -65,25 +57,21 @@ impl World {
     pub async fn shadow(&self, rollout: u64, site: Option<&str>) -> Result<MeshShadow, WorldError> {
         let (mut routers, mut missing) = (Vec::new(), BTreeMap::new());
         let view = self.view();
-        let is_meant = |other: &str| site.is_none_or(|site| site == other);
-        let mut asking = JoinSet::new();
-        for router in view.catalog.fleet().routers().filter(|router| is_meant(router.site.as_str())) {
-            let title = format!("{}/{}", router.site, router.name);
-            if *router.site.as_str() == *self.account.site && *router.name.as_str() == *self.account.router {
-                match here(&view, &self.account, rollout) {
-                    Some(report) => routers.push(report),
-                    None => drop(missing.insert(title, none().message)),
-                }
-            } else if let Some(writer) = &self.progress {
-                asking.spawn(ask(Writer { number: router.number, title, ..writer.clone() }, rollout));
+        let is_meant = |router: &Router| site.is_none_or(|site| site == router.site.as_str());
+        if let Some(own) = view.catalog.fleet().routers().find(|router| self.is_own(router) && is_meant(router)) {
+            match here(&view, &self.account, rollout) {
+                Some(report) => routers.push(report),
+                None => drop(missing.insert(format!("{}/{}", own.site, own.name), none().message)),
             }
         }
-        while let Some(answered) = asking.join_next().await {
+        let read = |answer| match answer {
+            Answer::Shadow(json) => Ok(json),
+            other => Err(other),
+        };
+        for (title, answered) in self.ask_others(&Ask::Shadow { rollout }, is_meant, read).await {
             match answered {
-                Ok((_, Ok(report))) => routers.push(report),
-                Ok((title, Err(why))) => drop(missing.insert(title, why)),
-                // A task that broke off has told so.
-                Err(_) => {}
+                Ok(report) => routers.push(report),
+                Err(why) => drop(missing.insert(title, why)),
             }
         }
         if routers.is_empty() {
@@ -104,20 +92,4 @@ impl World {
             missing,
         })
     }
-}
-
-async fn ask(to: Writer, rollout: u64) -> (String, Result<ShadowReport, String>) {
-    let ask = Bytes::from(Ask::Shadow { rollout }.encode());
-    let answered = async {
-        let call = to.caller.call(to.number, ask, ANSWER_BYTES_MAX);
-        let answer = tokio::time::timeout(ANSWER_WAIT, call).await;
-        let answer =
-            answer.map_err(|_| format!("no answer within {ANSWER_WAIT:?}"))?.map_err(|error| error.to_string())?;
-        match Answer::decode(&answer).map_err(|error| error.to_string())? {
-            Answer::Shadow(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
-            answer => Err(super::propose::unexpected(answer).message),
-        }
-    };
-    let answered = answered.await;
-    (to.title, answered)
 }

@@ -1,26 +1,17 @@
 //! What became of sampled events: the records of this router's workers, and of all routers of the mesh.
 
-use super::propose::Writer;
 use super::{Account, Blame, World, WorldError};
 use crate::trace::{Record, TraceId};
 use crate::worker::Order;
-use bytes::Bytes;
 use myelin_catalog::exchange::{Answer, Ask};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use utoipa::ToSchema;
 
 /// Records of one router in an answer: what some hundred events leave.
 const RECORDS_MAX: usize = 1_000;
-/// Bytes of the records of another router: as much as the links pass on.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// How long a router may take to give its records.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
-
 /// What became of the sampled events of a trace.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Trace {
@@ -84,7 +75,7 @@ impl Account {
         loop {
             let bytes = super::explain::encode(&part)?;
             // The answer's own frame is a few bytes.
-            if bytes.len() + 64 <= ANSWER_BYTES_MAX {
+            if bytes.len() + 64 <= super::others::ANSWER_BYTES_MAX {
                 return Ok(bytes);
             }
             let half = part.records.len() / 2;
@@ -131,43 +122,19 @@ impl World {
 
     /// Asks every other router for its part.
     async fn ask_all(&self, all: &mut Trace) {
-        let view = self.view();
-        let Some(writer) = &self.progress else { return };
-        let mut asking = JoinSet::new();
-        for router in view.catalog.fleet().routers() {
-            if *router.site.as_str() == *self.account.site && *router.name.as_str() == *self.account.router {
-                continue;
-            }
-            let title = format!("{}/{}", router.site, router.name);
-            let to = Writer { number: router.number, title, ..writer.clone() };
-            asking.spawn(ask(to, all.trace_id));
-        }
-        while let Some(answered) = asking.join_next().await {
+        let ask = Ask::Trace { trace: all.trace_id.to_string() };
+        let read = |answer| match answer {
+            Answer::Trace(json) => Ok(json),
+            other => Err(other),
+        };
+        for (title, answered) in self.ask_others::<Part>(&ask, |_| true, read).await {
             match answered {
-                Ok((_, Ok(part))) => {
+                Ok(part) => {
                     all.records.extend(part.records);
                     all.routers.push(part.of);
                 }
-                Ok((title, Err(why))) => drop(all.missing.insert(title, why)),
-                // A task that broke off has told so.
-                Err(_) => {}
+                Err(why) => drop(all.missing.insert(title, why)),
             }
         }
     }
-}
-
-async fn ask(to: Writer, trace: TraceId) -> (String, Result<Part, String>) {
-    let ask = Bytes::from(Ask::Trace { trace: trace.to_string() }.encode());
-    let answered = async {
-        let call = to.caller.call(to.number, ask, ANSWER_BYTES_MAX);
-        let answer = tokio::time::timeout(ANSWER_WAIT, call).await;
-        let answer =
-            answer.map_err(|_| format!("no answer within {ANSWER_WAIT:?}"))?.map_err(|error| error.to_string())?;
-        match Answer::decode(&answer).map_err(|error| error.to_string())? {
-            Answer::Trace(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
-            answer => Err(super::propose::unexpected(answer).message),
-        }
-    };
-    let answered = answered.await;
-    (to.title, answered)
 }

@@ -507,18 +507,19 @@ impl Mesh {
     /// The links by which news of `owner` that came by `from` go on: not back, not to the owner, and not to whom the
     /// owner tells them itself.
     fn onward(&self, owner: RouterNumber, from: Option<LinkId>) -> Vec<LinkId> {
-        let goes_on = |(id, link): &(&LinkId, &Link)| {
-            link.is_known && Some(**id) != from && link.peer != owner && !self.states.are_adjacent(owner, link.peer)
-        };
-        self.links.iter().filter(goes_on).map(|(id, _)| *id).collect()
+        self.past(owner, from, |peer| self.states.are_adjacent(owner, peer))
     }
 
     /// The same for a link state, by what it says itself: its owner tells whom it calls a neighbour, and whoever comes to
     /// a full mesh is not told by everybody. A neighbour that does not read it yet is told again once it does; one that
     /// is no neighbour any more is told by us, once the owner has noticed.
     fn onward_state(&self, owner: RouterNumber, from: Option<LinkId>) -> Vec<LinkId> {
+        self.past(owner, from, |peer| self.states.stated(owner, peer).is_some())
+    }
+
+    fn past(&self, owner: RouterNumber, from: Option<LinkId>, is_told: impl Fn(RouterNumber) -> bool) -> Vec<LinkId> {
         let goes_on = |(id, link): &(&LinkId, &Link)| {
-            link.is_known && Some(**id) != from && link.peer != owner && self.states.stated(owner, link.peer).is_none()
+            link.is_known && Some(**id) != from && link.peer != owner && !is_told(link.peer)
         };
         self.links.iter().filter(goes_on).map(|(id, _)| *id).collect()
     }

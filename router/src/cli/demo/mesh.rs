@@ -2,14 +2,13 @@
 //! the canary, and the ledger of the whole mesh.
 
 use super::{Binding, Demo, Line, NUMBER, Ready, START_TIMEOUT, histogram, nanos, read_events};
-use crate::cli::distance::{DISTANCES_MS, SITES as NAMES, relay};
+use crate::cli::distance::{Neighbour, SITES as NAMES, neighbours};
 use crate::cli::failure::Exit;
 use anyhow::{Context, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 use myelin_client::{Client, ClientConfig, Event, Overflow, SubscribeOptions, Subscription, Summary, TlsFiles};
 use myelin_transport::ca::CertificateAuthority;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,21 +129,13 @@ impl Mesh {
         let authority = CertificateAuthority::create("demo.example", 2)?;
         authority.save(&folder)?;
         let mut mesh = Self { folder, routers: Vec::new() };
-        // Free at this moment, which has to do: the relays must know them before the routers bind them.
-        let listeners = SITES.iter().map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
-        let addresses = listeners.iter().map(UdpSocket::local_addr).collect::<std::io::Result<Vec<_>>>()?;
-        drop(listeners);
-        for (site, (name, ..)) in SITES.iter().enumerate() {
-            // Each dials those before it, over a path of its own; nobody is told an address without a distance.
-            let mut seeds = Vec::new();
-            for (other, one_way_ms) in addresses.iter().zip(DISTANCES_MS[site]) {
-                seeds.push(relay(*other, Duration::from_millis(*one_way_ms)).await?);
-            }
+        let neighbours = neighbours(SITES.len()).await?;
+        for ((name, ..), neighbour) in SITES.iter().zip(&neighbours) {
             authority
                 .issue_router(name, "r1", &["localhost".into(), "127.0.0.1".into()], 2)?
                 .save(&mesh.folder, name)?;
             let file = mesh.folder.join(format!("{name}.toml"));
-            std::fs::write(&file, mesh.config(name, addresses[site], &seeds))?;
+            std::fs::write(&file, mesh.config(name, neighbour))?;
             let router = mesh.spawn(name, &file)?;
             mesh.routers.push(router);
         }
@@ -154,16 +145,13 @@ impl Mesh {
         Ok(mesh)
     }
 
-    fn config(&self, name: &str, listen: SocketAddr, seeds: &[SocketAddr]) -> String {
+    fn config(&self, name: &str, neighbour: &Neighbour) -> String {
         let folder = self.folder.display();
-        let members = SITES.map(|(name, ..)| format!("\"{name}/r1\"")).join(", ");
-        let seeds: Vec<_> = seeds.iter().map(|relay| format!("\"{relay}\"")).collect();
         format!(
             "[node]\nsite = \"{name}\"\nname = \"r1\"\ndata_dir = \"{folder}/data-{name}\"\nworkers = 1\n\
              [tls]\ncert = \"{folder}/{name}.pem\"\nkey = \"{folder}/{name}-key.pem\"\nca = \"{folder}/ca.pem\"\n\
-             [listen]\nclient = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
-             [mesh]\nlisten = \"{listen}\"\nmembers = [{members}]\nseeds = [{}]\n",
-            seeds.join(", ")
+             [listen]\nclient = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n{}",
+            neighbour.section(SITES.len())
         )
     }
 

@@ -3,7 +3,7 @@
 use crate::cli::admin::{Api, development_api};
 use crate::cli::connect::{dialable, running};
 use crate::cli::development::{client_files, share_authority};
-use crate::cli::distance::{DISTANCES_MS, SITES, relay};
+use crate::cli::distance::{SITES, neighbours};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::http::Body;
 use crate::cli::serve::Ready;
@@ -13,7 +13,6 @@ use hyper::Method;
 use myelin_client::{Client, ClientConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -61,8 +60,9 @@ impl Stage {
         let mesh = neighbours(sites).await.context("the links between the sites")?;
         // All at once: a router that was here before waits for the others.
         let mut processes = Vec::new();
-        for (data_dir, config) in data_dirs.iter().zip(&mesh) {
-            processes.push(start(data_dir, Some(config))?);
+        for ((data_dir, neighbour), site) in data_dirs.iter().zip(&mesh).zip(SITES) {
+            let config = format!("[node]\nsite = \"{site}\"\nname = \"r1\"\n{}", neighbour.section(sites));
+            processes.push(start(data_dir, Some(&config))?);
         }
         let serving = data_dirs.iter().zip(processes).map(|(data_dir, process)| process.serving(data_dir));
         let stage = Self { routers: serving.collect::<Result<_>>()? };
@@ -139,28 +139,6 @@ impl Stage {
         let begin = Instant::now();
         self.routers.iter_mut().try_for_each(|router| router.process.drained(begin))
     }
-}
-
-/// The configuration of each of `sites` routers: each dials those before it, over a path of its own. Nobody is told an
-/// address without a distance.
-async fn neighbours(sites: usize) -> std::io::Result<Vec<String>> {
-    // Free at this moment, which has to do: the relays must know them before the routers bind them.
-    let listeners = (0..sites).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
-    let addresses = listeners.iter().map(UdpSocket::local_addr).collect::<std::io::Result<Vec<_>>>()?;
-    let members: Vec<String> = SITES.iter().take(sites).map(|site| format!("\"{site}/r1\"")).collect();
-    let mut configs = Vec::new();
-    for ((site, listen), distances) in SITES.iter().zip(&addresses).zip(DISTANCES_MS) {
-        let mut seeds = Vec::new();
-        for (other, one_way_ms) in addresses.iter().zip(distances) {
-            seeds.push(format!("\"{}\"", relay(*other, Duration::from_millis(*one_way_ms)).await?));
-        }
-        configs.push(format!(
-            "[node]\nsite = \"{site}\"\nname = \"r1\"\n[mesh]\nlisten = \"{listen}\"\nmembers = [{}]\nseeds = [{}]\n",
-            members.join(", "),
-            seeds.join(", ")
-        ));
-    }
-    Ok(configs)
 }
 
 /// Starts a router with this data directory, where none runs with it.
