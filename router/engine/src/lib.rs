@@ -26,6 +26,7 @@ mod easy;
 mod fault;
 mod filter;
 mod flat;
+mod footprint;
 mod grant;
 mod guest;
 mod host;
@@ -61,6 +62,7 @@ pub use compile::{Artefact, CompileError, compile_in_child, compiler_child_main}
 pub use deadline::thread_cpu_ns;
 pub use fault::{FaultCode, FilterFault};
 pub use filter::{Filter, LogLevel, LogLine, Notes, Outcome};
+pub use footprint::release_startup_code;
 pub use grant::Grant;
 pub use info::{FilterInfo, Needs, PayloadNeed, RouteTarget};
 pub use inspect::{ModuleFacts, ModuleRefusal, World, inspect};

@@ -84,7 +84,7 @@ impl Runtime {
     }
 }
 
-/// The crate's one reviewed unsafe.
+/// One of the crate's two reviewed unsafes; the other is in `footprint`.
 #[allow(unsafe_code, reason = "reviewed: see the comment within")]
 fn deserialize(runtime: &Runtime, artefact: &Artefact) -> wasmtime::Result<Component> {
     // SAFETY: `Component::deserialize` runs the bytes as machine code, so they must come from wasmtime's own

@@ -149,6 +149,10 @@ impl Serve {
             pid: std::process::id(),
         };
         self.announce(config, &ready)?;
+        match myelin_engine::release_startup_code() {
+            Ok(bytes) => tracing::debug!(bytes, "code that ran at the start left the resident set"),
+            Err(error) => tracing::debug!(%error, "code that ran at the start stays in the resident set"),
+        }
         signals.next().await;
         tracing::info!(seconds_max = config.node.drain_seconds, "draining; a second signal ends at once");
         for file in self.ready_files(config) {
