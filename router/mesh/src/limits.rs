@@ -30,12 +30,13 @@ pub const DETAIL_BYTES_MAX: usize = 120;
 /// Longest message of a refused hello, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 512;
 
-/// Different entries (pattern and group) that one router advertises: some 40 MiB at every other router, where patterns
-/// share most of their levels (320 bytes each, docs/SCALE.md).
+/// Different entries (pattern and group) that one router advertises: some 18 MiB at every other router, where few patterns
+/// share more than their first levels (140 bytes each, docs/SCALE.md).
 pub const INTEREST_ENTRIES_MAX: usize = 131_072;
-/// Levels of these entries: five for each. A level that no other pattern shares takes some 270 bytes there.
+/// Levels of these entries: five for each. A level takes nothing there but its text while one pattern goes through it, and
+/// some 230 bytes where it is two.
 pub const INTEREST_LEVELS_MAX: usize = 5 * INTEREST_ENTRIES_MAX;
-/// Entries of all routers together that one router keeps: some 320 MiB.
+/// Entries of all routers together that one router keeps: some 140 MiB.
 pub const INTEREST_ENTRIES_TOTAL_MAX: usize = 1_048_576;
 /// Entries of snapshots that are arriving and of deltas that wait for others, of all routers together: two of the largest
 /// snapshots. Beyond, the newest is dropped and asked for again.

@@ -9,6 +9,8 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::control::{Entry, FixedBytes, InterestHash};
 
+mod children;
+mod entries;
 pub(crate) mod own;
 pub(crate) mod remote;
 mod table;

@@ -191,7 +191,7 @@ impl OwnInterest {
 
     /// All that was told, in pieces.
     pub(crate) fn snapshot(&self) -> Vec<InterestSnapshot> {
-        pieces(self.owner, self.head(), self.told.iter())
+        pieces(self.owner, self.head(), self.told.iter().cloned())
     }
 }
 
@@ -217,21 +217,21 @@ impl Budget {
 }
 
 /// A snapshot of `entries`, cut into messages; at least one.
-pub(super) fn pieces<'a>(
+pub(super) fn pieces(
     owner: RouterNumber,
     head: InterestHead,
-    entries: impl Iterator<Item = &'a Entry>,
+    entries: impl Iterator<Item = Entry>,
 ) -> Vec<InterestSnapshot> {
     let piece = |index| InterestSnapshot { owner, head, index, last: false, entries: Vec::new() };
     let (mut done, mut current, mut budget) = (Vec::new(), piece(0), Budget::default());
     for entry in entries {
-        if !budget.take(entry) {
+        if !budget.take(&entry) {
             let next = piece(current.index + 1);
             done.push(std::mem::replace(&mut current, next));
             budget = Budget::default();
-            budget.take(entry);
+            budget.take(&entry);
         }
-        current.entries.push(entry.clone());
+        current.entries.push(entry);
     }
     current.last = true;
     done.push(current);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::entries::Entries;
 use super::own::pieces;
 use super::{HashSum, Interest};
 use smallvec::SmallVec;
@@ -46,7 +47,7 @@ struct Owner {
     epoch: u32,
     seq: u64,
     sum: HashSum,
-    entries: BTreeSet<Entry>,
+    entries: Entries,
     /// Levels of them all.
     levels: usize,
     /// What its link state says that there is.
@@ -160,7 +161,7 @@ impl RemoteInterest {
     pub(crate) fn forget(&mut self, number: RouterNumber) {
         if let Some(owner) = self.owners.remove(&number) {
             self.entries -= owner.entries.len();
-            owner.entries.iter().for_each(|entry| self.table.remove(number, entry));
+            owner.entries.iter().for_each(|entry| self.table.remove(number, &entry));
         }
         self.behind.remove(&number);
     }
@@ -229,15 +230,14 @@ impl RemoteInterest {
                 self.table.remove(number, entry);
             }
         }
-        for entry in delta.added {
-            if !owner.entries.contains(&entry) {
-                self.entries += 1;
-                owner.levels += entry.levels();
-                owner.sum.add(&entry);
-                self.table.insert(number, &entry);
-                owner.entries.insert(entry);
-            }
+        let added: BTreeSet<_> = delta.added.into_iter().filter(|entry| !owner.entries.contains(entry)).collect();
+        self.entries += added.len();
+        for entry in &added {
+            owner.levels += entry.levels();
+            owner.sum.add(entry);
+            self.table.insert(number, entry);
         }
+        owner.entries.extend(added);
         owner.seq = delta.head.seq;
         owner.is_wrong = owner.sum.finish() != delta.head.hash;
         Ok(())
@@ -259,7 +259,7 @@ impl RemoteInterest {
         let told = owner.told;
         let old = std::mem::replace(owner, Owner { epoch, told, ..Owner::default() });
         self.entries -= old.entries.len();
-        old.entries.iter().for_each(|entry| self.table.remove(number, entry));
+        old.entries.iter().for_each(|entry| self.table.remove(number, &entry));
     }
 
     /// A piece of a snapshot came by `link`. What nobody asked that link for is ignored.
@@ -316,9 +316,10 @@ impl RemoteInterest {
             self.refuse(number);
             return Ok(());
         }
+        let entries = Entries::from(entries);
         self.entries = self.entries - owner.entries.len() + entries.len();
-        owner.entries.difference(&entries).for_each(|entry| self.table.remove(number, entry));
-        entries.difference(&owner.entries).for_each(|entry| self.table.insert(number, entry));
+        owner.entries.difference(&entries).for_each(|entry| self.table.remove(number, &entry));
+        entries.difference(&owner.entries).for_each(|entry| self.table.insert(number, &entry));
         if head.epoch > owner.epoch {
             owner.waiting.clear();
         }

@@ -8,7 +8,7 @@ use myelin_wire::Pattern;
 use smallvec::SmallVec;
 
 use super::group_id;
-use super::trie::Trie;
+use super::trie::{Held, Trie};
 use crate::control::{Entry, GroupName};
 use crate::directory::Directory;
 use crate::ids::{RouterNumber, SiteNumber, SiteSet};
@@ -81,17 +81,107 @@ pub struct Wish {
     pub absent: Vec<RouterNumber>,
 }
 
-/// The routers that advertise one pattern.
+/// The routers that advertise one pattern. There may be a million of them.
 #[derive(Clone)]
 struct Slot {
-    plain: Owners,
-    /// Sorted by name.
-    groups: Vec<(GroupName, Owners)>,
     pattern: Pattern,
+    plain: Owners,
+    groups: Option<Box<Groups>>,
 }
 
-/// Sorted. Most patterns are wanted at a few sites only.
-type Owners = SmallVec<[RouterNumber; 4]>;
+/// The members of queue groups, sorted by the groups' names.
+type Groups = SmallVec<[(GroupName, Owners); 1]>;
+
+/// Routers, sorted. Most patterns are wanted by one.
+#[derive(Clone, Default)]
+enum Owners {
+    #[default]
+    None,
+    One(RouterNumber),
+    Many(Box<SmallVec<[RouterNumber; 8]>>),
+}
+
+impl Owners {
+    fn as_slice(&self) -> &[RouterNumber] {
+        match self {
+            Self::None => &[],
+            Self::One(owner) => std::slice::from_ref(owner),
+            Self::Many(owners) => owners,
+        }
+    }
+
+    fn insert(&mut self, owner: RouterNumber) {
+        match self {
+            Self::None => *self = Self::One(owner),
+            Self::One(known) if *known == owner => {}
+            Self::One(known) => {
+                let pair = [(*known).min(owner), (*known).max(owner)];
+                *self = Self::Many(Box::new(SmallVec::from_slice(&pair)));
+            }
+            Self::Many(owners) => {
+                if let Err(at) = owners.binary_search(&owner) {
+                    owners.insert(at, owner);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, owner: RouterNumber) {
+        match self {
+            Self::One(known) if *known == owner => *self = Self::None,
+            Self::None | Self::One(_) => {}
+            Self::Many(owners) => {
+                owners.retain(|known| *known != owner);
+                if let [last] = owners[..] {
+                    *self = Self::One(last);
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn new(pattern: Pattern) -> Self {
+        Self { pattern, plain: Owners::None, groups: None }
+    }
+
+    fn groups(&self) -> &[(GroupName, Owners)] {
+        self.groups.as_ref().map_or(&[], |groups| groups)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.plain.as_slice().is_empty() && self.groups.is_none()
+    }
+
+    fn insert(&mut self, owner: RouterNumber, group: Option<&GroupName>) {
+        let Some(name) = group else { return self.plain.insert(owner) };
+        let groups = self.groups.get_or_insert_default();
+        match groups.binary_search_by(|(known, _)| known.cmp(name)) {
+            Ok(at) => groups[at].1.insert(owner),
+            Err(at) => groups.insert(at, (name.clone(), Owners::One(owner))),
+        }
+    }
+
+    fn remove(&mut self, owner: RouterNumber, group: Option<&GroupName>) {
+        let Some(name) = group else { return self.plain.remove(owner) };
+        let Some(groups) = &mut self.groups else { return };
+        if let Ok(at) = groups.binary_search_by(|(known, _)| known.cmp(name)) {
+            groups[at].1.remove(owner);
+            if groups[at].1.as_slice().is_empty() {
+                groups.remove(at);
+            }
+        }
+        if groups.is_empty() {
+            self.groups = None;
+        }
+    }
+}
+
+impl Held for Slot {
+    fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+}
 
 impl Interest {
     pub(super) fn new(directory: Arc<Directory>, my_site: SiteNumber) -> Self {
@@ -103,8 +193,8 @@ impl Interest {
     pub fn matches(&self, topic: &str, out: &mut InterestMatch) {
         out.clear();
         self.trie.matching(topic, |slot| {
-            self.fold(&slot.plain, &mut out.sites, &mut out.siblings);
-            for (name, owners) in &slot.groups {
+            self.fold(slot.plain.as_slice(), &mut out.sites, &mut out.siblings);
+            for (name, owners) in slot.groups() {
                 let mut group = GroupInterest {
                     id: group_id(name.as_str(), &slot.pattern),
                     name: name.shared().clone(),
@@ -112,7 +202,7 @@ impl Interest {
                     sites: SiteSet::EMPTY,
                     siblings: SmallVec::new(),
                 };
-                self.fold(owners, &mut group.sites, &mut group.siblings);
+                self.fold(owners.as_slice(), &mut group.sites, &mut group.siblings);
                 if !group.sites.is_empty() || !group.siblings.is_empty() {
                     out.groups.push(group);
                 }
@@ -127,9 +217,9 @@ impl Interest {
     pub fn wishes(&self, topic: &str) -> Vec<Wish> {
         let mut wishes = Vec::new();
         self.trie.matching(topic, |slot| {
-            let groups = slot.groups.iter().map(|(name, owners)| (Some(name.shared().clone()), owners));
+            let groups = slot.groups().iter().map(|(name, owners)| (Some(name.shared().clone()), owners));
             for (group, owners) in std::iter::once((None, &slot.plain)).chain(groups) {
-                let known = owners.iter().copied().filter(|owner| self.directory.site_of(*owner).is_some());
+                let known = owners.as_slice().iter().copied().filter(|owner| self.directory.site_of(*owner).is_some());
                 let (absent, routers): (Vec<_>, Vec<_>) = known.partition(|owner| self.absent.contains(owner));
                 if !absent.is_empty() || !routers.is_empty() {
                     wishes.push(Wish { pattern: slot.pattern.clone(), group, routers, absent });
@@ -175,24 +265,7 @@ impl Interest {
     pub(super) fn insert(&mut self, owner: RouterNumber, Entry(pattern, group): &Entry) {
         self.version += 1;
         self.trie.update(pattern, |place| {
-            let slot = place.get_or_insert_with(|| Slot {
-                plain: Owners::new(),
-                groups: Vec::new(),
-                pattern: pattern.clone(),
-            });
-            let owners = match group {
-                None => &mut slot.plain,
-                Some(name) => match slot.groups.binary_search_by(|(known, _)| known.cmp(name)) {
-                    Ok(at) => &mut slot.groups[at].1,
-                    Err(at) => {
-                        slot.groups.insert(at, (name.clone(), Owners::new()));
-                        &mut slot.groups[at].1
-                    }
-                },
-            };
-            if let Err(at) = owners.binary_search(&owner) {
-                owners.insert(at, owner);
-            }
+            place.get_or_insert_with(|| Slot::new(pattern.clone())).insert(owner, group.as_ref());
         });
     }
 
@@ -200,18 +273,8 @@ impl Interest {
         self.version += 1;
         self.trie.update(pattern, |place| {
             let Some(slot) = place else { return };
-            match group {
-                None => slot.plain.retain(|known| *known != owner),
-                Some(name) => {
-                    if let Ok(at) = slot.groups.binary_search_by(|(known, _)| known.cmp(name)) {
-                        slot.groups[at].1.retain(|known| *known != owner);
-                        if slot.groups[at].1.is_empty() {
-                            slot.groups.remove(at);
-                        }
-                    }
-                }
-            }
-            if slot.plain.is_empty() && slot.groups.is_empty() {
+            slot.remove(owner, group.as_ref());
+            if slot.is_empty() {
                 *place = None;
             }
         });

@@ -1,20 +1,31 @@
-//! A persistent trie of patterns: one node for each level, `*` and `**` in places of their own.
+//! A persistent trie of patterns: a node for each level that several of them share, `*` and `**` in places of their own.
 //!
 //! It answers three questions: which patterns match a topic, which imply a pattern, and which a pattern implies. A change
 //! copies the nodes between the root and its place, and of those only what a snapshot still shares.
+//!
+//! Most patterns share their first levels only: from where one is alone it is a leaf, which is asked by its text.
 
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use imbl::GenericHashMap;
+use myelin_wire::Pattern;
 use myelin_wire::topic::{WILDCARD_DEEP, WILDCARD_ONE, is_reserved};
 use smallvec::SmallVec;
 
-/// Up to here a node's children are one flat run that is searched from end to end.
-const FLAT_MAX: usize = 8;
+use super::children::{Child, Children};
 
-type ChildMap<V> = GenericHashMap<Arc<str>, Arc<Node<V>>, RandomState, imbl::shared_ptr::DefaultSharedPtr>;
 type Levels<'a> = SmallVec<[&'a str; 16]>;
+
+/// What can be kept in a trie.
+pub(super) trait Held: Clone {
+    /// The pattern that it is kept for.
+    fn pattern(&self) -> &Pattern;
+}
+
+impl Held for Pattern {
+    fn pattern(&self) -> &Pattern {
+        self
+    }
+}
 
 /// Patterns and what is kept for each.
 #[derive(Clone)]
@@ -22,157 +33,165 @@ pub(super) struct Trie<V> {
     root: Arc<Node<V>>,
 }
 
-/// There is one for nearly every pattern: what most of them lack takes a word.
+/// What begins with the same levels.
 #[derive(Clone)]
-struct Node<V> {
+pub(super) struct Node<V> {
+    /// The last of them; none at the root.
+    level: Arc<str>,
     children: Children<V>,
     /// The child of the level `*`.
-    any: Option<Arc<Node<V>>>,
+    any: Option<Child<V>>,
     /// The pattern that ends here.
-    exact: Option<Box<V>>,
+    exact: Option<Arc<V>>,
     /// The pattern that goes on with `**` and ends.
-    deep: Option<Box<V>>,
+    deep: Option<Arc<V>>,
 }
 
-#[derive(Clone)]
-enum Children<V> {
-    Flat(Vec<(Arc<str>, Arc<Node<V>>)>),
-    Map(Box<ChildMap<V>>),
+/// Sets, alters or clears what is kept for a pattern; called once.
+type Change<'a, V> = &'a mut dyn FnMut(&mut Option<V>);
+
+/// A pattern or topic that is asked for.
+struct Asked<'a, T: ?Sized> {
+    text: &'a T,
+    levels: Levels<'a>,
 }
 
 impl<V> Default for Trie<V> {
     fn default() -> Self {
-        Self { root: Arc::default() }
+        Self { root: Arc::new(Node::new("")) }
     }
 }
 
-impl<V> Default for Node<V> {
-    fn default() -> Self {
-        Self { children: Children::Flat(Vec::new()), any: None, exact: None, deep: None }
-    }
-}
-
-impl<V: Clone> Trie<V> {
-    /// Lets `change` set, alter or clear what is kept for `pattern`, which must be valid.
-    pub(super) fn update(&mut self, pattern: &str, change: impl FnOnce(&mut Option<V>)) {
-        let levels: Levels<'_> = pattern.split('/').collect();
-        Arc::make_mut(&mut self.root).update(&levels, change);
+impl<V: Held> Trie<V> {
+    /// Lets `change` set, alter or clear what is kept for `pattern`.
+    pub(super) fn update(&mut self, pattern: &Pattern, change: impl FnOnce(&mut Option<V>)) {
+        let asked = Asked { text: pattern, levels: pattern.as_str().split('/').collect() };
+        let mut change = Some(change);
+        Arc::make_mut(&mut self.root).update(&asked, 0, &mut |place| {
+            if let Some(change) = change.take() {
+                change(place);
+            }
+        });
     }
 
     /// Shows `visit` what is kept for each pattern that matches `topic`, which must be valid.
     pub(super) fn matching<'a>(&'a self, topic: &str, mut visit: impl FnMut(&'a V)) {
-        let levels: Levels<'_> = topic.split('/').collect();
-        self.root.matching(&levels, !is_reserved(topic), &mut visit);
+        let asked = Asked { text: topic, levels: topic.split('/').collect() };
+        self.root.matching(&asked, 0, &mut visit);
     }
 
     /// Whether `test` says yes to a pattern that implies `pattern`; the pattern itself is among those asked.
-    pub(super) fn any_implying(&self, pattern: &str, mut test: impl FnMut(&V) -> bool) -> bool {
+    pub(super) fn any_implying(&self, pattern: &Pattern, mut test: impl FnMut(&V) -> bool) -> bool {
         // A topic has at least one level, so that the pattern `**` is `*/**`.
-        let whole = if pattern == WILDCARD_DEEP { "*/**" } else { pattern };
-        let levels: Levels<'_> = whole.split('/').collect();
-        self.root.any_implying(&levels, !is_reserved(pattern), &mut test)
+        let whole = if pattern.as_str() == WILDCARD_DEEP { "*/**" } else { pattern.as_str() };
+        let asked = Asked { text: pattern, levels: whole.split('/').collect() };
+        self.root.any_implying(&asked, 0, &mut test)
     }
 
     /// Shows `visit` what is kept for each pattern that `pattern` implies; the pattern itself is among them.
-    pub(super) fn implied<'a>(&'a self, pattern: &str, mut visit: impl FnMut(&'a V)) {
-        let levels: Levels<'_> = pattern.split('/').collect();
-        if let (["*", "**"], Some(deep)) = (&*levels, &self.root.deep) {
+    pub(super) fn implied<'a>(&'a self, pattern: &Pattern, mut visit: impl FnMut(&'a V)) {
+        let asked = Asked { text: pattern, levels: pattern.as_str().split('/').collect() };
+        if let (["*", "**"], Some(deep)) = (&*asked.levels, &self.root.deep) {
             visit(deep);
         }
-        self.root.implied(&levels, true, &mut visit);
+        self.root.implied(&asked, 0, &mut visit);
     }
 }
 
-impl<V: Clone> Node<V> {
-    fn update(&mut self, levels: &[&str], change: impl FnOnce(&mut Option<V>)) {
-        match levels {
-            [] => change_boxed(&mut self.exact, change),
-            [WILDCARD_DEEP, ..] => change_boxed(&mut self.deep, change),
-            [WILDCARD_ONE, rest @ ..] => {
-                let child = Arc::make_mut(self.any.get_or_insert_default());
-                child.update(rest, change);
-                if child.is_empty() {
-                    self.any = None;
-                }
-            }
-            [level, rest @ ..] => {
-                let child = Arc::make_mut(self.children.get_or_insert(level));
-                child.update(rest, change);
-                if child.is_empty() {
-                    self.children.remove(level);
-                }
-            }
+impl<V> Node<V> {
+    fn new(level: &str) -> Self {
+        Self { level: level.into(), children: Children::default(), any: None, exact: None, deep: None }
+    }
+
+    /// The level that leads here from the node above.
+    pub(super) fn level(&self) -> &str {
+        &self.level
+    }
+}
+
+impl<V: Held> Node<V> {
+    fn update(&mut self, asked: &Asked<'_, Pattern>, depth: usize, change: Change<'_, V>) {
+        match asked.levels.get(depth) {
+            None => change_shared(&mut self.exact, change),
+            Some(&WILDCARD_DEEP) => change_shared(&mut self.deep, change),
+            Some(&WILDCARD_ONE) => update_child(&mut self.any, asked, depth, change),
+            Some(level) => self.children.update(depth, level, |child| update_child(child, asked, depth, change)),
         }
     }
 
-    /// `wild` is false where a wildcard of this very level must not match.
-    fn matching<'a>(&'a self, levels: &[&str], wild: bool, visit: &mut impl FnMut(&'a V)) {
+    /// A wildcard as the first level matches no reserved topic.
+    fn matching<'a>(&'a self, asked: &Asked<'_, str>, depth: usize, visit: &mut impl FnMut(&'a V)) {
+        let wild = depth > 0 || !is_reserved(asked.text);
         if let (Some(deep), true) = (&self.deep, wild) {
             visit(deep);
         }
-        let Some((level, rest)) = levels.split_first() else {
-            if let Some(exact) = &self.exact {
-                visit(exact);
-            }
-            return;
+        let Some(level) = asked.levels.get(depth) else {
+            return self.exact.as_deref().into_iter().for_each(visit);
         };
-        if let Some(child) = self.children.find(level) {
-            child.matching(rest, true, visit);
-        }
-        if let (Some(child), true) = (&self.any, wild) {
-            child.matching(rest, true, visit);
+        let named = self.children.find(depth, level);
+        for child in named.into_iter().chain(self.any.as_ref().filter(|_| wild)) {
+            match child {
+                Child::Leaf(held) if held.pattern().matches(asked.text) => visit(held),
+                Child::Leaf(_) => {}
+                Child::Node(node) => node.matching(asked, depth + 1, visit),
+            }
         }
     }
 
-    fn any_implying(&self, levels: &[&str], wild: bool, test: &mut impl FnMut(&V) -> bool) -> bool {
+    fn any_implying(&self, asked: &Asked<'_, Pattern>, depth: usize, test: &mut impl FnMut(&V) -> bool) -> bool {
+        let wild = depth > 0 || !is_reserved(asked.text.as_str());
         if let (Some(deep), true) = (&self.deep, wild)
             && test(deep)
         {
             return true;
         }
-        match levels {
-            [] => self.exact.as_deref().is_some_and(test),
-            [WILDCARD_DEEP, ..] => false,
-            [level, rest @ ..] => {
-                let child = if *level == WILDCARD_ONE { None } else { self.children.find(level) };
-                child.is_some_and(|child| child.any_implying(rest, true, test))
-                    || (wild && self.any.as_ref().is_some_and(|child| child.any_implying(rest, true, test)))
-            }
+        let Some(&level) = asked.levels.get(depth) else {
+            return self.exact.as_deref().is_some_and(test);
+        };
+        if level == WILDCARD_DEEP {
+            return false;
         }
+        let named = if level == WILDCARD_ONE { None } else { self.children.find(depth, level) };
+        named.into_iter().chain(self.any.as_ref().filter(|_| wild)).any(|child| match child {
+            Child::Leaf(held) => held.pattern().implies(asked.text) && test(held),
+            Child::Node(node) => node.any_implying(asked, depth + 1, test),
+        })
     }
 
-    /// `first` is true at the root, where no wildcard implies a reserved topic.
-    fn implied<'a>(&'a self, levels: &[&str], first: bool, visit: &mut impl FnMut(&'a V)) {
-        match levels {
-            [] => self.exact.as_deref().into_iter().for_each(visit),
-            [WILDCARD_DEEP, ..] => self.all(first, visit),
-            [WILDCARD_ONE, rest @ ..] => {
-                self.children.for_each(|level, child| {
-                    if !(first && is_reserved(level)) {
-                        child.implied(rest, false, visit);
+    fn implied<'a>(&'a self, asked: &Asked<'_, Pattern>, depth: usize, visit: &mut impl FnMut(&'a V)) {
+        let mut visit_child = |child: &'a Child<V>| match child {
+            Child::Leaf(held) if asked.text.implies(held.pattern()) => visit(held),
+            Child::Leaf(_) => {}
+            Child::Node(node) => node.implied(asked, depth + 1, visit),
+        };
+        // No wildcard implies a reserved topic, which only the first level can make one.
+        let is_meant = |level: &str| depth > 0 || !is_reserved(level);
+        match asked.levels.get(depth) {
+            None => self.exact.as_deref().into_iter().for_each(visit),
+            Some(&WILDCARD_DEEP) => self.all(depth, visit),
+            Some(&WILDCARD_ONE) => {
+                self.children.for_each(depth, |level, child| {
+                    if is_meant(level) {
+                        visit_child(child);
                     }
                 });
-                if let Some(child) = &self.any {
-                    child.implied(rest, false, visit);
-                }
+                self.any.as_ref().into_iter().for_each(visit_child);
             }
-            [level, rest @ ..] => {
-                if let Some(child) = self.children.find(level) {
-                    child.implied(rest, false, visit);
-                }
-            }
+            Some(level) => self.children.find(depth, level).into_iter().for_each(visit_child),
         }
     }
 
-    fn all<'a>(&'a self, first: bool, visit: &mut impl FnMut(&'a V)) {
+    fn all<'a>(&'a self, depth: usize, visit: &mut impl FnMut(&'a V)) {
         self.exact.as_deref().into_iter().for_each(&mut *visit);
         self.deep.as_deref().into_iter().for_each(&mut *visit);
-        if let Some(child) = &self.any {
-            child.all(false, visit);
-        }
-        self.children.for_each(|level, child| {
-            if !(first && is_reserved(level)) {
-                child.all(false, visit);
+        let mut visit_child = |child: &'a Child<V>| match child {
+            Child::Leaf(held) => visit(held),
+            Child::Node(node) => node.all(depth + 1, visit),
+        };
+        self.any.as_ref().into_iter().for_each(&mut visit_child);
+        self.children.for_each(depth, |level, child| {
+            if depth > 0 || !is_reserved(level) {
+                visit_child(child);
             }
         });
     }
@@ -180,76 +199,64 @@ impl<V: Clone> Node<V> {
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.any.is_none() && self.exact.is_none() && self.deep.is_none()
     }
+
+    /// What is kept here, where it is one thing and no more.
+    fn only(&self) -> Option<&Arc<V>> {
+        match (&self.exact, &self.deep, &self.any, self.children.is_empty()) {
+            (Some(held), None, None, true) | (None, Some(held), None, true) => Some(held),
+            (None, None, Some(child), true) => child.leaf(),
+            (None, None, None, false) => self.children.only()?.leaf(),
+            _ => None,
+        }
+    }
+}
+
+/// Changes what is kept for a pattern that goes through the child of its level at `depth`.
+fn update_child<V: Held>(
+    place: &mut Option<Child<V>>,
+    asked: &Asked<'_, Pattern>,
+    depth: usize,
+    change: Change<'_, V>,
+) {
+    *place = match place.take() {
+        None => {
+            let mut kept = None;
+            change_shared(&mut kept, change);
+            kept.map(Child::Leaf)
+        }
+        Some(Child::Leaf(held)) if held.pattern() == asked.text => {
+            let mut kept = Some(held);
+            change_shared(&mut kept, change);
+            kept.map(Child::Leaf)
+        }
+        Some(Child::Leaf(held)) => {
+            let mut kept = None;
+            change(&mut kept);
+            let Some(kept) = kept else { return *place = Some(Child::Leaf(held)) };
+            let mut node = Node::new(asked.levels[depth]);
+            let other = held.pattern().clone();
+            let other = Asked { text: &other, levels: other.as_str().split('/').collect() };
+            let (mut held, mut kept) = (Some(Arc::unwrap_or_clone(held)), Some(kept));
+            node.update(&other, depth + 1, &mut |place| *place = held.take());
+            node.update(asked, depth + 1, &mut |place| *place = kept.take());
+            Some(Child::Node(Arc::new(node)))
+        }
+        Some(Child::Node(mut node)) => {
+            let inner = Arc::make_mut(&mut node);
+            inner.update(asked, depth + 1, change);
+            match inner.only() {
+                Some(held) => Some(Child::Leaf(held.clone())),
+                None => (!inner.is_empty()).then_some(Child::Node(node)),
+            }
+        }
+    };
 }
 
 /// Changes what may be there.
-fn change_boxed<V>(place: &mut Option<Box<V>>, change: impl FnOnce(&mut Option<V>)) {
-    let mut value = place.take().map(|value| *value);
+fn change_shared<V: Clone>(place: &mut Option<Arc<V>>, change: Change<'_, V>) {
+    let mut value = place.take().map(Arc::unwrap_or_clone);
     change(&mut value);
-    *place = value.map(Box::new);
-}
-
-impl<V: Clone> Children<V> {
-    fn find(&self, level: &str) -> Option<&Arc<Node<V>>> {
-        match self {
-            Self::Flat(children) => children.iter().find(|(name, _)| **name == *level).map(|(_, child)| child),
-            Self::Map(children) => children.get(level),
-        }
-    }
-
-    fn get_or_insert(&mut self, level: &str) -> &mut Arc<Node<V>> {
-        if self.find(level).is_none() {
-            self.insert(level.into());
-        }
-        let found = match self {
-            Self::Flat(children) => children.iter_mut().find(|(name, _)| **name == *level).map(|(_, child)| child),
-            Self::Map(children) => children.get_mut(level),
-        };
-        found.expect("it was there, or was added just now")
-    }
-
-    fn insert(&mut self, level: Arc<str>) {
-        match self {
-            Self::Flat(children) if children.len() < FLAT_MAX => {
-                // Exactly: most nodes have one child for life, and there may be a hundred thousand of them.
-                children.reserve_exact(1);
-                children.push((level, Arc::default()));
-            }
-            Self::Flat(children) => {
-                *self = Self::Map(Box::new(children.drain(..).chain([(level, Arc::default())]).collect()));
-            }
-            Self::Map(children) => {
-                children.insert(level, Arc::default());
-            }
-        }
-    }
-
-    fn remove(&mut self, level: &str) {
-        match self {
-            Self::Flat(children) => children.retain(|(name, _)| **name != *level),
-            Self::Map(children) => {
-                children.remove(level);
-                // At half, so that a node on the border does not change its shape with every change.
-                if children.len() <= FLAT_MAX / 2 {
-                    *self = Self::Flat(children.iter().map(|(name, child)| (name.clone(), child.clone())).collect());
-                }
-            }
-        }
-    }
-
-    fn for_each<'a>(&'a self, mut visit: impl FnMut(&'a str, &'a Node<V>)) {
-        match self {
-            Self::Flat(children) => children.iter().for_each(|(level, child)| visit(level, child)),
-            Self::Map(children) => children.iter().for_each(|(level, child)| visit(level, child)),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Flat(children) => children.is_empty(),
-            Self::Map(children) => children.is_empty(),
-        }
-    }
+    *place = value.map(Arc::new);
 }
 
 #[cfg(test)]
@@ -304,12 +311,12 @@ pub(super) mod tests {
             prop_assert_eq!(matching, expected, "matching {}", topic);
 
             let mut implying = BTreeSet::new();
-            trie.any_implying(&asked, |pattern| { implying.insert(pattern.clone()); false });
+            trie.any_implying(&asked, |pattern: &Pattern| { implying.insert(pattern.clone()); false });
             let expected: BTreeSet<_> = naive.iter().filter(|pattern| pattern.implies(&asked)).cloned().collect();
             prop_assert_eq!(implying, expected, "implying {}", &asked);
 
             let mut implied = BTreeSet::new();
-            trie.implied(&asked, |pattern| { implied.insert(pattern.clone()); });
+            trie.implied(&asked, |pattern: &Pattern| { implied.insert(pattern.clone()); });
             let expected: BTreeSet<_> = naive.iter().filter(|pattern| asked.implies(pattern)).cloned().collect();
             prop_assert_eq!(implied, expected, "implied by {}", &asked);
 
