@@ -1,5 +1,6 @@
 //! A whole router: what `myelin serve` runs, and what tests and embedders start.
 
+use crate::audit::{Audit, Kind, Note};
 use crate::capture::Captures;
 use crate::config::{Config, Engine, NodeConfig, WasmConfig, members};
 use crate::ledger::Counts;
@@ -52,6 +53,7 @@ pub struct Node {
     drain: Duration,
     world: World,
     exporter: Option<Exporter>,
+    audit: Audit,
 }
 
 impl Node {
@@ -65,6 +67,7 @@ impl Node {
         // The key of the start before: clients of a router that was killed learn at once that their sessions are gone.
         let data_dir = &config.node.data_dir;
         std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
+        let audit = Audit::open(data_dir, config.audit.bytes()).context("the audit log")?;
         let reset_key = Some(ResetKey::load_or_create(&data_dir.join(RESET_KEY_FILE))?);
         let listener = ListenerConfig { addr: config.listen.client, reset_key, ..ListenerConfig::default() };
         let listeners = Listener::bind_group(listener, tls, count)
@@ -130,11 +133,12 @@ impl Node {
             ledgers: Ledgers::new(workers.iter().map(|worker| worker.orders.clone()).collect()),
             links: links_orders,
             shared: shared.clone(),
+            audit: audit.clone(),
         };
         let world = Box::pin(open_world(config, account, (store, recovered), mesh)).await?;
         let exporter = collector.map(|collector| export(config, collector, &workers));
         let (listeners, drain) = (stats, config.drain());
-        Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners, drain, world, exporter })
+        Ok(Self { shared, workers, addr, mesh_addr, mesh_status, listeners, drain, world, exporter, audit })
     }
 
     /// Where clients connect, with the real port.
@@ -165,6 +169,11 @@ impl Node {
     /// What is deployed, and how to change it.
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// What became of the records of traces that are exported; `None` where none are.
@@ -222,6 +231,7 @@ impl Node {
             let _ = worker.orders.send(Order::Stop).await;
         }
         self.world.stop().await;
+        self.audit.write(Note::new(Kind::Router, "-", "stop", "ok")).await;
         let workers = self.workers;
         // Joining blocks; the control plane's runtime goes on meanwhile.
         let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Worker::join)).await;

@@ -4,6 +4,8 @@
 //! believed because of who said it: records carry signatures, bytes are named by their digest, and a report is no more
 //! than a report.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -71,6 +73,11 @@ pub enum Ask {
         /// The rollout.
         rollout: u64,
     },
+    /// Where the audit log of the asked router ends, and what it has in the place that the asker saw last.
+    Audit {
+        /// The newest entry that the asker knows of, of each router as `SITE/ROUTER`.
+        seen: BTreeMap<String, u64>,
+    },
 }
 
 /// How far a router is, in its own words.
@@ -136,6 +143,8 @@ pub enum Answer {
     Trace(ByteBuf),
     /// What a shadow found out, in the words of the asked router's API.
     Shadow(ByteBuf),
+    /// Where an audit log ends, as JSON.
+    Audit(ByteBuf),
     /// The question is refused.
     Refused {
         /// Whose fault it is, in the words of the asked router's API.

@@ -193,4 +193,27 @@ impl Op {
             Self::RolloutFinished { .. } => "rollout-finished",
         }
     }
+
+    /// What is changed, for people; empty where the change names nothing.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::ModuleAdded { module } => format!("{}@{}", module.name, module.version),
+            Self::ModuleRemoved { module } | Self::Released { module } => module.to_string(),
+            Self::BindingStaged { binding } => binding.name.to_string(),
+            Self::BindingRemoved { name } | Self::TopicRuleRemoved { name } => name.to_string(),
+            Self::Activated { .. } | Self::RolloutStarted { .. } => String::new(),
+            Self::RolledBack { to } => format!("generation {to}"),
+            Self::Quarantined { module, binding, .. } => format!("{module} in {binding}"),
+            Self::KeyTrusted { key_id, .. } | Self::KeyRevoked { key_id } => key_id.to_string(),
+            Self::SiteAdded { name, .. } | Self::SiteRemoved { name } => name.to_string(),
+            Self::RouterAdded { site, name } | Self::RouterRemoved { site, name } => format!("{site}/{name}"),
+            Self::TopicRuleSet { rule } => rule.name.to_string(),
+            Self::RolloutAdvanced { id, to, .. } => format!("rollout {id} to {to}"),
+            Self::RolloutPaused { id }
+            | Self::RolloutResumed { id }
+            | Self::RolloutPromoted { id }
+            | Self::RolloutAborted { id, .. }
+            | Self::RolloutFinished { id, .. } => format!("rollout {id}"),
+        }
+    }
 }

@@ -107,8 +107,11 @@ pub(super) async fn check(
     next: Next,
 ) -> Result<Response, Problem> {
     let actor = context.gate.admit(&peer, request.headers())?;
-    request.extensions_mut().insert(actor);
-    Ok(next.run(request).await)
+    request.extensions_mut().insert(actor.clone());
+    let mut response = next.run(request).await;
+    // For the audit log, which sees refusals as well and so is asked before this gate.
+    response.extensions_mut().insert(actor);
+    Ok(response)
 }
 
 impl Gate {
@@ -201,7 +204,8 @@ mod tests {
     }
 
     fn asks(gate: &Gate, identity: Option<&str>, headers: &[(&'static str, &str)]) -> Result<String, &'static str> {
-        let peer = Peer { identity: identity.map(|text| Identity::parse(text).unwrap()) };
+        let identity = identity.map(|text| Identity::parse(text).unwrap());
+        let peer = Peer { identity, addr: ([127, 0, 0, 1], 50_000).into() };
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         gate.admit(&peer, &headers).map(|actor| actor.to_string()).map_err(|problem| problem.code())
     }

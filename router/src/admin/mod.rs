@@ -5,6 +5,7 @@
 //! once, together with its description: `/openapi.json` cannot differ from what is served.
 
 mod access;
+mod audit;
 mod bindings;
 mod captures;
 mod explain;
@@ -28,6 +29,7 @@ mod types;
 pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
 pub use server::AdminHandle;
 
+use crate::audit::Audit;
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::local::Shared;
@@ -97,6 +99,8 @@ pub struct AdminState {
     pub reloader: Option<Arc<TlsReloader>>,
     /// What became of the records of traces, where they are exported.
     pub exports: Option<Arc<otlp::Figures>>,
+    /// Who did what.
+    pub audit: Audit,
 }
 
 impl fmt::Debug for AdminState {
@@ -160,6 +164,7 @@ impl Context {
             .fallback(problem::unknown_route)
             .method_not_allowed_fallback(problem::unknown_method)
             .layer(from_fn_with_state(context.clone(), access::check))
+            .layer(from_fn_with_state(context.clone(), audit::keep))
             .layer(from_fn(seal))
             .with_state(context)
     }
@@ -193,6 +198,9 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(observe::clients))
         .routes(routes!(observe::status))
         .routes(routes!(observe::mesh))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::file))
+        .routes(routes!(audit::verify))
         .routes(routes!(explain::explain))
         .routes(routes!(traces::trace))
         .routes(routes!(logs::logs))

@@ -15,6 +15,10 @@ pub(crate) const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 /// Characters of a stranger's text that a problem shows.
 const SHOWN_MAX: usize = 80;
 
+/// The stable code of a problem, beside the answer: for the audit log.
+#[derive(Clone, Debug)]
+pub(super) struct ProblemCode(pub(super) Cow<'static, str>);
+
 /// Why a request was refused (RFC 9457). Nothing of it was applied.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
@@ -90,7 +94,9 @@ impl IntoResponse for Problem {
         if status.is_server_error() {
             tracing::warn!(code = &*self.code, detail = %self.detail, "the admin API answers a problem");
         }
+        let code = ProblemCode(self.code.clone());
         let mut response = (status, axum::Json(self)).into_response();
+        response.extensions_mut().insert(code);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM));
         match status {

@@ -77,6 +77,8 @@ impl Drop for AdminHandle {
 pub(super) struct Peer {
     /// The identity of its certificate, where it showed one.
     pub(super) identity: Option<Identity>,
+    /// Its address.
+    pub(super) addr: SocketAddr,
 }
 
 /// Binds the socket and starts the thread.
@@ -125,13 +127,13 @@ async fn run(socket: TcpListener, acceptor: Option<TlsAcceptor>, router: Router,
             _ = stopping.wait_for(|stop| *stop) => break,
             accepted = socket.accept() => accepted,
         };
-        let Ok((stream, _)) = stream else {
+        let Ok((stream, addr)) = stream else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let (acceptor, router, stopping) = (acceptor.clone(), router.clone(), stopping.clone());
         connections.spawn(async move {
-            greet(stream, acceptor, router, stopping).await;
+            greet((stream, addr), acceptor, router, stopping).await;
             drop(place);
         });
         while connections.try_join_next().is_some() {}
@@ -142,18 +144,23 @@ async fn run(socket: TcpListener, acceptor: Option<TlsAcceptor>, router: Router,
 }
 
 /// Finds out who is there, then serves.
-async fn greet(stream: TcpStream, acceptor: Option<TlsAcceptor>, router: Router, stopping: watch::Receiver<bool>) {
+async fn greet(
+    (stream, addr): (TcpStream, SocketAddr),
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+) {
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = acceptor else {
-        return converse(stream, Peer { identity: None }, router, stopping).await;
+        return converse(stream, Peer { identity: None, addr }, router, stopping).await;
     };
     match timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             // The verifier has read the identity already: a certificate without one does not get here.
             let identity = shown.and_then(|leaf| Identity::from_certificate(leaf).ok());
-            converse(stream, Peer { identity }, router, stopping).await;
+            converse(stream, Peer { identity, addr }, router, stopping).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake at the admin API failed"),
         Err(_) => tracing::debug!("a TLS handshake at the admin API took too long"),

@@ -1,6 +1,7 @@
 //! The command line: every command is one file that parses its arguments and calls what does the work.
 
 mod admin;
+mod audit;
 mod bench;
 mod binding;
 pub mod build;
@@ -99,6 +100,9 @@ enum Command {
     Capture(capture::Capture),
     /// Run another module over captured events, offline, and show what would change
     Replay(replay::Replay),
+    /// Show and verify who did what, and what became of it
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show rates, filters and queues of a router, live
     Top(top::Top),
     /// Show what became of every event
@@ -168,6 +172,7 @@ fn run(command: Command) -> Result<()> {
         Command::Shadow(shadow) => shadow.run(),
         Command::Capture(capture) => capture.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Audit(audit) => audit.run(),
         Command::Top(top) => top.run(),
         Command::Ledger(ledger) => ledger.run(),
         Command::Explain(explain) => explain.run(),

@@ -202,6 +202,7 @@ impl Serve {
             mesh: node.mesh_status().clone(),
             reloader: Some(reloader.clone()),
             exports: node.exports(),
+            audit: node.audit().clone(),
         };
         let addr = config.listen.admin;
         Ok(admin::serve(listen, state).with_context(|| format!("the admin API on {addr} ([listen] admin)"))?)

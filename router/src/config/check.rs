@@ -48,6 +48,7 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
 
     range("mesh", "queue_bytes", config.mesh.queue_bytes as u64, u64::from(limits.delivered_len_max()), 1 << 32);
 
+    range("audit", "mebibytes", config.audit.mebibytes, 1, 1 << 20);
     range("catalog", "join_seconds", config.catalog.join_seconds, 0, DRAIN_SECONDS_MAX);
 
     check_names(config, places, errors);

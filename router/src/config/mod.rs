@@ -51,6 +51,8 @@ pub struct Config {
     pub wasm: WasmConfig,
     /// Who may use the admin API.
     pub admin: AdminConfig,
+    /// The log of who did what.
+    pub audit: AuditConfig,
     /// Where the records of traces go.
     pub telemetry: TelemetryConfig,
 }
@@ -254,6 +256,28 @@ pub struct AdminConfig {
     /// trusted with the filters of everybody.
     #[serde(with = "identity_texts")]
     pub identities: Vec<Identity>,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Room for the audit log in the data directory, in MiB; its oldest entries go beyond.
+    pub mebibytes: u64,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        // Some 200,000 entries: months of changes, or weeks beside a dashboard.
+        Self { mebibytes: 64 }
+    }
+}
+
+impl AuditConfig {
+    /// The same in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.mebibytes.saturating_mul(1024 * 1024)
+    }
 }
 
 /// Identities as the texts that they are.

@@ -1,6 +1,7 @@
 //! The ledger of the whole mesh: that of every router, and what each link says at its two ends.
 
 use super::WorldError;
+use crate::audit::Audit;
 use crate::ledger::{self, Counts, Exchanged};
 use crate::local::Shared;
 use crate::worker::{Ledgers, Order};
@@ -25,6 +26,8 @@ pub struct Account {
     pub links: Option<mpsc::Sender<Order>>,
     /// What its workers share.
     pub shared: Arc<Shared>,
+    /// Its audit log.
+    pub audit: Audit,
 }
 
 /// A router's part of the mesh's ledger.

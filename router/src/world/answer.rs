@@ -76,6 +76,7 @@ impl Source {
                 let report = super::shadow::here(&self.view.load(), &self.account, rollout);
                 Ok(Answer::Shadow(super::shadow::encode(report.ok_or_else(super::shadow::none)?)?.into()))
             }
+            Ask::Audit { seen } => Ok(Answer::Audit(super::witness::here(&self.account, seen).await?.into())),
             Ask::Progress => Ok(Answer::Progress(self.view.load().heard())),
         }
     }

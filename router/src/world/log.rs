@@ -1,6 +1,7 @@
 //! This router's copy of the log: what is written down here, and what was written elsewhere and is taken over.
 
 use super::{Blame, WorldError};
+use crate::audit::Audit;
 use myelin_catalog::exchange::BLOB_PIECE_BYTES;
 use myelin_catalog::limits::{HASHES_KEPT, PAGE_RECORDS_MAX};
 use myelin_catalog::{Catalog, Digest, FollowFault, Follower, Head, Op, PublicKey, Record, SigningKey};
@@ -104,6 +105,7 @@ pub(super) struct Log {
     shelf: Shelf,
     copy: Follower,
     key: Option<SigningKey>,
+    audit: Audit,
 }
 
 impl Log {
@@ -116,11 +118,13 @@ impl Log {
         catalog: Catalog,
         root: Option<PublicKey>,
         key: Option<SigningKey>,
+        audit: Audit,
     ) -> Result<Self, WorldError> {
         let before = catalog.head().rev.saturating_sub(HASHES_KEPT as u64);
         let tail = shelf.with(|store| store.read_after(before, HASHES_KEPT))?;
         let copy = Follower::resume(catalog, root, &tail).map_err(|fault| follow_error(&fault))?;
-        Ok(Self { shelf, copy, key })
+        audit.resume(copy.catalog().head().rev);
+        Ok(Self { shelf, copy, key, audit })
     }
 
     /// What the log adds up to.
@@ -179,6 +183,7 @@ impl Log {
         self.shelf.with(append)?;
         let gone = self.unneeded(std::slice::from_ref(record));
         self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
+        self.audit.record(record);
         self.discard(&gone);
         Ok(())
     }
@@ -200,6 +205,7 @@ impl Log {
         let gone = self.unneeded(&verified.accepted().records);
         let accepted = self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
         let records = accepted.records;
+        records.iter().for_each(|record| self.audit.record(record));
         self.discard(&gone);
         Ok(records)
     }

@@ -30,6 +30,7 @@ mod setup;
 mod shadow;
 mod shared;
 mod traces;
+mod witness;
 mod writing;
 
 pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
@@ -43,7 +44,10 @@ pub use setup::{MeshSetup, WorldSetup};
 pub use shadow::MeshShadow;
 pub use shared::SharedLogStatus;
 pub use traces::{RouterTrace, Trace};
+pub use witness::MeshAudit;
+pub(crate) use witness::unreadable;
 
+use crate::audit::Witness;
 use crate::generation::BindingCard;
 use crate::shadow::Shadow;
 use arc_swap::ArcSwap;
@@ -56,7 +60,7 @@ use myelin_catalog::{
 use reconcile::LedgerReader;
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -90,6 +94,8 @@ pub struct World {
     account: Account,
     /// Says what would become of events.
     explainer: explain::Explainer,
+    /// What was seen of other routers' audit logs.
+    witness: Arc<Mutex<Witness>>,
 }
 
 /// What is deployed, at one moment.

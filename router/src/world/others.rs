@@ -1,7 +1,7 @@
 //! A question to several other routers at once.
 
-use super::World;
 use super::propose::{Writer, unexpected};
+use super::{View, World};
 use bytes::Bytes;
 use myelin_catalog::exchange::{Answer, Ask};
 use myelin_catalog::fleet::Router;
@@ -29,21 +29,32 @@ impl World {
         is_meant: impl Fn(&Router) -> bool,
         read: fn(Answer) -> Result<ByteBuf, Answer>,
     ) -> Vec<(String, Result<T, String>)> {
-        let view = self.view();
         let Some(writer) = &self.progress else { return Vec::new() };
-        let ask = Bytes::from(ask.encode());
-        let mut asking = JoinSet::new();
-        for router in view.catalog.fleet().routers().filter(|router| is_meant(router) && !self.is_own(router)) {
-            let title = format!("{}/{}", router.site, router.name);
-            asking.spawn(ask_one(Writer { number: router.number, title, ..writer.clone() }, ask.clone(), read));
-        }
-        let mut answers = Vec::with_capacity(asking.len());
-        while let Some(answered) = asking.join_next().await {
-            // A task that broke off has told so.
-            answers.extend(answered);
-        }
-        answers
+        let is_meant = |router: &Router| is_meant(router) && !self.is_own(router);
+        ask_routers(writer, &self.view(), ask, is_meant, read).await
     }
+}
+
+/// The same for whoever has no [`World`].
+pub(super) async fn ask_routers<T: DeserializeOwned + Send + 'static>(
+    writer: &Writer,
+    view: &View,
+    ask: &Ask,
+    is_meant: impl Fn(&Router) -> bool,
+    read: fn(Answer) -> Result<ByteBuf, Answer>,
+) -> Vec<(String, Result<T, String>)> {
+    let ask = Bytes::from(ask.encode());
+    let mut asking = JoinSet::new();
+    for router in view.catalog.fleet().routers().filter(|router| is_meant(router)) {
+        let title = format!("{}/{}", router.site, router.name);
+        asking.spawn(ask_one(Writer { number: router.number, title, ..writer.clone() }, ask.clone(), read));
+    }
+    let mut answers = Vec::with_capacity(asking.len());
+    while let Some(answered) = asking.join_next().await {
+        // A task that broke off has told so.
+        answers.extend(answered);
+    }
+    answers
 }
 
 async fn ask_one<T: DeserializeOwned>(

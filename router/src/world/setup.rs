@@ -14,6 +14,7 @@ use super::reconcile::{LedgerReader, Readings};
 use super::report::{OwnPhase, metrics};
 use super::shared::{self, Desk, Part, SharedLog};
 use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members};
+use crate::audit::Witness;
 use crate::peering::Peering;
 use crate::residency::Residency;
 use crate::worker::Order;
@@ -24,7 +25,7 @@ use myelin_engine::{CodeCache, CompilerConfig, ModuleLimits, Runtime, SlotLimits
 use myelin_store::{DiskStore, JetstreamOptions, Recovered};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -125,7 +126,7 @@ impl WorldSetup {
             }
             None => None,
         };
-        let log = Log::resume(shelf.clone(), recovered.catalog, root, key)?;
+        let log = Log::resume(shelf.clone(), recovered.catalog, root, key, account.audit.clone())?;
         let forge = Forge::new(runtime, cache, compiler, modules, slots);
         let deployment = Deployment::new(forge, shelf.clone(), workers, mesh.is_some());
         let writer = mesh.as_ref().map(|mesh| Writer {
@@ -168,11 +169,13 @@ impl WorldSetup {
             .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
-        let world = World { commands, view, revision, progress: writer.clone(), shared, account, explainer };
+        let witness = Arc::new(Mutex::new(Witness::recall(account.audit.seen_before())));
+        let world = World { commands, view, revision, progress: writer.clone(), shared, account, explainer, witness };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,
         }
+        world.watch_audits();
         tokio::spawn(watch_quarantine(world.commands.downgrade(), Arc::downgrade(&world.view)));
         Ok(world)
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 43] = [
+const ROUTES: [&str; 46] = [
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/captures/{id}",
     "DELETE /v1/mesh/sites/{name}",
@@ -23,6 +23,9 @@ const ROUTES: [&str; 43] = [
     "GET /metrics",
     "GET /openapi.json",
     "GET /readyz",
+    "GET /v1/audit",
+    "GET /v1/audit/file",
+    "GET /v1/audit/verify",
     "GET /v1/bindings",
     "GET /v1/bindings/{name}",
     "GET /v1/captures",

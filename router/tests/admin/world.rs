@@ -125,5 +125,6 @@ pub(crate) fn state(node: &Node) -> AdminState {
         mesh: node.mesh_status().clone(),
         reloader: None,
         exports: node.exports(),
+        audit: node.audit().clone(),
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unexpected error is the failure")]
 
 mod attacks;
+mod audit;
 mod bench;
 mod captures;
 mod catalogs;

@@ -1,0 +1,301 @@
+//! `myelin audit ls|verify|export`
+
+use super::admin::{Admin, Api};
+use super::connect::block_on;
+use super::failure::{Exit, Failure, Result};
+use super::http::query;
+use super::listing::{Listing, items, shown, table, text, time};
+use super::values::say;
+use crate::audit::{self, Entry, Verified};
+use crate::files::write_private;
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::Value;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+const AFTER_HELP: &str = "\
+Examples:
+  myelin audit ls --failed                      who was refused what
+  myelin audit ls --kind catalog --limit 20     the last changes and steps of rollouts
+  myelin audit verify                           this router's log, and the others' as this router has seen them
+  myelin audit export audit.jsonl               the lines as they were written
+  myelin audit verify --file audit.jsonl        without a router
+
+Every router keeps a log of its own: each entry carries the hash of the one before, and other routers remember where the
+log ended. docs/AUDIT.md tells what is in it.";
+
+/// Bytes of a piece of the log that more follows: a mebibyte less the longest line.
+const FULL_BYTES: usize = 1024 * 1024 - audit::LINE_BYTES_MAX;
+
+/// Show and verify who did what
+#[derive(Debug, Subcommand)]
+#[command(after_help = AFTER_HELP)]
+pub(super) enum Audit {
+    /// Show entries, oldest first
+    Ls(Ls),
+    /// Check that the log is what was written; exit 1 where it is not
+    Verify(Verify),
+    /// Write the log into a file
+    Export(Export),
+}
+
+/// Which entries
+#[derive(Args, Debug)]
+pub(super) struct Ls {
+    /// After the entry of this number; the newest where none is given
+    #[arg(long, value_name = "N")]
+    after: Option<u64>,
+    /// Most entries to show
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    limit: u16,
+    /// Only these
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Only what this one did: an identity, `token`, `local`, `-`
+    #[arg(long)]
+    actor: Option<String>,
+    /// Only what was refused or went wrong
+    #[arg(long)]
+    failed: bool,
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Requests to the admin API
+    Admin,
+    /// Records of the catalog: changes, and steps of rollouts
+    Catalog,
+    /// What clients were refused
+    Denial,
+    /// What was seen of other routers' logs
+    Witness,
+    /// What should not be
+    Alarm,
+    /// Starts and stops
+    Router,
+}
+
+/// Of which log
+#[derive(Args, Debug)]
+pub(super) struct Verify {
+    /// A file of `myelin audit export`, or the folder `audit` of a data directory
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Where to
+#[derive(Args, Debug)]
+pub(super) struct Export {
+    /// The file, which only its owner may read then; without one, standard output
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Lines as they were written, which `verify` can read, or a table for other programs
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// After the entry of this number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    after: u64,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Jsonl,
+    Csv,
+}
+
+impl Audit {
+    pub(super) fn run(self) -> Result<()> {
+        match self {
+            Self::Ls(ls) => block_on(ls.run()),
+            Self::Verify(verify) => block_on(verify.run()),
+            Self::Export(export) => block_on(export.run()),
+        }
+    }
+}
+
+impl Ls {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let after = self.after.map(|after| after.to_string());
+        let kind = self.kind.and_then(|kind| kind.to_possible_value());
+        let limit = self.limit.to_string();
+        let mut pairs = vec![("limit", &*limit)];
+        pairs.extend(after.as_deref().map(|after| ("after", after)));
+        pairs.extend(kind.as_ref().map(|kind| ("kind", kind.get_name())));
+        pairs.extend(self.actor.as_deref().map(|actor| ("actor", actor)));
+        pairs.extend(self.failed.then_some(("failed", "true")));
+        let path = query("/v1/audit", pairs);
+        self.listing.show(|| api.get(&path), entries).await
+    }
+}
+
+const HEADER: [&str; 9] = ["seq", "time", "kind", "actor", "from", "action", "subject", "result", "count"];
+
+fn entries(value: &Value) -> String {
+    let rows = items(value, "entries").iter().map(|entry| {
+        let count = if entry["count"].is_null() { "1".to_owned() } else { text(&entry["count"]) };
+        let mut row = vec![text(&entry["seq"]), time(&entry["at_unix_ms"])];
+        row.extend(HEADER[2..8].iter().map(|field| text(&entry[*field])));
+        row.push(count);
+        row
+    });
+    table(&HEADER, &["seq", "count"], rows)
+}
+
+impl Verify {
+    async fn run(self) -> Result<()> {
+        let value = match &self.file {
+            Some(file) => serde_json::json!({ "own": verify_file(file)? }),
+            None => self.admin.api()?.get("/v1/audit/verify").await?,
+        };
+        let shown = value.clone();
+        self.listing.show(|| std::future::ready(Ok(shown.clone())), verified).await?;
+        let others = items(&value, "others").iter().filter(|seen| !seen["fault"].is_null()).count();
+        if value["own"]["fault"].is_null() && others == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Failed, "an audit log is not what was written")
+            .next("keep a copy of the data directory's folder `audit`, and find out who could write there"))
+    }
+}
+
+fn verify_file(path: &Path) -> Result<Verified> {
+    if path.is_dir() {
+        let lines = audit::lines(path, 0).and_then(audit::verify);
+        return Ok(lines.with_context(|| format!("the audit log in {}", path.display()))?);
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("the audit log {}", path.display()))?;
+    let Ok(verified) = audit::verify(text.lines().map(|line| Ok::<_, Infallible>(line.to_owned())));
+    Ok(verified)
+}
+
+fn verified(value: &Value) -> String {
+    let own = &value["own"];
+    let head = &own["head"];
+    let mut told = match &own["fault"] {
+        Value::Null => format!("entries {} to {} hang together\n", text(&own["first"]), text(&head["seq"])),
+        fault => format!("broken at entry {}: {}\n", text(&fault["seq"]), shown(&text(&fault["what"]))),
+    };
+    let _ = writeln!(told, "head {} {}", text(&head["seq"]), text(&head["hash"]));
+    if let Some(lost) = value["figures"]["lost"].as_u64().filter(|lost| *lost > 0) {
+        let _ =
+            writeln!(told, "{lost} notes were not written since the start: too many at once, or no room on the disk");
+    }
+    let others = items(value, "others");
+    if !others.is_empty() {
+        let rows = others.iter().map(|seen| {
+            let fault = if seen["fault"].is_null() { "ok".to_owned() } else { text(&seen["fault"]) };
+            vec![text(&seen["router"]), text(&seen["head"]["seq"]), time(&seen["at_unix_ms"]), fault]
+        });
+        told.push_str(&format!("\n{}", table(&["router", "seq", "seen", "verdict"], &["seq"], rows)));
+    }
+    for (router, why) in value["missing"].as_object().into_iter().flatten() {
+        let _ = writeln!(told, "{router} did not answer: {}", shown(&text(why)));
+    }
+    told
+}
+
+impl Export {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let lines = fetch(&api, self.after).await?;
+        let out = match self.format {
+            Format::Jsonl => lines,
+            Format::Csv => csv(&lines),
+        };
+        let count = out.lines().count();
+        match &self.file {
+            Some(file) => {
+                write_private(file, &out).with_context(|| format!("{}", file.display()))?;
+                say!("{count} lines in {}", file.display());
+            }
+            None => print!("{out}"),
+        }
+        Ok(())
+    }
+}
+
+/// The whole log, piece by piece, until nothing new comes.
+async fn fetch(api: &Api, mut after: u64) -> Result<String> {
+    let mut all = String::new();
+    loop {
+        let piece = api.text(&format!("/v1/audit/file?after={after}")).await?;
+        let Some(last) = piece.lines().last() else { return Ok(all) };
+        // A line that cannot be read has a number all the same: the one that follows.
+        let lines = piece.lines().count() as u64;
+        let next = serde_json::from_str::<Entry>(last).map_or(after + lines, |entry| entry.seq);
+        all.push_str(&piece);
+        if next <= after {
+            return Ok(all);
+        }
+        after = next;
+        // A piece is a mebibyte, or the last. What this very command asks for is written, too: it would never end.
+        if piece.len() < FULL_BYTES {
+            return Ok(all);
+        }
+    }
+}
+
+const COLUMNS: [&str; 12] =
+    ["seq", "at_unix_ms", "kind", "actor", "from", "action", "subject", "result", "digest", "rev", "count", "detail"];
+
+/// As RFC 4180 says. Texts that a spreadsheet would take for formulas begin with an apostrophe.
+fn csv(lines: &str) -> String {
+    let mut out = COLUMNS.join(",") + "\r\n";
+    for line in lines.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap_or_default();
+        let row = COLUMNS.map(|column| {
+            let mut field = text(&entry[column]);
+            if field.starts_with(['=', '+', '@']) || (field.starts_with('-') && field.len() > 1) {
+                field.insert(0, '\'');
+            }
+            if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+        });
+        out.push_str(&row.join(","));
+        out.push_str("\r\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_verification_tells_where_it_broke_and_who_contradicts_himself() {
+        let head = json!({"seq": 9, "hash": "ab"});
+        let good = json!({"own": {"first": 1, "head": head}, "figures": {"written": 9, "lost": 0}, "others": [], "missing": {}});
+        assert_eq!(verified(&good), "entries 1 to 9 hang together\nhead 9 ab\n");
+        let bad = json!({"own": {"first": 1, "head": head, "fault": {"seq": 4, "what": "line 3 is not the one"}},
+            "figures": {"lost": 2}, "missing": {"us/r1": "no path"},
+            "others": [{"router": "eu/r1", "head": head, "at_unix_ms": 0, "fault": "entry 5 is another than it was"}]});
+        let told = verified(&bad);
+        for expected in ["broken at entry 4: line 3", "2 notes", "entry 5 is another", "us/r1 did not answer: no path"]
+        {
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_table_for_spreadsheets_quotes_what_would_break_it_or_run() {
+        let line = json!({"seq": 1, "actor": "a,\"b\"", "action": "=1+1", "kind": "admin"}).to_string();
+        let told = csv(&line);
+        assert_eq!(told.lines().nth(1).unwrap(), "1,,admin,\"a,\"\"b\"\"\",,'=1+1,,,,,,");
+    }
+}
