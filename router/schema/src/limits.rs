@@ -10,9 +10,18 @@ pub const TOTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const DEPTH_MAX: usize = 64;
 /// Values of a JSON schema, its references included: compiling makes a node of each.
 pub const JSON_NODES_MAX: usize = 100_000;
-/// Schemas that the references of one JSON schema reach, each time anew: where a schema names another twice, which names a
-/// third twice, and so on, judging one value takes so many steps.
-pub const JSON_EXPANDED_MAX: u64 = 100_000;
+/// Schemas that judge one value, one after the other, counted each time anew: where a schema names another twice, which
+/// names a third twice, and so on, judging one value takes so many steps.
+pub const JSON_EXPANDED_MAX: u64 = 10_000;
+/// References and combinations (`allOf`, ...) that lead from one to the next for the same value. Together with the depth of
+/// payloads it bounds the stack that judging takes.
+pub const JSON_IN_PLACE_DEPTH_MAX: usize = 32;
+/// Schemas that lead to each other in a row, all of a circle counted: compiling recurses through them.
+pub const JSON_CHAIN_MAX: usize = 1_000;
+/// Steps of a payload's judgement by a recursive schema with choices: some tenths of a second at worst.
+pub const JSON_STEPS_MAX: u64 = 1_000_000;
+/// Steps of finding out how much work a schema makes.
+pub const ANALYSIS_STEPS_MAX: usize = 5_000_000;
 /// Bytes of one regular expression, compiled.
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Regular expressions of one JSON schema, each up to [`REGEX_BYTES_MAX`].
@@ -21,11 +30,11 @@ pub const REGEXES_MAX: usize = 256;
 pub const REGEX_STEPS_MAX: usize = 10_000;
 /// Named types, fields, symbols and branches of an Avro schema.
 pub const AVRO_NODES_MAX: usize = 50_000;
-/// Bytes that one length in an Avro payload may ask for: no payload is bigger, and a length is claimed before it is read.
-pub const AVRO_ALLOCATION_MAX: usize = 16 * 1024 * 1024;
 /// Values in one Avro payload. A `null` takes no byte, so that the payload's size does not bound them.
 pub const AVRO_VALUES_MAX: u64 = 1_000_000;
-/// Values inside each other in an Avro or Protobuf payload, as Protobuf's own libraries have it.
+/// Values inside each other in an Avro payload, for each of which judging recurses.
+pub const AVRO_DEPTH_MAX: usize = 256;
+/// Messages inside each other in a Protobuf payload, as Protobuf's own libraries have it.
 pub const PAYLOAD_DEPTH_MAX: usize = 100;
 /// Messages, enums and fields of a Protobuf schema, its imports included.
 pub const PROTOBUF_NODES_MAX: usize = 50_000;
@@ -37,3 +46,5 @@ pub const FAULT_TEXT_MAX: usize = 200;
 pub const INCOMPATIBILITIES_MAX: usize = 100;
 /// Pairs of schemas that one comparison looks at: recursive types are compared once for each pair.
 pub const COMPARED_PAIRS_MAX: usize = 100_000;
+/// Schemas inside each other that a comparison follows: it recurses through them.
+pub const COMPARED_DEPTH_MAX: usize = 128;
