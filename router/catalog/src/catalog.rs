@@ -16,6 +16,7 @@ use crate::op::Op;
 use crate::plan::Plan;
 use crate::record::{Chain, Head, Record};
 use crate::rollout::Rollout;
+use crate::schemas::Schemas;
 use crate::set::{BindingSet, StagedBinding};
 use crate::topic::TopicRule;
 
@@ -38,6 +39,7 @@ pub struct Catalog {
     keys: KeyRing,
     fleet: Fleet,
     topics: BTreeMap<Name, TopicRule>,
+    schemas: Schemas,
     /// Oldest first; the last may be under way.
     rollouts: VecDeque<Arc<Rollout>>,
     /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
@@ -84,6 +86,7 @@ impl Catalog {
             keys: KeyRing::default(),
             fleet: Fleet::default(),
             topics: BTreeMap::new(),
+            schemas: Schemas::default(),
             rollouts: VecDeque::new(),
             sites: BTreeMap::new(),
         }
@@ -231,6 +234,11 @@ impl Catalog {
         self.topics.get(name)
     }
 
+    /// The schema registry.
+    pub fn schemas(&self) -> &Schemas {
+        &self.schemas
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -279,6 +287,11 @@ impl Catalog {
             Op::TopicRuleRemoved { name } => {
                 self.topics.remove(name);
             }
+            Op::SchemaRegistered { .. }
+            | Op::SchemaVersionDeleted { .. }
+            | Op::SubjectDeleted { .. }
+            | Op::CompatibilitySet { .. }
+            | Op::RegistryModeSet { .. } => self.commit_schemas(record),
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }
@@ -286,6 +299,20 @@ impl Catalog {
             | Op::RolloutPromoted { .. }
             | Op::RolloutAborted { .. }
             | Op::RolloutFinished { .. } => self.commit_rollout(record),
+        }
+    }
+
+    fn commit_schemas(&mut self, record: &Record) {
+        let rev = record.rev;
+        match &record.op {
+            Op::SchemaRegistered { registration } => self.schemas.register(registration, rev, record.at_unix_ms),
+            Op::SchemaVersionDeleted { subject, version, permanent } => {
+                self.schemas.delete_version(subject, *version, *permanent, rev);
+            }
+            Op::SubjectDeleted { subject, permanent } => self.schemas.delete_subject(subject, *permanent, rev),
+            Op::CompatibilitySet { subject, level } => self.schemas.set_compatibility(subject.as_ref(), *level, rev),
+            Op::RegistryModeSet { subject, mode } => self.schemas.set_mode(subject.as_ref(), *mode, rev),
+            _ => {}
         }
     }
 

@@ -2,6 +2,8 @@
 
 use myelin_wire::topic::TopicError;
 
+use crate::schemas::SchemaRefusal;
+
 /// Why the catalog refuses. The sentence says what, where and how to mend it; [`CatalogError::code`] is stable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
@@ -91,6 +93,9 @@ pub enum CatalogError {
     /// A pattern or topic cannot be.
     #[error(transparent)]
     InvalidTopic(#[from] TopicError),
+    /// The schema registry refuses.
+    #[error(transparent)]
+    Schema(#[from] SchemaRefusal),
     /// A record cannot be as it says it is, apart from what it changes.
     #[error("record, {field}: {why}")]
     InvalidRecord {
@@ -203,6 +208,7 @@ impl CatalogError {
             Self::InvalidBinding { .. } => "invalid-binding",
             Self::InvalidTopicRule { .. } => "invalid-topic-rule",
             Self::InvalidTopic(refused) => refused.code(),
+            Self::Schema(refused) => refused.code(),
             Self::InvalidRecord { .. } => "invalid-record",
             Self::InvalidKey { .. } | Self::InvalidSigningKey { .. } => "invalid-key",
             Self::Signature { fault, .. } => fault.code(),

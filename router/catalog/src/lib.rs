@@ -27,6 +27,7 @@ pub mod plan;
 pub mod proposal;
 pub mod record;
 pub mod rollout;
+pub mod schemas;
 pub mod set;
 #[cfg(test)]
 mod testing;
@@ -50,5 +51,9 @@ pub use plan::{Changed, Plan};
 pub use proposal::{Admission, Inbox, Nonce, Proposal};
 pub use record::{Algorithm, Chain, Head, Record};
 pub use rollout::{Cause, Gates, Outcome, Rollout, RolloutPlan, Scheduled, Step};
+pub use schemas::{
+    CompatibilityLevel, NewSchema, Reference, Registration, RegistryMode, Schema, SchemaFormat, SchemaRefusal, Schemas,
+    Subject, SubjectName, SubjectVersion,
+};
 pub use set::{BindingSet, StagedBinding};
 pub use topic::{Residency, Selector, TopicRule};

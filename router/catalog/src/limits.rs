@@ -34,6 +34,29 @@ pub const GRANTS_MAX: usize = 64;
 pub const TOPIC_RULES_MAX: usize = 256;
 /// Regions, clouds, or sites that one rule for topics names.
 pub const SELECTORS_MAX: usize = 64;
+/// Subjects of the schema registry, deleted ones that are kept included: what a list of them can show, and twice what the
+/// largest registries are said to have.
+pub const SUBJECTS_MAX: usize = 20_000;
+/// Versions of one subject: a transitive check reads them all.
+pub const SUBJECT_VERSIONS_MAX: usize = 1_000;
+/// Versions of all subjects together: with 100 bytes of index each, 10 MB.
+pub const SCHEMA_VERSIONS_MAX: usize = 100_000;
+/// Bytes of a subject's name: a topic of the longest kind, and a suffix.
+pub const SUBJECT_LEN_MAX_BYTES: usize = 255;
+/// Bytes of a schema's text: with its frame it fits a record.
+pub const SCHEMA_LEN_MAX_BYTES: usize = 1024 * 1024;
+/// Bytes of the texts of all schemas together: they are held in memory, once.
+pub const SCHEMAS_TOTAL_MAX_BYTES: u64 = 256 * 1024 * 1024;
+/// Schemas that one schema names.
+pub const REFERENCES_MAX: usize = 64;
+/// Schemas that one schema refers to, directly and through others: what a parser is given.
+pub const REFERENCES_TOTAL_MAX: usize = 64;
+/// Bytes of the texts that one schema refers to.
+pub const REFERENCED_LEN_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of the name by which a text refers to another: a URI or the path of a file.
+pub const REFERENCE_LEN_MAX_BYTES: usize = 512;
+/// The largest id of a schema: clients write it as a signed number of 32 bits.
+pub const SCHEMA_ID_MAX: u32 = i32::MAX as u32;
 /// Least memory of a filter: one page of Wasm.
 pub const MEMORY_MIN_BYTES: u64 = 64 * 1024;
 /// Most memory of a filter, and what it gets where the binding does not say.

@@ -9,6 +9,7 @@ use crate::keys::PublicKey;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
+use crate::schemas::{CompatibilityLevel, Registration, RegistryMode, SubjectName};
 use crate::topic::TopicRule;
 
 /// A change.
@@ -112,6 +113,41 @@ pub enum Op {
         /// Which.
         name: Name,
     },
+    /// A schema is a version of a subject from now on.
+    SchemaRegistered {
+        /// Which.
+        registration: Box<Registration>,
+    },
+    /// A version of a subject is deleted: first in such a way that whoever has its id can still read it, then for good.
+    SchemaVersionDeleted {
+        /// The subject.
+        subject: SubjectName,
+        /// The version.
+        version: u32,
+        /// For good.
+        permanent: bool,
+    },
+    /// All versions of a subject are deleted, in one of the two ways.
+    SubjectDeleted {
+        /// Which.
+        subject: SubjectName,
+        /// For good.
+        permanent: bool,
+    },
+    /// What new versions must be compatible with.
+    CompatibilitySet {
+        /// Of which subject; without one of all that say nothing of their own.
+        subject: Option<SubjectName>,
+        /// The level; none takes back what was said.
+        level: Option<CompatibilityLevel>,
+    },
+    /// What may be changed in the registry.
+    RegistryModeSet {
+        /// In which subject; without one in all that say nothing of their own.
+        subject: Option<SubjectName>,
+        /// The mode; none takes back what was said.
+        mode: Option<RegistryMode>,
+    },
     /// A rollout of the staged set over the sites began; its number is the revision of this record.
     RolloutStarted {
         /// The set: each binding with the revision that staged it.
@@ -184,6 +220,11 @@ impl Op {
             Self::RouterRemoved { .. } => "router-removed",
             Self::TopicRuleSet { .. } => "topic-rule-set",
             Self::TopicRuleRemoved { .. } => "topic-rule-removed",
+            Self::SchemaRegistered { .. } => "schema-registered",
+            Self::SchemaVersionDeleted { .. } => "schema-version-deleted",
+            Self::SubjectDeleted { .. } => "subject-deleted",
+            Self::CompatibilitySet { .. } => "compatibility-set",
+            Self::RegistryModeSet { .. } => "registry-mode-set",
             Self::RolloutStarted { .. } => "rollout-started",
             Self::RolloutAdvanced { .. } => "rollout-advanced",
             Self::RolloutPaused { .. } => "rollout-paused",
@@ -208,6 +249,14 @@ impl Op {
             Self::SiteAdded { name, .. } | Self::SiteRemoved { name } => name.to_string(),
             Self::RouterAdded { site, name } | Self::RouterRemoved { site, name } => format!("{site}/{name}"),
             Self::TopicRuleSet { rule } => rule.name.to_string(),
+            Self::SchemaRegistered { registration } => {
+                format!("{} version {}", registration.subject, registration.version)
+            }
+            Self::SchemaVersionDeleted { subject, version, .. } => format!("{subject} version {version}"),
+            Self::SubjectDeleted { subject, .. } => subject.to_string(),
+            Self::CompatibilitySet { subject, .. } | Self::RegistryModeSet { subject, .. } => {
+                subject.as_ref().map(ToString::to_string).unwrap_or_default()
+            }
             Self::RolloutAdvanced { id, to, .. } => format!("rollout {id} to {to}"),
             Self::RolloutPaused { id }
             | Self::RolloutResumed { id }

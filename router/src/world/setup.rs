@@ -13,7 +13,7 @@ use super::propose::Writer;
 use super::reconcile::{LedgerReader, Readings};
 use super::report::{OwnPhase, metrics};
 use super::shared::{self, Desk, Part, SharedLog};
-use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members};
+use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members, schemas};
 use crate::audit::Witness;
 use crate::peering::Peering;
 use crate::residency::Residency;
@@ -170,7 +170,9 @@ impl WorldSetup {
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
         let witness = Arc::new(Mutex::new(Witness::recall(account.audit.seen_before())));
-        let world = World { commands, view, revision, progress: writer.clone(), shared, account, explainer, witness };
+        let desk = schemas::Desk::default();
+        let progress = writer.clone();
+        let world = World { commands, view, revision, progress, shared, account, explainer, witness, desk };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,

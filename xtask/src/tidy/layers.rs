@@ -15,6 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("myelin-core", &["myelin-arena", "myelin-wire"]),
     ("myelin-catalog", &["myelin-arena", "myelin-wire"]),
     ("myelin-mesh", &["myelin-arena", "myelin-wire"]),
+    ("myelin-schema", &["myelin-arena", "myelin-wire"]),
     ("myelin-store", &["myelin-arena", "myelin-wire", "myelin-catalog"]),
     ("myelin-engine", &["myelin-arena", "myelin-wire"]),
     ("myelin-transport", &["myelin-arena", "myelin-wire"]),
@@ -28,6 +29,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "myelin-core",
             "myelin-catalog",
             "myelin-mesh",
+            "myelin-schema",
             "myelin-store",
             "myelin-engine",
             "myelin-transport",
@@ -61,6 +63,7 @@ const PURE: &[(&str, &str)] = &[
     ("myelin-core", "router/core/src/"),
     ("myelin-catalog", "router/catalog/src/"),
     ("myelin-mesh", "router/mesh/src/"),
+    ("myelin-schema", "router/schema/src/"),
 ];
 const FORBIDDEN_IN_PURE: &[&str] = &["tokio", "quinn", "rustls", "reqwest", "hyper", "axum"];
 /// And what their code must not say outside tests: no waiting, no clock, no I/O, no thread.

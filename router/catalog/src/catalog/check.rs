@@ -64,6 +64,13 @@ impl Catalog {
                 Some(_) => Ok(()),
                 None => Err(not_found("topic rule", name, "list them with `myelin topic ls`")),
             },
+            Op::SchemaRegistered { registration } => self.schemas.check_registration(registration),
+            Op::SchemaVersionDeleted { subject, version, permanent } => {
+                Ok(self.schemas.check_version_deleted(subject, *version, *permanent)?)
+            }
+            Op::SubjectDeleted { subject, permanent } => Ok(self.schemas.check_subject_deleted(subject, *permanent)?),
+            Op::CompatibilitySet { subject, level } => self.schemas.check_compatibility_set(subject.as_ref(), *level),
+            Op::RegistryModeSet { subject, mode } => self.schemas.check_mode_set(subject.as_ref(), *mode),
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }

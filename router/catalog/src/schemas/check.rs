@@ -1,0 +1,269 @@
+//! Whether the registry can change so. Nothing here changes anything.
+
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::error::CatalogError;
+use crate::limits::{
+    REFERENCE_LEN_MAX_BYTES, REFERENCES_MAX, SCHEMA_ID_MAX, SCHEMA_LEN_MAX_BYTES, SCHEMA_VERSIONS_MAX,
+    SCHEMAS_TOTAL_MAX_BYTES, SUBJECT_VERSIONS_MAX, SUBJECTS_MAX,
+};
+use crate::schemas::subject::dependencies;
+use crate::schemas::{
+    CompatibilityLevel, NewSchema, Reference, Registration, RegistryMode, Schema, SchemaRefusal, Schemas, Subject,
+    SubjectName, SubjectVersion,
+};
+
+impl Schemas {
+    /// Whether a schema can become a version: all but what its text says.
+    ///
+    /// # Errors
+    /// What is wrong; `conflict` where another change came before.
+    pub fn check_registration(&self, registration: &Registration) -> Result<(), CatalogError> {
+        let Registration { subject, version, id, schema } = registration;
+        let is_import = self.check_writable(subject)? == RegistryMode::Import;
+        if *id == 0 || *id > SCHEMA_ID_MAX || *version == 0 || *version > SCHEMA_ID_MAX {
+            let why = format!("id {id} and version {version}: both are 1 to {SCHEMA_ID_MAX}");
+            return Err(invalid(subject, "id", why).into());
+        }
+        let there = self.subject(subject.as_str());
+        self.check_room(there, schema.as_ref())?;
+        self.check_version(registration, there, is_import)?;
+        match (schema, self.schema(*id)) {
+            (None, Some(known)) => Ok(self.check_references(subject, &known.references).map(drop)?),
+            (Some(new), None) => {
+                self.check_id(subject, *id, &new.digest, is_import)?;
+                Ok(self.check_new(subject, new)?)
+            }
+            (None, None) => Err(SchemaRefusal::Moved(format!("schema {id} is gone")).into()),
+            (Some(_), Some(_)) if is_import => {
+                let why = format!("id {id} belongs to another schema; ids are taken over only as they are elsewhere");
+                Err(invalid(subject, "id", why).into())
+            }
+            (Some(_), Some(_)) => Err(SchemaRefusal::Moved(format!("id {id} is given")).into()),
+        }
+    }
+
+    fn check_version(
+        &self,
+        registration: &Registration,
+        there: Option<&Arc<Subject>>,
+        is_import: bool,
+    ) -> Result<(), SchemaRefusal> {
+        let Registration { subject, version, id, .. } = registration;
+        let next = there.map_or(1, |subject| subject.next);
+        if !is_import && *version != next {
+            return Err(SchemaRefusal::Moved(format!("the next version of subject `{subject}` is {next}")));
+        }
+        if there.is_some_and(|subject| subject.find(*version).is_some()) {
+            let why = format!("version {version} is there already; versions never change");
+            return Err(invalid(subject, "version", why));
+        }
+        match there.and_then(|subject| subject.find_schema(*id, false)) {
+            Some(found) if is_import => {
+                Err(invalid(subject, "version", format!("schema {id} is version {} already", found.version)))
+            }
+            Some(found) => Err(SchemaRefusal::Moved(format!("schema {id} is version {} already", found.version))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_id(&self, subject: &SubjectName, id: u32, digest: &Digest, is_import: bool) -> Result<(), CatalogError> {
+        if let Some(known) = self.ids.get(digest) {
+            let moved = SchemaRefusal::Moved(format!("the schema has id {known}"));
+            let why = format!("the registry has this schema as id {known}; give it that id");
+            return Err(if is_import { invalid(subject, "id", why) } else { moved }.into());
+        }
+        if !is_import {
+            return match id == self.newest_id + 1 {
+                true => Ok(()),
+                false => Err(SchemaRefusal::Moved(format!("the next id is {}", self.newest_id + 1)).into()),
+            };
+        }
+        match self.retired.get(&id) {
+            Some(retired) if retired != digest => {
+                let why = format!("id {id} was another schema's, which is gone; ids are never used again");
+                Err(invalid(subject, "id", why).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_room(&self, there: Option<&Arc<Subject>>, schema: Option<&NewSchema>) -> Result<(), CatalogError> {
+        let full = |what, max, mend| Err(CatalogError::Full { what, max, mend });
+        let mend = "delete some that are no longer used, permanently";
+        if there.is_none() && self.subjects.len() >= SUBJECTS_MAX {
+            return full("subjects", SUBJECTS_MAX as u64, mend);
+        }
+        if there.is_some_and(|subject| subject.versions.len() >= SUBJECT_VERSIONS_MAX) {
+            return full("versions of this subject", SUBJECT_VERSIONS_MAX as u64, mend);
+        }
+        if self.versions >= SCHEMA_VERSIONS_MAX {
+            return full("versions of schemas", SCHEMA_VERSIONS_MAX as u64, mend);
+        }
+        let bytes = schema.map_or(0, |schema| schema.text.len() as u64);
+        if self.text_bytes + bytes > SCHEMAS_TOTAL_MAX_BYTES {
+            return full("bytes of schemas", SCHEMAS_TOTAL_MAX_BYTES, mend);
+        }
+        Ok(())
+    }
+
+    fn check_new(&self, subject: &SubjectName, schema: &NewSchema) -> Result<(), SchemaRefusal> {
+        let NewSchema { text, references, .. } = schema;
+        if text.is_empty() || text.len() > SCHEMA_LEN_MAX_BYTES {
+            let why = format!("it has {} bytes; 1 to {SCHEMA_LEN_MAX_BYTES} are right", text.len());
+            return Err(invalid(subject, "text", why));
+        }
+        let referenced = self.check_references(subject, references)?;
+        match dependencies(references, &referenced) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(invalid(subject, "references", why)),
+        }
+    }
+
+    /// Whether references can be followed.
+    ///
+    /// # Errors
+    /// `invalid-schema`.
+    pub fn check_references(
+        &self,
+        subject: &SubjectName,
+        references: &[Reference],
+    ) -> Result<Vec<Arc<Schema>>, SchemaRefusal> {
+        if references.len() > REFERENCES_MAX {
+            let why = format!("{} of them, {REFERENCES_MAX} are the most", references.len());
+            return Err(invalid(subject, "references", why));
+        }
+        for (place, reference) in references.iter().enumerate() {
+            let name = &reference.name;
+            if name.is_empty() || name.len() > REFERENCE_LEN_MAX_BYTES || name.chars().any(char::is_control) {
+                let why =
+                    format!("number {place} is named in 1 to {REFERENCE_LEN_MAX_BYTES} bytes, none of which controls");
+                return Err(invalid(subject, "references", why));
+            }
+            if references.iter().take(place).any(|before| before.name == *name) {
+                return Err(invalid(subject, "references", format!("`{name}` is there twice; leave one out")));
+            }
+        }
+        self.resolve(subject, references)
+    }
+
+    /// Whether a version can be deleted so.
+    ///
+    /// # Errors
+    /// `version-not-found` and others.
+    pub fn check_version_deleted(
+        &self,
+        subject: &SubjectName,
+        version: u32,
+        permanent: bool,
+    ) -> Result<(), SchemaRefusal> {
+        let there = self.find_subject(subject)?;
+        let not_found = || SchemaRefusal::VersionNotFound { subject: subject.clone(), version };
+        let found = there.find(version).ok_or_else(not_found)?;
+        match (found.is_deleted, permanent) {
+            (true, false) => return Err(SchemaRefusal::VersionDeleted { subject: subject.clone(), version }),
+            (false, true) => return Err(SchemaRefusal::VersionNotDeleted { subject: subject.clone(), version }),
+            _ => {}
+        }
+        self.check_writable(subject)?;
+        self.check_unreferenced(subject, found)
+    }
+
+    /// Whether all versions of a subject can be deleted so.
+    ///
+    /// # Errors
+    /// `subject-not-found` and others.
+    pub fn check_subject_deleted(&self, subject: &SubjectName, permanent: bool) -> Result<(), SchemaRefusal> {
+        let there = self.find_subject(subject)?;
+        match (there.is_live(), permanent) {
+            (false, false) => return Err(SchemaRefusal::SubjectDeleted(subject.clone())),
+            (true, true) => return Err(SchemaRefusal::SubjectNotDeleted(subject.clone())),
+            _ => {}
+        }
+        self.check_writable(subject)?;
+        there.all().try_for_each(|version| self.check_unreferenced(subject, version))
+    }
+
+    /// The subject, where it has a version, deleted or not.
+    ///
+    /// # Errors
+    /// `subject-not-found`.
+    pub fn find_subject(&self, subject: &SubjectName) -> Result<&Arc<Subject>, SchemaRefusal> {
+        let found = self.subject(subject.as_str()).filter(|found| !found.versions.is_empty());
+        found.ok_or_else(|| SchemaRefusal::SubjectNotFound(subject.clone()))
+    }
+
+    fn check_unreferenced(&self, subject: &SubjectName, version: &SubjectVersion) -> Result<(), SchemaRefusal> {
+        let version = version.version;
+        match self.referrers(subject, version).next() {
+            Some(id) => Err(SchemaRefusal::Referenced { subject: subject.clone(), version, id }),
+            None => Ok(()),
+        }
+    }
+
+    /// The mode of a subject, where that lets it change.
+    fn check_writable(&self, subject: &SubjectName) -> Result<RegistryMode, SchemaRefusal> {
+        self.check_mode(&format!("subject `{subject}`"), self.mode(subject.as_str()))
+    }
+
+    fn check_mode(&self, what: &str, mode: RegistryMode) -> Result<RegistryMode, SchemaRefusal> {
+        match mode {
+            RegistryMode::ReadWrite | RegistryMode::Import => Ok(mode),
+            RegistryMode::ReadOnly | RegistryMode::ReadOnlyOverride => Err(SchemaRefusal::NotPermitted {
+                what: what.to_owned(),
+                mode: mode.as_str(),
+                mend: "nothing changes there; set the mode READWRITE first".to_owned(),
+            }),
+        }
+    }
+
+    pub(crate) fn check_compatibility_set(
+        &self,
+        subject: Option<&SubjectName>,
+        level: Option<CompatibilityLevel>,
+    ) -> Result<(), CatalogError> {
+        let own = |subject: &SubjectName| self.subject(subject.as_str()).and_then(|subject| subject.compatibility);
+        match subject {
+            Some(subject) => self.check_writable(subject)?,
+            None => self.check_mode("the registry", self.default_mode())?,
+        };
+        self.check_setting(subject, level.is_some(), "level of compatibility", |subject| own(subject).is_some())
+    }
+
+    pub(crate) fn check_mode_set(
+        &self,
+        subject: Option<&SubjectName>,
+        mode: Option<RegistryMode>,
+    ) -> Result<(), CatalogError> {
+        if let (Some(subject), Some(RegistryMode::ReadOnlyOverride)) = (subject, mode) {
+            return Err(SchemaRefusal::NotPermitted {
+                what: format!("subject `{subject}`"),
+                mode: self.mode(subject.as_str()).as_str(),
+                mend: "READONLY_OVERRIDE is for the whole registry; set READONLY here".to_owned(),
+            }
+            .into());
+        }
+        let own = |subject: &SubjectName| self.subject(subject.as_str()).and_then(|subject| subject.mode);
+        self.check_setting(subject, mode.is_some(), "mode", |subject| own(subject).is_some())
+    }
+
+    fn check_setting(
+        &self,
+        subject: Option<&SubjectName>,
+        is_set: bool,
+        what: &'static str,
+        has_own: impl Fn(&SubjectName) -> bool,
+    ) -> Result<(), CatalogError> {
+        let Some(subject) = subject else { return Ok(()) };
+        match is_set {
+            true => self.check_room(self.subject(subject.as_str()), None),
+            false if has_own(subject) => Ok(()),
+            false => Err(SchemaRefusal::NotSet { subject: subject.clone(), what }.into()),
+        }
+    }
+}
+
+fn invalid(subject: &SubjectName, field: &'static str, why: String) -> SchemaRefusal {
+    SchemaRefusal::Invalid { subject: subject.clone(), field, why }
+}

@@ -1,0 +1,116 @@
+//! JSON Schema, by the `jsonschema` library, without anything that fetches.
+
+mod compare;
+mod document;
+mod graph;
+mod work;
+
+pub(crate) use compare::unreadable;
+
+use crate::error::{Fault, SchemaError};
+use crate::format::Source;
+use crate::limits::{JSON_STEPS_MAX, REGEX_BYTES_MAX, REGEX_STEPS_MAX};
+use document::Document;
+use jsonschema::PatternOptions;
+use jsonschema::error::ValidationErrorKind;
+use serde_json::Value;
+
+/// A compiled JSON schema.
+#[derive(Debug)]
+pub(crate) struct Validator {
+    compiled: jsonschema::Validator,
+    /// How much more often a value is judged with every step down, where the schema is recursive and has a choice: judging
+    /// takes that to the power of the depth. `None` for all others, whose work grows with the payload only.
+    growth: Option<u64>,
+}
+
+impl Validator {
+    pub(crate) fn compile(source: &Source<'_>) -> Result<Self, SchemaError> {
+        let document = Document::read(source)?;
+        let growth = work::growth(&document)?;
+        let patterns = PatternOptions::fancy_regex()
+            .size_limit(REGEX_BYTES_MAX)
+            .dfa_size_limit(REGEX_BYTES_MAX)
+            .backtrack_limit(REGEX_STEPS_MAX);
+        let options = jsonschema::options().with_retriever(document.given.clone()).with_pattern_options(patterns);
+        let compiled = options.build(&document.root).map_err(|error| match error.kind() {
+            ValidationErrorKind::Referencing(error) => document::unresolved(error),
+            _ => SchemaError::malformed("JSON", format!("{error}, at `{}`", error.instance_path())),
+        })?;
+        Ok(Self { compiled, growth })
+    }
+
+    pub(crate) fn validate(&self, payload: &[u8]) -> Result<(), Fault> {
+        let value: Value =
+            serde_json::from_slice(payload).map_err(|error| Fault::whole(format!("is no JSON: {error}")))?;
+        if let Some(growth) = self.growth
+            && steps(&value, 1, growth) > JSON_STEPS_MAX
+        {
+            return Err(Fault::whole("is nested too deeply for a recursive schema with choices"));
+        }
+        if self.compiled.is_valid(&value) {
+            return Ok(());
+        }
+        // Judged again, for the reason: only bad payloads pay for it. The value itself stays out of logs and headers.
+        match self.compiled.validate(&value) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Fault::new(error.instance_path().as_str(), error.masked())),
+        }
+    }
+}
+
+/// How often values are judged at most, where each is judged `times` times and what is inside it `growth` times as often.
+fn steps(value: &Value, times: u64, growth: u64) -> u64 {
+    let inside = times.saturating_mul(growth);
+    let all = |total: u64, value: &Value| {
+        if total > JSON_STEPS_MAX { total } else { total.saturating_add(steps(value, inside, growth)) }
+    };
+    match value {
+        Value::Array(values) => values.iter().fold(times, all),
+        Value::Object(values) => values.values().fold(times, all),
+        _ => times,
+    }
+}
+
+/// Compact, with sorted keys.
+pub(crate) fn canonical(source: &Source<'_>) -> Result<String, SchemaError> {
+    let document = Document::read(source)?;
+    let mut text = String::with_capacity(source.text.len());
+    write_sorted(&document.root, &mut text);
+    Ok(text)
+}
+
+/// Whatever order the map keeps, which other crates' features decide.
+pub(crate) fn write_sorted(value: &Value, text: &mut String) {
+    let separate = |text: &mut String, index: usize| {
+        if index > 0 {
+            text.push(',');
+        }
+    };
+    match value {
+        Value::Array(values) => {
+            text.push('[');
+            for (index, value) in values.iter().enumerate() {
+                separate(text, index);
+                write_sorted(value, text);
+            }
+            text.push(']');
+        }
+        Value::Object(values) => {
+            let mut sorted: Vec<_> = values.iter().collect();
+            sorted.sort_by_key(|(key, _)| *key);
+            text.push('{');
+            for (index, (key, value)) in sorted.into_iter().enumerate() {
+                separate(text, index);
+                text.push_str(&Value::from(key.as_str()).to_string());
+                text.push(':');
+                write_sorted(value, text);
+            }
+            text.push('}');
+        }
+        scalar => text.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

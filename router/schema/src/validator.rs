@@ -1,0 +1,64 @@
+//! A compiled schema, which judges payloads.
+
+use crate::error::{Fault, SchemaError};
+use crate::format::{Format, Source};
+use crate::{avro, json, protobuf};
+
+/// A compiled schema. Made once, and shared by all that judge.
+#[derive(Debug)]
+pub struct Validator(Compiled);
+
+#[derive(Debug)]
+enum Compiled {
+    Json(json::Validator),
+    Avro(avro::Validator),
+    Protobuf(protobuf::Validator),
+}
+
+impl Validator {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the schema, and where.
+    pub fn compile(source: &Source<'_>) -> Result<Self, SchemaError> {
+        source.check_size()?;
+        Ok(Self(match source.format {
+            Format::Json => Compiled::Json(json::Validator::compile(source)?),
+            Format::Avro => Compiled::Avro(avro::Validator::compile(source)?),
+            Format::Protobuf => Compiled::Protobuf(protobuf::Validator::compile(source)?),
+        }))
+    }
+
+    /// What the schema is written in.
+    pub fn format(&self) -> Format {
+        match self.0 {
+            Compiled::Json(_) => Format::Json,
+            Compiled::Avro(_) => Format::Avro,
+            Compiled::Protobuf(_) => Format::Protobuf,
+        }
+    }
+
+    /// Whether the payload is as the schema says. Of a Protobuf file its first message is meant.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn validate(&self, payload: &[u8]) -> Result<(), Fault> {
+        self.validate_message(&[0], payload)
+    }
+
+    /// As [`validate`](Self::validate), with the message of a Protobuf file that Confluent's wire format names: the number
+    /// of a top-level message, of one inside it, and so on. The other formats ignore it.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn validate_message(&self, indexes: &[u32], payload: &[u8]) -> Result<(), Fault> {
+        match &self.0 {
+            Compiled::Json(validator) => validator.validate(payload),
+            Compiled::Avro(validator) => validator.validate(payload),
+            Compiled::Protobuf(validator) => validator.validate(indexes, payload),
+        }
+    }
+}
