@@ -14,6 +14,7 @@ use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::op::Op;
 use crate::plan::Plan;
+use crate::policy::Policy;
 use crate::record::{Chain, Head, Record};
 use crate::rollout::Rollout;
 use crate::set::{BindingSet, StagedBinding};
@@ -38,6 +39,7 @@ pub struct Catalog {
     keys: KeyRing,
     fleet: Fleet,
     topics: BTreeMap<Name, TopicRule>,
+    policies: BTreeMap<Name, Arc<Policy>>,
     /// Oldest first; the last may be under way.
     rollouts: VecDeque<Arc<Rollout>>,
     /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
@@ -84,6 +86,7 @@ impl Catalog {
             keys: KeyRing::default(),
             fleet: Fleet::default(),
             topics: BTreeMap::new(),
+            policies: BTreeMap::new(),
             rollouts: VecDeque::new(),
             sites: BTreeMap::new(),
         }
@@ -231,6 +234,16 @@ impl Catalog {
         self.topics.get(name)
     }
 
+    /// The policies, by name.
+    pub fn policies(&self) -> impl ExactSizeIterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    /// The policy of that name.
+    pub fn policy(&self, name: &Name) -> Option<&Policy> {
+        self.policies.get(name).map(Arc::as_ref)
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -278,6 +291,12 @@ impl Catalog {
             }
             Op::TopicRuleRemoved { name } => {
                 self.topics.remove(name);
+            }
+            Op::PolicySet { policy } => {
+                self.policies.insert(policy.name.clone(), Arc::new(Policy::clone(policy)));
+            }
+            Op::PolicyRemoved { name } => {
+                self.policies.remove(name);
             }
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }

@@ -34,6 +34,10 @@ pub const GRANTS_MAX: usize = 64;
 pub const TOPIC_RULES_MAX: usize = 256;
 /// Regions, clouds, or sites that one rule for topics names.
 pub const SELECTORS_MAX: usize = 64;
+/// Policies: names in a list that people read, all of which are compiled when one changes.
+pub const POLICIES_MAX: usize = 256;
+/// Bytes of one policy's text.
+pub const POLICY_LEN_MAX_BYTES: usize = 64 * 1024;
 /// Least memory of a filter: one page of Wasm.
 pub const MEMORY_MIN_BYTES: u64 = 64 * 1024;
 /// Most memory of a filter, and what it gets where the binding does not say.

@@ -8,6 +8,7 @@ use crate::binding::Binding;
 use crate::keys::PublicKey;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
+use crate::policy::Policy;
 use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
 use crate::topic::TopicRule;
 
@@ -112,6 +113,16 @@ pub enum Op {
         /// Which.
         name: Name,
     },
+    /// A policy holds from now on, in the place of the one of the same name.
+    PolicySet {
+        /// What it is.
+        policy: Policy,
+    },
+    /// A policy is gone.
+    PolicyRemoved {
+        /// Which.
+        name: Name,
+    },
     /// A rollout of the staged set over the sites began; its number is the revision of this record.
     RolloutStarted {
         /// The set: each binding with the revision that staged it.
@@ -184,6 +195,8 @@ impl Op {
             Self::RouterRemoved { .. } => "router-removed",
             Self::TopicRuleSet { .. } => "topic-rule-set",
             Self::TopicRuleRemoved { .. } => "topic-rule-removed",
+            Self::PolicySet { .. } => "policy-set",
+            Self::PolicyRemoved { .. } => "policy-removed",
             Self::RolloutStarted { .. } => "rollout-started",
             Self::RolloutAdvanced { .. } => "rollout-advanced",
             Self::RolloutPaused { .. } => "rollout-paused",
