@@ -26,6 +26,7 @@ mod listing;
 mod logging;
 mod made_up;
 mod mesh;
+mod policy;
 mod publish;
 mod replay;
 mod request;
@@ -113,6 +114,9 @@ enum Command {
     /// Show and change where events of which topics may be
     #[command(subcommand)]
     Topic(topic::Topic),
+    /// Show, change and test who may publish and subscribe
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -174,6 +178,7 @@ fn run(command: Command) -> Result<()> {
         Command::Mesh(mesh) => mesh.run(),
         Command::Site(site) => site.run(),
         Command::Topic(topic) => topic.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

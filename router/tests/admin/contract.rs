@@ -12,12 +12,13 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 43] = [
+const ROUTES: [&str; 48] = [
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/captures/{id}",
     "DELETE /v1/mesh/sites/{name}",
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
     "DELETE /v1/modules/{name}/versions/{version}",
+    "DELETE /v1/policies/{name}",
     "DELETE /v1/topics/{name}",
     "GET /livez",
     "GET /metrics",
@@ -38,6 +39,8 @@ const ROUTES: [&str; 43] = [
     "GET /v1/modules",
     "GET /v1/modules/{name}/versions/{version}",
     "GET /v1/modules/{name}/versions/{version}/logs",
+    "GET /v1/policies",
+    "GET /v1/policies/{name}",
     "GET /v1/rollouts",
     "GET /v1/rollouts/{id}",
     "GET /v1/rollouts/{id}/shadow",
@@ -48,6 +51,7 @@ const ROUTES: [&str; 43] = [
     "POST /v1/captures",
     "POST /v1/captures/{id}/stop",
     "POST /v1/modules/{name}/versions/{version}/release",
+    "POST /v1/policies/explain",
     "POST /v1/rollouts",
     "POST /v1/rollouts/rollback",
     "POST /v1/rollouts/{id}/{step}",
@@ -55,6 +59,7 @@ const ROUTES: [&str; 43] = [
     "PUT /v1/mesh/sites/{name}",
     "PUT /v1/mesh/sites/{site}/routers/{router}",
     "PUT /v1/modules/{name}/versions/{version}",
+    "PUT /v1/policies/{name}",
     "PUT /v1/topics/{name}",
 ];
 

@@ -19,6 +19,7 @@ mod kit;
 mod ledger;
 mod mesh;
 mod namespaces;
+mod policies;
 mod residency;
 mod restart;
 mod rollouts;
