@@ -119,87 +119,117 @@ async fn outside_dev_nobody_may_anything_until_a_policy_permits_it() -> Result<(
     Ok(())
 }
 
+/// Two sites that deny what no policy permits, each with a publisher and a subscriber to `orders/**`; all were permitted
+/// under their open sessions.
+struct Two {
+    sites: Sites,
+    publishers: [Client; 2],
+    readers: [Client; 2],
+    events: [Subscription; 2],
+}
+
+impl Two {
+    async fn start() -> Result<Self> {
+        let sites = Sites::start_with(2, &shapes::line(2), &[DENY]).await?;
+        let publishers =
+            [sites.client(0, "pub", Overflow::Pause).await?, sites.client(1, "pub", Overflow::Pause).await?];
+        let readers = [sites.client(0, "sub", Overflow::Pause).await?, sites.client(1, "sub", Overflow::Pause).await?];
+        for publisher in &publishers {
+            ensure!(is_forbidden(&sent(publisher, "orders/1", "early").await?));
+        }
+        // At the router that does not write the catalog.
+        for (name, action, who) in [("publish", "publish", "pub"), ("subscribe", "subscribe", "sub")] {
+            let text = format!(
+                "permit (principal, action == Action::\"{action}\", resource) when {{ principal.name == \"{who}\" }};"
+            );
+            apply(&sites.routers[1], name, &text)?;
+        }
+        let events =
+            [until_subscribed(&readers[0], "orders/**").await?, until_subscribed(&readers[1], "orders/**").await?];
+        for publisher in &publishers {
+            until_sent(publisher, "warm-up", is_acked).await?;
+        }
+        sites.agree(&[(0, 1), (1, 1)]).await?;
+        Ok(Self { sites, publishers, readers, events })
+    }
+
+    /// Publishes at both sites; both subscribers get it as their next event.
+    async fn reaches_both(&mut self, topic: &str) -> Result<()> {
+        for (site, publisher) in self.publishers.iter().enumerate() {
+            let payload = format!("{topic} from {site}");
+            ensure!(is_acked(&sent(publisher, topic, &payload).await?), "{payload}");
+            for events in &mut self.events {
+                let came = next(events).await?;
+                ensure!(came == (topic.to_owned(), payload.clone()), "{came:?}, not {payload}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets another policy hold on both routers.
+    async fn apply(&self, name: &str, text: &str, statements: u64) -> Result<()> {
+        apply(&self.sites.routers[0], name, text)?;
+        for router in &self.sites.routers {
+            crate::attacks::eventually("the policy", || {
+                Ok(router.ask("GET", "/v1/policies", &[], b"")?.json()["statements"] == statements)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_are_given_and_taken_under_open_sessions_on_both_routers() -> Result<()> {
-    let sites = Sites::start_with(2, &shapes::line(2), &[DENY]).await?;
-    let [here, there] = [0, 1].map(|site| &sites.routers[site]);
-    let publisher_here = sites.client(0, "pub", Overflow::Pause).await?;
-    let publisher_there = sites.client(1, "pub", Overflow::Pause).await?;
-    let reader_here = sites.client(0, "sub", Overflow::Pause).await?;
-    let reader_there = sites.client(1, "sub", Overflow::Pause).await?;
-    ensure!(is_forbidden(&sent(&publisher_here, "orders/1", "early").await?));
-    ensure!(is_forbidden(&sent(&publisher_there, "orders/1", "early").await?));
-
-    // At the router that does not write the catalog; both take it up under the open sessions.
-    apply(
-        there,
-        "publish",
-        r#"permit (principal, action == Action::"publish", resource) when { principal.name == "pub" };"#,
-    )?;
-    apply(
-        there,
-        "subscribe",
-        r#"permit (principal, action == Action::"subscribe", resource) when { principal.name == "sub" };"#,
-    )?;
-    let mut events_here = until_subscribed(&reader_here, "orders/**").await?;
-    let mut events_there = until_subscribed(&reader_there, "orders/**").await?;
-    let mut others_there = until_subscribed(&reader_there, "other").await?;
-    until_sent(&publisher_here, "warm-up", is_acked).await?;
-    until_sent(&publisher_there, "warm-up", is_acked).await?;
-    sites.agree(&[(0, 2), (1, 1)]).await?;
-    for (publisher, payload) in [(&publisher_here, "from here"), (&publisher_there, "from there")] {
-        ensure!(is_acked(&sent(publisher, "orders/1", payload).await?));
-        for events in [&mut events_here, &mut events_there] {
-            ensure!(next(events).await? == ("orders/1".into(), payload.into()));
-        }
-    }
-
-    // A topic is closed within what is open: those who subscribe to more go on getting the rest.
-    apply(here, "secret", r#"forbid (principal, action == Action::"subscribe", resource == Topic::"orders/secret");"#)?;
-    crate::attacks::eventually("the policy there", || {
-        let listed = there.ask("GET", "/v1/policies", &[], b"")?.json();
-        Ok(listed["statements"] == 3)
-    })
-    .await?;
-    for (publisher, payload) in [(&publisher_here, "open here"), (&publisher_there, "open there")] {
+async fn rights_are_given_and_a_topic_is_closed_within_open_subscriptions() -> Result<()> {
+    let mut two = Two::start().await?;
+    two.reaches_both("orders/1").await?;
+    let text = r#"forbid (principal, action == Action::"subscribe", resource == Topic::"orders/secret");"#;
+    two.apply("secret", text, 3).await?;
+    for publisher in &two.publishers {
         ensure!(is_acked(&sent(publisher, "orders/secret", "nobody reads this").await?));
-        ensure!(is_acked(&sent(publisher, "orders/2", payload).await?));
-        for events in [&mut events_here, &mut events_there] {
-            ensure!(next(events).await? == ("orders/2".into(), payload.into()), "what is forbidden came through");
-        }
     }
-    ensure!(here.metric("myelin_policy_withheld_copies_total")? > 0);
-    let refused = reader_here.subscribe("orders/secret", SubscribeOptions::default()).await;
+    // What is forbidden would have come first.
+    two.reaches_both("orders/2").await?;
+    ensure!(two.sites.routers[0].metric("myelin_policy_withheld_copies_total")? > 0);
+    let refused = two.readers[0].subscribe("orders/secret", SubscribeOptions::default()).await;
     ensure!(matches!(&refused, Err(ClientError::Refused(refusal)) if refusal.code == Code::Forbidden), "{refused:?}");
+    let gone = two.sites.routers[1].ask("DELETE", "/v1/policies/secret", &[], b"")?;
+    ensure!(gone.status == 204, "{}", gone.status);
+    let again = until_subscribed(&two.readers[0], "orders/secret").await?;
+    drop(again);
+    two.sites.settle().await?;
+    two.sites.end()
+}
 
-    // The right to read is taken: open subscriptions end, with the reason, on both routers; others go on.
-    apply(
-        here,
-        "no-orders",
-        r#"forbid (principal, action == Action::"subscribe", resource) when { resource.name like "orders/*" };"#,
-    )?;
-    for events in [&mut events_here, &mut events_there] {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_are_taken_under_open_sessions_on_both_routers() -> Result<()> {
+    let mut two = Two::start().await?;
+    let mut others = two.readers[1].subscribe("other", SubscribeOptions::default()).await?;
+    two.sites.agree(&[(0, 2), (1, 1)]).await?;
+    two.reaches_both("orders/1").await?;
+    // The right to read: open subscriptions end, with the reason, on both routers; others go on.
+    let text = r#"forbid (principal, action == Action::"subscribe", resource) when { resource.name like "orders/*" };"#;
+    two.apply("no-orders", text, 3).await?;
+    for events in &mut two.events {
         let end = timeout(PATIENCE, events.next()).await?;
         ensure!(end.is_none(), "another event came: {end:?}");
         let told = events.error().context("it ended without a reason")?;
         ensure!(told.to_string().contains("no-orders#1"), "{told}");
     }
-    ensure!(is_acked(&sent(&publisher_here, "other", "still").await?));
-    ensure!(next(&mut others_there).await? == ("other".into(), "still".into()));
+    ensure!(is_acked(&sent(&two.publishers[0], "other", "still").await?));
+    ensure!(next(&mut others).await? == ("other".into(), "still".into()));
 
-    // The right to publish is taken, on both routers.
-    let gone = there.ask("DELETE", "/v1/policies/publish", &[], b"")?;
+    // The right to publish, on both routers.
+    let gone = two.sites.routers[1].ask("DELETE", "/v1/policies/publish", &[], b"")?;
     ensure!(gone.status == 204, "{}", gone.status);
-    for publisher in [&publisher_here, &publisher_there] {
+    for publisher in &two.publishers {
         let refused = until_sent(publisher, "other", is_forbidden).await?;
-        ensure!(
-            matches!(&refused, Outcome::Refused { detail, .. } if detail.contains("no policy permits it")),
-            "{refused:?}"
-        );
+        let Outcome::Refused { detail, .. } = &refused else { anyhow::bail!("{refused:?}") };
+        ensure!(detail.contains("no policy permits it"), "{detail}");
     }
-    ensure!(here.metric("myelin_policy_denials_total{action=\"publish\"}")? > 0);
-    sites.settle().await?;
-    sites.end()
+    ensure!(two.sites.routers[0].metric("myelin_policy_denials_total{action=\"publish\"}")? > 0);
+    two.sites.settle().await?;
+    two.sites.end()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,9 +308,8 @@ fn tables_of_decisions_are_tested_offline() -> Result<()> {
         r#"permit (principal, action == Action::"publish", resource) when { resource.name like "orders/*" };"#,
     )?;
     let case = |resource: &str, expect: &str| {
-        format!(
-            "[[case]]\nprincipal = \"spiffe://a/service/b\"\naction = \"publish\"\nresource = \"{resource}\"\nexpect = \"{expect}\"\n"
-        )
+        let who = "[[case]]\nprincipal = \"spiffe://a/service/b\"\naction = \"publish\"\n";
+        format!("{who}resource = \"{resource}\"\nexpect = \"{expect}\"\n")
     };
     let head = "policies = [\"orders.cedar\"]\n";
     write("good.toml", &format!("{head}{}{}", case("orders/1", "allow"), case("other", "deny")))?;
