@@ -309,6 +309,9 @@ async fn the_steps_of_the_page_make_a_mesh() -> Result<()> {
         }
     };
     tokio::time::timeout(PATIENCE, linked).await.context("a link")??;
+    std::fs::write(folder.path().join("all.cedar"), &blocks("cedar")[0])?;
+    let apply = here(commands[2].trim());
+    ensure!(myelin(&apply)?.status()?.success(), "{apply}");
     let client = |port: u16| {
         let file = |name: &str| folder.path().join(name);
         let files = TlsFiles { cert: file("ops/ops.pem"), key: file("ops/ops-key.pem"), ca: file("pki/ca.pem") };
@@ -317,7 +320,7 @@ async fn the_steps_of_the_page_make_a_mesh() -> Result<()> {
     let (hamburg, ohio) = (client(ports[0]).await?, client(ports[3]).await?);
     let mut events = ohio.subscribe("orders/**", SubscribeOptions::default()).await?;
     let arrived = async {
-        // Nobody says when the interest has arrived: it is asked for until it has.
+        // Nobody says when interest and policy have arrived: it is asked for until it has.
         loop {
             hamburg.send(Event::new("orders/1", "hello")).await?;
             if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(100), events.next()).await {
