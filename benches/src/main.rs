@@ -15,6 +15,7 @@ mod memory;
 mod micro;
 mod pair;
 mod peers;
+mod policies;
 mod relay;
 mod report;
 mod row;

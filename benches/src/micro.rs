@@ -3,15 +3,18 @@
 use crate::admin::{Bound, Filter};
 use crate::goals::{Better, Goal};
 use crate::load::{PATTERN, channel, dial};
+use crate::policies;
 use crate::report::markdown;
 use crate::server::Server;
 use crate::swaps::Swapper;
 use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
 use clap::Args;
+use myelin::config::PolicyDefault;
 use myelin::generation::Active;
 use myelin::local::{Local, Phase, Refusals, Shared, TopicEntry};
 use myelin::outbox::OutboxLimits;
+use myelin::policy::Rules;
 use myelin_benches::judging::{self, Judging};
 use myelin_benches::subscriptions::{shuffled, table, topic};
 use myelin_core::{MatchSet, Table};
@@ -98,6 +101,7 @@ pub(crate) fn bind(server: &Server, file: &Path, pattern: &str, count: usize) ->
 /// Measures and prints all of it.
 pub(crate) fn run(arguments: &PartArgs) -> anyhow::Result<()> {
     let mut goals = subscription_table()?;
+    goals.extend(policies::decisions()?);
     goals.extend(filter(&arguments.filter())?);
     goals.extend(allocations(arguments)?);
     goals.extend(swap_pause(arguments)?);
@@ -105,7 +109,7 @@ pub(crate) fn run(arguments: &PartArgs) -> anyhow::Result<()> {
 }
 
 /// The median time of `work` for one of its `count` pieces, in nanoseconds.
-fn time_ns(count: usize, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+pub(crate) fn time_ns(count: usize, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     work()?;
     let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
@@ -162,6 +166,10 @@ fn worker(table: Table) -> Local {
         mailboxes: Box::default(),
         outward: None,
         gauges: RwLock::default(),
+        services: Default::default(),
+        rules: Arc::new(ArcSwap::from_pointee(Rules::new(PolicyDefault::Allow, "bench"))),
+        rules_version: watch::Sender::new(0),
+        denials: Default::default(),
         phase: watch::Sender::new(Phase::Serving),
         publishers: Default::default(),
         held_back: Default::default(),

@@ -80,6 +80,7 @@ fn config(dir: &Path, site: &str, mesh: SocketAddr, seed: Option<SocketAddr>) ->
     format!(
         "[node]\nsite = \"{site}\"\nname = \"r1\"\n\
          [tls]\ncert = \"{dir}/{site}.pem\"\nkey = \"{dir}/{site}-key.pem\"\nca = \"{dir}/ca.pem\"\n\
+         [policy]\ndefault = \"allow\"\n\
          [mesh]\nlisten = \"{mesh}\"\nmembers = [{members}]\nseeds = [{}]\n",
         seeds.join(", ")
     )

@@ -22,6 +22,7 @@ pub mod otlp;
 pub mod outbox;
 pub mod peering;
 pub mod pipeline;
+pub mod policy;
 pub mod residency;
 pub mod sessions;
 pub mod shadow;

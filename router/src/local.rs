@@ -4,11 +4,16 @@
 //! that nobody else touches. The subscription table is an immutable snapshot that the table's writer replaces.
 //! Deliveries for another worker's sessions go there in parcels, through a bounded queue.
 
+mod rights;
+
+pub use crate::names::INBOX;
+
 use crate::capture::Captures;
 use crate::generation::Active;
 use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Outbox, OutboxLimits};
+use crate::policy::{Denials, Rules, Services};
 use crate::residency::{HeldBack, Residency};
 use crate::shadow::Shade;
 use crate::trace::Ring;
@@ -17,6 +22,7 @@ use arc_swap::cache::Cache;
 use myelin_core::{MatchSet, SessionKey, Table};
 use myelin_engine::Chain;
 use myelin_mesh::{GroupInterest, Interest, InterestMatch, Plan, ResidencyCache, Routes, SiteSet, group_id};
+use myelin_policy::Decider;
 use myelin_wire::{Code, Limits, Pattern, Refusal};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -33,11 +39,6 @@ pub const MAILBOX_PARCELS: usize = 256;
 
 /// Routes of narrowed events that a worker keeps; all are found anew when there are more.
 const NARROWED_MAX: usize = 4_096;
-
-/// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER/SESSION/..`, where ROUTER is the hexadecimal
-/// number of the router that the session is at. A router tells other sites once that it wants all of its own, so that an
-/// answer finds its way however young the session is.
-pub const INBOX: &str = "$inbox/";
 
 /// Events for sessions of another worker.
 #[derive(Debug)]
@@ -150,6 +151,14 @@ pub struct Shared {
     pub gauges: RwLock<HashMap<SessionKey, Arc<Gauge>>>,
     /// The other sites, where there are links to them.
     pub outward: Option<Outward>,
+    /// Who the open sessions are.
+    pub services: Services,
+    /// Who may do what.
+    pub rules: Arc<ArcSwap<Rules>>,
+    /// The version of the rules, for those who have to look again when they change.
+    pub rules_version: watch::Sender<u64>,
+    /// What the rules have denied.
+    pub denials: Denials,
     /// How far the router is in its life.
     pub phase: watch::Sender<Phase>,
     /// Publish streams that are open.
@@ -225,11 +234,14 @@ pub struct Route {
     table_version: u64,
     reach_version: u64,
     residency_version: u64,
+    rules_version: u64,
     generation: u64,
     /// Whether the events may be at this site at all.
     pub may_be_here: bool,
     /// Other sites that want them and do not get them, by the rules of residency.
     pub held_back: u32,
+    /// Copies that subscribers here want and do not get, by the policies.
+    pub withheld: u32,
     /// Other sites that get a copy.
     pub plan: Option<Arc<Plan>>,
     /// The subscribers.
@@ -308,6 +320,9 @@ pub struct Local {
     names: RefCell<Names<Rc<TopicEntry>>>,
     seats: RefCell<Seats>,
     table: Cached<Table>,
+    rules: Cached<Rules>,
+    /// What is remembered of the rules of this version.
+    decider: RefCell<(u64, Decider)>,
     reach: Option<Cached<Reach>>,
     residency: Option<Cached<Residency>>,
     allowed_routes: RefCell<ResidencyCache>,
@@ -336,6 +351,8 @@ impl Local {
             names: RefCell::new(Names::new(id)),
             seats: RefCell::default(),
             table: RefCell::new(Cache::new(shared.table.clone())),
+            rules: RefCell::new(Cache::new(shared.rules.clone())),
+            decider: RefCell::default(),
             reach: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.reach.clone()))),
             residency: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.residency.clone()))),
             allowed_routes: RefCell::default(),
@@ -415,6 +432,7 @@ impl Local {
             snapshot.as_ref().map_or(0, |snapshot| version(snapshot.borrow_mut().load()))
         }
         route.table_version == self.table.borrow_mut().load().version()
+            && route.rules_version == self.rules_version()
             && route.generation == active.number
             && route.reach_version == version(&self.reach, |reach| reach.version)
             && route.residency_version == version(&self.residency, Residency::version)
@@ -423,8 +441,7 @@ impl Local {
     fn find_route(&self, topic: &TopicEntry, active: &Active, only: Option<SiteSet>) -> Route {
         let mut table = self.table.borrow_mut();
         let table = table.load();
-        let mut targets = MatchSet::default();
-        table.matches(&topic.name.text, &mut targets);
+        let (targets, rules_version, withheld) = self.targets(table, &topic.name.text);
         let mut route = match (&self.reach, &self.residency) {
             (Some(reach), Some(residency)) => {
                 let (mut reach, mut residency) = (reach.borrow_mut(), residency.borrow_mut());
@@ -432,7 +449,7 @@ impl Local {
             }
             _ => self.make_route(topic, active, targets, None),
         };
-        route.table_version = table.version();
+        (route.table_version, route.rules_version, route.withheld) = (table.version(), rules_version, withheld);
         route
     }
 
@@ -479,18 +496,20 @@ impl Local {
     pub fn arrival(&self, topic: &TopicEntry, active: &Active, plain: bool, groups: &[u32]) -> Route {
         let mut table = self.table.borrow_mut();
         let table = table.load();
-        let mut targets = MatchSet::default();
-        table.matches(&topic.name.text, &mut targets);
+        let (mut targets, rules_version, withheld) = self.targets(table, &topic.name.text);
         if !plain {
             targets.plain.clear();
         }
         targets.groups.retain(|group| groups.contains(&group_id(&group.name, &group.pattern)));
-        Route { table_version: table.version(), ..self.make_route(topic, active, targets, None) }
+        let route = self.make_route(topic, active, targets, None);
+        Route { table_version: table.version(), rules_version, withheld, ..route }
     }
 
     /// Whether `route`, found before, still says where events go that arrive.
     pub fn is_current_arrival(&self, route: &Route, active: &Active) -> bool {
-        route.generation == active.number && route.table_version == self.table.borrow_mut().load().version()
+        route.generation == active.number
+            && route.table_version == self.table.borrow_mut().load().version()
+            && route.rules_version == self.rules_version()
     }
 
     /// A route of no version yet, by which events may be here and nothing is held back.
@@ -507,9 +526,11 @@ impl Local {
             table_version: 0,
             reach_version: 0,
             residency_version: 0,
+            rules_version: 0,
             generation: active.number,
             may_be_here: true,
             held_back: 0,
+            withheld: 0,
             // The other sites are one copy here; the links count what becomes of it.
             copies: (targets.plain.len() + targets.groups.len() + usize::from(plan.is_some())) as u64,
             plan,

@@ -7,6 +7,11 @@
 use hashbrown::HashMap;
 use std::sync::Arc;
 
+/// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER/SESSION/..`, where ROUTER is the hexadecimal
+/// number of the router that the session is at. A router tells other sites once that it wants all of its own, so that an
+/// answer finds its way however young the session is.
+pub const INBOX: &str = "$inbox/";
+
 /// Names that one worker tells apart at a time. Bounds the worker's memory and every client's table.
 pub const NAMES_PER_WORKER: u32 = 65_536;
 

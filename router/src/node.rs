@@ -8,6 +8,7 @@ use crate::links::{BoundLinks, LinksStatus};
 use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
 use crate::otlp::{self, Exporter};
 use crate::peering::Peering;
+use crate::policy::{Denials, Rules};
 use crate::residency::{HeldBack, Residency};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::worker::{Ledgers, Order, Worker};
@@ -107,6 +108,10 @@ impl Node {
             outward,
             mailboxes: mailboxes.into(),
             gauges: RwLock::default(),
+            services: RwLock::default(),
+            rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
+            rules_version: watch::Sender::new(0),
+            denials: Denials::default(),
             phase: watch::Sender::new(Phase::Serving),
             publishers: Default::default(),
             held_back: HeldBack::default(),

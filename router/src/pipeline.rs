@@ -18,6 +18,7 @@ use crate::outbox::{Gauge, Origin};
 use myelin_catalog::Stage;
 use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use myelin_engine::{Chain, EventView};
+use myelin_policy::{Action, Service};
 use myelin_wire::event::{EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::frame::FrameType;
 use myelin_wire::limits::{DETAIL_BYTES_MAX, TOPIC_BYTES_MAX};
@@ -25,7 +26,7 @@ use myelin_wire::message::Exception;
 use myelin_wire::stream::DataDecoder;
 use myelin_wire::{Code, Refusal};
 use received::{Received, emptied};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,12 +45,25 @@ struct Admitted {
     span: EventSpan,
 }
 
+/// What was refused last by the policies: the next event is of the same topic, as a rule, and gets the same answer.
+#[derive(Debug)]
+struct Forbidden {
+    version: u64,
+    action: Action,
+    topic: Rc<TopicEntry>,
+    refusal: Refusal,
+}
+
 /// The publishing side of a session.
 #[derive(Debug)]
 pub struct Publisher {
     decoder: DataDecoder,
     topics: Topics,
     source: Rc<TopicEntry>,
+    service: Service,
+    /// The version of the rules that the batch is admitted by.
+    rules_version: u64,
+    forbidden: RefCell<Option<Forbidden>>,
     seq: u64,
     batch: Vec<Admitted>,
     /// A topic that gets a new meaning once the batch that used the old one is through.
@@ -77,12 +91,15 @@ pub struct Outcome {
 }
 
 impl Publisher {
-    /// A publisher with `identity` at the beginning of its stream.
-    pub fn new(local: &Local, identity: &str) -> Self {
+    /// The publisher that `service` is, at the beginning of its stream.
+    pub fn new(local: &Local, service: Service) -> Self {
         Self {
             decoder: DataDecoder::new(FrameType::Events, local.shared.limits.event_len_max()),
             topics: Topics::default(),
-            source: local.topic(identity),
+            source: local.topic(service.id()),
+            service,
+            rules_version: 0,
+            forbidden: RefCell::default(),
             seq: 0,
             batch: Vec::new(),
             redefined: None,
@@ -328,6 +345,9 @@ impl Publisher {
         if route.held_back > 0 {
             local.shared.held_back.add(1, route.held_back);
         }
+        if route.withheld > 0 {
+            local.shared.denials.withhold(1, route.withheld);
+        }
         if route.copies == 0 {
             if let (Some(seq), Some(span)) = (seq, span)
                 && span.head.flags & FLAG_REQUEST != 0
@@ -369,6 +389,9 @@ impl Publisher {
         let wanted = route.copies > 0;
         if route.held_back > 0 {
             local.shared.held_back.add(count, route.held_back);
+        }
+        if route.withheld > 0 {
+            local.shared.denials.withhold(count, route.withheld);
         }
         if self.bench.verdicts.watch.is_some() {
             self.tell_passed(local, generation, topic, route, events.clone());

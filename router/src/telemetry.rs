@@ -63,6 +63,10 @@ pub struct Readings {
     pub bindings: Vec<BindingReading>,
     /// Events that were refused because they may not be at this site.
     pub refused_by_residency: u64,
+    /// What the policies have denied, by action.
+    pub denials: Vec<(&'static str, u64)>,
+    /// Copies that the policies withhold from subscribers to broader patterns.
+    pub withheld: u64,
     /// Copies that other sites want and that may not go there.
     pub held_back: u64,
     /// Records of sampled events that were not made, because there were too many at once.
@@ -338,6 +342,10 @@ impl Readings {
         family.counter("myelin_residency_refused_events", "Events that may not be at this site", refused)?;
         let help = "Copies that other sites want and that may not go there";
         family.counter("myelin_residency_held_back_copies", help, single(self.held_back))?;
+        let help = "Events and subscriptions that the policies have denied, by action";
+        family.counter("myelin_policy_denials", help, by("action", &self.denials))?;
+        let help = "Copies that the policies withhold from subscribers to broader patterns";
+        family.counter("myelin_policy_withheld_copies", help, single(self.withheld))?;
         let help = "Records of sampled events that were not made: too many at once";
         family.counter("myelin_trace_not_recorded", help, single(self.not_recorded))?;
         let Some(export) = &self.export else { return Ok(()) };
@@ -425,6 +433,7 @@ mod tests {
             listeners: vec![Arc::default()],
             ledger: (1..=20).map(|generation| (generation, ledger.clone())).collect(),
             ledger_total: ledger,
+            denials: vec![("publish", 6)],
             held_back: 3,
             not_recorded: 7,
             export: Some(ExportReading { lost: vec![("overwritten", 4)], ..ExportReading::default() }),
@@ -453,6 +462,8 @@ mod tests {
             "myelin_connection_attempts_total{worker=\"0\"} 0",
             "myelin_ready 0",
             "myelin_residency_held_back_copies_total 3",
+            "myelin_policy_denials_total{action=\"publish\"} 6",
+            "myelin_policy_withheld_copies_total 0",
             "myelin_trace_not_recorded_total 7",
             "myelin_trace_records_dropped_total{reason=\"overwritten\"} 4",
         ] {

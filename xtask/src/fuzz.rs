@@ -11,7 +11,7 @@ const FOLDER: &str = "tests/fuzz";
 /// Its manifest.
 pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 /// Targets that need the whole router, Wasm engine included: minutes of building instead of seconds.
-const WITH_ROUTER: &[&str] = &["bodies", "config", "module"];
+const WITH_ROUTER: &[&str] = &["bodies", "config", "module", "policy"];
 /// How long each target runs where nothing else is said.
 const SECONDS_DEFAULT: u64 = 30;
 /// Longest input: what a control frame may have.

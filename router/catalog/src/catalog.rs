@@ -14,6 +14,7 @@ use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::op::Op;
 use crate::plan::Plan;
+use crate::policy::Policy;
 use crate::record::{Chain, Head, Record};
 use crate::rollout::Rollout;
 use crate::schemas::Schemas;
@@ -40,6 +41,7 @@ pub struct Catalog {
     fleet: Fleet,
     topics: BTreeMap<Name, TopicRule>,
     schemas: Schemas,
+    policies: BTreeMap<Name, Arc<Policy>>,
     /// Oldest first; the last may be under way.
     rollouts: VecDeque<Arc<Rollout>>,
     /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
@@ -87,6 +89,7 @@ impl Catalog {
             fleet: Fleet::default(),
             topics: BTreeMap::new(),
             schemas: Schemas::default(),
+            policies: BTreeMap::new(),
             rollouts: VecDeque::new(),
             sites: BTreeMap::new(),
         }
@@ -239,6 +242,16 @@ impl Catalog {
         &self.schemas
     }
 
+    /// The policies, by name.
+    pub fn policies(&self) -> impl ExactSizeIterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    /// The policy of that name.
+    pub fn policy(&self, name: &Name) -> Option<&Policy> {
+        self.policies.get(name).map(Arc::as_ref)
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -292,6 +305,12 @@ impl Catalog {
             | Op::SubjectDeleted { .. }
             | Op::CompatibilitySet { .. }
             | Op::RegistryModeSet { .. } => self.commit_schemas(record),
+            Op::PolicySet { policy } => {
+                self.policies.insert(policy.name.clone(), Arc::new(Policy::clone(policy)));
+            }
+            Op::PolicyRemoved { name } => {
+                self.policies.remove(name);
+            }
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }

@@ -90,6 +90,14 @@ pub enum CatalogError {
         /// What is wrong and how to mend it.
         why: String,
     },
+    /// A policy cannot be as it says it is.
+    #[error("policy {policy}: {why}")]
+    InvalidPolicy {
+        /// Which.
+        policy: String,
+        /// What is wrong and how to mend it.
+        why: String,
+    },
     /// A pattern or topic cannot be.
     #[error(transparent)]
     InvalidTopic(#[from] TopicError),
@@ -207,6 +215,7 @@ impl CatalogError {
             Self::InvalidModule { .. } => "invalid-module",
             Self::InvalidBinding { .. } => "invalid-binding",
             Self::InvalidTopicRule { .. } => "invalid-topic-rule",
+            Self::InvalidPolicy { .. } => "invalid-policy",
             Self::InvalidTopic(refused) => refused.code(),
             Self::Schema(refused) => refused.code(),
             Self::InvalidRecord { .. } => "invalid-record",

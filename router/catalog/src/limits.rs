@@ -57,6 +57,10 @@ pub const REFERENCED_LEN_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub const REFERENCE_LEN_MAX_BYTES: usize = 512;
 /// The largest id of a schema: clients write it as a signed number of 32 bits.
 pub const SCHEMA_ID_MAX: u32 = i32::MAX as u32;
+/// Policies: names in a list that people read, all of which are compiled when one changes.
+pub const POLICIES_MAX: usize = 256;
+/// Bytes of one policy's text.
+pub const POLICY_LEN_MAX_BYTES: usize = 64 * 1024;
 /// Least memory of a filter: one page of Wasm.
 pub const MEMORY_MIN_BYTES: u64 = 64 * 1024;
 /// Most memory of a filter, and what it gets where the binding does not say.

@@ -8,6 +8,7 @@ use crate::binding::Binding;
 use crate::keys::PublicKey;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
+use crate::policy::Policy;
 use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
 use crate::schemas::{CompatibilityLevel, Registration, RegistryMode, SubjectName};
 use crate::topic::TopicRule;
@@ -148,6 +149,16 @@ pub enum Op {
         /// The mode; none takes back what was said.
         mode: Option<RegistryMode>,
     },
+    /// A policy holds from now on, in the place of the one of the same name.
+    PolicySet {
+        /// What it is.
+        policy: Policy,
+    },
+    /// A policy is gone.
+    PolicyRemoved {
+        /// Which.
+        name: Name,
+    },
     /// A rollout of the staged set over the sites began; its number is the revision of this record.
     RolloutStarted {
         /// The set: each binding with the revision that staged it.
@@ -225,6 +236,8 @@ impl Op {
             Self::SubjectDeleted { .. } => "subject-deleted",
             Self::CompatibilitySet { .. } => "compatibility-set",
             Self::RegistryModeSet { .. } => "registry-mode-set",
+            Self::PolicySet { .. } => "policy-set",
+            Self::PolicyRemoved { .. } => "policy-removed",
             Self::RolloutStarted { .. } => "rollout-started",
             Self::RolloutAdvanced { .. } => "rollout-advanced",
             Self::RolloutPaused { .. } => "rollout-paused",
@@ -249,6 +262,8 @@ impl Op {
             Self::SiteAdded { name, .. } | Self::SiteRemoved { name } => name.to_string(),
             Self::RouterAdded { site, name } | Self::RouterRemoved { site, name } => format!("{site}/{name}"),
             Self::TopicRuleSet { rule } => rule.name.to_string(),
+            Self::PolicySet { policy } => policy.name.to_string(),
+            Self::PolicyRemoved { name } => name.to_string(),
             Self::SchemaRegistered { registration } => {
                 format!("{} version {}", registration.subject, registration.version)
             }

@@ -82,6 +82,8 @@ async fn readings(context: &Context) -> Readings {
             failed: figures.failed(),
         }),
         refused_by_residency,
+        denials: shared.denials.by_action(),
+        withheld: shared.denials.withheld(),
         held_back,
         certificate_not_after: context.tls.as_ref().map(|tls| tls.not_after_unix_s()),
     }

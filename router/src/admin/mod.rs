@@ -16,6 +16,7 @@ mod logs;
 mod metrics;
 mod modules;
 mod observe;
+mod policies;
 mod problem;
 mod registry;
 mod rollouts;
@@ -194,6 +195,9 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(captures::file))
         .routes(routes!(topics::list))
         .routes(routes!(topics::apply, topics::describe, topics::remove))
+        .routes(routes!(policies::list))
+        .routes(routes!(policies::explain))
+        .routes(routes!(policies::apply, policies::describe, policies::remove))
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::mesh_ledger))
         .routes(routes!(observe::clients))

@@ -84,6 +84,10 @@ impl BindingSpec {
             return Err(CatalogError::InvalidBinding { binding: path.to_string(), field: "name", why });
         }
         let name = path;
+        // A dependency lets `serde_json` keep the order in which keys were written; a record has them sorted, as routers
+        // without that dependency write it again when they check its hash.
+        let mut config = config;
+        config.sort_all_objects();
         Ok(Binding { name, module, pattern, stage, order, config, limits, on_fault, grant, policy, per_subscriber })
     }
 }

@@ -27,6 +27,7 @@ mod listing;
 mod logging;
 mod made_up;
 mod mesh;
+mod policy;
 mod publish;
 mod replay;
 mod request;
@@ -121,6 +122,9 @@ enum Command {
     /// Show, register, compare and delete schemas of payloads
     #[command(subcommand)]
     Schema(schema::Schema),
+    /// Show, change and test who may publish and subscribe
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -184,6 +188,7 @@ fn run(command: Command) -> Result<()> {
         Command::Site(site) => site.run(),
         Command::Topic(topic) => topic.run(),
         Command::Schema(schema) => schema.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

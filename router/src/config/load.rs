@@ -1,8 +1,8 @@
 //! Loading: file below environment below flags, every fault told at once and with its place.
 
-use super::Config;
 use super::check::check;
 use super::schema::{Key, Kind, keys, sections};
+use super::{Config, PolicyDefault};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,6 +78,13 @@ impl Places {
     }
 }
 
+impl Places {
+    /// Whether somebody has set `section.key`.
+    fn names(&self, section: &'static str, key: &'static str) -> bool {
+        self.0.contains_key(&(section, key))
+    }
+}
+
 impl Sources {
     /// Reads `file`, where given, and takes the environment of this process.
     ///
@@ -117,7 +124,10 @@ impl Config {
         }
         let mut errors = loading.errors;
         match Self::deserialize(Value::Table(loading.values)) {
-            Ok(config) => {
+            Ok(mut config) => {
+                if sources.dev && !loading.places.names("policy", "default") {
+                    config.policy.default = PolicyDefault::AllowUntilFirst;
+                }
                 check(&config, sources.dev, &loading.places, &mut errors);
                 if errors.is_empty() {
                     return Ok(config);

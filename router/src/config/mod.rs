@@ -49,6 +49,8 @@ pub struct Config {
     pub outbox: OutboxConfig,
     /// Limits of filters.
     pub wasm: WasmConfig,
+    /// What holds where no policy speaks.
+    pub policy: PolicyConfig,
     /// Who may use the admin API.
     pub admin: AdminConfig,
     /// The log of who did what.
@@ -243,6 +245,53 @@ impl Default for WasmConfig {
             compile_address_space_bytes: 2 * 1024 * 1024 * 1024,
             compiler: None,
         }
+    }
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// What is done about that of which no policy speaks.
+    pub default: PolicyDefault,
+}
+
+/// What is done about that of which no policy speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+// Text, as every name in the file is.
+#[serde(try_from = "String", into = "String")]
+pub enum PolicyDefault {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// It is allowed.
+    Allow,
+    /// It is allowed while there is no policy at all, and denied from the first one on: what `--dev` takes.
+    AllowUntilFirst,
+}
+
+impl PolicyDefault {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Deny, "deny"), (Self::Allow, "allow"), (Self::AllowUntilFirst, "allow-until-first")];
+
+    /// As the file spells it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
+}
+
+impl TryFrom<String> for PolicyDefault {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known.map(|(default, _)| *default).ok_or_else(|| "say `deny`, `allow` or `allow-until-first`".to_owned())
+    }
+}
+
+impl From<PolicyDefault> for String {
+    fn from(default: PolicyDefault) -> Self {
+        default.name().to_owned()
     }
 }
 

@@ -1,12 +1,14 @@
 //! Admission: what the publisher's bytes hold, and what can be said against an event before any filter sees it.
 
-use super::topics::Announced;
-use super::{Admitted, EVENTS_PER_ROUND_MAX, Publisher};
-use crate::local::Local;
+use super::topics::{Announced, Rights};
+use super::{Admitted, EVENTS_PER_ROUND_MAX, Forbidden, Publisher};
+use crate::local::{Local, TopicEntry};
+use crate::policy::sending;
 use crate::trace;
-use myelin_wire::event::{EventHead, EventSpan, FLAG_TTL};
+use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::stream::Item;
 use myelin_wire::{Attrs, Code, Limits, Refusal};
+use std::rc::Rc;
 
 impl Publisher {
     /// Decodes and admits what is there: good events go to the batch, others become exceptions.
@@ -14,6 +16,7 @@ impl Publisher {
         if let Some((reference, name)) = self.redefined.take() {
             self.topics.announce(local, reference, &name)?;
         }
+        self.rules_version = local.rules_version();
         while self.batch.len() < EVENTS_PER_ROUND_MAX {
             match self.decoder.poll()? {
                 None => break,
@@ -59,7 +62,15 @@ impl Publisher {
         let limits = &local.shared.limits;
         let head = &span.head;
         match self.topics.get(head.topic_ref) {
-            Announced::Topic(_) => {}
+            Announced::Topic(topic, rights) => {
+                let is_request = head.flags & FLAG_REQUEST != 0;
+                if !rights.are_of(self.rules_version) {
+                    self.look_up(local, topic, rights);
+                }
+                if !rights.let_pass(is_request) {
+                    return self.forbid(local, topic, is_request);
+                }
+            }
             Announced::Refused(code, why) => return Err(Refusal::new(*code, why.to_string())),
             Announced::Nothing => {
                 let message = format!("topic reference {} was not announced", head.topic_ref);
@@ -68,6 +79,31 @@ impl Publisher {
         }
         sizes(limits, head)?;
         if head.attrs_len == 0 && head.flags & FLAG_TTL == 0 { Ok(()) } else { self.check_attrs(local, span) }
+    }
+
+    /// Asks the rules what this publisher may do with a topic.
+    #[cold]
+    fn look_up(&self, local: &Local, topic: &TopicEntry, rights: &Rights) {
+        let actions = [false, true].map(|is_request| sending(&topic.name.text, is_request));
+        rights.set(local.may(&self.service, actions, &topic.name.text));
+    }
+
+    /// Why an event may not be sent. The rules are asked again: they may be others by now, and let it pass.
+    #[cold]
+    fn forbid(&self, local: &Local, topic: &Rc<TopicEntry>, is_request: bool) -> Result<(), Refusal> {
+        let (version, text) = (self.rules_version, &*topic.name.text);
+        let action = sending(text, is_request);
+        let mut last = self.forbidden.borrow_mut();
+        if let Some(known) = &*last
+            && (known.version, known.action) == (version, action)
+            && Rc::ptr_eq(&known.topic, topic)
+        {
+            local.shared.denials.note(local.shared.now_ms(), &self.service, action, text);
+            return Err(known.refusal.clone());
+        }
+        local.permit(&self.service, action, text).inspect_err(|refusal| {
+            *last = Some(Forbidden { version, action, topic: topic.clone(), refusal: refusal.clone() });
+        })
     }
 
     fn check_attrs(&self, local: &Local, span: &EventSpan) -> Result<(), Refusal> {

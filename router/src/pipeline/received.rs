@@ -20,7 +20,7 @@ impl<'a> Received<'a> {
     #[inline]
     fn topic(&self, event: &Admitted) -> Option<&'a Rc<TopicEntry>> {
         match self.topics.get(event.span.head.topic_ref) {
-            Announced::Topic(topic) => Some(topic),
+            Announced::Topic(topic, _) => Some(topic),
             Announced::Nothing | Announced::Refused(..) => None,
         }
     }

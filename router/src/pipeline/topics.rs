@@ -4,6 +4,7 @@ use crate::local::{INBOX, Local, TopicEntry};
 use hashbrown::HashMap;
 use myelin_wire::limits::TOPIC_REFS_MAX;
 use myelin_wire::{Code, Refusal, topic, validate_topic};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// References below this are looked up by index: enough for nearly every publisher, who counts from 1, and at most
@@ -15,10 +16,35 @@ const DENSE_REFS: u32 = 1024;
 pub(super) enum Announced {
     /// Not announced.
     Nothing,
-    /// Events may be published to it.
-    Topic(Rc<TopicEntry>),
+    /// Events may be published to it, as far as the policies let the publisher.
+    Topic(Rc<TopicEntry>, Rights),
     /// Events that name it are refused.
     Refused(Code, Rc<str>),
+}
+
+/// What the rules let a publisher do with a topic, of the version that was asked: the lowest bit says whether it may
+/// publish, the next whether it may request, the others are the version. As small as that, since a publisher may have
+/// many topics.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rights(Cell<u64>);
+
+impl Rights {
+    /// Whether these are of the rules of that version.
+    #[inline]
+    pub(super) fn are_of(&self, version: u64) -> bool {
+        self.0.get() >> 2 == version
+    }
+
+    /// Whether an event may be sent, which asks for an answer or does not.
+    #[inline]
+    pub(super) fn let_pass(&self, is_request: bool) -> bool {
+        self.0.get() >> u32::from(is_request) & 1 == 1
+    }
+
+    /// Remembers what was asked.
+    pub(super) fn set(&self, (version, [publish, request]): (u64, [bool; 2])) {
+        self.0.set(version << 2 | u64::from(request) << 1 | u64::from(publish));
+    }
 }
 
 /// The topics that one publisher announced.
@@ -52,7 +78,7 @@ impl Topics {
             Ok(()) if topic::is_reserved(name) && !name.starts_with(INBOX) => {
                 Announced::Refused(Code::ReservedTopic, Rc::from("topics that begin with `$` belong to the router"))
             }
-            Ok(()) => Announced::Topic(local.topic(name)),
+            Ok(()) => Announced::Topic(local.topic(name), Rights::default()),
         };
         self.set(reference, meaning);
         Ok(())
@@ -74,6 +100,17 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rights_are_of_one_version() {
+        let rights = Rights::default();
+        assert!(!rights.are_of(1) && !rights.let_pass(false) && !rights.let_pass(true));
+        rights.set((7, [true, false]));
+        assert!(rights.are_of(7) && !rights.are_of(8) && rights.let_pass(false) && !rights.let_pass(true));
+        rights.set((8, [false, true]));
+        assert!(rights.are_of(8) && !rights.let_pass(false) && rights.let_pass(true));
+        assert_eq!(size_of::<Announced>(), 24);
+    }
 
     #[test]
     fn every_reference_has_its_own_meaning_and_takes_no_room_for_others() {

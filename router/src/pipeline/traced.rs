@@ -29,7 +29,7 @@ impl Publisher {
     #[cold]
     pub(super) fn tell_refused(&self, local: &Local, span: &EventSpan, refusal: &Refusal) {
         let topic = match self.topics.get(span.head.topic_ref) {
-            Announced::Topic(topic) => &*topic.name.text,
+            Announced::Topic(topic, _) => &*topic.name.text,
             Announced::Refused(..) | Announced::Nothing => "",
         };
         let (attrs, why) = (span.attrs(self.decoder.buffer()), (refusal.code.name(), &*refusal.message));

@@ -5,11 +5,12 @@ use crate::delivery;
 use crate::ledger::Term;
 use crate::local::{Local, TableChange, TableCommand};
 use bytes::Bytes;
+use myelin_policy::Action;
 use myelin_transport::{RecvStream, SendStream};
 use myelin_wire::limits::{ACK_EXCEPTIONS_MAX, GROUP_BYTES_MAX};
 use myelin_wire::message::{Ack, Exception, Message, MessageDecoder, Refused, Subscribe, SubscriptionId};
 use myelin_wire::{Code, FrameType, Pattern, Refusal, topic};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -81,7 +82,8 @@ pub(super) async fn write(session: Rc<Session>, mut send: SendStream) {
 
 /// Takes requests and receipts.
 pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvStream, mut decoder: MessageDecoder) {
-    let mut subscriptions = HashSet::new();
+    let mut subscriptions = Subscriptions::new();
+    let mut rules = local.shared.rules_version.subscribe();
     let end = loop {
         // All requests that have come are asked for together: the table is published at most once a millisecond.
         let (mut asked, mut is_more) = (Vec::new(), false);
@@ -110,7 +112,15 @@ pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvS
         if is_more {
             continue;
         }
-        match recv.read_chunk().await {
+        let read = tokio::select! {
+            read = recv.read_chunk() => read,
+            // It is part of what all workers share: whoever changes the rules outlives every session.
+            _ = rules.changed() => match session.look_again(&local, &mut subscriptions).await {
+                Ok(()) => continue,
+                Err(refusal) => break refusal,
+            },
+        };
+        match read {
             Ok(Some(bytes)) => decoder.push(&bytes),
             Ok(None) if !decoder.is_at_boundary() => {
                 break Refusal::new(Code::Malformed, "the control stream ends inside a frame");
@@ -120,6 +130,9 @@ pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvS
     };
     session.seat.ending.set(end);
 }
+
+/// The patterns of a session's subscriptions, by the ids that it gave them.
+type Subscriptions = HashMap<u32, Pattern>;
 
 /// A request that was looked at, and what it is answered.
 enum Request {
@@ -161,7 +174,7 @@ impl Session {
         &self,
         local: &Local,
         message: Message,
-        subscriptions: &mut HashSet<u32>,
+        subscriptions: &mut Subscriptions,
     ) -> Result<Option<Request>, Refusal> {
         match message {
             Message::Subscribe(request) => {
@@ -170,12 +183,12 @@ impl Session {
                     Ok(checked) => checked,
                     Err(refusal) => return Ok(Some(Request::Refused { id, refusal })),
                 };
-                subscriptions.insert(id);
+                subscriptions.insert(id, pattern.clone());
                 let live = self.ask(local, TableChange::Subscribe { id, pattern, group }).await?;
                 Ok(Some(Request::Asked { id, answer: Message::Subscribed(SubscriptionId { id }), live }))
             }
             Message::Unsubscribe(SubscriptionId { id }) => {
-                if !subscriptions.remove(&id) {
+                if subscriptions.remove(&id).is_none() {
                     let message = format!("there is no subscription {id} in this session");
                     return Ok(Some(Request::Refused { id, refusal: Refusal::new(Code::SubscriptionId, message) }));
                 }
@@ -200,13 +213,13 @@ impl Session {
         &self,
         local: &Local,
         request: &Subscribe,
-        subscriptions: &HashSet<u32>,
+        subscriptions: &Subscriptions,
     ) -> Result<(Pattern, Option<Arc<str>>), Refusal> {
         let limit = local.shared.limits.subscriptions;
         if subscriptions.len() >= limit as usize {
             return Err(Refusal::new(Code::TooManySubscriptions, format!("a session may have {limit} subscriptions")));
         }
-        if request.id == 0 || subscriptions.contains(&request.id) {
+        if request.id == 0 || subscriptions.contains_key(&request.id) {
             let message = format!("subscription id {} is 0 or in use; choose another", request.id);
             return Err(Refusal::new(Code::SubscriptionId, message));
         }
@@ -218,6 +231,9 @@ impl Session {
                 format!("of the router's own topics a client may subscribe to $dead/... and {}/**", self.inbox);
             return Err(Refusal::new(Code::ReservedTopic, message));
         }
+        if !own {
+            local.permit(&self.service, Action::Subscribe, pattern.as_str())?;
+        }
         let group = match request.group.as_deref() {
             Some(name) if name.is_empty() || name.len() > GROUP_BYTES_MAX || name.chars().any(char::is_control) => {
                 let message = format!("a group's name has 1 to {GROUP_BYTES_MAX} bytes and no control characters");
@@ -226,6 +242,23 @@ impl Session {
             group => group.map(Arc::from),
         };
         Ok((pattern, group))
+    }
+
+    /// Ends the subscriptions that the rules allow no longer, and tells the client so.
+    async fn look_again(&self, local: &Local, subscriptions: &mut Subscriptions) -> Result<(), Refusal> {
+        let own = |pattern: &Pattern| pattern.as_str().starts_with(&self.inbox);
+        let permit = |pattern: &Pattern| local.permit(&self.service, Action::Subscribe, pattern.as_str());
+        let others = subscriptions.iter().filter(|(_, pattern)| !own(pattern));
+        let denied: Vec<_> = others.filter_map(|(id, pattern)| Some((*id, permit(pattern).err()?))).collect();
+        for (id, refusal) in denied {
+            subscriptions.remove(&id);
+            let live = self.ask(local, TableChange::Unsubscribe { id }).await?;
+            // Whatever the table says: it is no longer there.
+            let _ = live.await;
+            self.settle(local, Request::Refused { id, refusal }, subscriptions).await;
+            self.wait_for_room().await;
+        }
+        Ok(())
     }
 
     async fn ask(&self, local: &Local, change: TableChange) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
@@ -237,7 +270,7 @@ impl Session {
     }
 
     /// Answers a request, once what it changes is live.
-    async fn settle(&self, local: &Local, request: Request, subscriptions: &mut HashSet<u32>) {
+    async fn settle(&self, local: &Local, request: Request, subscriptions: &mut Subscriptions) {
         let (id, refusal) = match request {
             Request::Refused { id, refusal } => (id, refusal),
             Request::Asked { id, answer, live } => {

@@ -14,13 +14,13 @@ use crate::ledger::Term;
 use crate::local::{Ending, INBOX, Local, Phase, Seat, TableChange, TableCommand};
 use crate::outbox::Outbox;
 use myelin_core::SessionKey;
+use myelin_policy::Service;
 use myelin_transport::{Connection, RecvStream, SendStream};
 use myelin_wire::limits::{CLIENT_NAME_BYTES_MAX, HELLO_TIMEOUT_MS};
 use myelin_wire::message::{GoAway, Hello, Message, MessageDecoder, Welcome};
 use myelin_wire::{Code, FrameType, Refusal, VERSION};
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -36,7 +36,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Session {
     key: SessionKey,
-    identity: Arc<str>,
+    service: Service,
     inbox: String,
     connection: Connection,
     seat: Seat,
@@ -50,13 +50,14 @@ pub struct Session {
 
 /// Serves a connection from its first frame to its close. The session's end is told to the client by the close code.
 pub async fn serve(local: Rc<Local>, connection: Connection) {
-    let identity: Arc<str> = Arc::from(connection.identity().as_str());
+    let service = Service::new(connection.identity().as_str());
     match timeout(HELLO_TIMEOUT, greet(&connection)).await {
         Err(_) => {
             close(&local, &connection, &Refusal::new(Code::HelloTimeout, "no HELLO within 5 s of the handshake"));
         }
         Ok(Err(refusal)) => close(&local, &connection, &refusal),
         Ok(Ok((send, recv, decoder, hello))) => {
+            let identity = service.id();
             let whose = format!("{identity} at {}", connection.remote());
             let outbox = Rc::new(Outbox::new(&whose, hello.overflow, local.shared.outbox));
             let seat = Seat { outbox, ending: Rc::new(Ending::default()) };
@@ -67,12 +68,15 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
             if let (Some(gauge), Ok(mut gauges)) = (seat.outbox.gauge(), local.shared.gauges.write()) {
                 gauges.insert(key, gauge);
             }
+            if let Ok(mut services) = local.shared.services.write() {
+                services.insert(key, service.clone());
+            }
             // With the router's number: answers find their way from other sites, too.
             let (origin, epoch) = (local.shared.origin, local.shared.epoch);
             let inbox = format!("{INBOX}{origin:x}/{epoch:x}-{}-{}-{}", key.worker, key.slot, key.generation);
             let session = Rc::new(Session {
                 key,
-                identity,
+                service,
                 inbox,
                 connection,
                 seat,
@@ -81,7 +85,7 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
                 room: Notify::new(),
                 outstanding: Rc::default(),
             });
-            tracing::debug!(identity = %session.identity, client = %cut(&hello.client), "session opened");
+            tracing::debug!(identity = session.service.id(), client = %cut(&hello.client), "session opened");
             session.run(&local, send, recv, decoder).await;
         }
     }
@@ -210,6 +214,9 @@ impl Session {
         }
         if let Ok(mut gauges) = local.shared.gauges.write() {
             gauges.remove(&self.key);
+        }
+        if let Ok(mut services) = local.shared.services.write() {
+            services.remove(&self.key);
         }
         local.leave_seat(self.key);
         let mut queued = Vec::new();

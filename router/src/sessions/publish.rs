@@ -44,7 +44,7 @@ pub(super) async fn accept(session: Rc<Session>, local: Rc<Local>) {
 
 /// Reads the publish stream to its end, batch by batch.
 async fn read(session: &Session, local: &Local, mut stream: RecvStream) -> Result<(), Refusal> {
-    let mut publisher = Publisher::new(local, &session.identity);
+    let mut publisher = Publisher::new(local, session.service.clone());
     let mut chunks: [Bytes; READ_CHUNKS] = std::array::from_fn(|_| Bytes::new());
     loop {
         let read = until_end(session, stream.read_chunks(&mut chunks)).await;

@@ -127,6 +127,7 @@ impl Keeper {
         let after = self.catalog().preview(op.clone(), actor, unix_ms())?;
         match op {
             Op::ModuleAdded { module } if self.is_writer() => self.check_module(module),
+            Op::PolicySet { .. } | Op::PolicyRemoved { .. } => self.policing.check(&after),
             Op::BindingStaged { binding } => match after.staged().find(&binding.name).cloned() {
                 Some(staged) => self.deployment.try_out(&staged),
                 None => Ok(()),

@@ -7,6 +7,7 @@ use super::changes::{Change, Decided};
 use super::control::Controller;
 use super::deploy::Deployment;
 use super::log::Log;
+use super::policing::Policing;
 use super::propose::Writer;
 use super::report::{OwnPhase, metrics};
 use super::rollout::RolloutKind;
@@ -57,6 +58,7 @@ pub(super) struct Keeper {
     is_booted: bool,
     pub(super) phase: OwnPhase,
     pub(super) alarms: BTreeMap<String, u64>,
+    pub(super) policing: Policing,
     view: Arc<ArcSwap<View>>,
     /// The catalog and the copy of the newest view, which most views share.
     shown: (Head, Arc<Catalog>, Arc<Follower>),
@@ -89,6 +91,7 @@ pub(super) struct Parts {
     pub(super) site: Option<Name>,
     pub(super) controller: Controller,
     pub(super) guard: BootGuard,
+    pub(super) policing: Policing,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) revision: watch::Sender<u64>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -96,7 +99,7 @@ pub(super) struct Parts {
 
 impl Keeper {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { log, deployment, mesh, shared, site, controller, guard, view, revision, runtime } = parts;
+        let Parts { log, deployment, mesh, shared, site, controller, guard, policing, view, revision, runtime } = parts;
         let shown = (log.catalog().head(), Arc::new(log.catalog().clone()), Arc::new(log.copy().clone()));
         let mut keeper = Self {
             log,
@@ -107,6 +110,7 @@ impl Keeper {
             inbox: Inbox::default(),
             controller,
             guard,
+            policing,
             retreat: None,
             failed: None,
             is_healthy: false,
@@ -270,6 +274,7 @@ impl Keeper {
 
     /// Tells the mesh where the log ends now, and who belongs to it.
     pub(super) fn log_moved(&mut self) {
+        self.follow_policies();
         let Some(mesh) = &mut self.mesh else { return };
         let catalog = self.log.catalog();
         // The links' thread takes them at once, and ends before this one.
@@ -292,6 +297,15 @@ impl Keeper {
                 tracing::warn!(why, "the links keep the sites and routers that they know");
                 *self.alarms.entry("directory".to_owned()).or_default() += 1;
             }
+        }
+    }
+
+    /// Lets the policies hold that the log has now.
+    fn follow_policies(&mut self) {
+        if let Err(errors) = self.policing.follow(self.log.catalog()) {
+            // Its writer has compiled them: it is of another version.
+            tracing::error!(%errors, "the policies of the catalog cannot be compiled: those before hold on, or nobody may anything");
+            *self.alarms.entry("policies".to_owned()).or_default() += 1;
         }
     }
 

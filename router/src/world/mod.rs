@@ -22,6 +22,7 @@ pub(crate) mod keys;
 mod log;
 pub(crate) mod members;
 mod others;
+mod policing;
 mod propose;
 mod reconcile;
 mod report;

@@ -9,6 +9,7 @@ use super::follow::{Level, Pull};
 use super::forge::Forge;
 use super::keeper::{Keeper, Membership, Parts};
 use super::log::{Log, Shelf};
+use super::policing::Policing;
 use super::propose::Writer;
 use super::reconcile::{LedgerReader, Readings};
 use super::report::{OwnPhase, metrics};
@@ -158,6 +159,7 @@ impl WorldSetup {
             site: site.clone(),
             controller: Controller::new(Readings::new(reader, commands.downgrade())),
             guard,
+            policing: Policing::new(account.shared.clone()),
             view: view.clone(),
             revision: revision_in,
             runtime: tokio::runtime::Handle::current(),

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 75] = [
+const ROUTES: [&str; 80] = [
     "DELETE /registry/config",
     "DELETE /registry/config/{subject}",
     "DELETE /registry/mode",
@@ -24,6 +24,7 @@ const ROUTES: [&str; 75] = [
     "DELETE /v1/mesh/sites/{name}",
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
     "DELETE /v1/modules/{name}/versions/{version}",
+    "DELETE /v1/policies/{name}",
     "DELETE /v1/topics/{name}",
     "GET /livez",
     "GET /metrics",
@@ -61,6 +62,8 @@ const ROUTES: [&str; 75] = [
     "GET /v1/modules",
     "GET /v1/modules/{name}/versions/{version}",
     "GET /v1/modules/{name}/versions/{version}/logs",
+    "GET /v1/policies",
+    "GET /v1/policies/{name}",
     "GET /v1/rollouts",
     "GET /v1/rollouts/{id}",
     "GET /v1/rollouts/{id}/shadow",
@@ -76,6 +79,7 @@ const ROUTES: [&str; 75] = [
     "POST /v1/captures",
     "POST /v1/captures/{id}/stop",
     "POST /v1/modules/{name}/versions/{version}/release",
+    "POST /v1/policies/explain",
     "POST /v1/rollouts",
     "POST /v1/rollouts/rollback",
     "POST /v1/rollouts/{id}/{step}",
@@ -87,6 +91,7 @@ const ROUTES: [&str; 75] = [
     "PUT /v1/mesh/sites/{name}",
     "PUT /v1/mesh/sites/{site}/routers/{router}",
     "PUT /v1/modules/{name}/versions/{version}",
+    "PUT /v1/policies/{name}",
     "PUT /v1/topics/{name}",
 ];
 

@@ -57,6 +57,8 @@ codes! {
     SubscriptionId = 13, "subscription-id";
     /// A queue group's name is not allowed.
     InvalidGroup = 14, "invalid-group";
+    /// No policy permits it, or one forbids it.
+    Forbidden = 15, "forbidden";
     /// A filter denied the event.
     Denied = 20, "denied";
     /// A filter sent the event to the dead-letter topic.

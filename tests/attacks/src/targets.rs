@@ -41,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bodies", run: with_router::bodies },
     #[cfg(feature = "router")]
     Target { name: "module", run: with_router::module },
+    #[cfg(feature = "router")]
+    Target { name: "policy", run: with_router::policy },
 ];
 
 /// The target called `name`.
@@ -321,6 +323,7 @@ mod with_router {
     use super::REFUSAL_BYTES_MAX;
     use myelin::config::{Config, Sources};
     use myelin_engine::{ModuleLimits, inspect, parse_vectors};
+    use myelin_policy::{Action, Decider, Policies, Service};
 
     /// A configuration file.
     pub(super) fn config(data: &[u8]) {
@@ -341,6 +344,28 @@ mod with_router {
     pub(super) fn bodies(data: &[u8]) {
         for refused in myelin::admin::read_bodies(data).into_iter().flatten() {
             assert!(refused.len() < REFUSAL_BYTES_MAX, "{} bytes", refused.len());
+        }
+    }
+
+    /// The text of a policy; whatever it says, its decisions are the same again.
+    pub(super) fn policy(data: &[u8]) {
+        let Ok(text) = std::str::from_utf8(data) else { return };
+        match Policies::compile([("p", text)]) {
+            Ok(policies) => {
+                let (service, mut decider) = (Service::new("spiffe://example.org/service/shop"), Decider::default());
+                for action in Action::ALL {
+                    let told = policies.decide(&service, action, "orders/1", "hamburg").verdict;
+                    for _ in 0..2 {
+                        assert_eq!(decider.decide(&policies, &service, action, "orders/1", "hamburg"), told);
+                    }
+                }
+            }
+            Err(errors) => {
+                assert!(errors.iter().next().is_some(), "a refusal says why");
+                for error in errors.iter() {
+                    assert!(error.to_string().len() < REFUSAL_BYTES_MAX, "{error}");
+                }
+            }
         }
     }
 

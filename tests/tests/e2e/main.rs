@@ -20,6 +20,7 @@ mod kit;
 mod ledger;
 mod mesh;
 mod namespaces;
+mod policies;
 mod registry_scale;
 mod residency;
 mod restart;

@@ -1,7 +1,7 @@
 //! Several sites in one process: what is published anywhere reaches every interested site once.
 
 use anyhow::{Context, Result, ensure};
-use myelin::config::Config;
+use myelin::config::{Config, PolicyDefault};
 use myelin::ledger::{Counts, check};
 use myelin::node::Node;
 use myelin_client::{Client, ClientConfig, Event, SubscribeOptions, TlsFiles};
@@ -66,6 +66,7 @@ impl Sites {
         config.node.data_dir = folder.join(format!("data-{site}"));
         config.node.drain_seconds = 5;
         config.listen.client.set_port(0);
+        config.policy.default = PolicyDefault::Allow;
         config.wasm.compiler = Some(myelin_tests::program());
         let address = |site: &usize| format!("127.0.0.1:{}", self.ports[*site]);
         config.catalog.join_seconds = 2;
@@ -308,6 +309,9 @@ async fn the_steps_of_the_page_make_a_mesh() -> Result<()> {
         }
     };
     tokio::time::timeout(PATIENCE, linked).await.context("a link")??;
+    std::fs::write(folder.path().join("all.cedar"), &blocks("cedar")[0])?;
+    let apply = here(commands[2].trim());
+    ensure!(myelin(&apply)?.status()?.success(), "{apply}");
     let client = |port: u16| {
         let file = |name: &str| folder.path().join(name);
         let files = TlsFiles { cert: file("ops/ops.pem"), key: file("ops/ops-key.pem"), ca: file("pki/ca.pem") };
@@ -316,7 +320,7 @@ async fn the_steps_of_the_page_make_a_mesh() -> Result<()> {
     let (hamburg, ohio) = (client(ports[0]).await?, client(ports[3]).await?);
     let mut events = ohio.subscribe("orders/**", SubscribeOptions::default()).await?;
     let arrived = async {
-        // Nobody says when the interest has arrived: it is asked for until it has.
+        // Nobody says when interest and policy have arrived: it is asked for until it has.
         loop {
             hamburg.send(Event::new("orders/1", "hello")).await?;
             if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(100), events.next()).await {

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("myelin-catalog", &["myelin-arena", "myelin-wire"]),
     ("myelin-mesh", &["myelin-arena", "myelin-wire"]),
     ("myelin-schema", &["myelin-arena", "myelin-wire"]),
+    ("myelin-policy", &[]),
     ("myelin-store", &["myelin-arena", "myelin-wire", "myelin-catalog"]),
     ("myelin-engine", &["myelin-arena", "myelin-wire"]),
     ("myelin-transport", &["myelin-arena", "myelin-wire"]),
@@ -30,6 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "myelin-catalog",
             "myelin-mesh",
             "myelin-schema",
+            "myelin-policy",
             "myelin-store",
             "myelin-engine",
             "myelin-transport",
@@ -53,8 +55,12 @@ const EVERYTHING_BELOW: &[&str] = &["*"];
 const FILTER_MAY_SEE: &[&str] = &["myelin-filter", "myelin-arena"];
 
 /// Crates that one package alone may name (also with a `-suffix`), and that package.
-const RESERVED: &[(&str, &str)] =
-    &[("wasmtime", "myelin-engine"), ("cranelift", "myelin-engine"), ("async-nats", "myelin-store")];
+const RESERVED: &[(&str, &str)] = &[
+    ("wasmtime", "myelin-engine"),
+    ("cranelift", "myelin-engine"),
+    ("async-nats", "myelin-store"),
+    ("cedar-policy", "myelin-policy"),
+];
 
 /// Packages that decide and never act, and what they must not depend on.
 const PURE: &[(&str, &str)] = &[
@@ -64,6 +70,7 @@ const PURE: &[(&str, &str)] = &[
     ("myelin-catalog", "router/catalog/src/"),
     ("myelin-mesh", "router/mesh/src/"),
     ("myelin-schema", "router/schema/src/"),
+    ("myelin-policy", "router/policy/src/"),
 ];
 const FORBIDDEN_IN_PURE: &[&str] = &["tokio", "quinn", "rustls", "reqwest", "hyper", "axum"];
 /// And what their code must not say outside tests: no waiting, no clock, no I/O, no thread.

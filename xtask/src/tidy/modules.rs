@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "outbox",
     "generation",
     "residency",
+    "policy",
     "capture",
     "compare",
     "shadow",

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use super::{Catalog, Generation};
 use crate::binding::Binding;
 use crate::error::CatalogError;
-use crate::limits::{MODULES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX, TOPIC_RULES_MAX};
+use crate::limits::{
+    MODULES_MAX, POLICIES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX, TOPIC_RULES_MAX,
+};
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::op::Op;
 use crate::plan::Plan;
+use crate::policy::Policy;
 use crate::record::Record;
 use crate::topic::TopicRule;
 
@@ -71,6 +74,11 @@ impl Catalog {
             Op::SubjectDeleted { subject, permanent } => Ok(self.schemas.check_subject_deleted(subject, *permanent)?),
             Op::CompatibilitySet { subject, level } => self.schemas.check_compatibility_set(subject.as_ref(), *level),
             Op::RegistryModeSet { subject, mode } => self.schemas.check_mode_set(subject.as_ref(), *mode),
+            Op::PolicySet { policy } => self.check_policy(policy),
+            Op::PolicyRemoved { name } => match self.policies.get(name) {
+                Some(_) => Ok(()),
+                None => Err(not_found("policy", name, "list them with `myelin policy ls`")),
+            },
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }
@@ -97,6 +105,15 @@ impl Catalog {
         if self.topics.len() >= TOPIC_RULES_MAX && !self.topics.contains_key(&rule.name) {
             let mend = "let one with a broader pattern take the place of several";
             return Err(CatalogError::Full { what: "rules for topics", max: TOPIC_RULES_MAX as u64, mend });
+        }
+        Ok(())
+    }
+
+    fn check_policy(&self, policy: &Policy) -> Result<(), CatalogError> {
+        policy.validate()?;
+        if self.policies.len() >= POLICIES_MAX && !self.policies.contains_key(&policy.name) {
+            let mend = "put the statements of several into one";
+            return Err(CatalogError::Full { what: "policies", max: POLICIES_MAX as u64, mend });
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use myelin_mesh::{
     Directory, InterestMatch, Outgoing, Plan, ResidencyCache, RouterNumber, SiteNumber, SiteSet, Split, Stamp,
     group_id, hand_on, plan, split,
 };
+use myelin_policy::Decider;
 use std::sync::Arc;
 
 /// Patterns, and groups, that are told one by one; the rest is counted.
@@ -128,6 +129,8 @@ impl<'a> Here<'a> {
     fn targets(&self, topic: &str) -> MatchSet {
         let mut targets = MatchSet::default();
         self.shared.table.load().matches(topic, &mut targets);
+        let rules = self.shared.rules.load();
+        rules.withhold(&self.shared.services, &mut Decider::default(), topic, &mut targets);
         targets
     }
 

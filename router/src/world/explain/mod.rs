@@ -15,6 +15,7 @@ pub use types::{
 use super::{Blame, View, WorldError};
 use crate::local::{INBOX, Shared};
 use crate::peering::Caller;
+use crate::policy::sending;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hop::{Here, title};
@@ -22,8 +23,9 @@ use myelin_catalog::Stage;
 use myelin_catalog::exchange::{Answer, Ask};
 use myelin_mesh::limits::HOPS_MAX;
 use myelin_mesh::{RouterNumber, STAMP_BYTES_MAX, Stamp};
+use myelin_policy::{Decider, Service};
 use myelin_transport::Identity;
-use myelin_wire::{Code, topic, validate_topic};
+use myelin_wire::{Code, Refusal, topic, validate_topic};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +137,7 @@ impl Explainer {
             topic: topic.to_owned(),
             identity: identity.to_owned(),
             origin: here.title(),
-            refused: refusal(topic),
+            refused: refusal(topic).or_else(|| self.forbidden(topic, identity)),
             ingress: here.bindings(Stage::Ingress, topic),
             wanted,
             wanted_left_out,
@@ -143,6 +145,16 @@ impl Explainer {
             destinations: Vec::new(),
         };
         Ok((explanation, questions))
+    }
+
+    /// Why the policies of this router do not let `identity` publish to `topic`, where that is so.
+    fn forbidden(&self, topic: &str, identity: &str) -> Option<AdmissionRefusal> {
+        let (rules, service, action) = (self.shared.rules.load(), Service::new(identity), sending(topic, false));
+        if rules.may(&mut Decider::default(), &service, action, topic) {
+            return None;
+        }
+        let Refusal { code, message } = rules.refusal(&service, action, topic);
+        Some(AdmissionRefusal { code: code.name().to_owned(), message: message.into_owned() })
     }
 
     /// The router that `at` names, where it is another one: of a site the nearest that can be reached.

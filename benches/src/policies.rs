@@ -1,0 +1,93 @@
+//! What a policy decision costs: remembered, and made anew among a thousand statements.
+
+use crate::goals::{Better, Goal};
+use crate::micro::time_ns;
+use anyhow::ensure;
+use myelin_policy::{Action, Decider, Policies, Service, Verdict};
+use std::fmt::Write;
+use std::hint::black_box;
+
+/// Statements of the set.
+const STATEMENTS: usize = 1_000;
+/// Decisions in a round.
+const DECISIONS: usize = 10_000;
+/// Services and topics that are asked about in turn: all of them are remembered.
+const ASKED: usize = 100;
+
+/// A set as a company has it: what each service may, beginnings of topics, and some rules for everybody.
+fn policies() -> anyhow::Result<Policies> {
+    let mut text = String::new();
+    for number in 0..STATEMENTS {
+        match number % 10 {
+            0..5 => writeln!(
+                text,
+                "permit (principal == Service::\"{}\", action == Action::\"publish\", resource)\n\
+                 when {{ resource.name like \"orders/{number}/*\" }};",
+                service(number)
+            )?,
+            5..8 => writeln!(
+                text,
+                "permit (principal, action == Action::\"subscribe\", resource)\n\
+                 when {{ resource.name like \"orders/{number}/*\" && principal.trust_domain == \"example.org\" }};"
+            )?,
+            8 => writeln!(
+                text,
+                "forbid (principal, action, resource == Topic::\"orders/{number}/secret\")\n\
+                 unless {{ principal.name == \"audit\" }};"
+            )?,
+            // One in a hundred can be found by nothing, and is evaluated for every decision.
+            _ if number % 100 == 99 => {
+                writeln!(text, "forbid (principal, action, resource) when {{ context.site == \"mars-{number}\" }};")?;
+            }
+            _ => writeln!(
+                text,
+                "permit (principal, action == Action::\"request\", resource)\n\
+                 when {{ [\"a{number}\", \"b{number}\"].contains(principal.name) && resource.name like \"ask/*\" }};"
+            )?,
+        }
+    }
+    // A text of its own for every hundred: none may be larger than a policy.
+    let mut texts = vec![String::new()];
+    for statement in text.split_inclusive(";\n") {
+        if texts.last().is_some_and(|last| last.len() > 32 * 1024) {
+            texts.push(String::new());
+        }
+        if let Some(last) = texts.last_mut() {
+            last.push_str(statement);
+        }
+    }
+    let names: Vec<String> = (0..texts.len()).map(|number| format!("p{number}")).collect();
+    Ok(Policies::compile(names.iter().zip(&texts).map(|(name, text)| (&**name, &**text)))?)
+}
+
+fn service(number: usize) -> String {
+    format!("spiffe://example.org/service/shop-{number}")
+}
+
+/// A decision with a hit and with a miss.
+pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
+    eprintln!("{STATEMENTS} policies ..");
+    let policies = policies()?;
+    ensure!(policies.statements() == STATEMENTS);
+    let asked: Vec<(Service, String)> =
+        (0..ASKED).map(|number| (Service::new(service(number * 10)), format!("orders/{}/1", number * 10))).collect();
+    let miss_ns = time_ns(DECISIONS, || {
+        for (service, topic) in asked.iter().cycle().take(DECISIONS) {
+            let decision = policies.decide(service, Action::Publish, topic, "hamburg");
+            ensure!(black_box(decision).verdict == Verdict::Permit);
+        }
+        Ok(())
+    })?;
+    let mut decider = Decider::default();
+    let hit_ns = time_ns(DECISIONS, || {
+        for (service, topic) in asked.iter().cycle().take(DECISIONS) {
+            let verdict = decider.decide(&policies, service, Action::Publish, topic, "hamburg");
+            ensure!(black_box(verdict) == Verdict::Permit);
+        }
+        Ok(())
+    })?;
+    Ok(vec![
+        Goal::new("a policy decision that is remembered", hit_ns, (100.0, 50.0), Better::Lower).unit("ns"),
+        Goal::new("the same made anew, 1,000 statements", miss_ns / 1e3, (20.0, 10.0), Better::Lower).unit("us"),
+    ])
+}

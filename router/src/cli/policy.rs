@@ -1,0 +1,227 @@
+//! `myelin policy apply|ls|describe|rm|explain|test|schema`
+
+mod check;
+mod files;
+
+use super::admin::Admin;
+use super::connect::block_on;
+use super::failure::Result;
+use super::http::Body;
+use super::listing::{Listing, items, table, text};
+use super::values::{print, say};
+use clap::{Args, Subcommand};
+use hyper::Method;
+use myelin_catalog::Name;
+use myelin_policy::{Action, SCHEMA};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Who may publish and subscribe
+#[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    /// Let the policies of a file or a folder hold, each in place of the one of the same name
+    #[command(
+        after_help = "Examples:\n  myelin policy apply orders.cedar\n  myelin policy apply policies/ --dry-run\n\n\
+        A policy is called what its file is, without `.cedar`. It holds at once, without a rollout, on every router. \
+        What does not type-check is refused with file, line and column, and changes nothing."
+    )]
+    Apply(Apply),
+    /// Show the policies, and what they have denied
+    Ls(Show),
+    /// Print the text of one
+    Describe(Describe),
+    /// Remove one
+    Rm(Describe),
+    /// Say whether somebody may do something, and which policies decide
+    #[command(
+        after_help = "Examples:\n  myelin policy explain spiffe://example.org/service/billing publish orders/eu/1\n  \
+        myelin policy explain spiffe://example.org/service/shop subscribe 'orders/**'\n\n\
+        To subscribe is decided twice: for the pattern as it is written, and for each topic that has events."
+    )]
+    Explain(Explain),
+    /// Compare a table of expected decisions with policy files; nobody is asked
+    #[command(after_help = check::HELP)]
+    Test(check::Test),
+    /// Print what policies can speak of
+    Schema,
+}
+
+/// Apply policies
+#[derive(Args, Debug)]
+pub(super) struct Apply {
+    /// A policy, or a folder of files that end in `.cedar`
+    #[arg(value_name = "FILE|DIR")]
+    path: PathBuf,
+    /// Only check them, here and at the router
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Show policies
+#[derive(Args, Debug)]
+pub(super) struct Show {
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// One policy
+#[derive(Args, Debug)]
+pub(super) struct Describe {
+    /// Name of the policy
+    name: Name,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// A question
+#[derive(Args, Debug)]
+pub(super) struct Explain {
+    /// Who: a service's SPIFFE name
+    principal: String,
+    /// What: publish, request, reply or subscribe
+    action: Action,
+    /// With which topic, or pattern
+    resource: String,
+    /// At which site [default: that of the router that is asked]
+    #[arg(long)]
+    site: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Policy {
+    pub(super) fn run(self) -> Result<()> {
+        match self {
+            Self::Test(test) => return test.run(),
+            Self::Schema => {
+                print(SCHEMA);
+                return Ok(());
+            }
+            _ => {}
+        }
+        block_on(async {
+            match self {
+                Self::Ls(Show { listing, admin }) => {
+                    let api = admin.api()?;
+                    listing.show(|| api.get("/v1/policies"), show).await
+                }
+                Self::Describe(Describe { name, admin }) => {
+                    let policy = admin.api()?.get(&path(&name)).await?;
+                    print(text(&policy["text"]));
+                    Ok(())
+                }
+                Self::Rm(Describe { name, admin }) => {
+                    admin.api()?.tell(Method::DELETE, &path(&name), Body::None).await?;
+                    say!("policy {name} is gone");
+                    Ok(())
+                }
+                Self::Apply(apply) => apply.run().await,
+                Self::Explain(explain) => explain.run().await,
+                Self::Test(_) | Self::Schema => Ok(()),
+            }
+        })
+    }
+}
+
+fn path(name: &Name) -> String {
+    format!("/v1/policies/{name}")
+}
+
+impl Apply {
+    async fn run(self) -> Result<()> {
+        let files = files::read(&self.path)?;
+        // All of them, before the first is sent.
+        files::compile(&files)?;
+        let api = self.admin.api()?;
+        for file in &files {
+            let path = if self.dry_run { path(&file.name) + "?dry-run=true" } else { path(&file.name) };
+            let told = api.tell(Method::PUT, &path, Body::Json(json!({"text": file.text}))).await;
+            told.map_err(|failure| failure.doing(file.path.display()))?;
+            match self.dry_run {
+                true => say!("policy {} could hold", file.name),
+                false => say!("policy {} holds", file.name),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Explain {
+    async fn run(self) -> Result<()> {
+        let question = json!({
+            "principal": self.principal,
+            "action": self.action.name(),
+            "resource": self.resource,
+            "site": self.site,
+        });
+        let api = self.admin.api()?;
+        let answer: Value = api.ask(Method::POST, "/v1/policies/explain", Body::Json(question)).await?;
+        say!("{}", explained(&answer));
+        Ok(())
+    }
+}
+
+fn explained(answer: &Value) -> String {
+    let allowed = if answer["allowed"] == true { "allowed" } else { "denied" };
+    let (reasons, default) = (text(&answer["reasons"]), text(&answer["default"]));
+    match answer["verdict"].as_str() {
+        Some("permit") => format!("{allowed}: {reasons} permits it, and no policy forbids it"),
+        Some("forbid") => format!("{allowed}: {reasons} forbids it"),
+        _ => format!("{allowed}: no policy speaks of it, and [policy] default is `{default}`"),
+    }
+}
+
+fn show(value: &Value) -> String {
+    let statements = |text: &Value| {
+        let lines = text.as_str().unwrap_or_default().lines().map(str::trim);
+        lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect::<Vec<_>>().join(" ")
+    };
+    let rows = items(value, "policies").iter().map(|policy| {
+        let shown = statements(&policy["text"]);
+        let end = shown.floor_char_boundary(SHOWN_BYTES);
+        let dots = if end < shown.len() { "…" } else { "" };
+        vec![text(&policy["name"]), format!("{}{dots}", &shown[..end])]
+    });
+    let mut shown = table(&["policy", "says"], &[], rows);
+    let unspoken = if value["allows_unspoken"] == true { "allowed" } else { "denied" };
+    let default = text(&value["default"]);
+    shown += &format!("\nwhat no policy speaks of is {unspoken} ([policy] default is `{default}`)\n");
+    let denials = value["denials"].as_object().into_iter().flatten();
+    let denials = denials.map(|(action, count)| format!("{action} {count}")).collect::<Vec<_>>().join(", ");
+    let withheld = text(&value["withheld"]);
+    shown += &format!("denied since this router's start: {denials}; {withheld} copies withheld\n");
+    shown
+}
+
+/// Bytes of a policy that a list shows.
+const SHOWN_BYTES: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_shown_with_what_they_have_denied() {
+        let shown = show(&json!({
+            "policies": [{"name": "orders", "text": "// Who.\npermit (principal,\n  action, resource);\n"}],
+            "allows_unspoken": false, "default": "deny", "denials": {"publish": 3, "subscribe": 1}, "withheld": 7,
+        }));
+        for part in ["permit (principal, action, resource);", "is denied", "publish 3, subscribe 1; 7 copies"] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn an_answer_says_who_decided() {
+        let told = |allowed, verdict, reasons: &[&str]| {
+            explained(&json!({"allowed": allowed, "verdict": verdict, "reasons": reasons, "default": "deny"}))
+        };
+        assert_eq!(told(true, "permit", &["a#1", "b#2"]), "allowed: a#1, b#2 permits it, and no policy forbids it");
+        assert_eq!(told(false, "forbid", &["a#1"]), "denied: a#1 forbids it");
+        assert_eq!(told(false, "silent", &[]), "denied: no policy speaks of it, and [policy] default is `deny`");
+    }
+}

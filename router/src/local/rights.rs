@@ -1,0 +1,57 @@
+//! What the rules say, as a worker asks them: on its cold ways, with what it remembers.
+
+use super::Local;
+use crate::policy::Rules;
+use myelin_core::{MatchSet, Table};
+use myelin_policy::{Action, Decider, Service};
+use myelin_wire::Refusal;
+
+impl Local {
+    /// The version of the rules as they are now.
+    #[inline]
+    pub fn rules_version(&self) -> u64 {
+        self.rules.borrow_mut().load().version()
+    }
+
+    /// Asks the rules, with what is remembered of them.
+    fn ask<T>(&self, question: impl FnOnce(&Rules, &mut Decider) -> T) -> (u64, T) {
+        let mut rules = self.rules.borrow_mut();
+        let rules = rules.load();
+        let mut decider = self.decider.borrow_mut();
+        let (version, decider) = &mut *decider;
+        if *version != rules.version() {
+            *version = rules.version();
+            decider.forget();
+        }
+        (rules.version(), question(rules, decider))
+    }
+
+    /// Whether `service` may do that; what may not be is counted.
+    ///
+    /// # Errors
+    /// `forbidden`, with the reason.
+    pub fn permit(&self, service: &Service, action: Action, topic: &str) -> Result<(), Refusal> {
+        self.ask(|rules, decider| {
+            if rules.may(decider, service, action, topic) {
+                return Ok(());
+            }
+            self.shared.denials.note(self.shared.now_ms(), service, action, topic);
+            Err(rules.refusal(service, action, topic))
+        })
+        .1
+    }
+
+    /// Whether `service` may do these, and of which rules that is so.
+    pub fn may<const N: usize>(&self, service: &Service, actions: [Action; N], topic: &str) -> (u64, [bool; N]) {
+        self.ask(|rules, decider| actions.map(|action| rules.may(decider, service, action, topic)))
+    }
+
+    /// The subscribers to a topic that may have its events, and how many copies others do not get.
+    pub(super) fn targets(&self, table: &Table, topic: &str) -> (MatchSet, u64, u32) {
+        let mut targets = MatchSet::default();
+        table.matches(topic, &mut targets);
+        let (version, withheld) =
+            self.ask(|rules, decider| rules.withhold(&self.shared.services, decider, topic, &mut targets));
+        (targets, version, withheld)
+    }
+}

@@ -1,0 +1,287 @@
+//! Who may do what: the catalog's policies, compiled, and what holds where they are silent.
+//!
+//! The keeper of the catalog publishes [`Rules`] whenever a policy changes; each worker asks them on its cold ways and
+//! remembers the answers: with a publisher's topic, and with the route of a topic. Nothing is asked for single events.
+
+use crate::config::PolicyDefault;
+use crate::names::INBOX;
+use crate::residency::DEAD_LETTERS;
+use myelin_core::{MatchSet, SessionKey};
+use myelin_policy::{Action, Decider, Decision, INBOX_TOPIC, Policies, Service, Verdict};
+use myelin_wire::{Code, Refusal};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, RwLock};
+
+/// A denial is logged at most once in this time for each action, with the number of those that were not.
+const DENIALS_TOLD_MS: u64 = 1_000;
+/// Bytes of a topic or pattern in a refusal: what a client sent is shown to it, and cannot fill its log.
+const SHOWN_BYTES_MAX: usize = 64;
+
+/// Who the open sessions are.
+pub type Services = RwLock<HashMap<SessionKey, Service>>;
+
+/// The policies at a moment.
+#[derive(Debug)]
+pub struct Rules {
+    /// Grows with every set; never 0.
+    version: u64,
+    policies: Arc<Policies>,
+    default: PolicyDefault,
+    site: Arc<str>,
+}
+
+impl Rules {
+    /// The rules of a router at `site` before it has read a policy.
+    pub fn new(default: PolicyDefault, site: &str) -> Self {
+        Self { version: 1, policies: Arc::default(), default, site: site.into() }
+    }
+
+    /// The rules that come after these.
+    #[must_use]
+    pub fn after(&self, policies: Arc<Policies>) -> Self {
+        Self { version: self.version + 1, policies, default: self.default, site: self.site.clone() }
+    }
+
+    /// The rules that hold where the catalog's policies cannot be compiled and none have been before: nobody may
+    /// anything.
+    #[must_use]
+    pub fn closed(&self) -> Self {
+        Self { default: PolicyDefault::Deny, ..self.after(Arc::default()) }
+    }
+
+    /// Tells rules apart.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What the configuration says of that of which no policy speaks.
+    pub fn default_name(&self) -> &'static str {
+        self.default.name()
+    }
+
+    /// How many statements there are.
+    pub fn statements(&self) -> usize {
+        self.policies.statements()
+    }
+
+    /// What is done about that of which no policy speaks: `true` where it is allowed.
+    pub fn allows_unspoken(&self) -> bool {
+        match self.default {
+            PolicyDefault::Deny => false,
+            PolicyDefault::Allow => true,
+            PolicyDefault::AllowUntilFirst => self.policies.is_empty(),
+        }
+    }
+
+    /// Whether everybody may everything.
+    pub fn are_open(&self) -> bool {
+        self.policies.is_empty() && self.allows_unspoken()
+    }
+
+    /// What the policies say, and which of them, asked for this site or another one.
+    pub fn decide(&self, service: &Service, action: Action, topic: &str, site: Option<&str>) -> Decision {
+        self.policies.decide(service, action, subject(action, topic), site.unwrap_or(&self.site))
+    }
+
+    /// Whether that verdict lets something be done.
+    pub fn allow(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Permit => true,
+            Verdict::Forbid => false,
+            Verdict::Silent => self.allows_unspoken(),
+        }
+    }
+
+    /// Whether `service` may, by what is remembered of these very rules.
+    pub fn may(&self, decider: &mut Decider, service: &Service, action: Action, topic: &str) -> bool {
+        self.are_open()
+            || self.allow(decider.decide(&self.policies, service, action, subject(action, topic), &self.site))
+    }
+
+    /// Whether `service` may get events of the very topic. A dead letter may be had only by those who may have had the
+    /// event, and a session's answers are nobody else's.
+    fn may_get(&self, decider: &mut Decider, service: &Service, topic: &str) -> bool {
+        let event = topic.strip_prefix(DEAD_LETTERS).and_then(|rest| rest.split_once('/'));
+        self.may(decider, service, Action::Subscribe, topic)
+            && event.is_none_or(|(_binding, topic)| self.may(decider, service, Action::Subscribe, topic))
+    }
+
+    /// Takes out of `targets` who may not get events of `topic`; how many copies are withheld.
+    pub fn withhold(&self, services: &Services, decider: &mut Decider, topic: &str, targets: &mut MatchSet) -> u32 {
+        if self.are_open() || topic.starts_with(INBOX) || (targets.plain.is_empty() && targets.groups.is_empty()) {
+            return 0;
+        }
+        let Ok(services) = services.read() else {
+            // Somebody panicked while writing: nobody is known any more.
+            *targets = MatchSet::default();
+            return 0;
+        };
+        // A session that is not known is about to end.
+        let mut may =
+            |session: &SessionKey| services.get(session).is_some_and(|service| self.may_get(decider, service, topic));
+        let before = targets.plain.len() + targets.groups.len();
+        targets.plain.retain(|session| may(session));
+        targets.groups.retain_mut(|group| {
+            group.members.retain(|(session, _)| may(session));
+            !group.members.is_empty()
+        });
+        u32::try_from(before - targets.plain.len() - targets.groups.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Why `service` may not.
+    pub fn refusal(&self, service: &Service, action: Action, topic: &str) -> Refusal {
+        let Decision { verdict, reasons } = self.decide(service, action, topic, None);
+        let shown = &topic[..topic.floor_char_boundary(SHOWN_BYTES_MAX)];
+        let name = service.id();
+        // What matters comes first: the detail of an event's refusal is short.
+        let why = match (verdict, self.default) {
+            (Verdict::Forbid, _) => format!("policy {} forbids it (`myelin policy explain`)", reasons.join(", ")),
+            // Policies that changed meanwhile: the next event may pass.
+            (Verdict::Permit, _) => "the policies have just changed; try again".to_owned(),
+            (Verdict::Silent, PolicyDefault::AllowUntilFirst) => {
+                "no policy permits it, and there are some (`myelin policy apply`)".to_owned()
+            }
+            (Verdict::Silent, _) => "no policy permits it ([policy] default `deny`; `myelin policy apply`)".to_owned(),
+        };
+        Refusal::new(Code::Forbidden, format!("{why}: {action} {shown} by {name}"))
+    }
+}
+
+/// What is asked about: answers go to topics that nobody could name in a policy.
+fn subject(action: Action, topic: &str) -> &str {
+    if action == Action::Reply { INBOX_TOPIC } else { topic }
+}
+
+/// What a publisher does with an event of `topic`.
+pub fn sending(topic: &str, is_request: bool) -> Action {
+    match is_request {
+        _ if topic.starts_with(INBOX) => Action::Reply,
+        true => Action::Request,
+        false => Action::Publish,
+    }
+}
+
+/// What was denied since the router's start.
+#[derive(Debug, Default)]
+pub struct Denials {
+    actions: [Denied; Action::ALL.len()],
+    /// Copies that subscribers want by a pattern and may not have.
+    withheld: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Denied {
+    count: AtomicU64,
+    /// As many of them are accounted for in the log.
+    told: AtomicU64,
+    /// When the next may be told, in milliseconds of the router's clock.
+    tell_at_ms: AtomicU64,
+}
+
+impl Denials {
+    /// Counts one, and logs it where none of its kind was for a while.
+    pub fn note(&self, now_ms: u64, service: &Service, action: Action, topic: &str) {
+        let denied = &self.actions[action as usize];
+        let count = denied.count.fetch_add(1, Relaxed) + 1;
+        let due = denied.tell_at_ms.load(Relaxed);
+        let next = now_ms + DENIALS_TOLD_MS;
+        if now_ms < due || denied.tell_at_ms.compare_exchange(due, next, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let since = count.saturating_sub(denied.told.swap(count, Relaxed));
+        let service = service.id();
+        tracing::warn!(service, %action, topic, denied = since, "policy: one of `denied` since the last such line");
+    }
+
+    /// Counts `events` that `subscribers` do not get.
+    pub fn withhold(&self, events: u64, subscribers: u32) {
+        self.withheld.fetch_add(events * u64::from(subscribers), Relaxed);
+    }
+
+    /// Copies that were withheld.
+    pub fn withheld(&self) -> u64 {
+        self.withheld.load(Relaxed)
+    }
+
+    /// The counts, by action.
+    pub fn by_action(&self) -> Vec<(&'static str, u64)> {
+        Action::ALL.iter().map(|action| (action.name(), self.actions[*action as usize].count.load(Relaxed))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    fn rules(default: PolicyDefault, text: &str) -> Rules {
+        let texts = (!text.is_empty()).then_some(("p", text));
+        Rules::new(default, "hamburg").after(Arc::new(Policies::compile(texts).unwrap()))
+    }
+
+    #[test]
+    fn the_default_holds_where_nobody_speaks() {
+        use PolicyDefault::{Allow, AllowUntilFirst, Deny};
+        let text = r#"permit (principal, action, resource == Topic::"a");
+            forbid (principal, action, resource == Topic::"b");"#;
+        let who = Service::new("spiffe://example.org/service/shop");
+        for (default, text, wanted) in [
+            (Deny, "", [false, false, false]),
+            (Allow, "", [true, true, true]),
+            (AllowUntilFirst, "", [true, true, true]),
+            (Deny, text, [true, false, false]),
+            (Allow, text, [true, false, true]),
+            (AllowUntilFirst, text, [true, false, false]),
+        ] {
+            let (rules, mut decider) = (rules(default, text), Decider::default());
+            let may = ["a", "b", "c"].map(|topic| rules.may(&mut decider, &who, Action::Publish, topic));
+            assert_eq!(may, wanted, "{default:?} {text}");
+            assert_eq!(rules.are_open(), text.is_empty() && default != Deny);
+        }
+        assert!(!rules(Allow, "").closed().are_open());
+    }
+
+    #[test]
+    fn a_refusal_says_who_may_not_what_and_how_to_permit_it() {
+        let who = Service::new("spiffe://example.org/service/shop");
+        let told = |default, text: &str| rules(default, text).refusal(&who, Action::Publish, "orders/1").to_string();
+        let silent = told(PolicyDefault::Deny, "");
+        for part in ["service/shop", "publish orders/1", "[policy] default `deny`", "myelin policy apply"] {
+            assert!(silent.contains(part), "{silent}");
+        }
+        let forbidden = told(PolicyDefault::Allow, "forbid (principal, action, resource);");
+        assert!(forbidden.contains("p#1"), "{forbidden}");
+        let long = rules(PolicyDefault::Deny, "").refusal(&who, Action::Subscribe, &"x".repeat(200));
+        assert!(long.to_string().len() < 256, "{long}");
+    }
+
+    #[test]
+    fn a_dead_letter_is_for_those_who_may_have_the_event() {
+        let text = r#"permit (principal, action, resource);
+            forbid (principal, action == Action::"subscribe", resource == Topic::"secret");"#;
+        let (rules, mut decider) = (rules(PolicyDefault::Deny, text), Decider::default());
+        let who = Service::new("spiffe://example.org/service/shop");
+        let mut may = |topic| rules.may_get(&mut decider, &who, topic);
+        assert_eq!([may("$dead/gate/open"), may("$dead/gate/secret"), may("secret")], [true, false, false]);
+    }
+
+    #[test]
+    fn answers_are_one_topic_and_denials_are_counted_by_action() {
+        assert_eq!(sending("$inbox/1/2-3", false), Action::Reply);
+        assert_eq!(sending("orders", true), Action::Request);
+        assert_eq!(sending("orders", false), Action::Publish);
+        let rules = rules(PolicyDefault::Deny, r#"permit (principal, action, resource == Topic::"$inbox");"#);
+        let who = Service::new("x");
+        assert!(rules.may(&mut Decider::default(), &who, Action::Reply, "$inbox/1/2-3"));
+        let denials = Denials::default();
+        for now_ms in [0, 1, 2] {
+            denials.note(now_ms, &who, Action::Request, "orders");
+        }
+        assert_eq!(denials.by_action(), [("publish", 0), ("request", 3), ("reply", 0), ("subscribe", 0)]);
+        assert_eq!(denials.actions[1].told.load(Relaxed), 1, "only the first was told");
+        denials.note(DENIALS_TOLD_MS, &who, Action::Request, "orders");
+        assert_eq!(denials.actions[1].told.load(Relaxed), 4);
+    }
+}

@@ -1,0 +1,71 @@
+//! Compiles the catalog's policies, before a record is drafted and wherever it arrives, and lets them hold.
+
+use super::{Blame, WorldError};
+use crate::local::Shared;
+use myelin_catalog::{Catalog, Policy};
+use myelin_policy::{Policies, PolicyErrors};
+use std::sync::Arc;
+
+/// What the keeper knows of policies.
+pub(super) struct Policing {
+    shared: Arc<Shared>,
+    /// Those that hold, or that should and cannot be compiled.
+    holding: Vec<Arc<Policy>>,
+    /// Those that were compiled last: as a rule, those that are about to hold.
+    compiled: (Vec<Arc<Policy>>, Arc<Policies>),
+    /// Whether any have held here.
+    has_held: bool,
+}
+
+impl Policing {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, holding: Vec::new(), compiled: Default::default(), has_held: false }
+    }
+
+    /// Checks the policies of a catalog that may be the next one.
+    ///
+    /// # Errors
+    /// What is wrong with them, each fault with its place.
+    pub(super) fn check(&mut self, after: &Catalog) -> Result<(), WorldError> {
+        let policies: Vec<_> = after.policies().cloned().collect();
+        match self.compile(policies) {
+            Ok(_) => Ok(()),
+            Err(errors) => Err(WorldError::new(Blame::Request, errors.code(), errors.to_string())),
+        }
+    }
+
+    /// Lets the policies of the catalog hold at the workers, if they are others than before.
+    ///
+    /// # Errors
+    /// Why they do not: those before hold on, and where none have held yet, nobody may anything.
+    pub(super) fn follow(&mut self, catalog: &Catalog) -> Result<(), PolicyErrors> {
+        if catalog.policies().eq(&self.holding) {
+            return Ok(());
+        }
+        self.holding = catalog.policies().cloned().collect();
+        let compiled = self.compile(self.holding.clone());
+        let before = self.shared.rules.load();
+        let rules = match &compiled {
+            Ok(policies) => {
+                self.has_held = true;
+                before.after(policies.clone())
+            }
+            Err(_) if !self.has_held => before.closed(),
+            Err(_) => return compiled.map(drop),
+        };
+        let version = rules.version();
+        self.shared.rules.store(Arc::new(rules));
+        // Sessions look at what they have open; whatever begins from here on sees the new rules anyway.
+        self.shared.rules_version.send_replace(version);
+        compiled.map(drop)
+    }
+
+    fn compile(&mut self, policies: Vec<Arc<Policy>>) -> Result<Arc<Policies>, PolicyErrors> {
+        if self.compiled.0 != policies {
+            let texts = policies.iter().map(|policy| (policy.name.as_str(), &*policy.text));
+            let compiled = Arc::new(Policies::compile(texts)?);
+            self.compiled = (policies, compiled);
+        }
+        Ok(self.compiled.1.clone())
+    }
+}
