@@ -39,7 +39,6 @@ use crate::otlp;
 use crate::world::World;
 use access::Gate;
 use arc_swap::ArcSwap;
-use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Json, Router};
@@ -143,7 +142,6 @@ pub(crate) struct Context {
     bodies: Arc<Semaphore>,
     logs: LogBook,
     notes: Notes,
-    openapi: OpenApi,
 }
 
 impl Context {
@@ -151,7 +149,8 @@ impl Context {
     fn routes(listen: AdminListen, addr: SocketAddr, is_tls: bool, state: AdminState) -> Router {
         let AdminListen { dev, token, tls, identities, module_bytes_max, .. } = listen;
         let gate = Gate { addr, is_tls, is_open: dev && addr.ip().is_loopback(), token, identities };
-        let (router, openapi) = declared().split_for_parts();
+        // Its description, some hundred KiB, is made anew for whoever asks.
+        let (router, _) = declared().split_for_parts();
         let context = Arc::new(Self {
             state,
             gate,
@@ -160,7 +159,6 @@ impl Context {
             bodies: Arc::new(Semaphore::new(intake::BODIES_KIB_MAX)),
             logs: LogBook::default(),
             notes: Notes::default(),
-            openapi,
         });
         router
             .fallback(problem::unknown_route)
@@ -249,8 +247,8 @@ fn frame() -> OpenApi {
 #[utoipa::path(get, path = "/openapi.json", tag = "description", responses(
     (status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"),
 ))]
-async fn openapi(State(context): State<Arc<Context>>) -> Json<OpenApi> {
-    Json(context.openapi.clone())
+async fn openapi() -> Json<OpenApi> {
+    Json(declared().into_openapi())
 }
 
 /// No answer is kept by a cache or taken for anything but what it says it is.
