@@ -165,6 +165,7 @@ fn worker(table: Table) -> Local {
         phase: watch::Sender::new(Phase::Serving),
         publishers: Default::default(),
         held_back: Default::default(),
+        screens: Default::default(),
         sessions: Default::default(),
         started: Instant::now(),
         refusals: Refusals::default(),

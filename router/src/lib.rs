@@ -22,6 +22,7 @@ pub mod outbox;
 pub mod peering;
 pub mod pipeline;
 pub mod residency;
+pub mod screen;
 pub mod sessions;
 pub mod shadow;
 pub mod subscriptions;

@@ -63,6 +63,8 @@ pub struct Readings {
     pub bindings: Vec<BindingReading>,
     /// Events that were refused because they may not be at this site.
     pub refused_by_residency: u64,
+    /// Of each topic rule about schemas, events that passed, were refused, and went to the dead letters.
+    pub screened: Vec<(String, (u64, u64, u64))>,
     /// Copies that other sites want and that may not go there.
     pub held_back: u64,
     /// Records of sampled events that were not made, because there were too many at once.
@@ -338,6 +340,12 @@ impl Readings {
         family.counter("myelin_residency_refused_events", "Events that may not be at this site", refused)?;
         let help = "Copies that other sites want and that may not go there";
         family.counter("myelin_residency_held_back_copies", help, single(self.held_back))?;
+        let screened = self.screened.iter().flat_map(|(rule, (passed, refused, dead_lettered))| {
+            let outcomes = [("passed", passed), ("refused", refused), ("dead_lettered", dead_lettered)];
+            outcomes.map(|(word, count)| (vec![("rule", rule.clone()), ("outcome", word.into())], Value::Count(*count)))
+        });
+        let help = "Events that were judged by the schema of a topic rule, by what became of them";
+        family.counter("myelin_schema_events", help, screened.collect::<Vec<Series>>())?;
         let help = "Records of sampled events that were not made: too many at once";
         family.counter("myelin_trace_not_recorded", help, single(self.not_recorded))?;
         let Some(export) = &self.export else { return Ok(()) };
@@ -426,6 +434,7 @@ mod tests {
             ledger: (1..=20).map(|generation| (generation, ledger.clone())).collect(),
             ledger_total: ledger,
             held_back: 3,
+            screened: vec![("orders".into(), (7, 2, 1))],
             not_recorded: 7,
             export: Some(ExportReading { lost: vec![("overwritten", 4)], ..ExportReading::default() }),
             bindings: vec![BindingReading {
@@ -453,6 +462,7 @@ mod tests {
             "myelin_connection_attempts_total{worker=\"0\"} 0",
             "myelin_ready 0",
             "myelin_residency_held_back_copies_total 3",
+            "myelin_schema_events_total{rule=\"orders\",outcome=\"refused\"} 2",
             "myelin_trace_not_recorded_total 7",
             "myelin_trace_records_dropped_total{reason=\"overwritten\"} 4",
         ] {

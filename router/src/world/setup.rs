@@ -157,6 +157,7 @@ impl WorldSetup {
             site: site.clone(),
             controller: Controller::new(Readings::new(reader, commands.downgrade())),
             guard,
+            screens: account.shared.screens.clone(),
             view: view.clone(),
             revision: revision_in,
             runtime: tokio::runtime::Handle::current(),

@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "outbox",
     "generation",
     "residency",
+    "screen",
     "capture",
     "compare",
     "shadow",
