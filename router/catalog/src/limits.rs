@@ -50,7 +50,7 @@ pub const SCHEMAS_TOTAL_MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// Schemas that one schema names.
 pub const REFERENCES_MAX: usize = 64;
 /// Schemas that one schema refers to, directly and through others: what a parser is given.
-pub const REFERENCES_TOTAL_MAX: usize = 256;
+pub const REFERENCES_TOTAL_MAX: usize = 64;
 /// Bytes of the texts that one schema refers to.
 pub const REFERENCED_LEN_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of the name by which a text refers to another: a URI or the path of a file.

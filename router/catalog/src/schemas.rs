@@ -36,7 +36,7 @@ mod tests;
 
 pub use kinds::{CompatibilityLevel, RegistryMode, SchemaFormat, SubjectName};
 pub use refusal::SchemaRefusal;
-pub use subject::{NewSchema, Reference, Registration, Schema, Subject, SubjectVersion};
+pub use subject::{NewSchema, Reference, Registration, Schema, Subject, SubjectVersion, dependencies};
 
 /// A version of a subject by its names.
 type Place = (SubjectName, u32);
@@ -155,6 +155,11 @@ impl Schemas {
     /// The revision of the newest record that changed something in the registry; 0 before the first.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The largest id that a schema ever had; 0 before the first.
+    pub fn newest_id(&self) -> u32 {
+        self.newest_id
     }
 
     /// Subjects, versions of all of them, and bytes of their texts.

@@ -11,6 +11,7 @@
 
 mod avro;
 mod compatibility;
+mod descriptor;
 mod error;
 mod format;
 mod json;
@@ -19,6 +20,7 @@ mod protobuf;
 mod validator;
 
 pub use compatibility::{Compatibility, incompatibilities};
+pub use descriptor::{from_serialized, serialized};
 pub use error::{Fault, SchemaError};
 pub use format::{Format, ReferenceText, Source};
 pub use validator::Validator;

@@ -1,7 +1,10 @@
 //! Who may ask: a bearer token, a client certificate, or, with `--dev`, whoever is on this machine.
+//!
+//! Clients of schema registries know user and password only: for the registry the password may be the token.
 
 use super::Context;
 use super::problem::{Problem, shown};
+use super::registry::{self, RegistryProblem};
 use super::server::Peer;
 use crate::world::Actor;
 use axum::Extension;
@@ -9,7 +12,9 @@ use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use myelin_transport::Identity;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
@@ -105,19 +110,29 @@ pub(super) async fn check(
     Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Problem> {
-    let actor = context.gate.admit(&peer, request.headers())?;
-    request.extensions_mut().insert(actor);
-    Ok(next.run(request).await)
+) -> Response {
+    let is_registry = registry::owns(request.uri().path());
+    match context.gate.admit(&peer, request.headers(), is_registry) {
+        Ok(actor) => {
+            request.extensions_mut().insert(actor);
+            next.run(request).await
+        }
+        Err(problem) if is_registry => RegistryProblem::from(problem).into_response(),
+        Err(problem) => problem.into_response(),
+    }
 }
 
 impl Gate {
-    fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Actor, Problem> {
+    fn admit(&self, peer: &Peer, headers: &HeaderMap, is_registry: bool) -> Result<Actor, Problem> {
         self.check_origin(headers)?;
         if let Some(given) = headers.get(AUTHORIZATION)
             && let Some(token) = &self.token
         {
-            return match bearer(given.as_bytes()) {
+            let given = given.as_bytes();
+            if is_registry && password(given).is_some_and(|given| token.is(&given)) {
+                return Ok(Actor::from("token"));
+            }
+            return match bearer(given) {
                 Some(given) if token.is(given) => Ok(Actor::from("token")),
                 _ => Err(unauthorized("the bearer token is not the right one; send what [admin] token_file holds")),
             };
@@ -185,6 +200,14 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
 }
 
+/// The password of a client that knows user and password only.
+fn password(header: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, pair) = header.split_at_checked("basic ".len())?;
+    let pair = STANDARD.decode(pair.trim_ascii()).ok().filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    pair.get(colon + 1..).map(<[u8]>::to_vec)
+}
+
 fn unauthorized(detail: &'static str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
 }
@@ -201,9 +224,18 @@ mod tests {
     }
 
     fn asks(gate: &Gate, identity: Option<&str>, headers: &[(&'static str, &str)]) -> Result<String, &'static str> {
+        asks_for(false, gate, identity, headers)
+    }
+
+    fn asks_for(
+        is_registry: bool,
+        gate: &Gate,
+        identity: Option<&str>,
+        headers: &[(&'static str, &str)],
+    ) -> Result<String, &'static str> {
         let peer = Peer { identity: identity.map(|text| Identity::parse(text).unwrap()) };
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        gate.admit(&peer, &headers).map(|actor| actor.to_string()).map_err(|problem| problem.code())
+        gate.admit(&peer, &headers, is_registry).map(|actor| actor.to_string()).map_err(|problem| problem.code())
     }
 
     #[test]
@@ -258,6 +290,24 @@ mod tests {
         assert_eq!(asks(&other, Some(service), &[]), Err("forbidden"));
         let ours = Gate { identities: named(service), ..other };
         assert_eq!(asks(&ours, Some(service), &[]), Ok(service.into()));
+    }
+
+    #[test]
+    fn the_registry_takes_the_token_as_a_password() {
+        let closed = gate(Some("0123456789abcdef"), false, true);
+        let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        for good in ["user:0123456789abcdef", ":0123456789abcdef"] {
+            let headers = [("authorization", &*basic(good))];
+            assert_eq!(asks_for(true, &closed, None, &headers), Ok("token".into()), "{good}");
+            assert_eq!(asks_for(false, &closed, None, &headers), Err("unauthorized"), "elsewhere it is no password");
+        }
+        for bad in
+            [basic("user:0123456789abcdeF"), basic("0123456789abcdef"), basic("0123456789abcdef:"), "Basic !".into()]
+        {
+            assert_eq!(asks_for(true, &closed, None, &[("authorization", &bad)]), Err("unauthorized"), "{bad}");
+        }
+        let bearer = [("authorization", "Bearer 0123456789abcdef")];
+        assert_eq!(asks_for(true, &closed, None, &bearer), Ok("token".into()));
     }
 
     #[test]

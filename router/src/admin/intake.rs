@@ -107,10 +107,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, context: &Arc<Context>) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        check_type(&parts.headers, "application/json")?;
-        let (bytes, _place) = read(&context.bodies, &parts.headers, body, JSON_BYTES_MAX, PACE).await?;
-        Ok(Self(parse(&bytes)?))
+        Ok(Self(read_json(context, request, &["application/json"], JSON_BYTES_MAX).await?))
     }
 }
 
@@ -123,7 +120,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<Context>> for OptionalJson<T
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
-        check_type(&parts.headers, "application/json")?;
+        check_type(&parts.headers, &["application/json"])?;
         Ok(Self(parse(&bytes)?))
     }
 }
@@ -133,18 +130,33 @@ impl FromRequest<Arc<Context>> for Wasm {
 
     async fn from_request(request: Request, context: &Arc<Context>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        check_type(&parts.headers, "application/wasm")?;
+        check_type(&parts.headers, &["application/wasm"])?;
         let (bytes, place) = read(&context.bodies, &parts.headers, body, context.module_bytes_max, PACE).await?;
         Ok(Self { bytes, place })
     }
 }
 
-fn check_type(headers: &HeaderMap, wanted: &'static str) -> Result<(), Problem> {
+/// Reads JSON of at most `bytes_max` that is typed as one of `types`.
+pub(super) async fn read_json<T: DeserializeOwned>(
+    context: &Context,
+    request: Request,
+    types: &[&'static str],
+    bytes_max: usize,
+) -> Result<T, Problem> {
+    let (parts, body) = request.into_parts();
+    check_type(&parts.headers, types)?;
+    let (bytes, _place) = read(&context.bodies, &parts.headers, body, bytes_max, PACE).await?;
+    parse(&bytes)
+}
+
+/// The first of `wanted` is the one that is told.
+fn check_type(headers: &HeaderMap, wanted: &[&'static str]) -> Result<(), Problem> {
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(wanted) {
+    if wanted.iter().any(|wanted| essence.eq_ignore_ascii_case(wanted)) {
         return Ok(());
     }
+    let wanted = wanted.first().copied().unwrap_or_default();
     let detail = match given {
         "" => format!("the request has no content type; send `Content-Type: {wanted}`"),
         _ => format!("this route takes {wanted}, not `{}`", shown(given)),

@@ -16,6 +16,7 @@ mod metrics;
 mod modules;
 mod observe;
 mod problem;
+mod registry;
 mod rollouts;
 mod server;
 mod shadow;
@@ -167,7 +168,7 @@ impl Context {
 
 /// Every route, each with its description.
 fn declared() -> OpenApiRouter<Arc<Context>> {
-    OpenApiRouter::with_openapi(frame())
+    registry::declared(OpenApiRouter::with_openapi(frame()))
         .routes(routes!(modules::list))
         .routes(routes!(modules::upload, modules::describe, modules::remove))
         .routes(routes!(modules::release))
@@ -205,7 +206,8 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
 /// What the description says about all routes.
 fn frame() -> OpenApi {
     let description = "The admin API of a Myelin router. Loopback needs no credentials with `--dev`; anything else \
-         needs a bearer token or a client certificate that the configuration names. Refusals are problems (RFC 9457) with a stable `code`.";
+         needs a bearer token or a client certificate that the configuration names. Refusals are problems (RFC 9457) with a stable `code`; \
+         those of `/registry`, which speaks as Confluent's schema registry does, have its error numbers beside it.";
     let info = InfoBuilder::new()
         .title("Myelin admin API")
         .version(env!("CARGO_PKG_VERSION"))
@@ -215,8 +217,17 @@ fn frame() -> OpenApi {
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     let description_mutual = Some("a client certificate".to_owned());
     let mutual = SecurityScheme::MutualTls { description: description_mutual, deprecated: None, extensions: None };
-    let components = ComponentsBuilder::new().security_scheme("token", bearer).security_scheme("certificate", mutual);
-    let schemes = ["token", "certificate"];
+    let basic = SecurityScheme::Http(
+        HttpBuilder::new()
+            .scheme(HttpAuthScheme::Basic)
+            .description(Some("for `/registry` only: any user, the token as password"))
+            .build(),
+    );
+    let components = ComponentsBuilder::new()
+        .security_scheme("token", bearer)
+        .security_scheme("password", basic)
+        .security_scheme("certificate", mutual);
+    let schemes = ["token", "password", "certificate"];
     let none: [&str; 0] = [];
     let security = schemes.map(|name| utoipa::openapi::SecurityRequirement::new(name, none));
     OpenApiBuilder::new().info(info).components(Some(components.build())).security(Some(security)).build()

@@ -90,7 +90,7 @@ pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
         "denied" | "unauthorized" | "forbidden" | "filter-fault" | "dead-lettered" | "reserved-topic" => Exit::Denied,
         "conflict" | "exists" | "in-use" | "revision-mismatch" | "rollout-running" => Exit::Conflict,
         "timeout" | "expired" => Exit::Timeout,
-        "self-test-failed" | "gate-failed" | "not-ready" => Exit::GateFailed,
+        "self-test-failed" | "gate-failed" | "not-ready" | "incompatible-schema" => Exit::GateFailed,
         _ => return None,
     })
 }

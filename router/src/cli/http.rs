@@ -50,12 +50,12 @@ pub(super) enum Body {
     Wasm(Bytes),
 }
 
-/// A problem (RFC 9457).
+/// A problem (RFC 9457), or one of the schema registry.
 #[derive(Debug, Deserialize)]
 struct Problem {
     #[serde(default)]
     title: String,
-    #[serde(default)]
+    #[serde(default, alias = "message")]
     detail: String,
     #[serde(default)]
     code: String,

@@ -30,6 +30,7 @@ mod publish;
 mod replay;
 mod request;
 mod rollout;
+mod schema;
 mod serve;
 mod shadow;
 mod signals;
@@ -113,6 +114,9 @@ enum Command {
     /// Show and change where events of which topics may be
     #[command(subcommand)]
     Topic(topic::Topic),
+    /// Show, register, compare and delete schemas of payloads
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -174,6 +178,7 @@ fn run(command: Command) -> Result<()> {
         Command::Mesh(mesh) => mesh.run(),
         Command::Site(site) => site.run(),
         Command::Topic(topic) => topic.run(),
+        Command::Schema(schema) => schema.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

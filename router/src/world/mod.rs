@@ -26,6 +26,7 @@ mod propose;
 mod reconcile;
 mod report;
 mod rollout;
+mod schemas;
 mod setup;
 mod shadow;
 mod shared;
@@ -39,6 +40,7 @@ pub use explain::{
     Explanation, Wanted,
 };
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
+pub use schemas::{Asked, Candidate, Registered};
 pub use setup::{MeshSetup, WorldSetup};
 pub use shadow::MeshShadow;
 pub use shared::SharedLogStatus;
@@ -90,6 +92,8 @@ pub struct World {
     account: Account,
     /// Says what would become of events.
     explainer: explain::Explainer,
+    /// Judges schemas.
+    desk: schemas::Desk,
 }
 
 /// What is deployed, at one moment.
@@ -208,7 +212,15 @@ impl From<CatalogError> for WorldError {
     fn from(error: CatalogError) -> Self {
         let blame = match error.code() {
             "not-found" => Blame::NotFound,
-            "conflict" | "rollout-running" => Blame::Conflict,
+            "subject-not-found"
+            | "version-not-found"
+            | "subject-deleted"
+            | "version-deleted"
+            | "compatibility-not-set"
+            | "mode-not-set" => Blame::NotFound,
+            "conflict" | "rollout-running" | "schema-referenced" | "subject-not-deleted" | "version-not-deleted" => {
+                Blame::Conflict
+            }
             "catalog-full" => Blame::Full,
             // A router without the key that its log demands cannot write, whoever asks.
             "chain-broken" | "unsigned-record" | "unknown-key" | "revoked-key" | "bad-signature" => Blame::Router,
@@ -370,6 +382,17 @@ impl World {
             writer.catch_up(self.revision.clone()).await?;
         }
         self.ask_keeper(change, if_match, actor).await
+    }
+
+    /// Waits until this router has all that is written by now.
+    async fn catch_up(&self) -> Result<(), WorldError> {
+        if let Some(shared) = &self.shared {
+            return shared.catch_up(self.revision.clone()).await;
+        }
+        match self.progress.as_ref().filter(|writer| !writer.is_here) {
+            Some(writer) => writer.catch_up(self.revision.clone()).await,
+            None => Ok(()),
+        }
     }
 
     async fn ask_keeper(&self, change: Change, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {

@@ -13,7 +13,7 @@ use super::propose::Writer;
 use super::reconcile::{LedgerReader, Readings};
 use super::report::{OwnPhase, metrics};
 use super::shared::{self, Desk, Part, SharedLog};
-use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members};
+use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members, schemas};
 use crate::peering::Peering;
 use crate::residency::Residency;
 use crate::worker::Order;
@@ -169,7 +169,16 @@ impl WorldSetup {
             .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
-        let world = World { commands, view, revision, progress: writer.clone(), shared, account, explainer };
+        let world = World {
+            commands,
+            view,
+            revision,
+            progress: writer.clone(),
+            shared,
+            account,
+            explainer,
+            desk: schemas::Desk::default(),
+        };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,

@@ -2,6 +2,7 @@
 //! routers ask the writer for.
 
 use super::keeper::{Keeper, Membership, refused};
+use super::schemas::confirm;
 use super::{Blame, WorldError, members};
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{Admission, Op, Proposal};
@@ -63,6 +64,9 @@ impl Keeper {
 
     fn make(&mut self, proposal: &Proposal) -> Result<u64, WorldError> {
         self.vet(&proposal.op, &proposal.actor)?;
+        if let Op::SchemaRegistered { registration } = &proposal.op {
+            confirm(self.catalog().schemas(), registration)?;
+        }
         let rev = self.record(proposal.op.clone(), &proposal.actor)?.rev;
         self.inbox.settle(proposal, rev);
         Ok(rev)

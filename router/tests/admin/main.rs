@@ -9,4 +9,5 @@ mod guest;
 mod http;
 mod logs;
 mod modules;
+mod registry;
 mod world;

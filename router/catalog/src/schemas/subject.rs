@@ -118,11 +118,11 @@ impl Schema {
     }
 }
 
-/// What `references`, which mean `referenced`, lead to: see [`Schema::dependencies`].
+/// What `references`, which mean `referenced` in that order, lead to: see [`Schema::dependencies`].
 ///
 /// # Errors
 /// Why a parser cannot be given them.
-pub(super) fn dependencies<'a>(
+pub fn dependencies<'a>(
     references: &'a [Reference],
     referenced: &'a [Arc<Schema>],
 ) -> Result<Vec<(&'a str, &'a Arc<Schema>)>, String> {

@@ -194,7 +194,7 @@ fn a_chain_of_references_is_bounded() {
         story.try_add(as_op(wanted)).err().map(|refused| (number, refused))
     });
     let (number, refused) = refused.unwrap();
-    assert!(number == 257 && refused.to_string().contains("refer to fewer"), "{number} {refused}");
+    assert!(number == 65 && refused.to_string().contains("refer to fewer"), "{number} {refused}");
 }
 
 #[test]

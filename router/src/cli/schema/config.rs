@@ -1,0 +1,71 @@
+//! `myelin schema config`
+
+use super::super::admin::{Admin, Api};
+use super::super::failure::{Exit, Failure, Result};
+use super::super::http::Body;
+use super::super::listing::text;
+use super::super::values::say;
+use super::encoded;
+use clap::Args;
+use hyper::Method;
+use myelin_catalog::{CompatibilityLevel, RegistryMode, SubjectName};
+use serde_json::{Value, json};
+
+/// Show or set what holds for a subject, or for the registry
+#[derive(Args, Debug)]
+pub(in super::super) struct Config {
+    /// Name of the subject [default: what holds where a subject says nothing of its own]
+    subject: Option<SubjectName>,
+    /// What new versions must be compatible with: none, backward, forward, full, or the last three with _transitive
+    #[arg(long, value_name = "LEVEL")]
+    compatibility: Option<CompatibilityLevel>,
+    /// What may be changed: readwrite, readonly, readonly_override, import
+    #[arg(long, value_name = "MODE")]
+    mode: Option<RegistryMode>,
+    /// Set a mode even where schemas stand against it
+    #[arg(long, requires = "mode")]
+    force: bool,
+    /// Take back what was set
+    #[arg(long, conflicts_with_all = ["compatibility", "mode"])]
+    reset: bool,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Config {
+    pub(super) async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let path = |what: &str| match &self.subject {
+            Some(subject) => format!("/registry/{what}/{}", encoded(subject.as_str())),
+            None => format!("/registry/{what}"),
+        };
+        let (config, mode) = (path("config"), path("mode"));
+        if let Some(level) = self.compatibility {
+            api.tell(Method::PUT, &config, Body::Json(json!({"compatibility": level}))).await?;
+        }
+        if let Some(wanted) = self.mode {
+            let path = format!("{mode}{}", if self.force { "?force=true" } else { "" });
+            api.tell(Method::PUT, &path, Body::Json(json!({"mode": wanted}))).await?;
+        }
+        if self.reset {
+            let reset = [unset(&api, &config).await?, unset(&api, &mode).await?];
+            if reset == [false, false] {
+                return Err(Failure::new(Exit::NotFound, "nothing is set there that could be taken back"));
+            }
+        }
+        let level = api.get(&format!("{config}?defaultToGlobal=true")).await?;
+        let mode = api.get(&format!("{mode}?defaultToGlobal=true")).await?;
+        let whose = self.subject.as_ref().map_or("by default".to_owned(), |subject| format!("subject {subject}"));
+        say!("{whose}: {}, {}", text(&level["compatibilityLevel"]), text(&mode["mode"]));
+        Ok(())
+    }
+}
+
+/// Takes back what is said at `path`; says whether there was anything.
+async fn unset(api: &Api, path: &str) -> Result<bool> {
+    match api.ask::<Value>(Method::DELETE, path, Body::None).await {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.exit == Exit::NotFound => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,243 @@
+//! `myelin schema ls|describe|register|check|rm|config`
+
+mod candidate;
+mod check;
+mod config;
+
+use super::admin::Admin;
+use super::connect::block_on;
+use super::failure::{Exit, Failure, Result};
+use super::http::Body;
+use super::listing::{Listing, items, size, table, text, time};
+use super::values::say;
+use candidate::Candidate;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use myelin_catalog::SubjectName;
+use serde_json::Value;
+
+/// Formats of payloads, and how they change
+#[derive(Debug, Subcommand)]
+pub(super) enum Schema {
+    /// Show the subjects, and their newest versions
+    Ls(Show),
+    /// Show a version of a subject
+    Describe(Describe),
+    /// Make a schema the next version of a subject
+    #[command(after_help = "Examples:\n  myelin schema register orders-value order.avsc\n  \
+        myelin schema register orders-value order.json --type json --dry-run\n  \
+        myelin schema register orders-value order.proto --reference money.proto=money:1\n\n\
+        A schema that is there already is not registered again. Whether a new one is compatible with those before is \
+        decided at the subject's level; see `myelin schema config`.")]
+    Register(Register),
+    /// Say what a schema would break; registers nothing
+    Check(check::Check),
+    /// Delete a version, or all versions, of a subject
+    #[command(after_help = "What is deleted is kept, so that whoever has its id can still read events. Deleted again \
+        with --permanent it is gone for good.")]
+    Rm(Remove),
+    /// Show or set what new versions must be compatible with, and what may be changed
+    Config(config::Config),
+}
+
+/// Show the subjects
+#[derive(Args, Debug)]
+pub(super) struct Show {
+    /// Those of which only deleted versions are left as well
+    #[arg(long)]
+    deleted: bool,
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// A version of a subject
+#[derive(Args, Debug)]
+pub(super) struct Describe {
+    /// Name of the subject
+    subject: SubjectName,
+    /// Which version
+    #[arg(long, value_name = "VERSION", default_value = "latest")]
+    version: String,
+    /// Among deleted versions as well
+    #[arg(long)]
+    deleted: bool,
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Register a schema
+#[derive(Args, Debug)]
+pub(super) struct Register {
+    #[command(flatten)]
+    candidate: Candidate,
+    /// Keep the canonical form in place of the text
+    #[arg(long)]
+    normalize: bool,
+    /// Only say what it would break
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Delete versions
+#[derive(Args, Debug)]
+pub(super) struct Remove {
+    /// Name of the subject
+    subject: SubjectName,
+    /// Only this version
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    /// For good; it must have been deleted before
+    #[arg(long)]
+    permanent: bool,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Schema {
+    pub(super) fn run(self) -> Result<()> {
+        block_on(async {
+            match self {
+                Self::Ls(Show { deleted, listing, admin }) => {
+                    let api = admin.api()?;
+                    listing.show(|| api.get("/v1/schemas"), |value| overview(value, deleted)).await
+                }
+                Self::Describe(described) => described.run().await,
+                Self::Register(register) => register.run().await,
+                Self::Check(check) => check.run().await,
+                Self::Rm(remove) => remove.run().await,
+                Self::Config(config) => config.run().await,
+            }
+        })
+    }
+}
+
+/// A path below a subject's.
+fn path(begin: &str, subject: &SubjectName, end: &str) -> String {
+    format!("/registry/{begin}/{}{end}", encoded(subject.as_str()))
+}
+
+/// A text as a part of a path.
+fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let spell = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(spell).collect()
+}
+
+impl Describe {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let deleted = if self.deleted { "?deleted=true" } else { "" };
+        let path = path("subjects", &self.subject, &format!("/versions/{}{deleted}", encoded(&self.version)));
+        self.listing.show(|| api.get(&path), described).await
+    }
+}
+
+impl Register {
+    async fn run(self) -> Result<()> {
+        let (api, subject) = (self.admin.api()?, self.candidate.subject.clone());
+        let body = self.candidate.body()?;
+        if self.dry_run {
+            return check::judge(&api, &subject, None, body).await;
+        }
+        let query = if self.normalize { "?normalize=true" } else { "" };
+        let path = path("subjects", &subject, &format!("/versions{query}"));
+        let made: Value = api.ask(Method::POST, &path, Body::Json(body)).await?;
+        say!("subject {subject} has it as version {}, id {}", made["version"], made["id"]);
+        Ok(())
+    }
+}
+
+impl Remove {
+    async fn run(self) -> Result<()> {
+        let api = self.admin.api()?;
+        let permanent = if self.permanent { "?permanent=true" } else { "" };
+        let version = self.version.as_deref().map(|version| format!("/versions/{}", encoded(version)));
+        let path = path("subjects", &self.subject, &(version.unwrap_or_default() + permanent));
+        let gone: Value = api.ask(Method::DELETE, &path, Body::None).await?;
+        let how = if self.permanent { "gone for good" } else { "deleted, and kept for whoever has their ids" };
+        say!("of subject {} these versions are {how}: {}", self.subject, text(&gone));
+        Ok(())
+    }
+}
+
+fn overview(value: &Value, deleted: bool) -> String {
+    let is_shown = |subject: &&Value| deleted || !items(subject, "versions").is_empty();
+    let rows = items(value, "subjects").iter().filter(is_shown).map(|subject| {
+        let newest = items(subject, "versions").last().map(text).unwrap_or_default();
+        let gone = items(subject, "deleted").len();
+        vec![
+            text(&subject["name"]),
+            newest,
+            text(&subject["id"]),
+            text(&subject["format"]),
+            text(&subject["compatibility"]),
+            text(&subject["mode"]),
+            if gone == 0 { String::new() } else { gone.to_string() },
+            time(&subject["registered_unix_ms"]),
+        ]
+    });
+    let header = ["subject", "version", "id", "format", "compatibility", "mode", "deleted", "registered"];
+    let mut shown = table(&header, &["version", "id", "deleted"], rows);
+    let (level, mode) = (text(&value["compatibility"]), text(&value["mode"]));
+    shown += &format!("\nby default: {level}, {mode}; texts of {}\n", size(&value["text_bytes"]));
+    shown
+}
+
+fn described(value: &Value) -> String {
+    let format = value["schemaType"].as_str().unwrap_or("AVRO");
+    let (subject, version) = (text(&value["subject"]), text(&value["version"]));
+    let mut shown = format!("{subject} version {version}, id {}, {format}\n", text(&value["id"]));
+    for reference in items(value, "references") {
+        let (name, of) = (text(&reference["name"]), text(&reference["subject"]));
+        shown += &format!("refers to {name}: {of} version {}\n", text(&reference["version"]));
+    }
+    shown + "\n" + &super::listing::shown(value["schema"].as_str().unwrap_or_default()) + "\n"
+}
+
+/// What a schema breaks, as the failure of a check.
+fn incompatible(subject: &SubjectName, messages: &[Value]) -> Failure {
+    let listed: String = messages.iter().map(|message| format!("\n  {}", text(message))).collect();
+    let what = format!("the schema is not compatible with subject {subject}:{listed}");
+    Failure::new(Exit::GateFailed, what).next("change the schema, or the level with `myelin schema config`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn subjects_are_shown_with_their_newest_version() {
+        let value = json!({"subjects": [
+            {"name": "orders-value", "versions": [1, 3], "deleted": [2], "id": 7, "format": "AVRO",
+             "compatibility": "FULL", "mode": "READWRITE", "registered_unix_ms": 0},
+            {"name": "old", "versions": [], "deleted": [1], "id": null, "format": null,
+             "compatibility": "BACKWARD", "mode": "READWRITE", "registered_unix_ms": null},
+        ], "compatibility": "BACKWARD", "mode": "READWRITE", "text_bytes": 120});
+        let shown = overview(&value, false);
+        assert!(shown.contains("orders-value        3   7  AVRO    FULL"), "{shown}");
+        assert!(!shown.contains("old") && shown.contains("by default: BACKWARD, READWRITE; texts of 120 B"), "{shown}");
+        assert!(overview(&value, true).contains("old"));
+    }
+
+    #[test]
+    fn a_version_is_shown_with_what_it_refers_to() {
+        let value = json!({"subject": "s", "version": 2, "id": 7, "schemaType": "PROTOBUF", "schema": "syntax = \"proto3\";",
+            "references": [{"name": "money.proto", "subject": "money", "version": 1}]});
+        let shown = described(&value);
+        for part in ["s version 2, id 7, PROTOBUF", "refers to money.proto: money version 1", "syntax ="] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn any_subject_is_one_part_of_a_path() {
+        assert_eq!(encoded("orders/eu 1-value?ä"), "orders%2Feu%201-value%3F%C3%A4");
+    }
+}

@@ -1,0 +1,200 @@
+//! The schema registry: what is asked for, judged beside the keeper's thread, and written down by way of it.
+//!
+//! A schema is parsed and compared where it is asked for, against this router's copy of the registry; its record is
+//! drafted for exactly that revision. Where another change came first all is done again, so that of two who register
+//! the same schema at two routers at the same time one finds it there.
+
+mod judge;
+
+pub(super) use judge::confirm;
+pub use judge::{Asked, Candidate};
+
+use super::answer::aside;
+use super::{Actor, Blame, Change, World, WorldError};
+use judge::{Judged, refuse};
+use myelin_catalog::{CatalogError, Op, RegistryMode, Schema, Schemas, SubjectName, schemas};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How often a schema is judged anew when other changes come first: each time one of them was made.
+const ATTEMPTS: u32 = 16;
+/// The most that is waited between two of these, once for each before; routers that got into each other's way once do not
+/// do so for ever.
+const PAUSE_STEP_MS: u64 = 10;
+/// Schemas that are parsed or compared at once; others wait. Each may take a core for as long as the limits of schemas
+/// let it, and routing needs its cores.
+pub(super) const JUDGED_MAX: usize = 2;
+
+/// What a schema is in a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its id.
+    pub id: u32,
+    /// Its version.
+    pub version: u32,
+}
+
+/// Keeps the judging of schemas within [`JUDGED_MAX`].
+#[derive(Clone, Debug)]
+pub(super) struct Desk(Arc<Semaphore>);
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(JUDGED_MAX)))
+    }
+}
+
+impl Desk {
+    /// Does the work aside from the runtime's threads, when it is its turn.
+    async fn judge<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, WorldError> + Send + 'static,
+    ) -> Result<T, WorldError> {
+        let place = self.0.clone().acquire_owned().await.map_err(|_| WorldError::stopped())?;
+        aside(move || {
+            let _place = place;
+            work()
+        })
+        .await
+    }
+}
+
+impl World {
+    /// The registry as this router has it.
+    pub fn schemas(&self) -> Schemas {
+        self.view.load().catalog.schemas().clone()
+    }
+
+    /// Makes a schema the next version of a subject; where it is there, nothing changes. `place` are the id and version
+    /// that it has elsewhere, for a subject in mode `IMPORT`.
+    ///
+    /// # Errors
+    /// `invalid-schema`, `incompatible-schema`, `registry-mode`, `catalog-full`, `writer-unreachable`.
+    pub async fn register_schema(
+        &self,
+        subject: SubjectName,
+        candidate: Candidate,
+        place: Option<(u32, Option<u32>)>,
+        actor: Actor,
+    ) -> Result<Registered, WorldError> {
+        let candidate = Arc::new(candidate);
+        for attempt in 1..=ATTEMPTS {
+            let catalog = self.view().catalog.clone();
+            let (revision, wanted) = (catalog.head().rev, (subject.clone(), candidate.clone()));
+            let wanted = self.desk.judge(move || judge::register(catalog.schemas(), &wanted.0, &wanted.1, place));
+            let registration = match wanted.await? {
+                schemas::Wanted::Known { id, version } => return Ok(Registered { id, version }),
+                schemas::Wanted::New(registration) => registration,
+            };
+            let made = Registered { id: registration.id, version: registration.version };
+            let change = Change::Record(Box::new(Op::SchemaRegistered { registration }));
+            match self.change(change, Some(revision), actor.clone()).await {
+                Ok(_) => return Ok(made),
+                Err(error) if is_overtaken(&error) => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(..=PAUSE_STEP_MS * u64::from(attempt)))).await;
+            self.catch_up().await?;
+        }
+        let message = format!("other changes came first {ATTEMPTS} times; try again");
+        Err(WorldError::new(Blame::Conflict, "catalog-moved", message))
+    }
+
+    /// What a schema is in a subject, if it is there.
+    ///
+    /// # Errors
+    /// `subject-not-found`, `schema-not-found`, `invalid-schema`.
+    pub async fn find_schema(
+        &self,
+        subject: SubjectName,
+        candidate: Candidate,
+        deleted: bool,
+    ) -> Result<Registered, WorldError> {
+        let schemas = self.schemas();
+        let there = schemas.find_subject(&subject).map_err(CatalogError::from)?.clone();
+        if !deleted && !there.is_live() {
+            return Err(CatalogError::from(schemas::SchemaRefusal::SubjectNotFound(subject)).into());
+        }
+        let digest = self.desk.judge(move || Ok(Judged::new(&schemas, &subject, &candidate)?.digest)).await?;
+        let found = self.schemas().find(&digest).and_then(|schema| there.find_schema(schema.id, deleted).cloned());
+        found.map(|found| Registered { id: found.schema.id, version: found.version }).ok_or_else(|| {
+            let message = format!("subject `{}` has no version with this schema; register it first", there.name());
+            WorldError::new(Blame::NotFound, "schema-not-found", message)
+        })
+    }
+
+    /// What a schema breaks: of version `version` of a subject, or of those that its level of compatibility names.
+    /// Empty = compatible.
+    ///
+    /// # Errors
+    /// `version-not-found`, `invalid-schema`.
+    pub async fn compare_schema(
+        &self,
+        subject: SubjectName,
+        version: Asked,
+        candidate: Candidate,
+    ) -> Result<Vec<String>, WorldError> {
+        let schemas = self.schemas();
+        self.desk.judge(move || judge::compare(&schemas, &subject, version, &candidate)).await
+    }
+
+    /// The text of a schema, in the form that is asked for: its own, or, of Protobuf, `serialized`.
+    ///
+    /// # Errors
+    /// `invalid-format` where there is no such form.
+    pub async fn schema_text(&self, schema: &Arc<Schema>, form: Option<&str>) -> Result<String, WorldError> {
+        match form {
+            None | Some("" | "default") => Ok(schema.text.to_string()),
+            Some("serialized") => {
+                let schema = schema.clone();
+                self.desk.judge(move || judge::serialized(&schema)).await
+            }
+            Some(form) => {
+                let message = format!("schemas in {} are not shown as `{form}`; leave `format` out", schema.format);
+                Err(refuse(Blame::Request, "invalid-format", message))
+            }
+        }
+    }
+
+    /// Makes another change of the registry, and waits until it is here.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub async fn change_registry(&self, op: Op, actor: Actor) -> Result<(), WorldError> {
+        for _ in 1..ATTEMPTS {
+            match self.change(Change::Record(Box::new(op.clone())), None, actor.clone()).await {
+                Err(error) if is_overtaken(&error) => {}
+                done => return done.map(drop),
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(..=PAUSE_STEP_MS))).await;
+        }
+        self.change(Change::Record(Box::new(op)), None, actor).await.map(drop)
+    }
+
+    /// Whether a subject, or the registry without one, may begin to take schemas over: where there are none.
+    ///
+    /// # Errors
+    /// `registry-mode`.
+    pub fn check_import(&self, subject: Option<&SubjectName>) -> Result<(), WorldError> {
+        let schemas = self.schemas();
+        let has_schemas = match subject {
+            Some(subject) => schemas.subject(subject.as_str()).is_some_and(|subject| subject.is_live()),
+            None => schemas.subjects().any(|subject| subject.is_live()),
+        };
+        if !has_schemas {
+            return Ok(());
+        }
+        let message = format!(
+            "{} has schemas: mode {} is for what is empty; ask with `force=true` if both shall be there",
+            subject.map_or("the registry".to_owned(), |subject| format!("subject `{subject}`")),
+            RegistryMode::Import
+        );
+        Err(refuse(Blame::Request, "registry-mode", message))
+    }
+}
+
+/// Whether a change was not made because another came first.
+fn is_overtaken(error: &WorldError) -> bool {
+    error.blame == Blame::Conflict && (error.code == "conflict" || error.code == super::shared::MOVED)
+}
