@@ -99,6 +99,7 @@ pub(crate) fn bind(server: &Server, file: &Path, pattern: &str, count: usize) ->
 pub(crate) fn run(arguments: &PartArgs) -> anyhow::Result<()> {
     let mut goals = subscription_table()?;
     goals.extend(filter(&arguments.filter())?);
+    goals.extend(crate::schemas::goals(|count, work| time_ns(count, work))?);
     goals.extend(allocations(arguments)?);
     goals.extend(swap_pause(arguments)?);
     arguments.finish("Parts", &goals)

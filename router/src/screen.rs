@@ -6,9 +6,8 @@
 //! Who cannot be judged does not pass: a subject without a version, an id that no registry gave, a schema that cannot be
 //! compiled are all as bad as a payload that is not as it must be.
 
-
-use myelin_catalog::{OnInvalid, Schema, SchemaFormat, SchemaNaming, SchemaRule, SchemaVersion, Schemas, SubjectName};
 use myelin_catalog::{Name, TopicRule};
+use myelin_catalog::{OnInvalid, Schema, SchemaFormat, SchemaNaming, SchemaRule, SchemaVersion, Schemas, SubjectName};
 use myelin_engine::EventView;
 use myelin_schema::limits::PROTOBUF_INDEXES_MAX;
 use myelin_schema::{Format, ReferenceText, Source, Validator};
@@ -112,7 +111,8 @@ impl Screens {
     /// The table that comes after `before`; what that has compiled is not compiled again.
     pub fn after<'a>(before: &Self, rules: impl Iterator<Item = &'a TopicRule>, schemas: &Schemas) -> Self {
         let mut forge = Forge { before, schemas, compiled: HashMap::new() };
-        let screens = rules.filter_map(|rule| Some((rule.pattern.clone(), Arc::new(forge.screen(rule, rule.schema.as_ref()?)))));
+        let screens =
+            rules.filter_map(|rule| Some((rule.pattern.clone(), Arc::new(forge.screen(rule, rule.schema.as_ref()?)))));
         let screens = screens.collect();
         Self { version: before.version + 1, screens, compiled: forge.compiled }
     }
@@ -205,20 +205,14 @@ impl Screen {
 
     /// A payload that says its schema's id itself.
     fn judge_prefixed(&self, payload: &[u8], known: &Known) -> Result<(), Box<Violation>> {
-        let (Some(0), Some((prefix, rest))) = (payload.first(), payload.split_at_checked(PREFIX_LEN)) else {
+        let Some((id, _)) = prefix(payload) else {
             return self.without_name("begins with no schema id: a zero byte and four bytes of it");
         };
-        let id = prefix[1..].iter().fold(0_u32, |id, byte| id << 8 | u32::from(*byte));
         let judge = known.of_id(id)?;
-        let judged = if judge.validator.format() == Format::Protobuf {
-            let Some((indexes, rest)) = message_indexes(rest) else {
-                return Err(Violation::whole("names its Protobuf message in no known way"));
-            };
-            judge.validator.validate_message(&indexes, rest)
-        } else {
-            judge.validator.validate(rest)
+        let Some((_, indexes, rest)) = unprefixed(payload, judge.validator.format()) else {
+            return Err(Violation::whole("names its Protobuf message in no known way"));
         };
-        judged.map_err(|fault| faulty(fault, id.to_string()))
+        judge.validator.validate_message(&indexes, rest).map_err(|fault| faulty(fault, id.to_string()))
     }
 
     fn without_name(&self, text: &str) -> Result<(), Box<Violation>> {
@@ -263,11 +257,29 @@ fn faulty(fault: myelin_schema::Fault, schema: String) -> Box<Violation> {
     Box::new(Violation { path: fault.path, text: fault.text, schema })
 }
 
+/// The schema's id before a payload, and what follows it.
+fn prefix(payload: &[u8]) -> Option<(u32, &[u8])> {
+    let (prefix, rest) = payload.split_first_chunk::<PREFIX_LEN>()?;
+    let [0, a, b, c, d] = *prefix else { return None };
+    Some((u32::from_be_bytes([a, b, c, d]), rest))
+}
+
+/// Indexes of a Protobuf message; few have more.
+pub type Indexes = SmallVec<[u32; 8]>;
+
+/// A payload in Confluent's wire format: the schema's id, the indexes of its message where it is Protobuf, and the bytes
+/// that the schema is about; `None` where it is no such payload.
+pub fn unprefixed(payload: &[u8], format: Format) -> Option<(u32, Indexes, &[u8])> {
+    let (id, rest) = prefix(payload)?;
+    let (indexes, rest) = if format == Format::Protobuf { message_indexes(rest)? } else { (Indexes::new(), rest) };
+    Some((id, indexes, rest))
+}
+
 /// The message that Confluent's wire format names, and what follows: a count of indexes and these, each a zigzag number;
 /// one zero byte stands for the first message.
-fn message_indexes(bytes: &[u8]) -> Option<(SmallVec<[u32; 8]>, &[u8])> {
+fn message_indexes(bytes: &[u8]) -> Option<(Indexes, &[u8])> {
     let (count, mut rest) = zigzag(bytes)?;
-    let mut indexes = SmallVec::new();
+    let mut indexes = Indexes::new();
     if count == 0 {
         indexes.push(0);
         return Some((indexes, rest));

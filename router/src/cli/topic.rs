@@ -200,7 +200,14 @@ mod tests {
             "residency": {"regions": ["eu-*"]}, "allowed": ["hamburg", "madrid"],
             "screening": {"by": "orders-value:2 (id 7)", "passed": 5, "refused": 1, "dead_lettered": 0}}],
             "refused": 3, "held_back": 12}));
-        for part in ["orders/**", "eu-*", "hamburg, madrid", "3 events refused, 12 copies held back", "orders-value:2 (id 7)", "5 events passed, 1 refused"] {
+        for part in [
+            "orders/**",
+            "eu-*",
+            "hamburg, madrid",
+            "3 events refused, 12 copies held back",
+            "orders-value:2 (id 7)",
+            "5 events passed, 1 refused",
+        ] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
     }

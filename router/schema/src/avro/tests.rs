@@ -5,8 +5,8 @@ use crate::{
 };
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::types::Value as Avro;
+use apache_avro::writer::datum::GenericDatumWriter;
 use serde_json::{Value, json};
 
 fn source<'a>(text: &'a str, references: &'a [ReferenceText<'a>]) -> Source<'a> {
