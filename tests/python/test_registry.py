@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerialize
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
-from confluent_kafka.schema_registry.schema_registry_client import ServerConfig
+from confluent_kafka.schema_registry.schema_registry_client import ConfigCompatibilityLevel, ServerConfig
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 
@@ -136,7 +136,7 @@ def test_what_breaks_readers_is_refused(registry: Callable[[], SchemaRegistryCli
     assert client.test_compatibility("strict-value", Schema(avro("note"), "AVRO"))
     write = AvroSerializer(registry(), avro(required=("id", "note")))
     assert refusal(lambda: write({"id": "x", "note": "y"}, context("strict"))) == (409, 409)
-    client.set_config("strict-value", ServerConfig(compatibility="NONE"))
+    client.set_config("strict-value", ServerConfig(compatibility=ConfigCompatibilityLevel.NONE))
     assert client.get_config("strict-value").compatibility_level.value == "NONE"
     client.register_schema("strict-value", broken)
     assert client.get_versions("strict-value") == [1, 2]

@@ -69,6 +69,7 @@ class Maker:
             case "map":
                 schema["values"] = self.change(schema["values"])
             case "enum":
+                schema.pop("default", None)
                 schema["symbols"] = self.dice.sample(["A", "B", "C", "D"], self.dice.randint(1, 4))
                 if self.dice.random() < 0.3:
                     schema["default"] = schema["symbols"][0]

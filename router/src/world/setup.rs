@@ -169,16 +169,8 @@ impl WorldSetup {
             .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
-        let world = World {
-            commands,
-            view,
-            revision,
-            progress: writer.clone(),
-            shared,
-            account,
-            explainer,
-            desk: schemas::Desk::default(),
-        };
+        let desk = schemas::Desk::default();
+        let world = World { commands, view, revision, progress: writer.clone(), shared, account, explainer, desk };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,

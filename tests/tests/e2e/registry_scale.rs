@@ -77,8 +77,8 @@ fn ten_thousand_subjects_are_started_with_held_and_read() -> Result<()> {
         times.push(read(&router, &format!("/registry/schemas/ids/{}", 1 + at % (SUBJECTS * VERSIONS)))?);
     }
     times.sort_unstable();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
-    println!("one read, with its connection: p50 {:?}, p99 {:?}, most {:?}", at(0.5), at(0.99), at(1.0));
+    let at = |permille: usize| times[(times.len() - 1) * permille / 1_000];
+    println!("one read, with its connection: p50 {:?}, p99 {:?}, most {:?}", at(500), at(990), at(1_000));
     println!(
         "all subjects: {:?}; at a glance: {:?}",
         read(&router, "/registry/subjects")?,

@@ -151,15 +151,15 @@ async fn a_client_that_is_not_ours_writes_and_reads_by_it() -> Result<()> {
     let settings = SrSettings::new_builder(format!("http://{}/registry", router.admin_addr())).no_proxy().build()?;
     let text = order(&["note"])["schema"].as_str().context("a text")?.to_owned();
     let supplied = SuppliedSchema::new(Some("Order".to_owned()), SchemaType::Avro, text);
-    let strategy = SubjectNameStrategy::TopicNameStrategyWithSchema("orders/eu".to_owned(), false, supplied.clone());
+    let strategy = SubjectNameStrategy::TopicNameStrategyWithSchema("orders.eu".to_owned(), false, supplied.clone());
     let fields = vec![("id", Avro::String("o-1".to_owned())), ("note", Avro::String("soon".to_owned()))];
     let bytes = AvroEncoder::new(settings.clone()).encode(fields, strategy).await?;
     ensure!(bytes.starts_with(&[0, 0, 0, 0, 1]), "the magic byte and id 1: {bytes:?}");
-    ensure!(get(&router, "/subjects")?.json() == json!(["orders/eu-value"]));
+    ensure!(get(&router, "/subjects")?.json() == json!(["orders.eu-value"]));
     let read = AvroDecoder::new(settings.clone()).decode(Some(&bytes)).await?;
     let Avro::Record(fields) = read.value else { anyhow::bail!("{:?} is no record", read.value) };
     ensure!(fields[0] == ("id".to_owned(), Avro::String("o-1".to_owned())), "{fields:?}");
-    ensure!(is_compatible_schema(&settings, "orders/eu-value".to_owned(), supplied).await?);
+    ensure!(is_compatible_schema(&settings, "orders.eu-value".to_owned(), supplied).await?);
     router.terminate()?;
     Ok(())
 }

@@ -40,15 +40,19 @@ impl Config {
             None => format!("/registry/{what}"),
         };
         let (config, mode) = (path("config"), path("mode"));
+        // What opens a subject goes before all else, what closes it after.
+        let opens = matches!(self.mode, Some(RegistryMode::ReadWrite | RegistryMode::Import));
+        if opens {
+            self.set_mode(&api, &mode).await?;
+        }
         if let Some(level) = self.compatibility {
             api.tell(Method::PUT, &config, Body::Json(json!({"compatibility": level}))).await?;
         }
-        if let Some(wanted) = self.mode {
-            let path = format!("{mode}{}", if self.force { "?force=true" } else { "" });
-            api.tell(Method::PUT, &path, Body::Json(json!({"mode": wanted}))).await?;
+        if !opens {
+            self.set_mode(&api, &mode).await?;
         }
         if self.reset {
-            let reset = [unset(&api, &config).await?, unset(&api, &mode).await?];
+            let reset = [unset(&api, &mode).await?, unset(&api, &config).await?];
             if reset == [false, false] {
                 return Err(Failure::new(Exit::NotFound, "nothing is set there that could be taken back"));
             }
@@ -58,6 +62,12 @@ impl Config {
         let whose = self.subject.as_ref().map_or("by default".to_owned(), |subject| format!("subject {subject}"));
         say!("{whose}: {}, {}", text(&level["compatibilityLevel"]), text(&mode["mode"]));
         Ok(())
+    }
+
+    async fn set_mode(&self, api: &Api, path: &str) -> Result<()> {
+        let Some(mode) = self.mode else { return Ok(()) };
+        let path = format!("{path}{}", if self.force { "?force=true" } else { "" });
+        api.tell(Method::PUT, &path, Body::Json(json!({"mode": mode}))).await
     }
 }
 

@@ -5,6 +5,8 @@
 //! the same schema at two routers at the same time one finds it there.
 
 mod judge;
+#[cfg(test)]
+mod tests;
 
 pub(super) use judge::confirm;
 pub use judge::{Asked, Candidate};
