@@ -81,7 +81,8 @@ class Maker:
 
     def change_record(self, schema: dict[str, Any]) -> None:
         fields = schema["fields"]
-        free = [name for name in "abcdef" if all(field["name"] != name for field in fields)]
+        used = {name for field in fields for name in [field["name"], *field.get("aliases", [])]}
+        free = [name for name in "abcdefghi" if name not in used]
         match self.dice.choice(["add", "remove", "change", "rename", "reorder", "name"]):
             case "add":
                 fields.append(self.field(self.dice.choice(free), 2))
@@ -99,7 +100,7 @@ class Maker:
             case "name":
                 if self.dice.random() < 0.5:
                     schema["aliases"] = [schema["name"]]
-                schema["name"] = "Renamed"
+                schema["name"] = self.name()
             case _:
                 self.dice.shuffle(fields)
 

@@ -79,7 +79,8 @@ def cases(suite: Path, remotes: dict[str, str]) -> Iterator[tuple[str, dict[str,
 
 def test_all_but_what_is_known_passes(suite: Path) -> None:
     folder = suite / "remotes"
-    remotes = {str(file.relative_to(folder)): file.read_text() for file in sorted(folder.rglob("*.json"))}
+    files = [file for file in sorted(folder.rglob("*.json")) if "draft-next" not in file.parts]
+    remotes = {str(file.relative_to(folder)): file.read_text() for file in files}
     known: dict[str, str] = json.loads((Path(__file__).parent / "json_schema_suite_known.json").read_text())
     made = list(cases(suite, remotes))
     assert sum(len(expected) for _, _, expected in made) >= CASES_MIN

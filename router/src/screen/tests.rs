@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use super::*;
-use myelin_catalog::{Catalog, Digest, NewSchema, Op, Wanted};
+use myelin_catalog::schemas::Wanted;
+use myelin_catalog::{Catalog, Digest, NewSchema, Op};
 use myelin_wire::AttrsBuilder;
 use serde_json::json;
 
