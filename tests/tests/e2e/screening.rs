@@ -44,7 +44,7 @@ async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_c
     let subscriber = sites.client(0, "sub", Overflow::Pause).await?;
     let mut events = subscriber.subscribe("orders/**", SubscribeOptions::default()).await?;
     let clients = [sites.client(0, "pub-0", Overflow::Pause).await?, sites.client(1, "pub-1", Overflow::Pause).await?];
-    sites.agree(&[(0, 1), (1, 1)]).await?;
+    sites.agree(&[(0, 0), (1, 1)]).await?;
     register(&sites.routers[0], "orders-value", "JSON", FIRST)?;
     let said =
         sites.routers[1].myelin(&["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value"])?;
