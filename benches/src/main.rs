@@ -20,6 +20,7 @@ mod relay;
 mod report;
 mod row;
 mod run;
+mod schemas;
 mod server;
 mod swaps;
 

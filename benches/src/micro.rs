@@ -103,6 +103,7 @@ pub(crate) fn run(arguments: &PartArgs) -> anyhow::Result<()> {
     let mut goals = subscription_table()?;
     goals.extend(policies::decisions()?);
     goals.extend(filter(&arguments.filter())?);
+    goals.extend(crate::schemas::goals(|count, work| time_ns(count, work))?);
     goals.extend(allocations(arguments)?);
     goals.extend(swap_pause(arguments)?);
     arguments.finish("Parts", &goals)
@@ -173,6 +174,7 @@ fn worker(table: Table) -> Local {
         phase: watch::Sender::new(Phase::Serving),
         publishers: Default::default(),
         held_back: Default::default(),
+        screens: Default::default(),
         sessions: Default::default(),
         started: Instant::now(),
         refusals: Refusals::default(),

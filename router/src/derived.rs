@@ -5,6 +5,7 @@
 
 mod ask;
 mod carry;
+mod turn_back;
 
 pub use carry::abandon;
 
@@ -184,6 +185,17 @@ impl Judge<'_> {
                 EventView { topic: &topic.name.text, attrs: &attrs, payload: &payload, identity: &self.identity };
             self.turn_away(seq, &event, &mut bench.verdicts);
             return None;
+        }
+        if !is_dead_letter && self.local.is_screening() {
+            let event =
+                EventView { topic: &topic.name.text, attrs: &attrs, payload: &payload, identity: &self.identity };
+            let screened = self.local.screened(&topic);
+            let bad = screened.screens.iter().find_map(|screen| Some((screen, screen.judge(&event).err()?)));
+            if let Some((screen, violation)) = bad {
+                self.turn_back(screen, &violation, &event, (seq, within), &mut bench.verdicts);
+                return None;
+            }
+            screened.screens.iter().for_each(|screen| screen.passed(1));
         }
         let ingress = route.ingress.as_ref().filter(|_| !is_dead_letter).and_then(|chain| without(chain, &seen));
         let egress = route.egress.as_ref().filter(|_| !is_dead_letter).and_then(|chain| without(chain, &seen));

@@ -24,6 +24,7 @@ pub mod peering;
 pub mod pipeline;
 pub mod policy;
 pub mod residency;
+pub mod screen;
 pub mod sessions;
 pub mod shadow;
 pub mod subscriptions;

@@ -15,6 +15,7 @@ use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Outbox, OutboxLimits};
 use crate::policy::{Denials, Rules, Services};
 use crate::residency::{HeldBack, Residency};
+use crate::screen::{Screen, Screens};
 use crate::shadow::Shade;
 use crate::trace::Ring;
 use arc_swap::ArcSwap;
@@ -165,6 +166,8 @@ pub struct Shared {
     pub publishers: AtomicUsize,
     /// What residency has held back.
     pub held_back: HeldBack,
+    /// By which schemas payloads are judged.
+    pub screens: Arc<ArcSwap<Screens>>,
     /// Sessions that are open.
     pub sessions: AtomicUsize,
     /// Origin of monotonic milliseconds.
@@ -224,8 +227,17 @@ pub struct TopicEntry {
     /// Its number and text.
     pub name: Arc<Name>,
     route: RefCell<Option<Rc<Route>>>,
+    screened: RefCell<Option<Rc<Screened>>>,
     /// The last run of events that this topic was listed for; see [`crate::fanout`].
     pub listed_in: Cell<u64>,
+}
+
+/// The rules about schemas that hold for a topic, under one table of them.
+#[derive(Debug)]
+pub struct Screened {
+    version: u64,
+    /// All of them hold.
+    pub screens: Box<[Arc<Screen>]>,
 }
 
 /// Where the events of a topic go, under one table and one generation.
@@ -325,6 +337,7 @@ pub struct Local {
     decider: RefCell<(u64, Decider)>,
     reach: Option<Cached<Reach>>,
     residency: Option<Cached<Residency>>,
+    screens: Cached<Screens>,
     allowed_routes: RefCell<ResidencyCache>,
     /// Routes of events that a filter lets go to some sites only, by topic and sites.
     narrowed: RefCell<HashMap<(u32, SiteSet), Rc<Route>, foldhash::fast::RandomState>>,
@@ -355,6 +368,7 @@ impl Local {
             decider: RefCell::default(),
             reach: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.reach.clone()))),
             residency: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.residency.clone()))),
+            screens: RefCell::new(Cache::new(shared.screens.clone())),
             allowed_routes: RefCell::default(),
             narrowed: RefCell::default(),
             active: RefCell::new(active),
@@ -385,7 +399,10 @@ impl Local {
 
     /// The worker's entry of a topic or an identity.
     pub fn topic(&self, text: &str) -> Rc<TopicEntry> {
-        let make = |name| Rc::new(TopicEntry { name, route: RefCell::new(None), listed_in: Cell::new(0) });
+        let make = |name| {
+            let (route, screened) = (RefCell::new(None), RefCell::new(None));
+            Rc::new(TopicEntry { name, route, screened, listed_in: Cell::new(0) })
+        };
         self.names.borrow_mut().intern(text, make)
     }
 
@@ -416,6 +433,27 @@ impl Local {
         }
         narrowed.insert(key, route.clone());
         route
+    }
+
+    /// Whether payloads of any topic are judged by a schema.
+    #[inline]
+    pub fn is_screening(&self) -> bool {
+        !self.screens.borrow_mut().load().is_empty()
+    }
+
+    /// The rules about schemas that hold for a topic as they are now.
+    pub fn screened(&self, topic: &TopicEntry) -> Rc<Screened> {
+        let mut screens = self.screens.borrow_mut();
+        let screens = screens.load();
+        if let Some(screened) = &*topic.screened.borrow()
+            && screened.version == screens.version()
+        {
+            return screened.clone();
+        }
+        let of_topic = screens.of(&topic.name.text).cloned().collect();
+        let screened = Rc::new(Screened { version: screens.version(), screens: of_topic });
+        topic.screened.replace(Some(screened.clone()));
+        screened
     }
 
     /// The sites of these names.

@@ -115,6 +115,7 @@ impl Node {
             phase: watch::Sender::new(Phase::Serving),
             publishers: Default::default(),
             held_back: HeldBack::default(),
+            screens: Arc::default(),
             sessions: Default::default(),
             started: Instant::now(),
             refusals: Refusals::default(),

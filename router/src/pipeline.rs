@@ -5,6 +5,7 @@
 
 mod admit;
 mod received;
+mod screening;
 mod topics;
 mod traced;
 
@@ -145,7 +146,14 @@ impl Publisher {
         if self.sampled.get() > 0 {
             self.watch(local, origin.time_ns);
         }
+        if local.is_screening() {
+            self.screen(local, &active, origin.time_ns);
+        }
         self.judge(local, &active, origin.time_ns).await;
+        if !self.bench.verdicts.derived.is_empty() {
+            self.judge_derived(local, &active, origin.time_ns).await;
+            self.tell_verdicts();
+        }
         origin.traced = self.bench.verdicts.watch.take().map(|_| Instant::now());
         let mut outcome = Outcome { seq: self.seq, exceptions: std::mem::take(&mut self.exceptions), full: Vec::new() };
         outcome.exceptions.sort_unstable_by_key(|exception| exception.0);
@@ -298,6 +306,11 @@ impl Publisher {
         }
         self.items = items;
         self.judge_derived(local, active, now_ns).await;
+        self.tell_verdicts();
+    }
+
+    /// Tells the publisher what the router has decided on its events.
+    fn tell_verdicts(&mut self) {
         for (seq, code, detail) in std::mem::take(&mut self.bench.verdicts.exceptions) {
             self.refuse(seq, code, &detail);
         }

@@ -32,7 +32,10 @@ impl Residency {
         };
         Self {
             version: before.version + 1,
-            rules: rules.map(|rule| (rule.pattern.clone(), set(rule))).collect(),
+            rules: rules
+                .filter(|rule| !rule.residency.is_anywhere())
+                .map(|rule| (rule.pattern.clone(), set(rule)))
+                .collect(),
             sites: directory.sites().map(|site| (site.name.clone(), SiteSet::only(site.number))).collect(),
         }
     }

@@ -67,6 +67,8 @@ pub struct Readings {
     pub denials: Vec<(&'static str, u64)>,
     /// Copies that the policies withhold from subscribers to broader patterns.
     pub withheld: u64,
+    /// Of each topic rule about schemas, events that passed, were refused, and went to the dead letters.
+    pub screened: Vec<(String, (u64, u64, u64))>,
     /// Copies that other sites want and that may not go there.
     pub held_back: u64,
     /// Records of sampled events that were not made, because there were too many at once.
@@ -346,6 +348,12 @@ impl Readings {
         family.counter("myelin_policy_denials", help, by("action", &self.denials))?;
         let help = "Copies that the policies withhold from subscribers to broader patterns";
         family.counter("myelin_policy_withheld_copies", help, single(self.withheld))?;
+        let screened = self.screened.iter().flat_map(|(rule, (passed, refused, dead_lettered))| {
+            let outcomes = [("passed", passed), ("refused", refused), ("dead_lettered", dead_lettered)];
+            outcomes.map(|(word, count)| (vec![("rule", rule.clone()), ("outcome", word.into())], Value::Count(*count)))
+        });
+        let help = "Events that were judged by the schema of a topic rule, by what became of them";
+        family.counter("myelin_schema_events", help, screened.collect::<Vec<Series>>())?;
         let help = "Records of sampled events that were not made: too many at once";
         family.counter("myelin_trace_not_recorded", help, single(self.not_recorded))?;
         let Some(export) = &self.export else { return Ok(()) };
@@ -435,6 +443,7 @@ mod tests {
             ledger_total: ledger,
             denials: vec![("publish", 6)],
             held_back: 3,
+            screened: vec![("orders".into(), (7, 2, 1))],
             not_recorded: 7,
             export: Some(ExportReading { lost: vec![("overwritten", 4)], ..ExportReading::default() }),
             bindings: vec![BindingReading {
@@ -464,6 +473,7 @@ mod tests {
             "myelin_residency_held_back_copies_total 3",
             "myelin_policy_denials_total{action=\"publish\"} 6",
             "myelin_policy_withheld_copies_total 0",
+            "myelin_schema_events_total{rule=\"orders\",outcome=\"refused\"} 2",
             "myelin_trace_not_recorded_total 7",
             "myelin_trace_records_dropped_total{reason=\"overwritten\"} 4",
         ] {

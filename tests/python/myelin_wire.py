@@ -91,6 +91,7 @@ class Code(IntEnum):
     EXPIRED = 23
     NO_RESPONDER = 24
     RESIDENCY = 25
+    SCHEMA_VIOLATION = 26
     SLOW_CONSUMER = 30
     HELLO_TIMEOUT = 31
     DRAINING = 32

@@ -12,6 +12,8 @@ const FOLDER: &str = "tests/fuzz";
 pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 /// Targets that need the whole router, Wasm engine included: minutes of building instead of seconds.
 const WITH_ROUTER: &[&str] = &["bodies", "config", "module", "policy"];
+/// Targets that need the libraries of schemas.
+const WITH_SCHEMAS: &[&str] = &["payload", "schema"];
 /// How long each target runs where nothing else is said.
 const SECONDS_DEFAULT: u64 = 30;
 /// Longest input: what a control frame may have.
@@ -72,6 +74,9 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
         if WITH_ROUTER.contains(&target.as_str()) {
             command.args(["--features", "router"]);
         }
+        if WITH_SCHEMAS.contains(&target.as_str()) {
+            command.args(["--features", "schema"]);
+        }
         command.arg(target).arg(&found).arg(format!("{FOLDER}/corpus/{target}"));
         command.arg("--").args(limits(options.seconds));
         shell::run(&mut command).with_context(|| {
@@ -117,7 +122,7 @@ fn check_tools(repository: &Repository) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FOLDER, Options, SECONDS_DEFAULT, WITH_ROUTER, targets};
+    use super::{FOLDER, Options, SECONDS_DEFAULT, WITH_ROUTER, WITH_SCHEMAS, targets};
     use crate::repository::Repository;
 
     fn parse(words: &[&str]) -> Result<Options, String> {
@@ -144,7 +149,10 @@ mod tests {
         for target in &targets {
             let block = manifest.split("[[bin]]").find(|block| block.contains(&format!("name = \"{target}\"")));
             let block = block.unwrap_or_else(|| panic!("{target} has no program in the manifest"));
-            assert_eq!(block.contains("required-features"), WITH_ROUTER.contains(&target.as_str()), "{target}");
+            for (feature, those) in [("router", WITH_ROUTER), ("schema", WITH_SCHEMAS)] {
+                let needs = block.contains(&format!("required-features = [\"{feature}\"]"));
+                assert_eq!(needs, those.contains(&target.as_str()), "{target} and {feature}");
+            }
         }
         assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
     }

@@ -58,4 +58,4 @@ pub use schemas::{
     Subject, SubjectName, SubjectVersion,
 };
 pub use set::{BindingSet, StagedBinding};
-pub use topic::{Residency, Selector, TopicRule};
+pub use topic::{OnInvalid, Residency, SchemaNaming, SchemaRule, SchemaVersion, Selector, TopicRule};

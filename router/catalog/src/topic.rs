@@ -1,4 +1,4 @@
-//! Rules for topics: at which sites their events may be.
+//! Rules for topics: at which sites their events may be, and by which schema their payloads are judged.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +11,10 @@ use crate::error::CatalogError;
 use crate::limits::SELECTORS_MAX;
 use crate::names::Name;
 
+mod schema;
+
+pub use schema::{OnInvalid, SchemaNaming, SchemaRule, SchemaVersion};
+
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +26,12 @@ pub struct TopicRule {
     pub name: Name,
     /// The topics.
     pub pattern: Pattern,
-    /// The sites at which their events may be.
+    /// The sites at which their events may be; anywhere where it says nothing.
+    #[serde(default, skip_serializing_if = "Residency::is_anywhere")]
     pub residency: Residency,
+    /// What their payloads must be like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaRule>,
 }
 
 /// The sites at which events may be: those that every list fits that is not empty.
@@ -60,8 +68,11 @@ impl TopicRule {
         }
         let Residency { regions, clouds, sites } = &self.residency;
         let lists = [("regions", regions), ("clouds", clouds), ("sites", sites)];
-        if lists.iter().all(|(_, list)| list.is_empty()) {
-            return refuse("residency", "it allows every site: name regions, clouds or sites".to_owned());
+        if let Some((field, why)) = self.schema.as_ref().and_then(SchemaRule::fault) {
+            return refuse(field, why.to_owned());
+        }
+        if self.residency.is_anywhere() && self.schema.is_none() {
+            return refuse("residency", "it allows every site: name regions, clouds or sites, or a schema".to_owned());
         }
         match lists.into_iter().find(|(_, list)| list.len() > SELECTORS_MAX) {
             Some((field, list)) => refuse(
@@ -74,6 +85,11 @@ impl TopicRule {
 }
 
 impl Residency {
+    /// Whether it names nothing, and so allows every site.
+    pub fn is_anywhere(&self) -> bool {
+        self.regions.is_empty() && self.clouds.is_empty() && self.sites.is_empty()
+    }
+
     /// Whether events may be at a site: its name, its region and its cloud. A site of which nobody has said where it is
     /// has an empty region, which no selector fits but `*`.
     pub fn allows(&self, site: &str, region: &str, cloud: &str) -> bool {

@@ -85,6 +85,7 @@ async fn readings(context: &Context) -> Readings {
         denials: shared.denials.by_action(),
         withheld: shared.denials.withheld(),
         held_back,
+        screened: shared.screens.load().all().map(|screen| (screen.rule().to_owned(), screen.counts())).collect(),
         certificate_not_after: context.tls.as_ref().map(|tls| tls.not_after_unix_s()),
     }
 }

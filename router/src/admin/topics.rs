@@ -3,12 +3,13 @@
 use super::Context;
 use super::intake::{IfMatch, Json as Body, NamePath};
 use super::problem::Problem;
+use crate::screen::{Screen, Screens};
 use crate::world::members::place;
 use crate::world::{Actor, Blame, Change, View, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use myelin_catalog::{Op, Residency, TopicRule};
+use myelin_catalog::{Op, Residency, SchemaRule, TopicRule};
 use myelin_wire::Pattern;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -37,6 +38,51 @@ pub(super) struct TopicRuleInfo {
     residency: ResidencySpec,
     /// The sites that are meant, as the catalog has them now.
     allowed: Vec<String>,
+    /// What their payloads must be like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SchemaSpec>)]
+    schema: Option<SchemaRule>,
+    /// What the schema has done at this router.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    screening: Option<Screening>,
+}
+
+/// What a rule's schema has done at this router since its start.
+#[derive(Debug, Serialize, ToSchema)]
+struct Screening {
+    /// What payloads are judged by now, for people.
+    by: String,
+    /// Events that were as the schema says.
+    passed: u64,
+    /// Events that were refused.
+    refused: u64,
+    /// Events that went to `$dead/admission/<topic>`.
+    dead_lettered: u64,
+}
+
+impl Screening {
+    fn new(screen: &Screen) -> Self {
+        let (passed, refused, dead_lettered) = screen.counts();
+        Self { by: screen.describe(), passed, refused, dead_lettered }
+    }
+}
+
+/// By which schema the payloads of topics are judged, and what becomes of those that are not as it says.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes the catalog's own type to readers of the API")]
+struct SchemaSpec {
+    /// The subject whose schema it is; with `by`, the only subject whose schemas events may name.
+    subject: Option<String>,
+    /// How each event names its schema: `confluent`, `header`, or `dataschema`.
+    by: Option<String>,
+    /// A version's number, or `latest`.
+    #[schema(value_type = Option<Object>)]
+    version: Option<serde_json::Value>,
+    /// `refuse`, or `dead-letter`.
+    on_invalid: Option<String>,
+    /// Whether an event without a payload, or with `by` one that names no schema, is not as it must be; it is not where
+    /// nothing is said.
+    required: Option<bool>,
 }
 
 /// The sites at which events may be: those that every list fits that is not empty.
@@ -60,13 +106,18 @@ pub(super) struct TopicRuleSpec {
     /// The topics.
     #[schema(value_type = String)]
     pattern: Pattern,
-    /// Where their events may be.
-    #[schema(value_type = ResidencySpec)]
+    /// Where their events may be; anywhere where nothing is said.
+    #[serde(default)]
+    #[schema(value_type = Option<ResidencySpec>)]
     residency: Residency,
+    /// What their payloads must be like.
+    #[serde(default)]
+    #[schema(value_type = Option<SchemaSpec>)]
+    schema: Option<SchemaRule>,
 }
 
 impl TopicRuleInfo {
-    fn new(rule: &TopicRule, view: &View) -> Self {
+    fn new(rule: &TopicRule, view: &View, screens: &Screens) -> Self {
         let Residency { regions, clouds, sites } = &rule.residency;
         let texts = |list: &[myelin_catalog::Selector]| list.iter().map(ToString::to_string).collect();
         let allowed = view
@@ -79,6 +130,8 @@ impl TopicRuleInfo {
             pattern: rule.pattern.as_str().to_owned(),
             residency: ResidencySpec { regions: texts(regions), clouds: texts(clouds), sites: texts(sites) },
             allowed: allowed.map(|site| site.name.to_string()).collect(),
+            schema: rule.schema.clone(),
+            screening: screens.all().find(|screen| screen.rule() == rule.name.as_str()).map(Screening::new),
         }
     }
 }
@@ -90,7 +143,8 @@ impl TopicRuleInfo {
 pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<TopicRules> {
     let view = context.state.world.view();
     let (refused, held_back) = context.state.shared.held_back.read();
-    let rules = view.catalog.topic_rules().map(|rule| TopicRuleInfo::new(rule, &view)).collect();
+    let screens = context.state.shared.screens.load();
+    let rules = view.catalog.topic_rules().map(|rule| TopicRuleInfo::new(rule, &view, &screens)).collect();
     Json(TopicRules { rules, revision: view.catalog.head().rev, refused, held_back })
 }
 
@@ -110,7 +164,7 @@ pub(super) async fn describe(
         let message = format!("there is no topic rule `{name}`; list them with `myelin topic ls`");
         WorldError::new(Blame::NotFound, "not-found", message)
     })?;
-    Ok(Json(TopicRuleInfo::new(rule, &view)))
+    Ok(Json(TopicRuleInfo::new(rule, &view, &context.state.shared.screens.load())))
 }
 
 /// Let a rule hold from now on, in place of the one of the same name.
@@ -131,9 +185,9 @@ pub(super) async fn apply(
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
     IfMatch(if_match): IfMatch,
-    Body(TopicRuleSpec { pattern, residency }): Body<TopicRuleSpec>,
+    Body(TopicRuleSpec { pattern, residency, schema }): Body<TopicRuleSpec>,
 ) -> Result<StatusCode, Problem> {
-    let rule = TopicRule { name, pattern, residency };
+    let rule = TopicRule { name, pattern, residency, schema };
     if context.state.world.view().catalog.topic_rule(&rule.name) != Some(&rule) {
         let change = Change::Record(Box::new(Op::TopicRuleSet { rule: Box::new(rule) }));
         context.state.world.change(change, if_match, actor).await?;

@@ -100,7 +100,7 @@ impl Replay {
 }
 
 /// Reads a file within its bound.
-fn read(path: &Path) -> Result<Recording> {
+pub(super) fn read(path: &Path) -> Result<Recording> {
     let unreadable = |error: std::io::Error| Failure::new(Exit::Usage, format!("{}: {error}", path.display()));
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();

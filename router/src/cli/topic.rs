@@ -8,11 +8,11 @@ use super::listing::{Listing, items, table, text};
 use super::values::say;
 use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
-use myelin_catalog::{Name, Selector};
+use myelin_catalog::{Name, SchemaVersion, Selector};
 use myelin_wire::Pattern;
 use serde_json::{Value, json};
 
-/// Where events of which topics may be
+/// Where events of which topics may be, and what their payloads must be like
 #[derive(Debug, Subcommand)]
 pub(super) enum Topic {
     /// Show the rules for topics, and what they have held back
@@ -21,10 +21,12 @@ pub(super) enum Topic {
     Describe(Describe),
     /// Let a rule hold, in place of the one of the same name
     #[command(after_help = "Examples:\n  myelin topic apply eu-orders 'orders/eu/**' --region 'eu-*'\n  \
-        myelin topic apply secrets 'secrets/**' --cloud own --site hamburg --site madrid\n\n\
+        myelin topic apply secrets 'secrets/**' --cloud own --site hamburg --site madrid\n  \
+        myelin topic apply orders 'orders/**' --schema-subject orders-value --on-invalid dead-letter\n\n\
         A site must fit every kind that is given: a region, a cloud, and a site. Where several rules match a topic, all \
         of them hold.\nEvents go over allowed sites only, and are refused (code `residency`) where they may not be at \
-        all. The rule holds at once, without a rollout.")]
+        all. Payloads are judged where they come in, before any filter: what is not as the schema says is refused (code \
+        `schema-violation`), or goes to `$dead/admission/<topic>`. The rule holds at once, without a rollout.")]
     Apply(Apply),
     /// Remove a rule
     Rm(Describe),
@@ -50,7 +52,7 @@ pub(super) struct Describe {
 
 /// Set a rule
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["region", "cloud", "site"]))]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["region", "cloud", "site", "schema_subject", "schema_by"]))]
 pub(super) struct Apply {
     /// Name of the rule
     name: Name,
@@ -66,7 +68,47 @@ pub(super) struct Apply {
     #[arg(long, value_name = "SITE")]
     site: Vec<Selector>,
     #[command(flatten)]
+    schema: SchemaChoice,
+    #[command(flatten)]
     admin: Admin,
+}
+
+/// What payloads must be like
+#[derive(Args, Debug)]
+struct SchemaChoice {
+    /// The subject of the schema registry whose schema payloads are judged by
+    #[arg(long, value_name = "SUBJECT")]
+    schema_subject: Option<String>,
+    /// The version of the subject: a number, or `latest`
+    #[arg(long, value_name = "VERSION", requires = "schema_subject", conflicts_with = "schema_by")]
+    schema_version: Option<SchemaVersion>,
+    /// How events name their schema themselves: by the prefix of Confluent's serializers, by their attribute `schema`, or
+    /// by the header `dataschema`; with --schema-subject only schemas of that subject
+    #[arg(long, value_name = "HOW", value_parser = ["confluent", "header", "dataschema"])]
+    schema_by: Option<String>,
+    /// What becomes of an event that is not as the schema says
+    #[arg(long, value_name = "FATE", value_parser = ["refuse", "dead-letter"], default_value = "refuse")]
+    on_invalid: String,
+    /// Let events pass that have no payload, or name no schema
+    #[arg(long)]
+    schema_optional: bool,
+}
+
+impl SchemaChoice {
+    fn body(&self) -> Option<Value> {
+        if self.schema_subject.is_none() && self.schema_by.is_none() {
+            return None;
+        }
+        let mut body = json!({"on_invalid": self.on_invalid, "required": !self.schema_optional});
+        let said = [("subject", &self.schema_subject), ("by", &self.schema_by)];
+        for (key, value) in said.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
+            body[key] = json!(value);
+        }
+        if let Some(version) = self.schema_version {
+            body["version"] = json!(version);
+        }
+        Some(body)
+    }
 }
 
 impl Topic {
@@ -103,9 +145,16 @@ impl Apply {
         let body = json!({
             "pattern": self.pattern.as_str(),
             "residency": {"regions": self.region, "clouds": self.cloud, "sites": self.site},
+            "schema": self.schema.body(),
         });
         api.tell(Method::PUT, &path(&self.name), Body::Json(body)).await?;
         let rule = api.get(&path(&self.name)).await?;
+        if let Some(by) = rule["screening"]["by"].as_str() {
+            say!("rule {}: payloads of {} are judged by {by}", self.name, self.pattern.as_str());
+        }
+        if self.region.is_empty() && self.cloud.is_empty() && self.site.is_empty() {
+            return Ok(());
+        }
         match &*sites(&rule) {
             "" => {
                 say!("rule {} holds, and no site fits it yet: events of its topics are refused everywhere", self.name)
@@ -126,11 +175,18 @@ fn show(value: &Value) -> String {
         let mut row = vec![text(&rule["name"]), text(&rule["pattern"])];
         row.extend(["regions", "clouds", "sites"].map(list));
         row.push(sites(rule));
+        row.push(rule["screening"]["by"].as_str().unwrap_or_default().to_owned());
         row
     });
-    let mut shown = table(&["rule", "pattern", "regions", "clouds", "sites", "may be at"], &[], rows);
+    let mut shown = table(&["rule", "pattern", "regions", "clouds", "sites", "may be at", "schema"], &[], rows);
     let (refused, held_back) = (text(&value["refused"]), text(&value["held_back"]));
     shown += &format!("\nsince this router's start: {refused} events refused, {held_back} copies held back\n");
+    for rule in items(value, "rules").iter().filter(|rule| rule["screening"].is_object()) {
+        let figure = |name: &str| text(&rule["screening"][name]);
+        let (passed, refused, dead) = (figure("passed"), figure("refused"), figure("dead_lettered"));
+        let name = text(&rule["name"]);
+        shown += &format!("by the schema of {name}: {passed} events passed, {refused} refused, {dead} dead letters\n");
+    }
     shown
 }
 
@@ -141,8 +197,17 @@ mod tests {
     #[test]
     fn rules_are_shown_with_the_sites_that_they_mean() {
         let shown = show(&json!({"rules": [{"name": "eu", "pattern": "orders/**",
-            "residency": {"regions": ["eu-*"]}, "allowed": ["hamburg", "madrid"]}], "refused": 3, "held_back": 12}));
-        for part in ["orders/**", "eu-*", "hamburg, madrid", "3 events refused, 12 copies held back"] {
+            "residency": {"regions": ["eu-*"]}, "allowed": ["hamburg", "madrid"],
+            "screening": {"by": "orders-value:2 (id 7)", "passed": 5, "refused": 1, "dead_lettered": 0}}],
+            "refused": 3, "held_back": 12}));
+        for part in [
+            "orders/**",
+            "eu-*",
+            "hamburg, madrid",
+            "3 events refused, 12 copies held back",
+            "orders-value:2 (id 7)",
+            "5 events passed, 1 refused",
+        ] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
     }

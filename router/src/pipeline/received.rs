@@ -18,7 +18,7 @@ pub(super) struct Received<'a> {
 impl<'a> Received<'a> {
     /// The topic of an event. Admission lets no event without one into a batch.
     #[inline]
-    fn topic(&self, event: &Admitted) -> Option<&'a Rc<TopicEntry>> {
+    pub(super) fn topic(&self, event: &Admitted) -> Option<&'a Rc<TopicEntry>> {
         match self.topics.get(event.span.head.topic_ref) {
             Announced::Topic(topic, _) => Some(topic),
             Announced::Nothing | Announced::Refused(..) => None,

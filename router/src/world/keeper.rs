@@ -1,6 +1,7 @@
 //! The keeper of the world: one thread that takes the commands one by one.
 
 mod reconcile;
+mod screens;
 
 use super::boot::BootGuard;
 use super::changes::{Change, Decided};
@@ -15,6 +16,7 @@ use super::shared::Part;
 use super::{Actor, Answer, Blame, Command, View, WorldError, active_at, members, unix_ms};
 use crate::peering::Tell;
 use crate::residency::Residency;
+use crate::screen::Screens;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{
@@ -59,6 +61,10 @@ pub(super) struct Keeper {
     pub(super) phase: OwnPhase,
     pub(super) alarms: BTreeMap<String, u64>,
     pub(super) policing: Policing,
+    /// The rules about schemas, for the workers.
+    screens: Arc<ArcSwap<Screens>>,
+    /// What that table was made of: the rules, and the registry's revision.
+    screened: (Vec<TopicRule>, u64),
     view: Arc<ArcSwap<View>>,
     /// The catalog and the copy of the newest view, which most views share.
     shown: (Head, Arc<Catalog>, Arc<Follower>),
@@ -92,6 +98,7 @@ pub(super) struct Parts {
     pub(super) controller: Controller,
     pub(super) guard: BootGuard,
     pub(super) policing: Policing,
+    pub(super) screens: Arc<ArcSwap<Screens>>,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) revision: watch::Sender<u64>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -99,7 +106,20 @@ pub(super) struct Parts {
 
 impl Keeper {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { log, deployment, mesh, shared, site, controller, guard, policing, view, revision, runtime } = parts;
+        let Parts {
+            log,
+            deployment,
+            mesh,
+            shared,
+            site,
+            controller,
+            guard,
+            policing,
+            screens,
+            view,
+            revision,
+            runtime,
+        } = parts;
         let shown = (log.catalog().head(), Arc::new(log.catalog().clone()), Arc::new(log.copy().clone()));
         let mut keeper = Self {
             log,
@@ -117,6 +137,8 @@ impl Keeper {
             is_booted: false,
             phase: OwnPhase::default(),
             alarms: BTreeMap::new(),
+            screens,
+            screened: (Vec::new(), 0),
             view,
             shown,
             revision,
@@ -275,6 +297,7 @@ impl Keeper {
     /// Tells the mesh where the log ends now, and who belongs to it.
     pub(super) fn log_moved(&mut self) {
         self.follow_policies();
+        self.renew_screens();
         let Some(mesh) = &mut self.mesh else { return };
         let catalog = self.log.catalog();
         // The links' thread takes them at once, and ends before this one.

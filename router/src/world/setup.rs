@@ -160,6 +160,7 @@ impl WorldSetup {
             controller: Controller::new(Readings::new(reader, commands.downgrade())),
             guard,
             policing: Policing::new(account.shared.clone()),
+            screens: account.shared.screens.clone(),
             view: view.clone(),
             revision: revision_in,
             runtime: tokio::runtime::Handle::current(),

@@ -71,6 +71,8 @@ codes! {
     NoResponder = 24, "no-responder";
     /// Events of this topic may not be at this router's site.
     Residency = 25, "residency";
+    /// The payload is not as the schema of its topic says.
+    SchemaViolation = 26, "schema-violation";
     /// The subscriber does not keep up and its overflow policy is `disconnect`.
     SlowConsumer = 30, "slow-consumer";
     /// The client did not say HELLO in time.

@@ -11,6 +11,9 @@ use myelin_wire::stream::{DataDecoder, Item};
 use myelin_wire::topic::{validate_pattern, validate_topic_bytes};
 use myelin_wire::{Code, EventHead, Limits, Message, Pattern, Refusal, Stamp};
 
+#[cfg(feature = "schema")]
+mod schemas;
+
 /// Headers of an event, as the default limits have it.
 const HEADERS_MAX: usize = 64;
 /// A refusal is for people: at most so many bytes, whatever was refused.
@@ -35,6 +38,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "event", run: event },
     Target { name: "topics", run: topics },
     Target { name: "arena", run: arena },
+    #[cfg(feature = "schema")]
+    Target { name: "schema", run: schemas::schema },
+    #[cfg(feature = "schema")]
+    Target { name: "payload", run: schemas::payload },
     #[cfg(feature = "router")]
     Target { name: "config", run: with_router::config },
     #[cfg(feature = "router")]

@@ -27,6 +27,7 @@ mod restart;
 mod rollouts;
 mod routing;
 mod schemas;
+mod screening;
 mod shadow;
 mod shared;
 mod swaps;

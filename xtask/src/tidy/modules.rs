@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "generation",
     "residency",
     "policy",
+    "screen",
     "capture",
     "compare",
     "shadow",

@@ -72,3 +72,33 @@ fn what_means_nothing_or_too_much_is_refused() {
     assert_eq!(set(&mut full, one_more).unwrap_err().code(), "catalog-full");
     set(&mut full, rule("r0", "y", serde_json::json!({"sites": ["a"]}))).unwrap();
 }
+
+#[test]
+fn a_rule_may_say_a_schema_instead_of_sites() {
+    let with = |schema: serde_json::Value| {
+        let rule = serde_json::json!({"name": "orders", "pattern": "orders/**", "schema": schema});
+        serde_json::from_value::<TopicRule>(rule).unwrap()
+    };
+    let mut catalog = Catalog::new();
+    for schema in [
+        serde_json::json!({"subject": "orders-value"}),
+        serde_json::json!({"subject": "orders-value", "version": 3, "on_invalid": "dead-letter", "required": false}),
+        serde_json::json!({"by": "confluent"}),
+        serde_json::json!({"by": "header", "subject": "orders-value", "version": "latest"}),
+    ] {
+        let rule = with(schema);
+        let record = set(&mut catalog, rule.clone()).unwrap();
+        assert_eq!(Record::decode(&record.encode()).unwrap(), record);
+        assert_eq!(catalog.topic_rule(&rule.name), Some(&rule));
+        assert!(rule.residency.allows("anywhere", "", ""));
+    }
+    for (schema, field) in [
+        (serde_json::json!({}), "schema"),
+        (serde_json::json!({"by": "confluent", "version": 2}), "schema.version"),
+        (serde_json::json!({"subject": "a", "version": 0}), "schema.version"),
+    ] {
+        let refused = set(&mut catalog, with(schema)).unwrap_err();
+        assert!(matches!(refused, CatalogError::InvalidTopicRule { field: found, .. } if found == field), "{refused}");
+    }
+    assert_eq!(with(serde_json::json!({"subject": "a"})).schema.unwrap().version, SchemaVersion::Latest);
+}

@@ -176,8 +176,13 @@ impl Builder {
 
     fn define(&mut self, names: Names, node: impl FnOnce(Names) -> Node) -> Result<Number, SchemaError> {
         let number = self.named(names.full.clone())?;
+        if !self.defined.insert(number) {
+            return Err(SchemaError::malformed(
+                "Avro",
+                format!("`{}` is defined twice: give one another name", names.full),
+            ));
+        }
         self.nodes[number] = Some(node(names));
-        self.defined.insert(number);
         Ok(number)
     }
 

@@ -139,6 +139,11 @@ fn bad_schemas_are_refused() {
         (r#"{"type": "enum", "name": "E", "symbols": ["A", "A"]}"#, "schema-malformed"),
         (r#"{"type": "array", "items": "Unknown"}"#, "schema-malformed"),
         ("", "schema-malformed"),
+        (
+            r#"{"type": "record", "name": "R", "fields": [
+                {"name": "r", "type": {"type": "record", "name": "R", "fields": []}}]}"#,
+            "schema-malformed",
+        ),
     ] {
         assert_eq!(refused(text).code, code, "{text}");
     }

@@ -1,21 +1,13 @@
 //! The text of a file without what says nothing: comments, and white space between the words.
 
-use super::file::{compile, serialised};
+use super::file::compile;
 use crate::error::SchemaError;
 use crate::format::Source;
 use crate::limits::DEPTH_MAX;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use prost::Message;
 
-/// The words of the file, each statement on a line of its own. A descriptor stays one, without what its compiler noted.
+/// The words of the file, each statement on a line of its own.
 pub(crate) fn canonical(source: &Source<'_>) -> Result<String, SchemaError> {
     compile(source)?;
-    if let Some(mut descriptor) = serialised(source.text) {
-        descriptor.source_code_info = None;
-        descriptor.name = None;
-        return Ok(BASE64.encode(descriptor.encode_to_vec()));
-    }
     let mut text = String::with_capacity(source.text.len());
     let mut after_word = false;
     for word in Words(source.text) {

@@ -4,11 +4,8 @@ use super::canonical::check_depth;
 use crate::error::SchemaError;
 use crate::format::Source;
 use crate::limits::PROTOBUF_NODES_MAX;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use prost::Message;
 use prost_reflect::FileDescriptor;
-use prost_types::{DescriptorProto, FileDescriptorProto};
+use prost_types::DescriptorProto;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
 /// What the schema's own file is called among its imports.
@@ -36,20 +33,10 @@ pub(super) fn compile(source: &Source<'_>) -> Result<FileDescriptor, SchemaError
     file.ok_or_else(|| SchemaError::malformed("Protobuf", "the file was not compiled"))
 }
 
-/// A text as a file: what people write, or, as some clients send it, a serialised descriptor in base64.
+/// A text as a file, unless it is nested too deeply.
 fn parse(name: &str, text: &str) -> Result<File, SchemaError> {
-    if let Some(mut descriptor) = serialised(text) {
-        descriptor.name = Some(name.to_owned());
-        return Ok(File::from_file_descriptor_proto(descriptor));
-    }
     check_depth(text)?;
     File::from_source(name, text).map_err(|error| refused(&error))
-}
-
-/// The descriptor that a text in base64 holds, if it is one.
-pub(super) fn serialised(text: &str) -> Option<FileDescriptorProto> {
-    let bytes = BASE64.decode(text.trim()).ok()?;
-    FileDescriptorProto::decode(bytes.as_slice()).ok()
 }
 
 fn count(message: &DescriptorProto) -> usize {

@@ -4,8 +4,6 @@ use super::file::compile;
 use crate::{
     Compatibility, Format, ReferenceText, SchemaError, Source, Validator, canonical, check, incompatibilities,
 };
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Value};
 
@@ -168,22 +166,6 @@ fn bad_files_are_refused() {
     let many = format!("syntax = \"proto3\"; message M {{ {} }}", fields.replace("int32 f18999 = 18999;", ""));
     assert!(["schema-too-big", "schema-too-complex", "schema-malformed"].contains(&refused(&many).code));
     assert_eq!(refused(&" ".repeat(10 << 20)).code, "schema-too-big");
-}
-
-/// As Confluent's client for Python sends it.
-#[test]
-fn a_serialised_descriptor_is_a_schema() {
-    let file = compile(&source(ORDER, &[])).unwrap();
-    let text = BASE64.encode(file.file_descriptor_proto().encode_to_vec());
-    let validator = compiled(&text);
-    validator.validate(&written()).unwrap();
-    assert_eq!(validator.validate(&[0x12, 3, 0x0a, 1, 0xff]).unwrap_err().path, "items.name");
-    let same = incompatibilities(Compatibility::Full, &source(&text, &[]), &[source(ORDER, &[])]).unwrap();
-    assert!(same.is_empty(), "{same:?}");
-    let mut named = file.file_descriptor_proto().clone();
-    named.name = Some("other.proto".to_owned());
-    let named = BASE64.encode(named.encode_to_vec());
-    assert_eq!(canonical(&source(&text, &[])).unwrap(), canonical(&source(&named, &[])).unwrap());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use clap::Args;
 use hyper::Method;
 use myelin_catalog::SubjectName;
 use serde_json::Value;
+use std::path::PathBuf;
 
 /// Say what a schema would break
 #[derive(Args, Debug)]
@@ -20,6 +21,9 @@ pub(in super::super) struct Check {
     /// Compare with this version only [default: those that the subject's level of compatibility names]
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
+    /// Judge the events of this capture by it, in place of comparing texts; `myelin capture fetch` writes one
+    #[arg(long, value_name = "CAPTURE", conflicts_with = "version")]
+    against: Option<PathBuf>,
     #[command(flatten)]
     admin: Admin,
 }
@@ -27,6 +31,9 @@ pub(in super::super) struct Check {
 impl Check {
     pub(super) async fn run(self) -> Result<()> {
         let api = self.admin.api()?;
+        if let Some(capture) = &self.against {
+            return super::against::judge(&api, &self.candidate, capture).await;
+        }
         judge(&api, &self.candidate.subject, self.version.as_deref(), self.candidate.body()?).await
     }
 }

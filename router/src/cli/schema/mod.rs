@@ -1,5 +1,6 @@
 //! `myelin schema ls|describe|register|check|rm|config`
 
+mod against;
 mod candidate;
 mod check;
 mod config;
@@ -31,6 +32,11 @@ pub(super) enum Schema {
         decided at the subject's level; see `myelin schema config`.")]
     Register(Register),
     /// Say what a schema would break; registers nothing
+    #[command(after_help = "Examples:\n  myelin schema check orders-value order-next.avsc\n  \
+        myelin schema check orders-value order-next.avsc --against orders.capture\n\n\
+        With --against the events of a capture are judged by the schema, as a rule for topics would judge them: it lists \
+        which producers, topics and sites would be turned back. Texts can be compatible and data not, and the other way \
+        round.")]
     Check(check::Check),
     /// Delete a version, or all versions, of a subject
     #[command(after_help = "What is deleted is kept, so that whoever has its id can still read events. Deleted again \

@@ -1,0 +1,70 @@
+//! Payloads against the schemas of their topics, before any filter sees them.
+
+use super::{Admitted, Publisher, Received};
+use crate::derived::Judge;
+use crate::generation::Active;
+use crate::local::Local;
+use crate::screen::{Screen, Violation};
+use std::sync::Arc;
+
+/// An event of the batch that may not come in.
+struct Bad {
+    /// Its place in the batch.
+    at: usize,
+    screen: Arc<Screen>,
+    violation: Box<Violation>,
+}
+
+impl Publisher {
+    /// Takes out of the batch what is not as the schema of its topic says: refused, or on its way to the dead letters.
+    pub(super) fn screen(&mut self, local: &Local, active: &Active, now_ns: u64) {
+        let bad = self.find_bad(local, active);
+        if bad.is_empty() {
+            return;
+        }
+        let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns };
+        let received = Received { topics: &self.topics, events: &self.batch };
+        for Bad { at, screen, violation } in &bad {
+            let event = &self.batch[*at];
+            let view = received.view(event, self.decoder.buffer(), &judge.identity);
+            judge.turn_back(screen, violation, &view, (Some(event.seq), None), &mut self.bench.verdicts);
+        }
+        // Both are in the order of the batch.
+        let mut next = bad.iter().map(|bad| bad.at).peekable();
+        let mut at = 0;
+        self.batch.retain(|_| {
+            let is_bad = next.next_if_eq(&at).is_some();
+            at += 1;
+            !is_bad
+        });
+        self.tell_verdicts();
+    }
+
+    /// Neighbours of one topic share one look-up. What may not be at this site at all is refused for that reason.
+    fn find_bad(&self, local: &Local, active: &Active) -> Vec<Bad> {
+        let received = Received { topics: &self.topics, events: &self.batch };
+        let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
+        let (mut bad, mut at) = (Vec::new(), 0);
+        while at < self.batch.len() {
+            let first: &Admitted = &self.batch[at];
+            let same = |event: &&Admitted| event.span.head.topic_ref == first.span.head.topic_ref;
+            let end = at + self.batch[at..].iter().take_while(same).count();
+            let run = at..end;
+            at = end;
+            let Some(topic) = received.topic(first) else { continue };
+            let screened = local.screened(topic);
+            if screened.screens.is_empty() || !local.route(topic, active).may_be_here {
+                continue;
+            }
+            let before = bad.len();
+            for at in run.clone() {
+                let view = received.view(&self.batch[at], buffer, identity);
+                let found = screened.screens.iter().find_map(|screen| Some((screen, screen.judge(&view).err()?)));
+                bad.extend(found.map(|(screen, violation)| Bad { at, screen: screen.clone(), violation }));
+            }
+            let good = run.len() - (bad.len() - before);
+            screened.screens.iter().for_each(|screen| screen.passed(good as u64));
+        }
+        bad
+    }
+}

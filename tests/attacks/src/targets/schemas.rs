@@ -1,0 +1,59 @@
+//! Schemas that strangers upload, and payloads that strangers send.
+
+use myelin_schema::limits::FAULT_TEXT_MAX;
+use myelin_schema::{Compatibility, Format, ReferenceText, Source, Validator, canonical, incompatibilities};
+use std::sync::LazyLock;
+
+/// What an error says is for people, however long the text is that it is about.
+const MESSAGE_BYTES_MAX: usize = 2_000;
+/// Between the parts of an input: two schemas, or a schema and what it refers to.
+const SEPARATOR: &str = "\n---\n";
+
+/// A schema's text: the first byte is the format; two schemas are compared, a third is what both refer to as `other`.
+pub(super) fn schema(data: &[u8]) {
+    let Some((format, text)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let format = [Format::Json, Format::Avro, Format::Protobuf][usize::from(format % 3)];
+    let mut parts = text.split(SEPARATOR);
+    let (first, second, other) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let references: Vec<_> = other.into_iter().map(|text| ReferenceText { name: "other", text }).collect();
+    let source = |text| Source { format, text, references: &references };
+    let compiled = match Validator::compile(&source(first)) {
+        Ok(compiled) => compiled,
+        Err(error) => {
+            assert!(error.message.len() <= MESSAGE_BYTES_MAX, "{} bytes of {}", error.message.len(), error.code);
+            return;
+        }
+    };
+    let normal = canonical(&source(first)).expect("what compiles has a canonical text");
+    assert_eq!(canonical(&source(&normal)).as_ref(), Ok(&normal), "the canonical text is its own");
+    Validator::compile(&source(&normal)).expect("the canonical text is a schema");
+    assert_eq!(compiled.format(), format);
+    if let Some(second) = second {
+        let _ = incompatibilities(Compatibility::Full, &source(second), &[source(first)]);
+    }
+    let same = incompatibilities(Compatibility::Full, &source(&normal), &[source(first)]);
+    assert!(same.as_ref().map_or(true, Vec::is_empty), "a schema reads what it writes: {same:?}");
+}
+
+/// Schemas with something of everything, by which payloads are judged.
+static VALIDATORS: LazyLock<[Validator; 3]> = LazyLock::new(|| {
+    let compile = |format, text| Validator::compile(&Source { format, text, references: &[] }).expect("our own");
+    [
+        compile(Format::Json, include_str!("schemas/tree.json")),
+        compile(Format::Avro, include_str!("schemas/tree.avsc")),
+        compile(Format::Protobuf, include_str!("schemas/tree.proto")),
+    ]
+});
+
+/// A payload: the first byte is the format, the second the message of a Protobuf file.
+pub(super) fn payload(data: &[u8]) {
+    let [format, index, payload @ ..] = data else { return };
+    let validator = &VALIDATORS[usize::from(format % 3)];
+    let judged = validator.validate_message(&[u32::from(index % 3)], payload);
+    assert_eq!(judged, validator.validate_message(&[u32::from(index % 3)], payload), "judged again");
+    if let Err(fault) = judged {
+        assert!(fault.path.len() <= FAULT_TEXT_MAX && fault.text.len() <= FAULT_TEXT_MAX, "{fault}");
+        assert!(!fault.text.is_empty() && !fault.text.contains(char::is_control), "{fault}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Payloads are judged by the schema of their topic where they come in, before any filter.
+
+use crate::attacks::eventually;
+use anyhow::{Context, Result, ensure};
+use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions};
+use myelin_tests::Router;
+use myelin_tests::sites::{PATIENCE, Sites};
+use myelin_wire::Code;
+use serde_json::json;
+use tokio::time::timeout;
+
+const FIRST: &str = r#"{"type":"object","properties":{"id":{"type":"integer"}},"required":["id"]}"#;
+const SECOND: &str = r#"{"type":"object","properties":{"id":{"type":["integer","string"]}},"required":["id"]}"#;
+
+fn register(router: &Router, subject: &str, kind: &str, text: &str) -> Result<u64> {
+    let body = json!({"schema": text, "schemaType": kind});
+    let answer = router.send_json("POST", &format!("/registry/subjects/{subject}/versions"), &body)?;
+    ensure!(answer.status == 200, "{answer:?}");
+    answer.json()["id"].as_u64().context("an id")
+}
+
+async fn publish(client: &Client, event: Event<'_>) -> Result<Outcome> {
+    Ok(timeout(PATIENCE, client.publish(event).await?).await?)
+}
+
+/// Waits until a rule judges by this at a router.
+async fn judges(router: &Router, rule: &str, by: &str) -> Result<()> {
+    eventually("the rule", || {
+        let rule = router.ask("GET", &format!("/v1/topics/{rule}"), &[], b"")?;
+        Ok(rule.status == 200 && rule.json()["screening"]["by"].as_str().is_some_and(|said| said.starts_with(by)))
+    })
+    .await
+}
+
+fn figures(router: &Router, rule: &str) -> Result<(u64, u64, u64)> {
+    let screening = router.ask("GET", &format!("/v1/topics/{rule}"), &[], b"")?.json()["screening"].clone();
+    let figure = |name: &str| screening[name].as_u64().with_context(|| format!("{name}: {screening}"));
+    Ok((figure("passed")?, figure("refused")?, figure("dead_lettered")?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_counts_at_once() -> Result<()> {
+    let sites = Sites::start_with(2, &[(0, 1)], &[]).await?;
+    let subscriber = sites.client(0, "sub", Overflow::Pause).await?;
+    let mut events = subscriber.subscribe("orders/**", SubscribeOptions::default()).await?;
+    let clients = [sites.client(0, "pub-0", Overflow::Pause).await?, sites.client(1, "pub-1", Overflow::Pause).await?];
+    sites.agree(&[(0, 0), (1, 1)]).await?;
+    register(&sites.routers[0], "orders-value", "JSON", FIRST)?;
+    let said =
+        sites.routers[1].myelin(&["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value"])?;
+    let said = said.good()?.out;
+    ensure!(said.contains("orders-value:1"), "{said}");
+    for (router, client) in sites.routers.iter().zip(&clients) {
+        judges(router, "orders", "orders-value:1").await?;
+        let outcome = publish(client, Event::new("orders/1", br#"{"id": 1}"#)).await?;
+        ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+        let event = timeout(PATIENCE, events.next()).await?.context("an event")?;
+        ensure!(event.payload() == br#"{"id": 1}"#);
+        let Outcome::Refused { code: Code::SchemaViolation, detail } =
+            publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?
+        else {
+            anyhow::bail!("not refused")
+        };
+        ensure!(detail.starts_with("at /id: ") && detail.contains("integer") && !detail.contains("one"), "{detail}");
+        // Neighbours in a batch have fates of their own, and other topics have no rule.
+        let batch = [("orders/1", "1"), ("orders/1", r#"{"id": 2}"#), ("other", "1"), ("orders/2", "{}")];
+        let mut tickets = Vec::new();
+        for (topic, payload) in &batch {
+            tickets.push(client.publish(Event::new(topic, payload)).await?);
+        }
+        let mut passed = Vec::new();
+        for ticket in tickets {
+            passed.push(matches!(timeout(PATIENCE, ticket).await?, Outcome::Acked));
+        }
+        ensure!(passed == [false, true, true, false], "{passed:?}");
+        let event = timeout(PATIENCE, events.next()).await?.context("an event")?;
+        ensure!(event.payload() == br#"{"id": 2}"#);
+        ensure!(figures(router, "orders")? == (2, 3, 0), "{:?}", figures(router, "orders")?);
+    }
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traced = Event::new("orders/1", b"[]").traceparent(&format!("00-{trace}-00f067aa0ba902b7-01"));
+    publish(&clients[1], traced).await?;
+    let recorded = sites.routers[1].ask("GET", &format!("/v1/traces/{trace}"), &[], b"")?.json();
+    let hop = &recorded["records"][0]["hop"];
+    let detail = hop["detail"].as_str().unwrap_or_default();
+    ensure!(hop["outcome"] == "refused" && detail.starts_with("schema-violation: rule orders"), "{recorded:#}");
+
+    // A version more at one router, and both judge by it, with no restart and no rollout.
+    register(&sites.routers[1], "orders-value", "JSON", SECOND)?;
+    for (router, client) in sites.routers.iter().zip(&clients) {
+        judges(router, "orders", "orders-value:2").await?;
+        let outcome = publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
+        ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+        timeout(PATIENCE, events.next()).await?.context("an event")?;
+    }
+    let metrics = String::from_utf8(sites.routers[0].ask("GET", "/metrics", &[], b"")?.body)?;
+    for series in ["outcome=\"passed\"} 3", "outcome=\"refused\"} 3"] {
+        let line = format!("\nmyelin_schema_events_total{{rule=\"orders\",{series}\n");
+        ensure!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    let shown = sites.routers[0].myelin(&["topic", "ls"])?.good()?.out;
+    ensure!(shown.contains("by the schema of orders: 3 events passed, 3 refused"), "{shown}");
+    sites.settle().await?;
+    sites.end()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_as_the_schema_says_goes_to_the_dead_letters_where_the_rule_wants_that() -> Result<()> {
+    let router = Router::start()?;
+    let client = router.client().await?;
+    let mut dead = client.subscribe("$dead/admission/**", SubscribeOptions::default()).await?;
+    let avro =
+        r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"long"},{"name":"paid","type":"boolean"}]}"#;
+    let id = register(&router, "orders-value", "AVRO", avro)?;
+    let prefix = [&[0], &u32::try_from(id)?.to_be_bytes()[..]].concat();
+    let args = ["topic", "apply", "orders", "orders/**", "--schema-by", "confluent", "--on-invalid", "dead-letter"];
+    router.myelin(&args)?.good()?;
+    let good = [&prefix[..], &[2, 1]].concat();
+    let outcome = publish(&client, Event::new("orders/1", &good)).await?;
+    ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+    let bad = [&prefix[..], &[2, 7]].concat();
+    let outcome = publish(&client, Event::new("orders/1", &bad).header("tenant", "acme")).await?;
+    let Outcome::Refused { code: Code::DeadLettered, detail } = outcome else { anyhow::bail!("{outcome:?}") };
+    ensure!(detail.starts_with("at paid: is no boolean"), "{detail}");
+    let letter = timeout(PATIENCE, dead.next()).await?.context("a dead letter")?;
+    ensure!((letter.topic(), letter.payload()) == ("$dead/admission/orders/1", &bad[..]));
+    for (name, begins) in [
+        ("myelin-reason", "schema-violation: at paid: is no boolean"),
+        ("myelin-path", "paid"),
+        ("myelin-rule", "orders"),
+        ("myelin-topic", "orders/1"),
+        ("tenant", "acme"),
+    ] {
+        let value = letter.attrs().header(name).unwrap_or_default();
+        ensure!(value.starts_with(begins), "{name}: {value}");
+    }
+    let outcome = publish(&client, Event::new("orders/1", b"no prefix")).await?;
+    ensure!(matches!(outcome, Outcome::Refused { code: Code::DeadLettered, .. }), "{outcome:?}");
+    timeout(PATIENCE, dead.next()).await?.context("another")?;
+    ensure!(figures(&router, "orders")? == (1, 0, 2));
+    let ledger = router.settled_ledger()?;
+    ensure!(ledger["balances"] == json!(true), "{ledger}");
+    // Without a schema nothing passes: a rule that cannot judge is no rule to let everything in.
+    let args = ["topic", "apply", "orders", "orders/**", "--schema-subject", "missing"];
+    let said = router.myelin(&args)?.good()?.out;
+    ensure!(said.contains("no schema yet"), "{said}");
+    let outcome = publish(&client, Event::new("orders/1", &good)).await?;
+    ensure!(matches!(outcome, Outcome::Refused { code: Code::SchemaViolation, .. }), "{outcome:?}");
+    router.myelin(&["topic", "rm", "orders"])?.good()?;
+    let outcome = publish(&client, Event::new("orders/1", b"anything")).await?;
+    ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+    Ok(())
+}
