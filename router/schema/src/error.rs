@@ -60,7 +60,7 @@ impl SchemaError {
 
 /// What is wrong with a payload. Both texts have at most [`FAULT_TEXT_MAX`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("at `{path}`: {text}")]
+#[error("{}{text}", place(path))]
 pub struct Fault {
     /// Where: a JSON pointer, or the path of fields of an Avro or Protobuf value. Empty for the payload as a whole.
     pub path: String,
@@ -77,6 +77,11 @@ impl Fault {
     pub(crate) fn whole(text: impl Display) -> Self {
         Self::new("", text)
     }
+}
+
+/// How a fault begins that is not about the payload as a whole.
+fn place(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("at `{path}`: ") }
 }
 
 /// At most `most` bytes of the text, cut between characters and marked, without control characters.
