@@ -111,7 +111,7 @@ impl Node {
             services: RwLock::default(),
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
             rules_version: watch::Sender::new(0),
-            denials: Denials::default(),
+            denials: Denials::new(audit.clone()),
             phase: watch::Sender::new(Phase::Serving),
             publishers: Default::default(),
             held_back: HeldBack::default(),

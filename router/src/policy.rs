@@ -3,6 +3,7 @@
 //! The keeper of the catalog publishes [`Rules`] whenever a policy changes; each worker asks them on its cold ways and
 //! remembers the answers: with a publisher's topic, and with the route of a topic. Nothing is asked for single events.
 
+use crate::audit::{Audit, Kind, Note};
 use crate::config::PolicyDefault;
 use crate::names::INBOX;
 use crate::residency::DEAD_LETTERS;
@@ -168,6 +169,8 @@ pub struct Denials {
     actions: [Denied; Action::ALL.len()],
     /// Copies that subscribers want by a pattern and may not have.
     withheld: AtomicU64,
+    /// Where what is told is written down as well.
+    audit: Option<Audit>,
 }
 
 #[derive(Debug, Default)]
@@ -180,6 +183,11 @@ struct Denied {
 }
 
 impl Denials {
+    /// None yet. Those that are told go into the audit log, too.
+    pub fn new(audit: Audit) -> Self {
+        Self { audit: Some(audit), ..Self::default() }
+    }
+
     /// Counts one, and logs it where none of its kind was for a while.
     pub fn note(&self, now_ms: u64, service: &Service, action: Action, topic: &str) {
         let denied = &self.actions[action as usize];
@@ -192,6 +200,11 @@ impl Denials {
         let since = count.saturating_sub(denied.told.swap(count, Relaxed));
         let service = service.id();
         tracing::warn!(service, %action, topic, denied = since, "policy: one of `denied` since the last such line");
+        if let Some(audit) = &self.audit {
+            let mut note = Note::new(Kind::Denial, service, action.name(), "forbidden");
+            (note.subject, note.count) = (topic.to_owned(), since);
+            audit.count(note);
+        }
     }
 
     /// Counts `events` that `subscribers` do not get.

@@ -114,6 +114,11 @@ async fn outside_dev_nobody_may_anything_until_a_policy_permits_it() -> Result<(
     ensure!(is_acked(&outcome), "{outcome:?}");
     ensure!(next(&mut events).await? == ("orders/1".into(), "permitted".into()));
     ensure!(is_forbidden(&sent(&client, "other", "x").await?));
+    let audited = std::process::Command::new(myelin_tests::program())
+        .args(["audit", "ls", "--kind", "denial", "--admin", &admin, "--token", "a-token-of-this-test-only"])
+        .output()?;
+    let audited = String::from_utf8_lossy(&audited.stdout).into_owned();
+    ensure!(audited.contains("publish") && audited.contains("subscribe") && audited.contains("forbidden"), "{audited}");
     process.kill()?;
     process.wait()?;
     Ok(())
