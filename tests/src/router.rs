@@ -275,14 +275,26 @@ impl Router {
         self.process.as_ref().map(Child::id)
     }
 
-    /// Resident memory of the process, in KiB.
+    /// Resident memory of the process, in KiB, its code among it.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn resident_kib(&self) -> Result<u64> {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The same without pages of its code, which come and go: what it has allocated.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn own_memory_kib(&self) -> Result<u64> {
+        self.memory_kib("RssAnon:")
+    }
+
+    fn memory_kib(&self, name: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().context("no process")?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.with_context(|| format!("no {name}"))?.trim().trim_end_matches(" kB").trim().parse()?)
     }
 
     /// Asks the router to end, without waiting for it.

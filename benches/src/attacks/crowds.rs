@@ -25,7 +25,7 @@ async fn rate(router: &Router, fast: usize, events: u64, has_slow: bool) -> Resu
             Ok::<(), anyhow::Error>(())
         });
     }
-    let (publisher, before, begin) = (router.client().await?, router.resident_kib()?, Instant::now());
+    let (publisher, before, begin) = (router.client().await?, router.own_memory_kib()?, Instant::now());
     let slow_reader = tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -39,7 +39,7 @@ async fn rate(router: &Router, fast: usize, events: u64, has_slow: bool) -> Resu
     while let Some(done) = others.join_next().await {
         done??;
     }
-    let (seconds, after) = (begin.elapsed().as_secs_f64(), router.resident_kib()?);
+    let (seconds, after) = (begin.elapsed().as_secs_f64(), router.own_memory_kib()?);
     slow_reader.abort();
     Ok((events as f64 / seconds, after.saturating_sub(before)))
 }
@@ -90,13 +90,13 @@ pub(super) async fn dropped_clients(size: Size, sheet: &mut Sheet) -> Result<()>
 pub(super) async fn idle_clients(size: Size, sheet: &mut Sheet) -> Result<()> {
     let count = size.of(10_000);
     let router = Router::start()?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     let clients = crowd(&router, usize::try_from(count)?, Overflow::DropOldest).await?;
     ensure!(router.metric("myelin_sessions")? == count);
-    let after = router.resident_kib()?;
+    let (after, whole) = (router.own_memory_kib()?, router.resident_kib()?);
     drop(clients);
     let each = after.saturating_sub(before) as f64 / count as f64;
-    let whole_mib = after as f64 / 1_024.0;
+    let whole_mib = whole as f64 / 1_024.0;
     sheet.add(Row::at_most(format!("idle-clients: the router with {count}"), whole_mib, 640.0, "MiB"))?;
     sheet.add(Row::at_most("idle-clients: each", each, 64.0, "KiB"))
 }

@@ -64,14 +64,14 @@ async fn a_hostile_filter_is_quarantined_and_hurts_only_its_own_binding() -> Res
     bind(&router, "rejecting", "brittle@1.0.0", "bad/reject/**", &["--on-fault", "reject"])?;
     let (good, bad) = (router.client().await?, router.client().await?);
     let mut events = good.subscribe("good/**", SubscribeOptions::default()).await?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     for n in 0..200 {
         let refused = decided(&bad, Event::new("bad/reject/a", "Poison")).await?;
         assert!(matches!(&refused, Outcome::Refused { code, .. } if code.name() == "filter-fault"), "{refused:?}");
         assert!(matches!(decided(&good, Event::new("good/a", &n.to_string())).await?, Outcome::Acked));
     }
     assert_eq!(payloads(&mut events, 200).await?.len(), 200);
-    assert!(router.resident_kib()? < before + 64 * 1024, "memory is bounded");
+    assert!(router.own_memory_kib()? < before + 64 * 1024, "memory is bounded");
     let quarantined = decided(&bad, Event::new("bad/reject/a", "even a good one")).await?;
     assert!(
         matches!(&quarantined, Outcome::Refused { detail, .. } if detail.contains("quarantined")),

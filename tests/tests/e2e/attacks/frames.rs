@@ -55,7 +55,7 @@ async fn hundreds_of_bad_streams_end_their_own_sessions_only() -> Result<()> {
     let router = Router::start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(10).await?;
-    let (attacker, before) = (Arc::new(Attacker::of(&router)?), router.resident_kib()?);
+    let (attacker, before) = (Arc::new(Attacker::of(&router)?), router.own_memory_kib()?);
     let mut attacks = JoinSet::new();
     for seed in 0..CONNECTIONS {
         attacks.spawn(bad_control(attacker.clone(), seed));
@@ -131,7 +131,7 @@ async fn ten_thousand_bad_bodies_are_refused_and_change_nothing() -> Result<()> 
     let router = Router::start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(1).await?;
-    let (before, revision) = (router.resident_kib()?, router.ask("GET", "/v1/status", &[], b"")?.json());
+    let (before, revision) = (router.own_memory_kib()?, router.ask("GET", "/v1/status", &[], b"")?.json());
     let addr = router.admin_addr();
     let refused = tokio::task::spawn_blocking(move || -> Result<usize> {
         let (mut kept, mut dice) = (Kept { addr, stream: None }, Dice::new(11));

@@ -28,7 +28,7 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> Result<boo
 
 /// The router's memory has grown by at most so many KiB since `before_kib`.
 fn assert_growth(router: &Router, before_kib: u64, most_kib: u64) -> Result<()> {
-    let now_kib = router.resident_kib()?;
+    let now_kib = router.own_memory_kib()?;
     println!("resident: {before_kib} KiB before, {now_kib} KiB after, {most_kib} KiB more are allowed");
     ensure!(now_kib <= before_kib + most_kib, "{before_kib} KiB grew to {now_kib} KiB, {most_kib} KiB were allowed");
     Ok(())

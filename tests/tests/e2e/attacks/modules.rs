@@ -39,7 +39,7 @@ async fn what_must_not_get_in_is_refused_at_upload_and_leaves_nothing() -> Resul
     let router = start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(1).await?;
-    let (before, mut refused) = (router.resident_kib()?, 0);
+    let (before, mut refused) = (router.own_memory_kib()?, 0);
     for module in modules::all() {
         let code = match module.stop {
             // What is announced as too large is refused before a byte of it is read.
@@ -122,7 +122,7 @@ async fn what_bides_its_time_hurts_its_own_binding_only() -> Result<()> {
     healthy.beat(10).await?;
     let client = router.client().await?;
     let mut seen = client.subscribe("bad/**", SubscribeOptions::default()).await?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     for (name, on_fault, code) in &woken {
         match code {
             Some(code) => wake(&client, name, on_fault, code, &mut seen).await.context(*name)?,

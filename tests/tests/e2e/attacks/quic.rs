@@ -40,7 +40,7 @@ async fn a_flood_of_first_packets_is_metered_and_forgotten() -> Result<()> {
     let router = Router::start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(10).await?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     let (packets, sockets, to) = (first_packets(&router, FIRST_PACKETS)?, sources()?, router.client_addr());
     let sent_bytes: usize = packets.iter().map(Vec::len).sum();
     for (number, packet) in packets.iter().enumerate() {
@@ -104,7 +104,7 @@ async fn datagrams_of_garbage_cost_little_and_are_not_amplified() -> Result<()> 
     let router = Router::start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(10).await?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     let (sockets, to, first) = (sources()?, router.client_addr(), first_packets(&router, 1)?.remove(0));
     let (mut dice, mut sent_bytes) = (Dice::new(12), 0);
     for number in 0..GARBAGE {

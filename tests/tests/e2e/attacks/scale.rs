@@ -42,7 +42,7 @@ async fn one_slow_subscriber_of_many_takes_nothing_from_the_others() -> Result<(
         });
     }
     let publisher = router.client().await?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     let mut payload = vec![7; 4_096];
     let mut read_by_the_slow_one = 0;
     for number in 0..EVENTS {
@@ -107,10 +107,10 @@ async fn clients_that_do_nothing_cost_little_and_leave_nothing() -> Result<()> {
     // What the first clients cost once is not theirs.
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(50).await?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     let clients = crowd(&router, IDLE, Overflow::DropOldest).await?;
     ensure!(router.metric("myelin_sessions")? == IDLE as u64 + 2);
-    let after = router.resident_kib()?;
+    let after = router.own_memory_kib()?;
     let each = after.saturating_sub(before) / IDLE as u64;
     println!("{IDLE} idle clients: {before} KiB before, {after} KiB with them, {each} KiB each");
     ensure!(each <= IDLE_KIB_MAX, "{each} KiB for an idle client");
@@ -150,7 +150,7 @@ async fn hundreds_of_swaps_lose_nothing_double_nothing_and_keep_no_memory() -> R
     let swaps = |numbers: std::ops::Range<u64>| tokio::task::block_in_place(|| numbers.into_iter().try_for_each(swap));
     // The first ones fill what every swap uses again: pools, caches, the history that is kept.
     swaps(0..SWAPS / 2)?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     swaps(SWAPS / 2..SWAPS)?;
     assert_growth(&router, before, 8 * 1024)?;
     stop.store(true, Ordering::Relaxed);

@@ -49,7 +49,7 @@ async fn floods_of_streams_stop_at_the_windows() -> Result<()> {
     let router = Router::start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(10).await?;
-    let (attacker, before) = (Arc::new(Attacker::of(&router)?), router.resident_kib()?);
+    let (attacker, before) = (Arc::new(Attacker::of(&router)?), router.own_memory_kib()?);
     let floods: Vec<_> = (0..ATTACKERS).map(|_| tokio::spawn(flood_streams(attacker.clone()))).collect();
     let mut held = Vec::new();
     for flood in floods {
@@ -69,7 +69,7 @@ async fn floods_of_streams_stop_at_the_windows() -> Result<()> {
 async fn floods_of_resets_end_at_the_limit_of_streams_or_the_session() -> Result<()> {
     let router = Router::start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
-    let (attacker, before) = (Attacker::of(&router)?, router.resident_kib()?);
+    let (attacker, before) = (Attacker::of(&router)?, router.own_memory_kib()?);
     // Streams that nobody reads are never given back, so that resetting them buys no more of them.
     let session = attacker.session(Overflow::DropOldest).await?;
     let mut resets = 0;
@@ -113,7 +113,7 @@ async fn gaps_that_are_never_filled_are_bounded() -> Result<()> {
     let router = Router::start()?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(10).await?;
-    let before = router.resident_kib()?;
+    let before = router.own_memory_kib()?;
     let mut config = quinn_config(&router)?;
     let mut transport = quinn::TransportConfig::default();
     transport.congestion_controller_factory(Arc::new(Reckless));
@@ -163,7 +163,7 @@ async fn readers_that_do_not_read_lose_what_they_do_not_read() -> Result<()> {
     let router = Router::start_with(Setup { workers: 2, variables })?;
     let mut healthy = Healthy::start(&router, "calm").await?;
     healthy.beat(10).await?;
-    let (attacker, before) = (Attacker::of(&router)?, router.resident_kib()?);
+    let (attacker, before) = (Attacker::of(&router)?, router.own_memory_kib()?);
     let mut held = Vec::new();
     for _ in 0..DEAF_SUBSCRIBERS {
         let mut session = attacker.session(Overflow::DropOldest).await?;

@@ -44,7 +44,7 @@ impl Attacked {
         sites.agree(&[(0, 1), (1, 2), (2, 1)]).await?;
         let mut attacked = Self { sites, evil, publisher, subscribers, sent: 0, before_kib: 0 };
         attacked.beat(20).await?;
-        attacked.before_kib = attacked.sites.routers[0].resident_kib()?;
+        attacked.before_kib = attacked.sites.routers[0].own_memory_kib()?;
         Ok(attacked)
     }
 
