@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod avro;
+mod bytes;
 mod compatibility;
 mod descriptor;
 mod error;

@@ -1,8 +1,9 @@
 //! Judges a payload in Avro's binary encoding by walking over it.
 
 use super::schema::{Node, Number, Table};
+use crate::bytes::{Step, bad, below, take, varint};
 use crate::error::Fault;
-use crate::limits::{AVRO_DEPTH_MAX, AVRO_VALUES_MAX, FAULT_TEXT_MAX};
+use crate::limits::{AVRO_DEPTH_MAX, AVRO_VALUES_MAX};
 
 /// Whether the payload is one value of the schema, and nothing more.
 pub(super) fn judge(table: &Table, payload: &[u8]) -> Result<(), Fault> {
@@ -20,15 +21,6 @@ struct Walk<'a> {
     values: u64,
     depth: usize,
 }
-
-/// A fault whose path grows on the way back.
-struct Bad {
-    path: String,
-    text: String,
-}
-
-/// Not an error type of its own weight: it is made once for a payload that is bad.
-type Step<T = ()> = Result<T, Box<Bad>>;
 
 impl<'a> Walk<'a> {
     fn value(&mut self, number: Number) -> Step {
@@ -124,41 +116,12 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, length: usize) -> Step<&'a [u8]> {
-        match self.rest.split_at_checked(length) {
-            Some((taken, rest)) => {
-                self.rest = rest;
-                Ok(taken)
-            }
-            None => bad("is cut off: the payload ends before its value does"),
-        }
+        take(&mut self.rest, length)
     }
 
     /// A number in zigzag, seven bits in each byte.
     fn long(&mut self) -> Step<i64> {
-        let mut bits = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.take(1)? else { return bad("is cut off") };
-            if shift == 63 && *byte > 1 {
-                break;
-            }
-            bits |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed());
-            }
-        }
-        bad("has a number of more than 64 bits")
+        let bits = varint(&mut self.rest)?;
+        Ok((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed())
     }
-}
-
-fn bad<T>(text: &str) -> Step<T> {
-    Err(Box::new(Bad { path: String::new(), text: text.to_owned() }))
-}
-
-/// The fault as seen from the value around it.
-fn below(mut bad: Box<Bad>, name: &str) -> Box<Bad> {
-    // Beyond that it is cut off anyway.
-    if bad.path.len() <= FAULT_TEXT_MAX {
-        bad.path = if bad.path.is_empty() { name.to_owned() } else { format!("{name}.{}", bad.path) };
-    }
-    bad
 }

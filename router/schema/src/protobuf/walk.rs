@@ -1,7 +1,8 @@
 //! Judges a payload in Protobuf's encoding by walking over it.
 
+use crate::bytes::{Step, bad, below, take, varint};
 use crate::error::{Fault, SchemaError};
-use crate::limits::{FAULT_TEXT_MAX, PAYLOAD_DEPTH_MAX, PROTOBUF_NODES_MAX};
+use crate::limits::{PAYLOAD_DEPTH_MAX, PROTOBUF_NODES_MAX};
 use prost_reflect::{Cardinality, FileDescriptor, Kind, MessageDescriptor};
 use std::collections::HashMap;
 
@@ -127,14 +128,6 @@ struct Walk<'a> {
     table: &'a Table,
     rest: &'a [u8],
 }
-
-/// A fault whose path grows on the way back.
-struct Bad {
-    path: String,
-    text: String,
-}
-
-type Step<T = ()> = Result<T, Box<Bad>>;
 
 /// What a key says: the field's number, and how its value is written.
 #[derive(Clone, Copy)]
@@ -275,28 +268,11 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, length: usize) -> Step<&'a [u8]> {
-        match self.rest.split_at_checked(length) {
-            Some((taken, rest)) => {
-                self.rest = rest;
-                Ok(taken)
-            }
-            None => bad("is cut off: the payload ends before its value does"),
-        }
+        take(&mut self.rest, length)
     }
 
     fn varint(&mut self) -> Step<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.take(1)? else { return bad("is cut off") };
-            if shift == 63 && *byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        bad("has a number of more than 64 bits")
+        varint(&mut self.rest)
     }
 }
 
@@ -327,17 +303,4 @@ impl Present {
             _ => self.more.contains(&place),
         }
     }
-}
-
-fn bad<T>(text: &str) -> Step<T> {
-    Err(Box::new(Bad { path: String::new(), text: text.to_owned() }))
-}
-
-/// The fault as seen from the message around it.
-fn below(mut bad: Box<Bad>, name: &str) -> Box<Bad> {
-    // Beyond that it is cut off anyway.
-    if bad.path.len() <= FAULT_TEXT_MAX {
-        bad.path = if bad.path.is_empty() { name.to_owned() } else { format!("{name}.{}", bad.path) };
-    }
-    bad
 }
