@@ -1,6 +1,7 @@
 //! The command line: every command is one file that parses its arguments and calls what does the work.
 
 mod admin;
+mod apply;
 mod audit;
 mod bench;
 mod binding;
@@ -125,6 +126,10 @@ enum Command {
     /// Show, change and test who may publish and subscribe
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Make topics, schemas, policies and bindings what a folder says
+    Apply(apply::Apply),
+    /// Write topics, schemas, policies and bindings as a folder
+    Export(apply::Export),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -189,6 +194,8 @@ fn run(command: Command) -> Result<()> {
         Command::Topic(topic) => topic.run(),
         Command::Schema(schema) => schema.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Apply(apply) => apply.run(),
+        Command::Export(export) => export.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

@@ -115,9 +115,13 @@ impl Rollout {
 
 /// Makes what is staged active, waits until it is, and tells it.
 pub(super) async fn start(api: &Api, note: Option<String>) -> Result<()> {
-    let report: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note }))).await?;
-    print(told(&report));
+    print(told(&activate(api, note).await?));
     Ok(())
+}
+
+/// The same; tells nothing.
+pub(super) async fn activate(api: &Api, note: Option<String>) -> Result<Value> {
+    api.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note }))).await
 }
 
 impl Start {

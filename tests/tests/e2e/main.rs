@@ -9,6 +9,7 @@ mod bench;
 mod captures;
 mod catalogs;
 mod chaos;
+mod declared;
 mod drain;
 mod easy;
 mod explain;

@@ -6,7 +6,7 @@ use myelin_catalog::limits::SCHEMA_LEN_MAX_BYTES;
 use myelin_catalog::{SchemaFormat, SubjectName};
 use serde_json::{Value, json};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A schema for a subject.
 #[derive(Args, Clone, Debug)]
@@ -47,13 +47,7 @@ impl Candidate {
     /// # Errors
     /// When nothing says.
     pub(super) fn format(&self) -> Result<SchemaFormat> {
-        let of_name = match self.file.extension().and_then(|extension| extension.to_str()) {
-            Some("json") => Some(SchemaFormat::Json),
-            Some("avsc" | "avro") => Some(SchemaFormat::Avro),
-            Some("proto") => Some(SchemaFormat::Protobuf),
-            _ => None,
-        };
-        self.format.or(of_name).ok_or_else(|| {
+        self.format.or_else(|| format_of(&self.file)).ok_or_else(|| {
             let what =
                 format!("{}: its name does not say in which language the schema is written", self.file.display());
             Failure::new(Exit::Usage, what).next("give --type json, avro or protobuf")
@@ -71,6 +65,16 @@ impl Candidate {
             .map(|(name, subject, version)| json!({"name": name, "subject": subject, "version": version}));
         let references: Vec<Value> = references.collect();
         Ok(json!({"schema": self.text()?, "schemaType": self.format()?, "references": references}))
+    }
+}
+
+/// The language of the schema in a file, as its name ends.
+pub(in super::super) fn format_of(file: &Path) -> Option<SchemaFormat> {
+    match file.extension()?.to_str()? {
+        "json" => Some(SchemaFormat::Json),
+        "avsc" | "avro" => Some(SchemaFormat::Avro),
+        "proto" => Some(SchemaFormat::Protobuf),
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `myelin schema ls|describe|register|check|rm|config`
 
 mod against;
-mod candidate;
+pub(super) mod candidate;
 mod check;
 mod config;
 
@@ -124,12 +124,12 @@ impl Schema {
 }
 
 /// A path below a subject's.
-fn path(begin: &str, subject: &SubjectName, end: &str) -> String {
+pub(super) fn path(begin: &str, subject: &SubjectName, end: &str) -> String {
     format!("/registry/{begin}/{}{end}", encoded(subject.as_str()))
 }
 
 /// A text as a part of a path.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     let spell = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(spell).collect()

@@ -1,0 +1,131 @@
+//! `myelin export DIR`: what the catalog has, as a folder that `myelin apply` takes.
+
+use super::current;
+use super::registry::Registry;
+use super::state::{Beside, Kind, Subject};
+use crate::cli::admin::Admin;
+use crate::cli::connect::block_on;
+use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::schema::encoded;
+use crate::cli::values::{say, write_atomically};
+use anyhow::Context;
+use clap::Args;
+use myelin_catalog::{SchemaFormat, SubjectName};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a file's name that every file system takes, without the ending.
+const FILE_NAME_BYTES_MAX: usize = 200;
+
+/// Write topics, schemas, policies and bindings as a folder for `myelin apply -f`
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  myelin export mesh.d && myelin apply -f mesh.d --dry-run\n\n\
+    Of each subject its newest version is written; bindings are written as they are staged.")]
+pub(in crate::cli) struct Export {
+    /// The folder: a new one, or an empty one
+    dir: PathBuf,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Export {
+    pub(in crate::cli) fn run(self) -> Result<()> {
+        block_on(async {
+            let api = self.admin.api()?;
+            let current = current::read(&api).await?;
+            empty(&self.dir)?;
+            for kind in Kind::ALL {
+                let folder = self.dir.join(kind.folder());
+                std::fs::create_dir_all(&folder).with_context(|| format!("the folder {}", folder.display()))?;
+            }
+            for (name, rule) in &current.state.topics {
+                self.write(Kind::Topic, &format!("{name}.json"), &pretty(json!(rule)))?;
+            }
+            for (name, text) in &current.state.policies {
+                self.write(Kind::Policy, &format!("{name}.cedar"), text)?;
+            }
+            for (name, binding) in &current.state.bindings {
+                self.write(Kind::Binding, &format!("{name}.json"), &pretty(json!(binding)))?;
+            }
+            let mut registry = Registry::new(&api);
+            for (name, there) in &current.subjects {
+                let Some(latest) = there.latest() else { continue };
+                let subject = registry.subject(name, latest).await?;
+                self.write_schema(name, &subject.with_context(|| format!("subject {name} is gone"))?)?;
+            }
+            let counts = Kind::ALL.map(|kind| kind.counted(current.names(kind).len())).join(", ");
+            say!("{} has {counts} (revision {})", self.dir.display(), current.revision);
+            Ok(())
+        })
+    }
+
+    fn write(&self, kind: Kind, file: &str, text: &str) -> Result<()> {
+        let path = self.dir.join(kind.folder()).join(file);
+        Ok(write_atomically(&path, text).with_context(|| format!("{}", path.display()))?)
+    }
+
+    fn write_schema(&self, name: &SubjectName, subject: &Subject) -> Result<()> {
+        let stem = file_stem(name);
+        let ending = match subject.format {
+            SchemaFormat::Json => "json",
+            SchemaFormat::Avro => "avsc",
+            SchemaFormat::Protobuf => "proto",
+        };
+        self.write(Kind::Schema, &format!("{stem}.{ending}"), &subject.text)?;
+        let beside = Beside {
+            subject: (stem != name.as_str()).then(|| name.clone()),
+            compatibility: subject.compatibility,
+            references: subject.references.clone(),
+        };
+        let text = toml::to_string(&beside).context("what stands beside a schema")?;
+        if text.is_empty() { Ok(()) } else { self.write(Kind::Schema, &format!("{stem}.toml"), &text) }
+    }
+}
+
+/// A file's name for a subject, which may be any text.
+fn file_stem(name: &SubjectName) -> String {
+    let stem = encoded(name.as_str());
+    let stem = stem.strip_prefix('.').map_or(stem.clone(), |rest| format!("%2E{rest}"));
+    match stem.len() > FILE_NAME_BYTES_MAX {
+        // A part of it, and what tells it from others that begin so.
+        true => {
+            format!("{}-{}", &stem[..FILE_NAME_BYTES_MAX / 2], myelin_catalog::Digest::of(name.as_str().as_bytes()))
+        }
+        false => stem,
+    }
+}
+
+fn pretty(mut value: Value) -> String {
+    // The file's name says it.
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("name");
+    }
+    format!("{value:#}\n")
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    let is_empty = match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    match is_empty {
+        true => Ok(()),
+        false => Err(Failure::new(Exit::Usage, format!("{} is not an empty folder", folder.display()))
+            .next("name a new one; what is there is never overwritten")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn any_subject_has_a_file() {
+        let stem = |name: &str| file_stem(&name.parse().unwrap());
+        assert_eq!([stem("orders-value"), stem("a/b c"), stem("..")], ["orders-value", "a%2Fb%20c", "%2E."]);
+        let long = stem(&"ä".repeat(100));
+        assert!(long.len() <= FILE_NAME_BYTES_MAX && long != stem(&"ä".repeat(101)), "{long}");
+    }
+}

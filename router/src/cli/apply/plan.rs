@@ -1,0 +1,311 @@
+//! What differs between a folder and the catalog, and the calls that take the difference away.
+
+use super::current::Current;
+use super::folder::Folder;
+use super::state::Kind;
+use hyper::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+/// Characters of a value that are shown.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// What is to be done, in this order.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) changes: Vec<Change>,
+    pub(super) unchanged: usize,
+    /// What stays as it is, although the folder says something else.
+    pub(super) remarks: Vec<String>,
+    /// The bindings that a rollout makes active, or takes away, at the end.
+    pub(super) activates: Vec<String>,
+    /// The catalog's revision for which this is the plan.
+    pub(super) revision: u64,
+}
+
+/// One thing that changes.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) action: Action,
+    /// What changes of it, for people.
+    pub(super) details: Vec<String>,
+    pub(super) calls: Vec<Call>,
+}
+
+/// What becomes of a thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Action {
+    Create,
+    Update,
+    Remove,
+}
+
+/// A call of the admin API.
+#[derive(Debug, PartialEq)]
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+}
+
+impl Action {
+    /// As plans and programs name it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// As it is told afterwards.
+    pub(super) fn done(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Update => "updated",
+            Self::Remove => "removed",
+        }
+    }
+}
+
+impl Call {
+    pub(super) fn put(path: String, body: Value) -> Self {
+        Self { method: Method::PUT, path, body: Some(body) }
+    }
+
+    pub(super) fn post(path: String, body: Value) -> Self {
+        Self { method: Method::POST, path, body: Some(body) }
+    }
+
+    pub(super) fn delete(path: String) -> Self {
+        Self { method: Method::DELETE, path, body: None }
+    }
+}
+
+impl Plan {
+    /// Adds what differs in topics, policies and bindings; removes what the folder does not have, where that is wanted.
+    pub(super) fn compare(&mut self, folder: &Folder, current: &Current, prune: bool) {
+        let (wanted, there) = (&folder.state, &current.state);
+        let text = |text: &String| json!({"text": text});
+        self.put(Kind::Topic, &wanted.topics, &there.topics, |rule| json!(rule));
+        self.put(Kind::Policy, &wanted.policies, &there.policies, text);
+        self.put(Kind::Binding, &wanted.bindings, &there.bindings, |binding| json!(binding));
+        if !prune {
+            return;
+        }
+        // What was applied last goes first.
+        for kind in [Kind::Binding, Kind::Policy, Kind::Topic] {
+            let is_wanted = |name: &String| folder.files.contains_key(&(kind, name.clone()));
+            let names = if folder.kinds.contains(&kind) { current.names(kind) } else { Vec::new() };
+            for name in names.into_iter().filter(|name| !is_wanted(name)) {
+                let calls = vec![Call::delete(path(kind, &name))];
+                self.changes.push(Change { kind, name, action: Action::Remove, details: Vec::new(), calls });
+            }
+        }
+    }
+
+    fn put<N: Ord + Display, T: PartialEq + Serialize>(
+        &mut self,
+        kind: Kind,
+        wanted: &BTreeMap<N, T>,
+        there: &BTreeMap<N, T>,
+        body: impl Fn(&T) -> Value,
+    ) {
+        for (name, thing) in wanted {
+            let (action, details) = match there.get(name) {
+                Some(there) if there == thing => {
+                    self.unchanged += 1;
+                    continue;
+                }
+                Some(there) => (Action::Update, differences(&body(there), &body(thing))),
+                None => (Action::Create, Vec::new()),
+            };
+            let calls = vec![Call::put(path(kind, &name.to_string()), unnamed(body(thing)))];
+            self.changes.push(Change { kind, name: name.to_string(), action, details, calls });
+        }
+    }
+
+    /// Finds out what a rollout at the end makes active: all that will be staged and is not active.
+    pub(super) fn activate(&mut self, current: &Current) {
+        let bindings = self.changes.iter().filter(|change| change.kind == Kind::Binding);
+        let mut names: Vec<_> = bindings.map(|change| change.name.clone()).collect();
+        names.extend(current.inactive.iter().map(ToString::to_string));
+        names.sort();
+        names.dedup();
+        self.activates = names;
+    }
+
+    /// Whether nothing is to be done.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.activates.is_empty()
+    }
+
+    /// How many things are changed how.
+    pub(super) fn count(&self, action: Action) -> usize {
+        self.changes.iter().filter(|change| change.action == action).count()
+    }
+
+    /// The same for programs.
+    pub(super) fn for_programs(&self, is_applied: bool) -> Value {
+        let change = |change: &Change| {
+            let Change { kind, name, action, details, .. } = change;
+            json!({"kind": kind.noun(), "name": name, "action": action.name(), "details": details})
+        };
+        json!({
+            "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
+            "activates": self.activates,
+            "unchanged": self.unchanged,
+            "remarks": self.remarks,
+            "revision": self.revision,
+            "applied": is_applied,
+        })
+    }
+}
+
+/// Where a topic's rule, a policy or a binding is in the API.
+fn path(kind: Kind, name: &str) -> String {
+    format!("/v1/{}/{name}", kind.folder())
+}
+
+/// Without the name, which is in the path.
+fn unnamed(mut body: Value) -> Value {
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("name");
+    }
+    body
+}
+
+/// The fields that differ, for people.
+pub(super) fn differences(old: &Value, new: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    differ(String::new(), old, new, &mut found);
+    found
+}
+
+fn differ(field: String, old: &Value, new: &Value, found: &mut Vec<String>) {
+    match (old, new) {
+        (old, new) if old == new => {}
+        (Value::Object(old), Value::Object(new)) => {
+            let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
+            for name in names {
+                let inner = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
+                let of = |fields: &serde_json::Map<String, Value>| fields.get(name).cloned().unwrap_or_default();
+                differ(inner, &of(old), &of(new), found);
+            }
+        }
+        (Value::String(old), Value::String(new)) if old.contains('\n') || new.contains('\n') => {
+            found.push(format!("{field}: {} lines, {} before", new.lines().count(), old.lines().count()));
+        }
+        (old, new) => found.push(format!("{field}: {} -> {}", shown(old), shown(new))),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    if value.is_null() {
+        return "nothing".to_owned();
+    }
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use std::path::PathBuf;
+
+    fn folder(files: &[(&str, &str)]) -> Folder {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        super::super::folder::read(folder.path()).unwrap()
+    }
+
+    fn current(folder: Folder) -> Current {
+        Current { state: folder.state, ..Current::default() }
+    }
+
+    const EU: (&str, &str) = ("topics/eu.toml", "pattern = 'orders/eu/**'\n[residency]\nregions = ['eu-*']\n");
+    const CHECK: (&str, &str) = (
+        "bindings/check.json",
+        "{\"module\": \"schema@1.0.0\", \"pattern\": \"a/**\", \"config\": {\"b\": 1, \"a\": 2}}",
+    );
+
+    fn changes(plan: &Plan) -> Vec<(&'static str, &str, &'static str)> {
+        plan.changes.iter().map(|change| (change.kind.noun(), &*change.name, change.action.name())).collect()
+    }
+
+    #[test]
+    fn what_is_there_already_is_left_alone() {
+        let mut plan = Plan::default();
+        plan.compare(&folder(&[EU, CHECK]), &current(folder(&[EU, CHECK])), true);
+        plan.activate(&Current::default());
+        assert!(plan.is_empty() && plan.unchanged == 2);
+    }
+
+    #[test]
+    fn a_folder_says_nothing_of_kinds_that_it_has_no_folder_for() {
+        let (there, policy) =
+            (current(folder(&[EU, CHECK])), ("policies/p.cedar", "permit (principal, action, resource);"));
+        let mut plan = Plan::default();
+        plan.compare(&folder(&[policy, ("topics/README.md", "none")]), &there, true);
+        assert_eq!(changes(&plan), [("policy", "p", "create"), ("topic", "eu", "remove")]);
+        let mut plan = Plan::default();
+        plan.compare(&folder(&[policy, ("topics/README.md", "none")]), &there, false);
+        assert_eq!(changes(&plan), [("policy", "p", "create")]);
+    }
+
+    #[test]
+    fn changes_are_told_by_field_and_what_is_staged_is_made_active() {
+        let new = (CHECK.0, "{\"module\": \"schema@1.1.0\", \"pattern\": \"a/**\", \"config\": {\"b\": 1}}");
+        let mut there = current(folder(&[CHECK]));
+        there.inactive = ["other".parse().unwrap()].into();
+        let mut plan = Plan::default();
+        plan.compare(&folder(&[new]), &there, false);
+        plan.activate(&there);
+        let change = &plan.changes[0];
+        assert_eq!(change.details, ["module: \"schema@1.0.0\" -> \"schema@1.1.0\"", "config.a: 2 -> nothing"]);
+        let body = change.calls[0].body.as_ref().unwrap();
+        assert!(change.calls[0].path == "/v1/bindings/check" && body["name"].is_null() && body["config"]["b"] == 1);
+        assert_eq!(plan.activates, ["check", "other"]);
+    }
+
+    #[test]
+    fn faults_of_all_files_are_told_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            ("topics/a.toml", "pattern = 'a/**'"),
+            ("topics/b.yaml", ""),
+            ("topics/c d.toml", ""),
+            ("bindings/d.toml", "name = 'other'"),
+            ("bindings/sub/e.toml", "module = 'm@1.0.0'\npattern = 'a'\n"),
+            ("bindings/e.json", "{\"module\": \"m@1.0.0\", \"pattern\": \"a\"}"),
+            ("schemas/f.toml", ""),
+            ("schemas/g.xsd", ""),
+            ("policy/h.cedar", ""),
+        ];
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let told = super::super::folder::read(folder.path()).unwrap_err().what;
+        let parts =
+            ["8 things", "a.toml: ", "b.yaml: ", "c d.toml: ", "other", "called `e` as well", "f.toml: ", "g.xsd: "];
+        for part in parts.into_iter().chain(["policy: "]) {
+            assert!(told.contains(part), "{part} is missing in\n{told}");
+        }
+        assert!(super::super::folder::read(&PathBuf::from("/nonexistent")).is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! A folder of declarations: planned, applied once, changed, pruned, and written again from what there is.
+
+use crate::filters::push_built;
+use crate::routing::decided;
+use anyhow::{Context, Result, ensure};
+use myelin_client::{Event, Outcome};
+use myelin_tests::Router;
+use serde_json::Value;
+use std::path::Path;
+
+const ORDER: &str = r#"{"type": "record", "name": "Order", "fields": [{"name": "id", "type": "string"},
+    {"name": "price", "type": "Money"}]}"#;
+const MONEY: &str = r#"{"type": "record", "name": "Money", "fields": [{"name": "cents", "type": "long"}]}"#;
+/// Compatible with the first.
+const MONEY_NEXT: &str = r#"{"type": "record", "name": "Money", "fields": [{"name": "cents", "type": "long"},
+    {"name": "currency", "type": "string", "default": "EUR"}]}"#;
+/// Not compatible: readers of the new one miss a field that old data do not have.
+const MONEY_BROKEN: &str = r#"{"type": "record", "name": "Money", "fields": [{"name": "euros", "type": "long"}]}"#;
+
+const FILES: [(&str, &str); 7] = [
+    ("schemas/money.avsc", MONEY),
+    ("schemas/orders-value.avsc", ORDER),
+    (
+        "schemas/orders-value.toml",
+        "compatibility = 'FULL_TRANSITIVE'\n[[references]]\nname = 'Money'\nsubject = 'money'\n",
+    ),
+    ("topics/orders.toml", "pattern = 'orders/**'\n[schema]\nsubject = 'orders-value'\n"),
+    ("policies/all.cedar", "permit (principal, action, resource);"),
+    (
+        "bindings/no-cards.toml",
+        "module = 'redact@0.1.0'\npattern = 'payments/**'\nstage = 'egress'\n[config]\nfields = ['card']\naction = 'mask'\n\
+         mask = '***'\n",
+    ),
+    ("README.md", "What our mesh is like."),
+];
+
+fn write(folder: &Path, files: &[(&str, &str)]) -> Result<()> {
+    for (file, text) in files {
+        let path = folder.join(file);
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Applies a folder, and gives what the program tells programs.
+fn apply(router: &Router, folder: &Path, more: &[&str]) -> Result<Value> {
+    let folder = folder.to_string_lossy().into_owned();
+    router.myelin(&[&["apply", "-f", &folder, "-o", "json"], more].concat())?.json()
+}
+
+/// Applies a folder, and gives what is said against it.
+fn refused(router: &Router, folder: &Path, more: &[&str], code: i32) -> Result<String> {
+    let folder = folder.to_string_lossy().into_owned();
+    let ran = router.myelin(&[&["apply", "-f", &folder], more].concat())?;
+    ensure!(ran.code == Some(code), "exit code {:?}\n{}\n{}", ran.code, ran.out, ran.err);
+    Ok(ran.err)
+}
+
+fn revision(router: &Router) -> Result<u64> {
+    router.ask("GET", "/v1/bindings", &[], b"")?.json()["revision"].as_u64().context("a revision")
+}
+
+/// The changes as `action kind name`.
+fn changes(plan: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let changes = plan["changes"].as_array().into_iter().flatten();
+    changes.map(|change| ["action", "kind", "name"].map(|field| text(&change[field])).join(" ")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_applied_as_planned_and_a_second_time_nothing_changes() -> Result<()> {
+    let router = Router::start()?;
+    let folder = tempfile::tempdir()?;
+    write(folder.path(), &FILES)?;
+    // The binding's module is not there yet.
+    let told = refused(&router, folder.path(), &["--dry-run"], 7)?;
+    ensure!(told.contains("bindings/no-cards.toml: there is no module redact@0.1.0"), "{told}");
+    push_built(&router, "redact", "redact", "0.1.0")?;
+
+    let before = revision(&router)?;
+    let created = [
+        "create schema money",
+        "create schema orders-value",
+        "create topic orders",
+        "create policy all",
+        "create binding no-cards",
+    ];
+    let plan = apply(&router, folder.path(), &["--dry-run"])?;
+    ensure!(changes(&plan) == created && plan["activates"][0] == "no-cards", "{plan:#}");
+    ensure!(revision(&router)? == before && plan["revision"] == before, "a dry run changes nothing");
+    let told = refused(&router, folder.path(), &["--if-match", "999"], 5)?;
+    ensure!(told.contains("999") && revision(&router)? == before, "{told}");
+
+    let applied = apply(&router, folder.path(), &["--if-match", &before.to_string()])?;
+    ensure!(changes(&applied) == created && applied["applied"] == true, "{applied:#}");
+    let client = router.client().await?;
+    let bad = decided(&client, Event::new("orders/1", b"not avro")).await?;
+    ensure!(matches!(&bad, Outcome::Refused { code, .. } if code.name() == "schema-violation"), "{bad:?}");
+    let bindings = router.ask("GET", "/v1/bindings", &[], b"")?.json();
+    ensure!(bindings["bindings"][0]["state"] == "active", "{bindings:#}");
+
+    let after = revision(&router)?;
+    let again = apply(&router, folder.path(), &["--prune"])?;
+    ensure!(changes(&again).is_empty() && again["unchanged"] == 5 && revision(&router)? == after, "{again:#}");
+
+    // What is there, written as a folder, is what is there.
+    let copy = folder.path().join("copy");
+    let told = router.myelin(&["export", &copy.to_string_lossy()])?.good()?.out;
+    ensure!(told.contains("2 schemas, 1 topic, 1 policy, 1 binding"), "{told}");
+    let same = apply(&router, &copy, &["--prune", "--dry-run"])?;
+    ensure!(changes(&same).is_empty() && same["unchanged"] == 5, "{same:#}");
+    ensure!(router.myelin(&["export", &copy.to_string_lossy()])?.code == Some(2), "a folder is not overwritten");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_is_refused_before_anything_changes_and_what_is_gone_is_pruned() -> Result<()> {
+    let router = Router::start()?;
+    push_built(&router, "redact", "redact", "0.1.0")?;
+    let folder = tempfile::tempdir()?;
+    write(folder.path(), &FILES)?;
+    apply(&router, folder.path(), &[])?;
+    let before = revision(&router)?;
+
+    // Beside something that could be changed: all or nothing.
+    write(
+        folder.path(),
+        &[
+            ("schemas/money.avsc", MONEY_BROKEN),
+            ("policies/all.cedar", "permit (principal, action, resource) when { resource.colour == \"red\" };"),
+            ("topics/orders.toml", "pattern = 'orders/*'\n[schema]\nsubject = 'nowhere'\n"),
+        ],
+    )?;
+    for more in [&["--dry-run"][..], &[]] {
+        let told = refused(&router, folder.path(), more, 7)?;
+        for part in ["money.avsc: it is not compatible with subject money (BACKWARD)", "colour", "subject nowhere"] {
+            ensure!(told.contains(part), "{part} is missing in\n{told}");
+        }
+    }
+    ensure!(revision(&router)? == before, "nothing is half applied");
+
+    // A new version makes a new version of what refers to it.
+    write(folder.path(), &[FILES[3], FILES[4], ("schemas/money.avsc", MONEY_NEXT)])?;
+    let applied = apply(&router, folder.path(), &[])?;
+    ensure!(changes(&applied) == ["update schema money", "update schema orders-value"], "{applied:#}");
+    let newest = router.ask("GET", "/registry/subjects/orders-value/versions/latest", &[], b"")?.json();
+    ensure!(newest["version"] == 2 && newest["references"][0]["version"] == 2, "{newest:#}");
+    ensure!(changes(&apply(&router, folder.path(), &[])?).is_empty());
+
+    // Taken out of the folder, a thing stays; pruned, it goes, and what others need goes after them.
+    for gone in ["bindings/no-cards.toml", "topics/orders.toml", "schemas/orders-value.avsc", "schemas/money.avsc"] {
+        std::fs::remove_file(folder.path().join(gone))?;
+    }
+    std::fs::remove_file(folder.path().join("schemas/orders-value.toml"))?;
+    ensure!(changes(&apply(&router, folder.path(), &["--dry-run"])?).is_empty());
+    let pruned = apply(&router, folder.path(), &["--prune"])?;
+    let removed =
+        ["remove binding no-cards", "remove topic orders", "remove schema orders-value", "remove schema money"];
+    ensure!(changes(&pruned) == removed, "{pruned:#}");
+    let bindings = router.ask("GET", "/v1/bindings", &[], b"")?.json();
+    ensure!(bindings["bindings"].as_array().is_some_and(Vec::is_empty), "{bindings:#}");
+    ensure!(router.ask("GET", "/registry/subjects", &[], b"")?.json() == serde_json::json!([]));
+    ensure!(changes(&apply(&router, folder.path(), &["--prune"])?).is_empty());
+    Ok(())
+}
