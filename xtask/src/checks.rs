@@ -20,6 +20,9 @@ use crate::steps::Steps;
 use crate::supply;
 use crate::tidy;
 
+/// The packages with which tests read AsyncAPI documents.
+const ASYNCAPI: &str = "tests/asyncapi";
+
 /// What to leave out and when to stop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -149,6 +152,7 @@ fn filter_tests(repository: &Repository) -> Result<()> {
 }
 
 fn python_tests(repository: &Repository) -> Result<()> {
+    javascript::install_packages(repository, ASYNCAPI)?;
     let mut pytest = repository.command(setup::python_interpreter(repository));
     shell::run(with_router(repository, &mut pytest).args(["-m", "pytest", "-q", "tests/python"]))
 }

@@ -16,7 +16,7 @@ const SUFFIX: &str = "-js.wasm";
 
 /// Builds all of them into `target/filters/<folder>-js.wasm`.
 pub(crate) fn build_all(repository: &Repository) -> Result<()> {
-    install_packages(repository)?;
+    install_packages(repository, SDK)?;
     let components = repository.filter_components();
     std::fs::create_dir_all(&components).with_context(|| format!("cannot make {}", components.display()))?;
     let folders = packages_below(&repository.root.join(FILTERS))?;
@@ -31,16 +31,17 @@ pub(crate) fn build_all(repository: &Repository) -> Result<()> {
     Ok(())
 }
 
-/// Installs what the SDK's lock file names; does nothing when that was done from the same file.
-fn install_packages(repository: &Repository) -> Result<()> {
-    let folder = repository.root.join(SDK);
+/// Installs what the lock file of a folder names; does nothing when that was done from the same file.
+pub(crate) fn install_packages(repository: &Repository, folder: &str) -> Result<()> {
+    let folder = repository.root.join(folder);
     let lock = folder.join("package-lock.json");
     let wanted = std::fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
     let stamp = folder.join("node_modules/.installed-lock.json");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    shell::run(shell::command("npm", &folder).arg("ci"))?;
+    // Scripts of packages, which would run with our rights, are not needed.
+    shell::run(shell::command("npm", &folder).args(["ci", "--ignore-scripts"]))?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }
 

@@ -144,6 +144,12 @@ pub(super) struct Attributes {
     /// The key: events of one publisher with the same key stay in order
     #[arg(short = 'k', value_name = "KEY")]
     event_key: Option<String>,
+    /// CloudEvents source, instead of the publisher's identity
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
+    /// The schema of the payload: SUBJECT, SUBJECT:VERSION, or an id
+    #[arg(long, value_name = "SCHEMA")]
+    schema: Option<String>,
     /// CloudEvents type
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
@@ -167,6 +173,12 @@ impl Attributes {
         }
         if let Some(key) = &self.event_key {
             event = event.key(key);
+        }
+        if let Some(source) = &self.source {
+            event = event.source(source);
+        }
+        if let Some(schema) = &self.schema {
+            event = event.schema(schema);
         }
         if let Some(event_type) = &self.event_type {
             event = event.event_type(event_type);

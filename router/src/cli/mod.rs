@@ -130,6 +130,9 @@ enum Command {
     Apply(apply::Apply),
     /// Write topics, schemas, policies and bindings as a folder
     Export(apply::Export),
+    /// Write topics and schemas as an AsyncAPI document, or read one
+    #[command(subcommand, name = "asyncapi")]
+    AsyncApi(apply::AsyncApi),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -196,6 +199,7 @@ fn run(command: Command) -> Result<()> {
         Command::Policy(policy) => policy.run(),
         Command::Apply(apply) => apply.run(),
         Command::Export(export) => export.run(),
+        Command::AsyncApi(asyncapi) => asyncapi.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

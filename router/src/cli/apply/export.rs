@@ -2,8 +2,8 @@
 
 use super::current;
 use super::registry::Registry;
-use super::state::{Beside, Kind, Subject};
-use crate::cli::admin::Admin;
+use super::state::{Beside, Kind, State, Subject};
+use crate::cli::admin::{Admin, Api};
 use crate::cli::connect::block_on;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::schema::encoded;
@@ -32,54 +32,73 @@ impl Export {
     pub(in crate::cli) fn run(self) -> Result<()> {
         block_on(async {
             let api = self.admin.api()?;
-            let current = current::read(&api).await?;
-            empty(&self.dir)?;
-            for kind in Kind::ALL {
-                let folder = self.dir.join(kind.folder());
-                std::fs::create_dir_all(&folder).with_context(|| format!("the folder {}", folder.display()))?;
-            }
-            for (name, rule) in &current.state.topics {
-                self.write(Kind::Topic, &format!("{name}.json"), &pretty(json!(rule)))?;
-            }
-            for (name, text) in &current.state.policies {
-                self.write(Kind::Policy, &format!("{name}.cedar"), text)?;
-            }
-            for (name, binding) in &current.state.bindings {
-                self.write(Kind::Binding, &format!("{name}.json"), &pretty(json!(binding)))?;
-            }
-            let mut registry = Registry::new(&api);
-            for (name, there) in &current.subjects {
-                let Some(latest) = there.latest() else { continue };
-                let subject = registry.subject(name, latest).await?;
-                self.write_schema(name, &subject.with_context(|| format!("subject {name} is gone"))?)?;
-            }
-            let counts = Kind::ALL.map(|kind| kind.counted(current.names(kind).len())).join(", ");
-            say!("{} has {counts} (revision {})", self.dir.display(), current.revision);
+            let (state, revision) = read(&api).await?;
+            write(&self.dir, &state)?;
+            say!("{} has {} (revision {revision})", self.dir.display(), counts(&state));
             Ok(())
         })
     }
+}
 
-    fn write(&self, kind: Kind, file: &str, text: &str) -> Result<()> {
-        let path = self.dir.join(kind.folder()).join(file);
-        Ok(write_atomically(&path, text).with_context(|| format!("{}", path.display()))?)
+/// All that the catalog has, with the newest schema of each subject; and the revision at which it has that.
+pub(super) async fn read(api: &Api) -> Result<(State, u64)> {
+    let mut current = current::read(api).await?;
+    let mut registry = Registry::new(api);
+    for (name, there) in &current.subjects {
+        let Some(latest) = there.latest() else { continue };
+        let subject = registry.subject(name, latest).await?.with_context(|| format!("subject {name} is gone"))?;
+        current.state.schemas.insert(name.clone(), subject);
     }
+    Ok((current.state, current.revision))
+}
 
-    fn write_schema(&self, name: &SubjectName, subject: &Subject) -> Result<()> {
-        let stem = file_stem(name);
-        let ending = match subject.format {
-            SchemaFormat::Json => "json",
-            SchemaFormat::Avro => "avsc",
-            SchemaFormat::Protobuf => "proto",
-        };
-        self.write(Kind::Schema, &format!("{stem}.{ending}"), &subject.text)?;
-        let beside = Beside {
-            subject: (stem != name.as_str()).then(|| name.clone()),
-            compatibility: subject.compatibility,
-            references: subject.references.clone(),
-        };
-        let text = toml::to_string(&beside).context("what stands beside a schema")?;
-        if text.is_empty() { Ok(()) } else { self.write(Kind::Schema, &format!("{stem}.toml"), &text) }
+/// How many things there are of each kind.
+pub(super) fn counts(state: &State) -> String {
+    let State { schemas, topics, policies, bindings } = state;
+    let counts = [schemas.len(), topics.len(), policies.len(), bindings.len()];
+    let counted: Vec<_> = Kind::ALL.iter().zip(counts).map(|(kind, count)| kind.counted(count)).collect();
+    counted.join(", ")
+}
+
+/// Writes a new folder, with a folder for each kind.
+pub(super) fn write(dir: &Path, state: &State) -> Result<()> {
+    empty(dir)?;
+    for kind in Kind::ALL {
+        let folder = dir.join(kind.folder());
+        std::fs::create_dir_all(&folder).with_context(|| format!("the folder {}", folder.display()))?;
     }
+    for (name, rule) in &state.topics {
+        write_file(dir, Kind::Topic, &format!("{name}.json"), &pretty(json!(rule)))?;
+    }
+    for (name, text) in &state.policies {
+        write_file(dir, Kind::Policy, &format!("{name}.cedar"), text)?;
+    }
+    for (name, binding) in &state.bindings {
+        write_file(dir, Kind::Binding, &format!("{name}.json"), &pretty(json!(binding)))?;
+    }
+    state.schemas.iter().try_for_each(|(name, subject)| write_schema(dir, name, subject))
+}
+
+fn write_file(dir: &Path, kind: Kind, file: &str, text: &str) -> Result<()> {
+    let path = dir.join(kind.folder()).join(file);
+    Ok(write_atomically(&path, text).with_context(|| format!("{}", path.display()))?)
+}
+
+fn write_schema(dir: &Path, name: &SubjectName, subject: &Subject) -> Result<()> {
+    let stem = file_stem(name);
+    let ending = match subject.format {
+        SchemaFormat::Json => "json",
+        SchemaFormat::Avro => "avsc",
+        SchemaFormat::Protobuf => "proto",
+    };
+    write_file(dir, Kind::Schema, &format!("{stem}.{ending}"), &subject.text)?;
+    let beside = Beside {
+        subject: (stem != name.as_str()).then(|| name.clone()),
+        compatibility: subject.compatibility,
+        references: subject.references.clone(),
+    };
+    let text = toml::to_string(&beside).context("what stands beside a schema")?;
+    if text.is_empty() { Ok(()) } else { write_file(dir, Kind::Schema, &format!("{stem}.toml"), &text) }
 }
 
 /// A file's name for a subject, which may be any text.

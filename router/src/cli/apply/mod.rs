@@ -1,5 +1,6 @@
 //! `myelin apply -f DIR` and `myelin export DIR`
 
+mod asyncapi;
 mod check;
 mod current;
 mod export;
@@ -9,6 +10,7 @@ mod registry;
 mod schemas;
 mod state;
 
+pub(super) use asyncapi::AsyncApi;
 pub(super) use export::Export;
 
 use super::admin::{Admin, Api};
