@@ -13,6 +13,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+mod shadow;
+
+pub use shadow::{ShadowBindingReading, ShadowReading};
+
 /// The content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Generations that the ledger's series tell apart, newest first; all of them are in the totals.
@@ -61,6 +65,8 @@ pub struct Readings {
     pub ledger_total: LedgerReading,
     /// The active bindings.
     pub bindings: Vec<BindingReading>,
+    /// The newest shadow of a candidate, running or over.
+    pub shadow: Option<ShadowReading>,
     /// Events that were refused because they may not be at this site.
     pub refused_by_residency: u64,
     /// What the policies have denied, by action.
@@ -239,7 +245,8 @@ impl Collector for Readings {
         self.encode_clients(&mut family)?;
         self.encode_ledger(&mut family)?;
         self.encode_traces(&mut family)?;
-        self.encode_bindings(&mut family)
+        self.encode_bindings(&mut family)?;
+        self.encode_shadow(&mut family)
     }
 }
 
@@ -443,6 +450,17 @@ mod tests {
             ledger_total: ledger,
             denials: vec![("publish", 6)],
             held_back: 3,
+            shadow: Some(ShadowReading {
+                rollout: 7,
+                skipped: 5,
+                bindings: vec![ShadowBindingReading {
+                    binding: "gate".into(),
+                    events: 4,
+                    differences: 2,
+                    ..ShadowBindingReading::default()
+                }],
+                ..ShadowReading::default()
+            }),
             screened: vec![("orders".into(), (7, 2, 1))],
             not_recorded: 7,
             export: Some(ExportReading { lost: vec![("overwritten", 4)], ..ExportReading::default() }),
@@ -475,6 +493,11 @@ mod tests {
             "myelin_policy_withheld_copies_total 0",
             "myelin_schema_events_total{rule=\"orders\",outcome=\"refused\"} 2",
             "myelin_trace_not_recorded_total 7",
+            "myelin_shadow_rollout 7",
+            "myelin_shadow_running 0",
+            "myelin_shadow_events_total{binding=\"gate\"} 4",
+            "myelin_shadow_differences_total{binding=\"gate\"} 2",
+            "myelin_shadow_left_out_total{reason=\"time\"} 5",
             "myelin_trace_records_dropped_total{reason=\"overwritten\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");

@@ -61,6 +61,8 @@ pub struct Generation {
     pub actor: String,
     /// The set.
     pub bindings: BindingSet,
+    /// Other numbers that sites of the mesh know it by: a rollout makes it active there by records of its own.
+    pub at_sites: Vec<u64>,
 }
 
 /// A module that failed too often.
@@ -198,6 +200,12 @@ impl Catalog {
     /// The kept generation of that number.
     pub fn find_generation(&self, number: u64) -> Option<&Arc<Generation>> {
         self.history.iter().find(|generation| generation.number == number)
+    }
+
+    /// The kept generation that people mean by that number: its own, or the one that a site shows for it.
+    pub fn find_generation_shown_as(&self, number: u64) -> Option<&Arc<Generation>> {
+        let shown = |generation: &&Arc<Generation>| generation.at_sites.contains(&number);
+        self.find_generation(number).or_else(|| self.history.iter().find(shown))
     }
 
     /// Where a rollback without a named generation returns to: the set before the active one. A second rollback goes
@@ -372,7 +380,7 @@ impl Generation {
     /// The generation that `record` makes active.
     fn of(record: &Record, source: u64, bindings: BindingSet) -> Self {
         let (at_unix_ms, actor) = (record.at_unix_ms, record.actor.clone());
-        Self { number: record.rev, source, at_unix_ms, actor, bindings }
+        Self { number: record.rev, source, at_unix_ms, actor, bindings, at_sites: Vec::new() }
     }
 }
 

@@ -89,6 +89,9 @@ struct View<'a> {
 impl View<'_> {
     /// The next step where the present one is over and the next can begin.
     fn forward(&self) -> Decision {
+        if self.rollout.is_held() {
+            return self.held();
+        }
         let pending = self.pending().or_else(|| {
             let next = self.rollout.next()?;
             self.routers(&next.sites).find_map(|router| self.unprepared(router))
@@ -114,6 +117,18 @@ impl View<'_> {
                 Decision::Wait { until_ms: Some(until_ms.clamp(self.now_ms + 1, deadline_ms)) }
             }
         }
+    }
+
+    /// A shadow that is held ends by a hand, by bad news, or with its time; a router that is away for a while holds
+    /// nothing up, and is in it again when it is back.
+    fn held(&self) -> Decision {
+        let RolloutPlan { shadow_s, .. } = self.rollout.plan;
+        let until_ms = self.step_begin_ms().saturating_add(u64::from(shadow_s) * 1_000);
+        if self.now_ms < until_ms {
+            return Decision::Wait { until_ms: Some(until_ms) };
+        }
+        let reason = format!("nobody promoted it within {shadow_s} s; what the shadow found out is kept");
+        self.abort(Cause::ShadowOver, &reason)
     }
 
     /// The end of a rollout whose last step is over, or was when the ledger was read first: from there on it is not
@@ -260,9 +275,11 @@ impl View<'_> {
         }
         let RolloutPlan { events_min, deadline_s, .. } = self.rollout.plan;
         let watch_ms = u64::from(watch_s) * 1_000;
-        // A quiet router is waited for, but not for ever.
+        // A quiet router is waited for, but not for ever; in shadow, one without events has nothing to compare.
         let quiet_ms = watch_ms.max(u64::from(deadline_s) * 1_000);
-        let is_quiet = report.metrics.events < events_min && self.now_ms < self.deadline_ms();
+        let events = report.metrics.events;
+        let has_nothing = events == 0 && self.rollout.step() == Step::Shadow;
+        let is_quiet = events < events_min && !has_nothing && self.now_ms < self.deadline_ms();
         let wanted_ms = if is_quiet { quiet_ms } else { watch_ms };
         let left_ms = wanted_ms.saturating_sub(watched_ms);
         (left_ms > 0).then(|| Pending::Time { until_ms: report.seen_ms.saturating_add(left_ms) })
@@ -277,8 +294,11 @@ impl View<'_> {
             step if step.is_observing() => observe_s,
             _ => 0,
         };
-        let begin_ms = self.seen.step_seen_ms(self.rollout.step_rev).unwrap_or(self.now_ms);
-        begin_ms.saturating_add((u64::from(watch_s) + u64::from(deadline_s)) * 1_000)
+        self.step_begin_ms().saturating_add((u64::from(watch_s) + u64::from(deadline_s)) * 1_000)
+    }
+
+    fn step_begin_ms(&self) -> u64 {
+        self.seen.step_seen_ms(self.rollout.step_rev).unwrap_or(self.now_ms)
     }
 
     fn routers<'a>(&'a self, sites: &'a [Name]) -> impl Iterator<Item = &'a Router> {

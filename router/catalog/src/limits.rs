@@ -90,6 +90,8 @@ pub const WAVES_MAX: usize = 16;
 pub const ROLLOUT_TIME_MAX_S: u32 = 24 * 60 * 60;
 /// Rollouts that are remembered with how they ended.
 pub const ROLLOUTS_KEPT: usize = 32;
+/// Other numbers that a generation is remembered by: those under which rollouts made it active at sites, newest ones.
+pub const SITE_NUMBERS_KEPT: usize = 64;
 /// Records in one page of a log that travels: what a follower checks before it takes any of them.
 pub const PAGE_RECORDS_MAX: usize = 256;
 /// Bytes of one page of a log that travels: at least one record fits always.

@@ -53,6 +53,8 @@ pub struct Rollout {
     pub end: Option<End>,
     schedule: Vec<Scheduled>,
     at: usize,
+    /// The records that made the candidate active at sites: their numbers of its generation.
+    activations: Vec<u64>,
 }
 
 /// A step that goes forward.
@@ -111,6 +113,8 @@ pub enum Cause {
     GateFuel,
     /// Too many events judged otherwise in shadow.
     GateDifferences,
+    /// A shadow that is held was not promoted in time.
+    ShadowOver,
 }
 
 /// That a rollout is rolled back, and why.
@@ -183,6 +187,7 @@ impl Cause {
             Self::GateTime => "gate-time",
             Self::GateFuel => "gate-fuel",
             Self::GateDifferences => "gate-differences",
+            Self::ShadowOver => "shadow-over",
         }
     }
 }
@@ -213,6 +218,7 @@ impl Rollout {
             end: None,
             schedule,
             at: 0,
+            activations: Vec::new(),
         }
     }
 
@@ -241,6 +247,11 @@ impl Rollout {
         self.schedule[..=self.at].iter().flat_map(|scheduled| &scheduled.sites)
     }
 
+    /// Whether it stays in its shadow until somebody promotes it.
+    pub fn is_held(&self) -> bool {
+        self.is_forward() && self.step() == Step::Shadow && self.plan.shadow_hold && !self.is_promoted
+    }
+
     /// Whether it has neither completed nor come back to the old set everywhere.
     pub fn is_running(&self) -> bool {
         self.end.is_none()
@@ -264,14 +275,23 @@ impl Rollout {
             (Some(End { outcome: Outcome::RolledBack, .. }), _) => "rolled-back".into(),
             (None, Some(_)) => "rolling-back".into(),
             (None, None) if self.is_paused => format!("{}, paused", self.step()),
+            (None, None) if self.is_held() => format!("{}, held", self.step()),
             (None, None) => self.step().to_string(),
         }
     }
 
     pub(crate) fn advance(&mut self, rev: u64) {
         self.at += 1;
+        if !self.step_sites().is_empty() {
+            self.activations.push(rev);
+        }
         self.step_rev = rev;
         self.is_promoted = false;
+    }
+
+    /// The numbers that sites know its generation by.
+    pub(crate) fn activations(&self) -> Vec<u64> {
+        self.activations.clone()
     }
 
     /// Goes on by itself; the step has its whole time again.
@@ -296,7 +316,8 @@ impl Rollout {
     pub(crate) fn finish(&mut self, outcome: Outcome, reason: &str, rev: u64) {
         self.end = Some(End { outcome, reason: reason.to_owned(), rev });
         self.is_paused = false;
-        // The set lives on in the history, or nowhere.
+        // The set lives on in the history, with its numbers, or nowhere.
+        self.activations = Vec::new();
         self.candidate = BindingSet::default();
     }
 }

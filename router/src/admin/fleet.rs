@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 pub(super) struct MeshRollout {
     /// Its number: the revision of the record that started it.
     pub(super) id: u64,
-    /// Where it stands: a step, `.., paused`, `rolling-back`, `complete`, `rolled-back`, or `unbalanced`: every
+    /// Where it stands: a step, `.., paused`, `shadow, held` until it is promoted, `rolling-back`, `complete`, `rolled-back`, or `unbalanced`: every
     /// site has the new set, and the ledger of the mesh did not balance in time.
     state: String,
     /// Whether it is not over yet.
@@ -239,7 +239,7 @@ fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDe
             router: router.name.to_string(),
             phase: phase.map(Phase::as_str),
             has_new_set: is_reached && !failed,
-            detail: phase.map_or_else(String::new, detail),
+            detail: phase.map_or_else(String::new, |phase| detail(phase, metrics.events)),
             age_ms: heard.map(|heard| heard.age_ms),
             events: metrics.events,
             traps: metrics.traps,
@@ -251,11 +251,14 @@ fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDe
     MeshRolloutDescription { rollout: MeshRollout::new(rollout), routers: routers.collect(), ledger_off: None }
 }
 
-fn detail(phase: &Phase) -> String {
+fn detail(phase: &Phase, events: u64) -> String {
     match phase {
         Phase::Active { generation, .. } => format!("generation {generation}"),
         Phase::Retreated { from, to, reason } => format!("generation {to} instead of {from}: {reason}"),
         Phase::Nack { code, reason } => format!("{code}: {reason}"),
+        Phase::Shadowing { for_ms } if events == 0 => {
+            format!("for {} s; no event came to compare", for_ms / 1_000)
+        }
         Phase::Shadowing { for_ms } => format!("for {} s", for_ms / 1_000),
         _ => String::new(),
     }
@@ -390,7 +393,7 @@ pub(super) async fn remove_router(
     record(&context, actor, Op::RouterRemoved { site, name }).await
 }
 
-async fn record(context: &Context, actor: Actor, op: Op) -> Result<StatusCode, Problem> {
+pub(super) async fn record(context: &Context, actor: Actor, op: Op) -> Result<StatusCode, Problem> {
     context.state.world.change(Change::Record(Box::new(op)), None, actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -81,6 +81,7 @@ async fn readings(context: &Context) -> Readings {
             lost: figures.lost(),
             failed: figures.failed(),
         }),
+        shadow: view.shadow.as_ref().map(|shadow| shadow.reading()),
         refused_by_residency,
         denials: shared.denials.by_action(),
         withheld: shared.denials.withheld(),

@@ -12,6 +12,7 @@ mod explain;
 mod fleet;
 mod health;
 mod intake;
+mod keys;
 mod logs;
 mod metrics;
 mod modules;
@@ -187,6 +188,8 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::add_site, fleet::remove_site))
         .routes(routes!(fleet::add_router, fleet::remove_router))
+        .routes(routes!(keys::list))
+        .routes(routes!(keys::revoke))
         .routes(routes!(captures::list, captures::start))
         .routes(routes!(captures::describe, captures::remove))
         .routes(routes!(captures::stop))

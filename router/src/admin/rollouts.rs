@@ -48,6 +48,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
     let rollouts = known.map(|report| Rollout::new(report, context.notes.find(report.generation))).collect();
     let generations = view.catalog.history().map(|generation| GenerationInfo {
         generation: generation.number,
+        at_sites: generation.at_sites.clone(),
         source: generation.source,
         at_unix_ms: generation.at_unix_ms,
         actor: generation.actor.clone(),

@@ -253,10 +253,12 @@ pub(super) struct PlanSpec {
     shadow_s: Option<u32>,
     /// How many of a hundred events it judges copies of meanwhile. Default 100.
     shadow_percent: Option<u8>,
+    /// Stay in the shadow until the rollout is promoted; it is rolled back after `shadow_s`.
+    shadow_hold: bool,
     /// How long it is watched after the canaries and after each wave, in seconds. Default 60.
     observe_s: Option<u32>,
     /// How many events each router shall have judged before a step is over. Default 1,000; a quiet router is waited
-    /// for until the deadline.
+    /// for until the deadline, but in shadow not one that no event came to.
     events_min: Option<u64>,
     /// What ends it; `null` in place of a number: any.
     gates: Option<GatesSpec>,
@@ -301,6 +303,7 @@ impl PlanSpec {
             waves: self.waves.unwrap_or(default.waves),
             shadow_s: self.shadow_s.unwrap_or(default.shadow_s),
             shadow_percent: self.shadow_percent.unwrap_or(default.shadow_percent),
+            shadow_hold: self.shadow_hold,
             observe_s: self.observe_s.unwrap_or(default.observe_s),
             events_min: self.events_min.unwrap_or(default.events_min),
             gates: Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm },
@@ -313,7 +316,8 @@ impl PlanSpec {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RollbackRequest {
-    /// The generation whose set becomes active again; without it the one before the active one.
+    /// The generation whose set becomes active again, by any number that is shown for it; without it the one before the
+    /// active one.
     pub(super) to: Option<u64>,
     /// Why, for people who read the list of rollouts; at most 1,024 bytes.
     pub(super) note: Option<String>,
@@ -423,6 +427,8 @@ pub(super) struct RolloutList {
 pub(super) struct GenerationInfo {
     /// Its number.
     pub(super) generation: u64,
+    /// Other numbers for it: those under which a rollout made it active at sites. A rollback takes them as well.
+    pub(super) at_sites: Vec<u64>,
     /// The generation that had this set first: the number itself unless a rollback returned to the set.
     pub(super) source: u64,
     /// When it became active, Unix milliseconds.

@@ -1,10 +1,14 @@
-//! `myelin mesh`
+//! `myelin mesh [keys ls|revoke]`
 
 use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
-use super::listing::{Listing, items, table, text};
-use clap::Args;
+use super::http::Body;
+use super::listing::{Listing, items, shown, table, text};
+use super::values::say;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use myelin_catalog::Name;
 use serde_json::Value;
 
 const AFTER_HELP: &str = "\
@@ -12,23 +16,95 @@ Examples:
   myelin mesh
   myelin mesh --watch 1
   myelin mesh -o json | jq '.links[] | select(.queued_bytes > 0)'
+  myelin mesh keys ls
 
 A link is one QUIC connection to the router of another site. What waits for a neighbour that does not keep up is bounded;
 the oldest is shed. docs/MESH.md tells how to set a mesh up.";
 
 /// Show the links to the routers of other sites
 #[derive(Args, Debug)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(super) struct Mesh {
+    #[command(subcommand)]
+    part: Option<Part>,
     #[command(flatten)]
     listing: Listing,
     #[command(flatten)]
     admin: Admin,
 }
 
+/// What else there is of it.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The keys that sign the catalog
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+/// The keys that sign the catalog
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Show them, revoked ones too
+    Ls(Show),
+    /// Refuse all that a key signs from now on; for good
+    #[command(after_help = "Example:\n  myelin mesh keys revoke ohio-r1-3f8a90c1\n\n\
+        Ask a router that signs with another key. docs/OPERATIONS.md tells what to do about the router that had it.")]
+    Revoke(Revoke),
+}
+
+/// Show the keys
+#[derive(Args, Debug)]
+struct Show {
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Revoke a key
+#[derive(Args, Debug)]
+struct Revoke {
+    /// Its name, as `myelin mesh keys ls` shows it
+    #[arg(value_name = "KEY")]
+    name: Name,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Keys {
+    async fn run(self) -> Result<()> {
+        match self {
+            Self::Ls(Show { listing, admin }) => {
+                let api = admin.api()?;
+                listing.show(|| api.get("/v1/mesh/keys"), show_keys).await
+            }
+            Self::Revoke(Revoke { name, admin }) => {
+                admin.api()?.tell(Method::DELETE, &format!("/v1/mesh/keys/{name}"), Body::None).await?;
+                say!("{name} is revoked; what it signed before stays valid");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn show_keys(value: &Value) -> String {
+    let rows = items(value, "keys").iter().map(|key| {
+        let state = match (&key["revoked_revision"], &key["is_root"]) {
+            (Value::Null, Value::Bool(true)) => "root".to_owned(),
+            (Value::Null, _) => "trusted".to_owned(),
+            (revision, _) => format!("revoked at {}", text(revision)),
+        };
+        vec![text(&key["name"]), state, text(&key["revision"]), text(&key["public_key"]), shown(&text(&key["note"]))]
+    });
+    table(&["name", "state", "since", "key", "note"], &["since"], rows)
+}
+
 impl Mesh {
     pub(super) fn run(self) -> Result<()> {
         block_on(async {
+            if let Some(Part::Keys(keys)) = self.part {
+                return keys.run().await;
+            }
             let api = self.admin.api()?;
             self.listing.show(|| api.get("/v1/mesh"), show).await
         })
@@ -73,6 +149,19 @@ fn show(mesh: &Value) -> String {
 mod tests {
     use super::*;
     use crate::links::{LinkStatus, LinksStatus};
+
+    #[test]
+    fn keys_are_shown_with_what_became_of_them() {
+        let key = |name: &str, is_root: bool, revoked: Value| {
+            serde_json::json!({"name": name, "public_key": "ab", "note": "the key of router s1/r1", "is_root": is_root,
+                "revision": 1, "revoked_revision": revoked})
+        };
+        let keys = [key("a", true, Value::Null), key("b", false, Value::Null), key("c", false, 9.into())];
+        let shown = show_keys(&serde_json::json!({ "keys": keys }));
+        for part in ["root", "trusted", "revoked at 9", "router s1/r1"] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+    }
 
     #[test]
     fn links_and_what_is_wrong_are_shown() {

@@ -1,6 +1,6 @@
 //! `myelin rollout start|status|pause|resume|promote|abort|history|rollback`
 
-mod plan;
+pub(super) mod plan;
 mod watch;
 
 use super::admin::{Admin, Api};
@@ -149,19 +149,42 @@ impl Step {
         let api = self.admin.api()?;
         let id = match self.id {
             Some(id) => id,
-            None => {
-                let value = api.get("/v1/rollouts").await?;
-                running(&value).and_then(|rollout| rollout["id"].as_u64()).ok_or_else(|| {
-                    Failure::new(Exit::NotFound, "no rollout is under way")
-                        .next("`myelin rollout history` shows those that were")
-                })?
-            }
+            None => under_way(&api).await?,
         };
+        self.post(&api, id, step).await
+    }
+
+    /// The same for a rollout that is in its shadow: one that is active at sites is not to be ended by mistake.
+    pub(super) async fn take_shadow(self, step: &str) -> Result<()> {
+        let api = self.admin.api()?;
+        let id = match self.id {
+            Some(id) => id,
+            None => under_way(&api).await?,
+        };
+        let rollout = api.get(&format!("/v1/rollouts/{id}")).await?;
+        let is_active =
+            items(&rollout, "steps").iter().any(|it| it["state"] != "ahead" && !items(it, "sites").is_empty());
+        if is_active {
+            return Err(Failure::new(Exit::Conflict, format!("rollout {id} is past its shadow, and active at sites"))
+                .next(format!("`myelin rollout {step} {id}` means that, too")));
+        }
+        self.post(&api, id, step).await
+    }
+
+    async fn post(self, api: &Api, id: u64, step: &str) -> Result<()> {
         let body = Body::Json(json!({ "reason": self.reason }));
         let rollout: Value = api.ask(Method::POST, &format!("/v1/rollouts/{id}/{step}"), body).await?;
         say!("rollout {id}: {}", text(&rollout["state"]));
         Ok(())
     }
+}
+
+/// The number of the rollout that is under way.
+async fn under_way(api: &Api) -> Result<u64> {
+    let value = api.get("/v1/rollouts").await?;
+    running(&value).and_then(|rollout| rollout["id"].as_u64()).ok_or_else(|| {
+        Failure::new(Exit::NotFound, "no rollout is under way").next("`myelin rollout history` shows those that were")
+    })
 }
 
 /// The rollout over the sites that is under way.
@@ -276,12 +299,19 @@ fn history(value: &Value) -> String {
         [] => String::new(),
         _ => format!("\nover the sites:\n{}", table(&["rollout", "state", "at", "by", "why"], &["rollout"], mesh)),
     };
-    let kept: Vec<_> = items(value, "generations").iter().map(|kept| text(&kept["generation"])).collect();
+    let kept: Vec<_> = items(value, "generations").iter().map(kept).collect();
     format!(
         "{rollouts}{mesh}\nactive: {}; a rollback can return to: {}\n",
         text(&value["active_generation"]),
         kept.join(", ")
     )
+}
+
+/// A generation that a rollback can return to, with the numbers that sites show for it.
+fn kept(generation: &Value) -> String {
+    let number = text(&generation["generation"]);
+    let at_sites: Vec<_> = items(generation, "at_sites").iter().map(text).collect();
+    if at_sites.is_empty() { number } else { format!("{number} (at sites {})", at_sites.join(", ")) }
 }
 
 #[cfg(test)]
@@ -309,11 +339,13 @@ mod tests {
 
     #[test]
     fn history_shows_changes_and_where_a_rollback_can_go() {
-        let shown = history(&json!({"active_generation": 5, "generations": [{"generation": 3}, {"generation": 5}],
+        let shown = history(
+            &json!({"active_generation": 5, "generations": [{"generation": 3, "at_sites": []}, {"generation": 6, "at_sites": [4, 5]}],
             "rollouts": [{"generation": 5, "kind": "activated", "at_unix_ms": 0, "took_ms": 7,
                 "swap_us_max": 90, "swap_cpu_us_max": 40, "actor": "dev",
-                "note": "why", "plan": {"added": ["a"], "changed": [{"name": "b", "fields": []}], "removed": ["c"]}}]}));
+                "note": "why", "plan": {"added": ["a"], "changed": [{"name": "b", "fields": []}], "removed": ["c"]}}]}),
+        );
         assert!(shown.contains("90 us, 40 us CPU"), "{shown}");
-        assert!(shown.contains("+a ~b -c") && shown.contains("return to: 3, 5"), "{shown}");
+        assert!(shown.contains("+a ~b -c") && shown.contains("return to: 3, 6 (at sites 4, 5)"), "{shown}");
     }
 }

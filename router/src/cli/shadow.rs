@@ -1,10 +1,12 @@
-//! `myelin shadow status|diff`
+//! `myelin shadow start|status|diff|promote|stop`
+
+mod hold;
 
 use super::admin::{Admin, Api};
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::listing::{Listing, items, shown, table, text, time};
-use super::rollout::running;
+use super::rollout::{Step, running};
 use super::trial::short;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -12,22 +14,29 @@ use std::fmt::Write;
 
 const AFTER_HELP: &str = "\
 Examples:
-  myelin rollout start --shadow 60s --shadow-sample 10%
+  myelin shadow start redact@1.3.0
   myelin shadow status
   myelin shadow diff --site eu1
   myelin shadow diff 42 -o json | jq .routers[].bindings[].transitions
 
-While a shadow runs, the new filters of a rollout judge copies of live events. Nothing follows from what they say; it is
+While a shadow runs, new filters judge copies of live events. Nothing follows from what they say; it is
 compared with what the active filters said. What was found out stays at each router until its next shadow.";
 
-/// Show what the new filters of a rollout would change
+/// Let new filters judge copies of live events, and show what they would change
 #[derive(Debug, Subcommand)]
 #[command(after_help = AFTER_HELP)]
 pub(super) enum Shadow {
+    /// Let new filters judge copies of live events everywhere until they are promoted or stopped; nothing becomes active
+    #[command(after_help = hold::AFTER_HELP)]
+    Start(hold::Start),
     /// Show how many events were compared at each router, and how many are judged otherwise
     Status(Show),
     /// Show what is judged otherwise: counted by verdicts, with samples
     Diff(Show),
+    /// Let the rollout go on from its shadow: canaries and waves, as its start said
+    Promote(Step),
+    /// End the shadow and drop what was staged for it; what was found out stays
+    Stop(Step),
 }
 
 /// Of which rollout, and where
@@ -48,6 +57,9 @@ pub(super) struct Show {
 impl Shadow {
     pub(super) fn run(self) -> Result<()> {
         match self {
+            Self::Start(start) => block_on(start.run()),
+            Self::Promote(step) => block_on(step.take_shadow("promote")),
+            Self::Stop(step) => block_on(step.take_shadow("abort")),
             Self::Status(show) => block_on(show.run(status)),
             Self::Diff(show) => block_on(show.run(diff)),
         }
@@ -75,7 +87,7 @@ async fn newest(api: &Api) -> Result<u64> {
     let rollout = running(&value).or_else(|| items(&value, "mesh").last());
     rollout.and_then(|rollout| rollout["id"].as_u64()).ok_or_else(|| {
         Failure::new(Exit::NotFound, "no rollout over the sites is remembered")
-            .next("`myelin rollout start --shadow 60s` begins one whose new filters first judge copies of events")
+            .next("`myelin shadow start` lets what is staged judge copies of events")
     })
 }
 
@@ -96,6 +108,11 @@ fn status(value: &Value) -> String {
     for router in routers {
         let count = |field: &str| router[field].as_u64().unwrap_or_default();
         let (skipped, sampled_out) = (count("skipped"), count("sampled_out"));
+        let events: u64 = items(router, "bindings").iter().filter_map(|binding| binding["events"].as_u64()).sum();
+        if events == 0 {
+            let (site, router) = (text(&router["site"]), text(&router["router"]));
+            let _ = writeln!(told, "{site}/{router}: no event came that they judge; nothing is compared there");
+        }
         if skipped + sampled_out > 0 {
             let _ = writeln!(
                 told,

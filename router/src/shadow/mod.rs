@@ -22,6 +22,7 @@ pub use caster::{Caster, Shade, WORK_BYTES_MAX, WORK_MAX};
 pub use report::{SampledKey, ShadowReport, ShadowSaid, ShadowSample, ShadowTransition, ShadowedBinding};
 
 use crate::generation::{BindingPlan, Plan, PrepareError};
+use crate::telemetry::{ShadowBindingReading, ShadowReading};
 use myelin_catalog::{Metrics, Stage};
 use myelin_engine::{Answers, BindingCells, BoundFilter, SharedState};
 use std::fmt;
@@ -206,6 +207,26 @@ impl Shadow {
             metrics.fuel_p99_percent = metrics.fuel_p99_percent.max(budget_p99_percent);
         }
         metrics
+    }
+
+    /// The counts, for monitoring.
+    pub fn reading(&self) -> ShadowReading {
+        let bindings = self.found.iter().map(|found| {
+            let Tally { events, differences, traps, .. } = &*locked(&found.tally);
+            ShadowBindingReading {
+                binding: found.name.to_string(),
+                events: *events,
+                differences: *differences,
+                faults: *traps,
+            }
+        });
+        ShadowReading {
+            rollout: self.rollout,
+            is_running: self.is_running(),
+            sampled_out: self.sampled_out.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
+            bindings: bindings.collect(),
+        }
     }
 
     /// All that is known, for people.

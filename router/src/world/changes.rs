@@ -109,7 +109,7 @@ impl Keeper {
     /// The generation that a rollback returns to.
     fn find_earlier(&self, to: Option<u64>) -> Result<u64, WorldError> {
         let target = match to {
-            Some(number) => self.catalog().find_generation(number),
+            Some(number) => self.catalog().find_generation_shown_as(number),
             None => self.catalog().rollback_target(),
         };
         target.map(|generation| generation.number).ok_or_else(|| {
@@ -128,6 +128,7 @@ impl Keeper {
         match op {
             Op::ModuleAdded { module } if self.is_writer() => self.check_module(module),
             Op::PolicySet { .. } | Op::PolicyRemoved { .. } => self.policing.check(&after),
+            Op::KeyRevoked { key_id } => self.check_other_key(key_id),
             Op::BindingStaged { binding } => match after.staged().find(&binding.name).cloned() {
                 Some(staged) => self.deployment.try_out(&staged),
                 None => Ok(()),
@@ -138,6 +139,17 @@ impl Keeper {
                     return Ok(());
                 }
                 self.deployment.prepare(&set, |_| {})
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A router does not revoke the key that it signs with: it could not sign the next record.
+    fn check_other_key(&self, key_id: &Name) -> Result<(), WorldError> {
+        match self.log.key() {
+            Some(key) if key.id() == key_id => {
+                let message = format!("this router signs with key `{key_id}`; ask another router to revoke it");
+                Err(WorldError::new(Blame::Conflict, "conflict", message))
             }
             _ => Ok(()),
         }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 80] = [
+const ROUTES: [&str; 82] = [
     "DELETE /registry/config",
     "DELETE /registry/config/{subject}",
     "DELETE /registry/mode",
@@ -21,6 +21,7 @@ const ROUTES: [&str; 80] = [
     "DELETE /registry/subjects/{subject}/versions/{version}",
     "DELETE /v1/bindings/{name}",
     "DELETE /v1/captures/{id}",
+    "DELETE /v1/mesh/keys/{name}",
     "DELETE /v1/mesh/sites/{name}",
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
     "DELETE /v1/modules/{name}/versions/{version}",
@@ -57,6 +58,7 @@ const ROUTES: [&str; 80] = [
     "GET /v1/ledger",
     "GET /v1/logs",
     "GET /v1/mesh",
+    "GET /v1/mesh/keys",
     "GET /v1/mesh/ledger",
     "GET /v1/mesh/sites",
     "GET /v1/modules",
@@ -173,6 +175,7 @@ async fn answers_have_the_documented_shape() {
         ("/v1/clients", "/v1/clients"),
         ("/v1/status", "/v1/status"),
         ("/v1/mesh", "/v1/mesh"),
+        ("/v1/mesh/keys", "/v1/mesh/keys"),
         ("/v1/explain", "/v1/explain?topic=a/b&as=spiffe://test/service/web"),
         ("/livez", "/livez"),
         ("/readyz", "/readyz"),

@@ -12,6 +12,8 @@ use myelin_tests::{Answer, Router};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
+mod copies;
+
 const SITES: usize = 3;
 /// How long anything may take: longer than the servers need to choose leaders, one after another, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -384,3 +384,108 @@ async fn the_command_line_shows_a_shadow_of_the_whole_mesh_and_a_gate_ends_it() 
     told(last, &["rollout", "history", "-o", "json"], is_over).await?;
     sites.end()
 }
+
+/// The numbers that this site shows for the newest set and the one before are ones that a rollback knows.
+async fn numbers_lead_back(router: &Router, history: &Value) -> Result<()> {
+    let run = |args: &[&str]| tokio::task::block_in_place(|| router.myelin(args))?.good();
+    let status = ["rollout", "status", "-o", "json"];
+    let shown = history["rollouts"].as_array().context("rollouts")?;
+    let numbers: Vec<String> = shown.iter().map(|rollout| rollout["generation"].to_string()).collect();
+    ensure!(numbers.len() >= 2, "{history:#}");
+    let (before, now) = (&numbers[numbers.len() - 2], &numbers[numbers.len() - 1]);
+    run(&["rollout", "rollback", "--to", before])?;
+    let back = told(router, &status, |value| value["rollout"].is_null()).await?;
+    ensure!(back["bindings"].to_string().contains("gate@1.0.0"), "{back:#}");
+    run(&["rollout", "rollback", "--to", now])?;
+    let again = told(router, &status, |value| value["rollout"].is_null()).await?;
+    ensure!(again["bindings"].to_string().contains("gate@2.0.0"), "{again:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_stays_until_it_is_promoted_or_stopped_and_monitoring_counts_it() -> Result<()> {
+    let sites = sites::Sites::start_with(3, &shapes::line(3), &[]).await?;
+    let (first, last) = (&sites.routers[0], &sites.routers[2]);
+    for (version, behaviour) in [("1.0.0", Behaviour::Allow), ("2.0.0", Behaviour::DropMarked)] {
+        let answer = tokio::task::block_in_place(|| first.upload("gate", version, &component(behaviour)?))?;
+        ensure!(answer.status == 201, "{answer:?}");
+    }
+    bind(first, "1.0.0")?;
+    let run = |args: &[&str]| tokio::task::block_in_place(|| last.myelin(args))?.good();
+    let refused = |args: &[&str]| tokio::task::block_in_place(|| last.myelin(args));
+    run(&["rollout", "start"])?;
+    let client = sites.client(0, "near", Overflow::Pause).await?;
+    let status = ["rollout", "status", "-o", "json"];
+    let is_held = |value: &Value| {
+        let routers = value["rollout"]["routers"].as_array().cloned().unwrap_or_default();
+        let shadowing = routers.iter().filter(|router| router["phase"] == "SHADOWING").count();
+        value["rollout"]["state"] == "shadow, held" && shadowing == 3
+    };
+    ensure!(refused(&["shadow", "stop"])?.code == Some(3), "there is none");
+    ensure!(refused(&["shadow", "start", "redact@1.0.0"])?.code == Some(3), "nothing has a version of it");
+
+    // The module takes the place of its version before, wherever that is bound.
+    let start = ["shadow", "start", "gate@2.0.0", "--gate", "p99=any,fuel=any", "--observe", "0s", "--events", "0"];
+    let began = run(&start)?.out;
+    ensure!(began.contains("gate is staged with gate@2.0.0"), "{began}");
+    told(last, &status, is_held).await?;
+    send(&client, "orders/new", &marked(20)).await?;
+    told(last, &["shadow", "status", "-o", "json"], |found| found["events"] == 20).await?;
+    let shown = run(&["shadow", "status"])?.out;
+    ensure!(shown.contains("s2/r1: no event came that they judge"), "{shown}");
+    let series = |router: &Router| -> Result<String> {
+        let answer = tokio::task::block_in_place(|| router.ask("GET", "/metrics", &[], b""))?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    };
+    let metrics = series(first)?;
+    for line in [
+        "myelin_shadow_running 1",
+        "myelin_shadow_events_total{binding=\"gate\"} 20",
+        "myelin_shadow_differences_total{binding=\"gate\"} 10",
+        "myelin_shadow_faults_total{binding=\"gate\"} 0",
+    ] {
+        ensure!(metrics.lines().any(|found| found == line), "no `{line}` in\n{metrics}");
+    }
+    // Stopped, nothing has become active, and what was staged for it is gone.
+    run(&["shadow", "stop"])?;
+    let stopped = told(last, &status, |value| value["rollout"].is_null()).await?;
+    ensure!(stopped["bindings"][0]["module"] == "gate@1.0.0", "{stopped:#}");
+    ensure!(stopped["bindings"][0]["state"] == "active", "{stopped:#}");
+    let is_over =
+        |found: &Value| found["routers"].as_array().is_some_and(|all| all.iter().all(|it| it["running"] == false));
+    let found = told(last, &["shadow", "status", "-o", "json"], is_over).await?;
+    ensure!(found["events"] == 20, "what it found out stays: {found:#}");
+    ensure!(series(first)?.contains("myelin_shadow_running 0"));
+
+    // Promoted, it goes on to all sites; from there on it is no shadow that `shadow stop` would end.
+    run(&[&start[..], &["--wave", "100"]].concat())?;
+    let held = told(last, &status, is_held).await?;
+    let id = held["rollout"]["id"].to_string();
+    run(&["shadow", "promote"])?;
+    let history = ["rollout", "history", "-o", "json"];
+    let over = told(last, &history, |value| {
+        value["mesh"].as_array().and_then(|all| all.last()).is_some_and(|newest| newest["state"] == "complete")
+    });
+    let over = over.await?;
+    ensure!(refused(&["shadow", "stop", &id])?.code == Some(5), "it is past its shadow");
+
+    numbers_lead_back(last, &over).await?;
+    sites.end()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_that_nobody_promotes_is_dropped_with_its_time() -> Result<()> {
+    let sites = Sites::start(2, |site, other| other + 1 == site).await?;
+    stage(&sites, ("gate", "1.0.0"), "orders/**", Behaviour::Allow).await?;
+    sites.at(0).world().rollout(ann()).await?;
+    stage(&sites, ("gate", "2.0.0"), "orders/**", Behaviour::DropMarked).await?;
+    let plan = RolloutPlan { shadow_s: 3, shadow_hold: true, ..plan() };
+    let id = sites.at(1).world().start_rollout(plan, ann()).await?;
+    let rollout = over(&sites, id).await?;
+    let cause = rollout.abort.as_ref().map(|abort| abort.cause);
+    ensure!(cause == Some(Cause::ShadowOver) && rollout.reached().next().is_none(), "{rollout:?}");
+    let view = sites.at(1).world().view();
+    ensure!(view.active().bindings.len() == 1 && view.catalog.staged().len() == 1, "{:?}", view.active());
+    sites.end().await?;
+    Ok(())
+}

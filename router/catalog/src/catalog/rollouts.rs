@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::check::{conflict, not_found};
 use super::{Catalog, Generation};
 use crate::error::CatalogError;
-use crate::limits::{REASON_LEN_MAX_BYTES, ROLLOUTS_KEPT};
+use crate::limits::{REASON_LEN_MAX_BYTES, ROLLOUTS_KEPT, SITE_NUMBERS_KEPT};
 use crate::names::Name;
 use crate::op::Op;
 use crate::plan::Plan;
@@ -179,6 +179,15 @@ impl Catalog {
                 });
                 let old = self.active();
                 let generation = Arc::new(Generation::of(record, old.source, old.bindings.clone()));
+                if !reached.is_empty()
+                    && let Some(old) = self.history.back_mut()
+                {
+                    let at_sites = &mut Arc::make_mut(old).at_sites;
+                    if at_sites.len() == SITE_NUMBERS_KEPT {
+                        at_sites.remove(0);
+                    }
+                    at_sites.push(record.rev);
+                }
                 self.sites.extend(reached.into_iter().map(|site| (site, generation.clone())));
             }
             Op::RolloutFinished { outcome, reason, .. } => self.finish_rollout(record, *outcome, reason),
@@ -189,13 +198,15 @@ impl Catalog {
     /// The new set becomes that of the whole mesh, under a number of its own for routers outside the sites of the
     /// rollout; or what was staged for the rollout is staged no longer, as after any rollback.
     fn finish_rollout(&mut self, record: &Record, outcome: Outcome, reason: &str) {
-        let candidate = self.change_rollout(|rollout| {
-            let candidate = rollout.candidate.clone();
+        let (candidate, at_sites) = self.change_rollout(|rollout| {
+            let made = (rollout.candidate.clone(), rollout.activations());
             rollout.finish(outcome, reason, record.rev);
-            candidate
+            made
         });
         match outcome {
-            Outcome::Complete | Outcome::Unbalanced => self.activate(Generation::of(record, record.rev, candidate)),
+            Outcome::Complete | Outcome::Unbalanced => {
+                self.activate(Generation { at_sites, ..Generation::of(record, record.rev, candidate) });
+            }
             Outcome::RolledBack => {
                 let old = self.active().bindings.clone();
                 self.unstage(&candidate, &old);

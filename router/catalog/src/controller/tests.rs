@@ -4,6 +4,8 @@ use super::*;
 use crate::rollout::Gates;
 use crate::testing::{Story, add_router, name, quarantine};
 
+mod shadow;
+
 const MINUTE_MS: u64 = 60_000;
 /// Of a step, by default.
 const DEADLINE_MS: u64 = 600_000;
@@ -339,38 +341,6 @@ fn gates_are_judged_for_each_router_at_their_exact_bound() {
         open.report_with("a", phase, bad);
         assert_eq!(open.goes_on(), Some(Step::Observe));
     }
-}
-
-#[test]
-fn a_shadow_is_watched_and_judged_before_anything_is_active() {
-    let with_shadow = || Stage::at_of(RolloutPlan { shadow_s: 30, ..plan() }, Step::Shadow);
-    let mut stage = with_shadow();
-    assert!(stage.story.catalog.wanted(&name("c")).is_shadow);
-    assert_eq!(stage.waits(), Some(630_000));
-    for site in ["a", "b", "c"] {
-        stage.report(site, Phase::Shadowing { for_ms: 29_000 });
-    }
-    assert_eq!(stage.waits(), Some(1_000));
-    for site in ["a", "b", "c"] {
-        stage.report(site, Phase::Shadowing { for_ms: 30_000 });
-    }
-    assert_eq!(stage.goes_on(), Some(Step::Canary));
-    stage.report_with("b", Phase::Shadowing { for_ms: 1 }, Metrics { events: 9, traps: 9, ..Metrics::default() });
-    stage.aborts(Cause::GateTraps, "router b/r1");
-}
-
-#[test]
-fn differences_end_a_shadow_only_where_the_plan_says_so() {
-    let differing = |differences| Metrics { events: 1_000, base_events: 1_000, differences, ..Metrics::default() };
-    let at_shadow = |gates: Gates| Stage::at_of(RolloutPlan { shadow_s: 30, gates, ..plan() }, Step::Shadow);
-    let mut stage = at_shadow(Gates::default());
-    stage.report_with("a", Phase::Shadowing { for_ms: 1 }, differing(1_000));
-    stage.waits().expect("a new version is there to judge otherwise");
-    let mut stage = at_shadow(Gates { differences_ppm: Some(10_000), ..Gates::default() });
-    stage.report_with("a", Phase::Shadowing { for_ms: 1 }, differing(10));
-    stage.waits().expect("as many as the gate allows");
-    stage.report_with("a", Phase::Shadowing { for_ms: 1 }, differing(11));
-    stage.aborts(Cause::GateDifferences, "router a/r1: 11 of 1000 events");
 }
 
 #[test]

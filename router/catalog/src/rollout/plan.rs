@@ -19,10 +19,15 @@ pub struct RolloutPlan {
     /// How many of a hundred events it judges copies of meanwhile.
     #[serde(skip_serializing_if = "is_every_event")]
     pub shadow_percent: u8,
+    /// Nothing follows the shadow by itself: it goes on until somebody promotes the rollout, and is rolled back after
+    /// `shadow_s`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub shadow_hold: bool,
     /// How long it is watched after the canaries and after each wave.
     pub observe_s: u32,
     /// How many events each router shall have judged before a step is over; a quiet router is waited for until the
-    /// step's deadline, and not longer.
+    /// step's deadline, and not longer. In shadow, one that no event came to is not waited for: there is nothing to
+    /// compare, and nothing that could go wrong.
     pub events_min: u64,
     /// What ends it.
     pub gates: Gates,
@@ -57,6 +62,11 @@ fn is_every_event(percent: &u8) -> bool {
     *percent == EVERY_EVENT_PERCENT
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(is: &bool) -> bool {
+    !*is
+}
+
 impl Default for RolloutPlan {
     fn default() -> Self {
         Self {
@@ -64,6 +74,7 @@ impl Default for RolloutPlan {
             waves: vec![10, 50, 100],
             shadow_s: 0,
             shadow_percent: EVERY_EVENT_PERCENT,
+            shadow_hold: false,
             observe_s: 60,
             events_min: 1_000,
             gates: Gates::default(),
@@ -110,6 +121,12 @@ impl RolloutPlan {
         let percent = self.shadow_percent;
         if !(1..=EVERY_EVENT_PERCENT).contains(&percent) {
             return refuse("plan.shadow_percent", format!("{percent} is outside 1 to {EVERY_EVENT_PERCENT}"));
+        }
+        if self.shadow_hold && self.shadow_s == 0 {
+            return refuse(
+                "plan.shadow_hold",
+                "there is no shadow to hold; say with `shadow_s` how long at most".into(),
+            );
         }
         for (field, seconds, least) in [
             ("plan.shadow_s", self.shadow_s, 0),

@@ -72,6 +72,9 @@ fn a_rollout_changes_site_after_site_and_then_all_have_the_new_set() {
     assert!(story.catalog.rollout().is_none() && story.catalog.is_uniform());
     assert_eq!(story.catalog.rollouts().last().unwrap().state(), "complete");
     assert_eq!(story.catalog.rollback_target().unwrap().number, old);
+    let shown = |number: u64| story.catalog.find_generation_shown_as(number).map(|generation| generation.number);
+    assert!(generations.iter().all(|number| shown(*number) == Some(rev)), "a site's number means that set, too");
+    assert_eq!((shown(rev), shown(old), shown(id)), (Some(rev), Some(old), None));
     reread(&story);
 
     let rev = story.add(Op::RolledBack { to: old });
@@ -322,4 +325,36 @@ proptest! {
         names.dedup();
         prop_assert_eq!((names.len(), reached), (sites, sites));
     }
+}
+
+#[test]
+fn the_number_under_which_sites_return_to_a_set_means_that_set() {
+    let (mut story, id) = started();
+    let old = story.catalog.generation();
+    while story.catalog.rollout().unwrap().step() != Step::Observe {
+        story.advance();
+    }
+    let canary = story.generation_at("b");
+    let back = story.add(abort(id));
+    story.add(finish(id, Outcome::RolledBack));
+    assert_eq!(story.generation_at("b"), back);
+    let shown = |number: u64| story.catalog.find_generation_shown_as(number).map(|generation| generation.number);
+    assert_eq!((shown(back), shown(old), shown(canary)), (Some(old), Some(old), None));
+    reread(&story);
+}
+
+#[test]
+fn a_shadow_is_held_for_a_time_or_not_at_all() {
+    let held = |shadow_s| RolloutPlan { shadow_s, shadow_hold: true, ..RolloutPlan::default() };
+    assert!(held(1).validate().is_ok() && held(0).validate().is_err());
+    let mut story = Story::with_sites(2);
+    let id = story.add(story.catalog.rollout_start(held(60)));
+    while story.catalog.rollout().unwrap().step() != Step::Shadow {
+        story.advance();
+    }
+    let rollout = |story: &Story| story.catalog.rollout().unwrap().clone();
+    assert!(rollout(&story).is_held() && rollout(&story).state() == "shadow, held");
+    story.add(Op::RolloutPromoted { id });
+    assert!(!rollout(&story).is_held() && rollout(&story).state() == "shadow");
+    reread(&story);
 }

@@ -37,6 +37,8 @@ pub(crate) struct RemoteInterest {
     owners: BTreeMap<RouterNumber, Owner>,
     /// Those whose copy is known to be incomplete. At most as many as there are owners.
     behind: BTreeMap<RouterNumber, Pull>,
+    /// No question is due before this: it is asked after every message.
+    pull_due: u64,
     entries: usize,
     /// Owners that had more than fits, not yet reported.
     overflowed: Vec<RouterNumber>,
@@ -100,6 +102,7 @@ impl RemoteInterest {
             table: Interest::new(directory, my_site),
             owners: BTreeMap::new(),
             behind: BTreeMap::new(),
+            pull_due: 0,
             entries: 0,
             overflowed: Vec::new(),
         }
@@ -197,9 +200,9 @@ impl RemoteInterest {
         Ok(Outcome::Fresh)
     }
 
-    /// Entries of all owners that are here and not part of their copies yet.
+    /// Entries of all owners that are here and not part of their copies yet: whoever has some is behind.
     fn pending(&self) -> usize {
-        self.owners.values().map(Owner::pending).sum()
+        self.behind.keys().filter_map(|number| self.owners.get(number)).map(Owner::pending).sum()
     }
 
     fn apply_waiting(&mut self, number: RouterNumber) -> Result<(), Violation> {
@@ -332,11 +335,9 @@ impl RemoteInterest {
     /// Notes whether the copy of `number` is behind.
     fn look(&mut self, now: u64, number: RouterNumber) {
         if self.owners.get(&number).is_some_and(Owner::is_behind) {
-            self.behind.entry(number).or_insert(Pull {
-                due: now + INTEREST_GRACE_MS,
-                tries: 0,
-                asked: SmallVec::new(),
-            });
+            let due = now + INTEREST_GRACE_MS;
+            self.pull_due = self.deadline().map_or(due, |other| other.min(due));
+            self.behind.entry(number).or_insert(Pull { due, tries: 0, asked: SmallVec::new() });
         } else {
             self.behind.remove(&number);
             if let Some(owner) = self.owners.get_mut(&number) {
@@ -345,9 +346,9 @@ impl RemoteInterest {
         }
     }
 
-    /// When [`pulls`](Self::pulls) has something to do.
+    /// When [`pulls`](Self::pulls) has something to do, or sooner.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.behind.values().map(|pull| pull.due).min()
+        (!self.behind.is_empty()).then_some(self.pull_due)
     }
 
     /// Whom to ask for what, now. `choose` names a link for the n-th question about an owner.
@@ -372,6 +373,7 @@ impl RemoteInterest {
                 asked.push((link, InterestPull { owner: *number, have: owner.head() }));
             }
         }
+        self.pull_due = self.behind.values().map(|pull| pull.due).min().unwrap_or_default();
         asked
     }
 
@@ -379,6 +381,7 @@ impl RemoteInterest {
     pub(crate) fn link_up(&mut self, now: u64, owner: RouterNumber) {
         if let Some(pull) = self.behind.get_mut(&owner) {
             (pull.tries, pull.due) = (0, pull.due.min(now + INTEREST_GRACE_MS));
+            self.pull_due = self.pull_due.min(pull.due);
         }
     }
 
@@ -387,6 +390,7 @@ impl RemoteInterest {
         for (number, pull) in &mut self.behind {
             if pull.asked.last() == Some(&link) {
                 pull.due = now;
+                self.pull_due = self.pull_due.min(now);
             }
             pull.asked.retain(|asked| *asked != link);
             if let Some(owner) = self.owners.get_mut(number) {

@@ -78,8 +78,7 @@ impl Mesh {
             self.routes_changed = true;
         }
         self.states.note_reachable(now, |owner| self.routes.reaches(owner));
-        let owners = self.states.iter().map(|state| state.owner);
-        self.remote.set_absent(owners.filter(|owner| !self.routes.reaches(*owner)).collect());
+        self.remote.set_absent(self.states.away().collect());
     }
 
     /// The links that take part, by neighbour.

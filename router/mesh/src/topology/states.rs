@@ -1,6 +1,6 @@
 //! The newest link state of every router, as flooded by its owner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::control::LinkState;
 use crate::ids::RouterNumber;
@@ -26,6 +26,8 @@ pub(crate) enum Accepted {
 pub(crate) struct LinkStates {
     /// At most [`ROUTERS_MAX`].
     known: BTreeMap<RouterNumber, Known>,
+    /// Those without a path to them, by since when: what is due is asked after every message, and few are away.
+    away: BTreeSet<(u64, RouterNumber)>,
 }
 
 struct Known {
@@ -80,7 +82,9 @@ impl LinkStates {
     pub(crate) fn accept(&mut self, now: u64, state: LinkState, is_member: impl Fn(RouterNumber) -> bool) -> Accepted {
         if self.known.len() >= ROUTERS_MAX && !self.known.contains_key(&state.owner) && is_member(state.owner) {
             let stranger = self.known.keys().copied().find(|owner| !is_member(*owner));
-            stranger.map(|stranger| self.known.remove(&stranger));
+            if let Some(stranger) = stranger {
+                self.remove(stranger);
+            }
         }
         let room = self.known.len() < ROUTERS_MAX;
         match self.known.get_mut(&state.owner) {
@@ -92,6 +96,7 @@ impl LinkStates {
             }
             None if !room => Accepted::Full,
             None => {
+                self.away.insert((now, state.owner));
                 self.known.insert(state.owner, Known { state, unreachable_since: Some(now) });
                 Accepted::Newer { links_changed: true }
             }
@@ -125,25 +130,42 @@ impl LinkStates {
     /// Notes who can be reached now.
     pub(crate) fn note_reachable(&mut self, now: u64, mut is_reachable: impl FnMut(RouterNumber) -> bool) {
         for (owner, known) in &mut self.known {
-            if is_reachable(*owner) {
-                known.unreachable_since = None;
-            } else {
-                known.unreachable_since.get_or_insert(now);
+            match (is_reachable(*owner), known.unreachable_since) {
+                (true, Some(since)) => {
+                    known.unreachable_since = None;
+                    self.away.remove(&(since, *owner));
+                }
+                (false, None) => {
+                    known.unreachable_since = Some(now);
+                    self.away.insert((now, *owner));
+                }
+                _ => {}
             }
         }
     }
 
+    /// Those without a path to them.
+    pub(crate) fn away(&self) -> impl Iterator<Item = RouterNumber> {
+        self.away.iter().map(|(_, owner)| *owner)
+    }
+
     /// When [`expire`](Self::expire) has something to do.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.known.values().filter_map(|known| known.unreachable_since).min().map(|since| since + OWNER_EXPIRY_MS)
+        self.away.first().map(|(since, _)| since + OWNER_EXPIRY_MS)
     }
 
     /// Forgets those who could not be reached for long, and says who they are.
     pub(crate) fn expire(&mut self, now: u64) -> Vec<RouterNumber> {
-        let is_over = |known: &Known| known.unreachable_since.is_some_and(|since| now >= since + OWNER_EXPIRY_MS);
-        let gone: Vec<_> = self.known.iter().filter(|(_, known)| is_over(known)).map(|(owner, _)| *owner).collect();
-        gone.iter().for_each(|owner| drop(self.known.remove(owner)));
+        let over = self.away.iter().take_while(|(since, _)| now >= since + OWNER_EXPIRY_MS);
+        let gone: Vec<_> = over.map(|(_, owner)| *owner).collect();
+        gone.iter().for_each(|owner| self.remove(*owner));
         gone
+    }
+
+    fn remove(&mut self, owner: RouterNumber) {
+        if let Some(since) = self.known.remove(&owner).and_then(|known| known.unreachable_since) {
+            self.away.remove(&(since, owner));
+        }
     }
 }
 

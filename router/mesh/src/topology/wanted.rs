@@ -15,6 +15,8 @@ const QUESTIONS_MAX: usize = 8;
 pub(crate) struct Wanted {
     /// At most [`ROUTERS_MAX`].
     owners: BTreeMap<RouterNumber, Want>,
+    /// Nothing is due before this: it is asked after every message.
+    due: u64,
 }
 
 struct Want {
@@ -30,6 +32,9 @@ impl Wanted {
     pub(crate) fn offered(&mut self, now: u64, link: LinkId, owner: RouterNumber, newest: (u32, u64)) {
         if self.owners.len() >= ROUTERS_MAX && !self.owners.contains_key(&owner) {
             return;
+        }
+        if !self.owners.contains_key(&owner) {
+            self.due = self.deadline().map_or(now, |due| due.min(now));
         }
         let new = Want { newest, offers: SmallVec::new(), questions: 0, asked: None, due: now };
         let want = self.owners.entry(owner).or_insert(new);
@@ -52,19 +57,23 @@ impl Wanted {
             want.offers.retain(|offer| *offer != link);
             if want.asked == Some(link) {
                 (want.asked, want.due) = (None, now);
+                self.due = self.due.min(now);
             }
             !want.offers.is_empty()
         });
     }
 
-    /// When [`questions`](Self::questions) has something to do.
+    /// When [`questions`](Self::questions) has something to do, or sooner.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.owners.values().map(|want| want.due).min()
+        (!self.owners.is_empty()).then_some(self.due)
     }
 
     /// Whom to ask for what, now.
     pub(crate) fn questions(&mut self, now: u64) -> BTreeMap<LinkId, Vec<RouterNumber>> {
         let mut asked: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        if now < self.due {
+            return asked;
+        }
         self.owners.retain(|owner, want| {
             if want.due > now {
                 return true;
@@ -76,6 +85,7 @@ impl Wanted {
             asked.entry(link).or_default().push(*owner);
             true
         });
+        self.due = self.owners.values().map(|want| want.due).min().unwrap_or_default();
         asked
     }
 }

@@ -13,6 +13,7 @@ mod chaos;
 mod network;
 mod node;
 mod oracle;
+mod places;
 mod scale;
 mod world;
 

@@ -55,6 +55,8 @@ pub struct Connection {
 pub struct Network {
     pub paths: Vec<Path>,
     pub connections: BTreeMap<u64, Connection>,
+    /// The connections over each path.
+    by_path: Vec<Vec<u64>>,
     next: u64,
 }
 
@@ -87,12 +89,21 @@ impl Network {
         let connection =
             Connection { path, dialler, state: [State::Opening; 2], last: [0; 2], held: [Vec::new(), Vec::new()] };
         self.connections.insert(self.next, connection);
+        self.by_path.resize_with(self.paths.len(), Vec::new);
+        self.by_path[path].push(self.next);
         self.next
     }
 
-    /// Connections over a path with an end that is not down.
+    /// A connection of which neither end is up any more.
+    pub fn remove(&mut self, id: u64) -> Option<Connection> {
+        let gone = self.connections.remove(&id)?;
+        self.by_path[gone.path].retain(|other| *other != id);
+        Some(gone)
+    }
+
+    /// Connections over a path with an end that is not down, in the order in which they were opened.
     pub fn over(&self, path: usize) -> Vec<u64> {
-        self.connections.iter().filter(|(_, c)| c.path == path).map(|(id, _)| *id).collect()
+        self.by_path.get(path).cloned().unwrap_or_default()
     }
 
     /// The node at an end of a connection.

@@ -49,11 +49,17 @@ pub fn always(world: &World) -> Result<(), String> {
 
 /// All routers that can reach each other have each other's interest.
 pub fn converged(world: &World) -> Result<(), String> {
+    let truths: Vec<_> =
+        world.nodes.iter().map(|node| node.mesh.as_ref().and_then(|mesh| mesh.interest_head(node.router))).collect();
+    let mut reached = BTreeSet::new();
     for (at, node) in world.nodes.iter().enumerate() {
         let Some(mesh) = &node.mesh else { continue };
-        for other in reachable(world, at, None) {
-            let other = &world.nodes[other];
-            let truth = other.mesh.as_ref().and_then(|mesh| mesh.interest_head(other.router));
+        // Paths lead both ways: whoever one reaches, all of them reach.
+        if !reached.contains(&at) {
+            reached = reachable(world, at, None);
+        }
+        for other in &reached {
+            let (truth, other) = (truths[*other], &world.nodes[*other]);
             let copy = mesh.interest_head(other.router);
             if copy != truth {
                 let told = mesh.link_state(other.router).map(|state| (state.epoch, state.version, state.interest));

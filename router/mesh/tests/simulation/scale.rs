@@ -14,7 +14,7 @@ use crate::oracle;
 use crate::world::{Happening, World};
 
 #[global_allocator]
-static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+pub static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
 /// Patterns that each site wants.
 const PATTERNS: usize = 500;
@@ -142,10 +142,4 @@ fn scale() {
     measure(64, 1, None);
     measure(100, 1, None);
     measure(100, 1, Some(8));
-}
-
-#[test]
-#[ignore = "many minutes and much memory; prints figures"]
-fn scale_thousand() {
-    measure(64, 16, Some(4));
 }

@@ -338,7 +338,7 @@ impl World {
         let dropped: usize = connection.held[end].drain(..).filter(|p| matches!(p, Payload::Batch(_))).count();
         self.counters.lost += dropped as u64;
         if connection.state == [State::Down; 2] {
-            let gone = self.network.connections.remove(&id).unwrap();
+            let gone = self.network.remove(id).unwrap();
             let held = gone.held.iter().flatten().filter(|payload| matches!(payload, Payload::Batch(_))).count();
             self.counters.lost += held as u64;
             return;

@@ -5,23 +5,16 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// How it goes on over the sites of a mesh
+/// How it goes on over the sites of a mesh, after a shadow or without one
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Over the sites of a mesh")]
-pub(super) struct Plan {
+pub(in crate::cli) struct Onward {
     /// Sites that have the new set first, and are watched before the waves
     #[arg(long, value_name = "SITE", value_delimiter = ',')]
     canary: Vec<String>,
     /// How many sites have it after each wave, in percent of all [default: 10,50,100]
     #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
     wave: Vec<u8>,
-    /// Let the new filters judge copies of live events for so long before they are active anywhere, without effect;
-    /// `myelin shadow diff` shows what they would change
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    shadow: Option<Duration>,
-    /// How many of the events they judge copies of [default: 100%]
-    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "shadow")]
-    shadow_sample: Option<u8>,
     /// What ends it: trap=0.1%,reject=2%,p99=5ms,fuel=50% are the defaults; NAME=any lifts one; diff=1% ends it when more
     /// events than that are judged otherwise in shadow
     #[arg(long, value_name = "NAME=MOST", value_delimiter = ',', value_parser = gate)]
@@ -37,14 +30,34 @@ pub(super) struct Plan {
     deadline: Option<Duration>,
 }
 
+/// How it goes on over the sites of a mesh
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Over the sites of a mesh")]
+pub(super) struct Plan {
+    #[command(flatten)]
+    onward: Onward,
+    /// Let the new filters judge copies of live events for so long before they are active anywhere, without effect;
+    /// `myelin shadow diff` shows what they would change, `myelin shadow start` has no end of its own
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    shadow: Option<Duration>,
+    /// How many of the events they judge copies of [default: 100%]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "shadow")]
+    shadow_sample: Option<u8>,
+}
+
 /// A gate: its name in the API and its value there; `null` = any.
 #[derive(Clone, Debug, PartialEq)]
 struct Gate(&'static str, Value);
 
 /// Reads a whole percentage from 1 to 100, `%` or not.
-fn percent(text: &str) -> Result<u8, String> {
+pub(in crate::cli) fn percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
     number.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| format!("`{text}` is not one of 1% to 100%"))
+}
+
+/// Whole seconds: a part of one is watched for a whole one.
+pub(in crate::cli) fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Reads `NAME=MOST`.
@@ -75,9 +88,9 @@ fn gate(text: &str) -> Result<Gate, String> {
     Ok(Gate(field, value.ok_or_else(told)?.into()))
 }
 
-impl Plan {
-    /// The plan as the API takes it; none where no flag asks for one.
-    pub(super) fn read(&self) -> Option<Value> {
+impl Onward {
+    /// The fields of the plan that flags ask for.
+    pub(in crate::cli) fn read(&self) -> Map<String, Value> {
         let mut plan = Map::new();
         if !self.canary.is_empty() {
             plan.insert("canary".into(), json!(self.canary));
@@ -90,18 +103,27 @@ impl Plan {
                 self.gate.iter().map(|Gate(name, most)| ((*name).to_owned(), most.clone())).collect();
             plan.insert("gates".into(), gates.into());
         }
-        // A part of a second is watched for a whole one.
-        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        for (name, time) in [("shadow_s", self.shadow), ("observe_s", self.observe), ("deadline_s", self.deadline)] {
+        for (name, time) in [("observe_s", self.observe), ("deadline_s", self.deadline)] {
             if let Some(time) = time {
                 plan.insert(name.into(), seconds(time).into());
             }
         }
-        if let Some(percent) = self.shadow_sample {
-            plan.insert("shadow_percent".into(), percent.into());
-        }
         if let Some(events) = self.events {
             plan.insert("events_min".into(), events.into());
+        }
+        plan
+    }
+}
+
+impl Plan {
+    /// The plan as the API takes it; none where no flag asks for one.
+    pub(super) fn read(&self) -> Option<Value> {
+        let mut plan = self.onward.read();
+        if let Some(time) = self.shadow {
+            plan.insert("shadow_s".into(), seconds(time).into());
+        }
+        if let Some(percent) = self.shadow_sample {
+            plan.insert("shadow_percent".into(), percent.into());
         }
         (!plan.is_empty()).then_some(plan.into())
     }
@@ -142,13 +164,14 @@ mod tests {
     #[test]
     fn no_flag_is_no_plan() {
         assert_eq!(Plan::default().read(), None);
-        let plan = Plan {
+        let onward = Onward {
             canary: vec!["eu1".into()],
             wave: vec![50, 100],
             gate: vec![gate("p99=1ms").unwrap()],
             observe: Some(Duration::from_millis(1_500)),
-            ..Plan::default()
+            ..Onward::default()
         };
+        let plan = Plan { onward, ..Plan::default() };
         assert_eq!(
             plan.read(),
             Some(json!({"canary": ["eu1"], "waves": [50, 100], "gates": {"module_p99_us": 1_000}, "observe_s": 2}))

@@ -153,6 +153,12 @@ impl Cluster {
         server.keeper.wait().unwrap();
     }
 
+    /// What one that was killed had written is gone.
+    pub fn lose_disk(&self, n: usize) {
+        assert!(self.servers[n].is_none());
+        std::fs::remove_dir_all(self.folder.join(n.to_string())).unwrap();
+    }
+
     /// Starts one that was killed, on what it had written.
     pub fn revive(&mut self, n: usize) {
         assert!(self.servers[n].is_none());
