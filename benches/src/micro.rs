@@ -175,6 +175,7 @@ fn worker(table: Table) -> Local {
         publishers: Default::default(),
         held_back: Default::default(),
         screens: Default::default(),
+        registry: Arc::default(),
         sessions: Default::default(),
         started: Instant::now(),
         refusals: Refusals::default(),

@@ -23,6 +23,7 @@ pub mod outbox;
 pub mod peering;
 pub mod pipeline;
 pub mod policy;
+pub mod registry;
 pub mod residency;
 pub mod screen;
 pub mod sessions;

@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::names::{Name, Names};
 use crate::outbox::{Delivery, Gauge, Outbox, OutboxLimits};
 use crate::policy::{Denials, Rules, Services};
+use crate::registry::Registry;
 use crate::residency::{HeldBack, Residency};
 use crate::screen::{Screen, Screens};
 use crate::shadow::Shade;
@@ -168,6 +169,8 @@ pub struct Shared {
     pub held_back: HeldBack,
     /// By which schemas payloads are judged.
     pub screens: Arc<ArcSwap<Screens>>,
+    /// The schemas that filters may ask for.
+    pub registry: Arc<Registry>,
     /// Sessions that are open.
     pub sessions: AtomicUsize,
     /// Origin of monotonic milliseconds.

@@ -116,6 +116,7 @@ impl Node {
             publishers: Default::default(),
             held_back: HeldBack::default(),
             screens: Arc::default(),
+            registry: Arc::default(),
             sessions: Default::default(),
             started: Instant::now(),
             refusals: Refusals::default(),
@@ -339,12 +340,14 @@ async fn open_world(
     }
     let engine =
         RuntimeConfig { slots: wasm.instances, memory_bytes_max: wasm.memory_bytes, ..RuntimeConfig::default() };
+    let runtime = Runtime::new(&engine).context("the Wasm engine")?;
+    runtime.serve_schemas(account.shared.registry.clone());
     let setup = WorldSetup {
         store,
         recovered,
         data_dir: node.data_dir.clone(),
         site: node.site.parse().ok(),
-        runtime: Runtime::new(&engine).context("the Wasm engine")?,
+        runtime,
         cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
         compiler: compiler(wasm)?,
         modules: ModuleLimits { bytes_max: wasm.module_bytes, ..ModuleLimits::default() },

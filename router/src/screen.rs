@@ -150,6 +150,11 @@ impl Screen {
         self.on_invalid
     }
 
+    /// Whether an event without a payload, or one that names no schema, may not come in.
+    pub fn is_required(&self) -> bool {
+        self.is_required
+    }
+
     /// Events that passed, were refused, and went to the dead letters, since the router's start.
     pub fn counts(&self) -> (u64, u64, u64) {
         let Counts { passed, refused, dead_lettered } = &*self.counts;

@@ -39,7 +39,8 @@ pub fn payload(event: u32, offset: u32, len_bytes: u32) -> Vec<u8> {
     imports::payload(event, offset, len_bytes)
 }
 
-/// A schema by its subject; `None` where the router has none of that name.
+/// The text of a schema of the router's registry: of `subject` the newest version, of `subject:version` that one; `None`
+/// where there is none, and always in `new`: a schema may be there, and be another, with every batch.
 pub fn schema(subject: &str) -> Option<Vec<u8>> {
     imports::schema(subject)
 }

@@ -14,6 +14,7 @@ use crate::filter::{LogLevel, LogLine, Notes};
 use crate::flat::Callee;
 use crate::limits::{COUNT_CALLS_MAX, LOG_LINE_BYTES_MAX, SlotLimits};
 use crate::recall::{Answers, HostAnswer, HostCall, Question};
+use crate::runtime::Schemas;
 use crate::shared::{Change, SharedState};
 
 /// The data of a slot's store: limits, the account of the running call, and what the guest said in it.
@@ -37,6 +38,8 @@ pub(crate) struct HostState {
     notes: Notes,
     log_gate: LogGate,
     shared: Arc<SharedState>,
+    /// The router's registry of schemas.
+    pub(crate) schemas: Schemas,
     /// In a replay or a shadow: what is answered instead of what is shared.
     pub(crate) answers: Option<Arc<Answers>>,
     /// Whether the notes say what was asked in this call.
@@ -70,6 +73,7 @@ impl HostState {
             notes: Notes::default(),
             log_gate,
             shared,
+            schemas: Schemas::default(),
             answers: None,
             records: false,
             now_ms: None,
@@ -123,10 +127,14 @@ impl HostState {
 
     fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.calls += 1;
-        self.bytes = self.bytes.saturating_add(bytes);
         if self.calls > self.limits.host_calls_max {
             return fault(FaultCode::HostCallBudget, format!("over {} host calls", self.limits.host_calls_max));
         }
+        self.charge_bytes(bytes)
+    }
+
+    fn charge_bytes(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > self.limits.host_bytes_max {
             let detail = format!("over {} bytes copied by host calls", self.limits.host_bytes_max);
             return fault(FaultCode::HostCallBudget, detail);
@@ -237,28 +245,29 @@ impl Host for HostState {
         };
         let from = (offset as usize).min(payload.len());
         let to = from.saturating_add(len as usize).min(payload.len());
-        self.bytes = self.bytes.saturating_add(to - from);
-        if self.bytes > self.limits.host_bytes_max {
-            let detail = format!("over {} bytes copied by host calls", self.limits.host_bytes_max);
-            return fault(FaultCode::HostCallBudget, detail);
-        }
+        self.charge_bytes(to - from)?;
         Ok(payload[from..to].to_vec())
     }
 
     fn schema(&mut self, subject: String) -> wasmtime::Result<Option<Vec<u8>>> {
         self.charge(subject.len())?;
-        // What is asked during set-up is not recorded: there is no registry to know a schema, then as now.
+        // What is asked during set-up is not recorded, so that a replay could not tell it; and it would be old soon.
         if self.now_ms.is_none() {
             return Ok(None);
         }
         let question = || Question::Schema { subject: subject.clone() };
-        match self.recall(question)? {
-            Some(HostAnswer::Schema(schema)) => return Ok(schema),
-            Some(HostAnswer::Flag(_)) => return Ok(None),
-            None => {}
-        }
-        self.note(question, || HostAnswer::Schema(None));
-        Ok(None)
+        let schema = match self.recall(question)? {
+            Some(HostAnswer::Schema(schema)) => schema,
+            Some(HostAnswer::Flag(_)) => None,
+            None => {
+                let found = self.schemas.get().and_then(|schemas| schemas.schema(&subject));
+                let schema = found.map(|text| text.as_bytes().to_vec());
+                self.note(question, || HostAnswer::Schema(schema.clone()));
+                schema
+            }
+        };
+        self.charge_bytes(schema.as_ref().map_or(0, Vec::len))?;
+        Ok(schema)
     }
 
     fn take(&mut self, bucket: String, n: u32, rate: WitRate) -> wasmtime::Result<bool> {
@@ -320,6 +329,7 @@ impl ResourceLimiter for HostState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schemas::SchemaSource;
 
     fn state() -> HostState {
         let limits = SlotLimits { host_calls_max: 4, host_bytes_max: 10, ..SlotLimits::default() };
@@ -333,6 +343,29 @@ mod tests {
 
     fn code<T>(result: wasmtime::Result<T>) -> Option<FaultCode> {
         result.err().and_then(|e| e.downcast_ref::<FilterFault>().map(|fault| fault.code))
+    }
+
+    /// Has one schema.
+    #[derive(Debug)]
+    struct One;
+
+    impl SchemaSource for One {
+        fn schema(&self, name: &str) -> Option<Arc<str>> {
+            (name == "s").then(|| "true".into())
+        }
+    }
+
+    #[test]
+    fn a_schema_comes_from_the_registry_counts_as_copied_and_is_recorded() {
+        let mut state = state();
+        assert_eq!(state.schema("s".into()).expect("within"), None, "there is no registry");
+        state.schemas.set(Arc::new(One)).expect("the first");
+        state.records = true;
+        assert_eq!(state.schema("s".into()).expect("within").as_deref(), Some(&b"true"[..]));
+        assert_eq!(state.notes.calls[0].answer, HostAnswer::Schema(Some(b"true".to_vec())));
+        assert_eq!(code(state.schema("s".into())), Some(FaultCode::HostCallBudget), "bytes");
+        state.begin(None, 7, None);
+        assert_eq!(state.schema("s".into()).expect("within"), None, "no batch");
     }
 
     #[test]

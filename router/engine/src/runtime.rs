@@ -1,8 +1,8 @@
 //! The process-wide part: one wasmtime engine and the thread that lets its epochs pass.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::bindings::Fast;
 use crate::flat;
 use crate::host::HostState;
 use crate::limits::RuntimeConfig;
+use crate::schemas::SchemaSource;
 
 /// How often the epoch moves on: the grain of every deadline.
 const TICK: Duration = Duration::from_millis(1);
@@ -38,7 +39,11 @@ struct Inner {
     config: RuntimeConfig,
     compatibility: Compatibility,
     ticker: Ticker,
+    schemas: Schemas,
 }
+
+/// What answers questions about schemas, once there is something.
+pub(crate) type Schemas = Arc<OnceLock<Arc<dyn SchemaSource>>>;
 
 /// Which builds of the engine can run each other's compiled code: equal values can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +114,18 @@ impl Runtime {
         let compatibility = Compatibility::of(&engine);
         let ticker = Ticker::start(&engine)?;
         let flat_linker = flat::linker(&engine).map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
-        Ok(Self(Arc::new(Inner { engine, linker, flat_linker, config: config.clone(), compatibility, ticker })))
+        let (config, schemas) = (config.clone(), Schemas::default());
+        Ok(Self(Arc::new(Inner { engine, linker, flat_linker, config, compatibility, ticker, schemas })))
+    }
+
+    /// Has filters' questions about schemas answered from here; before, and without it, there are none. The first one
+    /// stays.
+    pub fn serve_schemas(&self, source: Arc<dyn SchemaSource>) {
+        let _ = self.0.schemas.set(source);
+    }
+
+    pub(crate) fn schemas(&self) -> &Schemas {
+        &self.0.schemas
     }
 
     /// Which compiled code this runtime can run.

@@ -262,6 +262,7 @@ pub(crate) fn new_store(
     shared: Arc<SharedState>,
 ) -> Store<HostState> {
     let mut state = HostState::new(limits, runtime.config().table_elements_max, log_gate, shared);
+    state.schemas = runtime.schemas().clone();
     state.deadline.begin(limits.init_cpu_ms_max * 1_000_000, Some(thread_cpu_ns()));
     let mut store = Store::new(runtime.engine(), state);
     store.limiter(|state| state);

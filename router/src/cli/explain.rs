@@ -72,6 +72,10 @@ fn show(explanation: &Value) -> String {
     if let Some(refused) = explanation["refused"].as_object() {
         shown += &format!("\nREFUSED: {} ({})\n", text(&refused["message"]), text(&refused["code"]));
     }
+    let schemas = items(explanation, "schemas");
+    if !schemas.is_empty() {
+        shown += &format!("\npayloads at {origin}\n{}", judged_by(schemas));
+    }
     shown += &format!("\ningress at {origin}\n{}", bindings(items(explanation, "ingress")));
     shown += &format!("\nwanted by other routers\n{}", wanted(explanation));
     shown += "\nway\n";
@@ -84,6 +88,15 @@ fn show(explanation: &Value) -> String {
     });
     let header = ["site", "state", "subscribers", "groups", "cost ms", "path"];
     shown + &format!("\ndestinations\n{}", table(&header, &["subscribers", "cost ms"], rows))
+}
+
+fn judged_by(schemas: &[Value]) -> String {
+    let rows = schemas.iter().map(|schema| {
+        let mut row = ["rule", "by", "on_invalid"].map(|field| text(&schema[field])).to_vec();
+        row.push(if schema["is_required"] == true { "" } else { "where there is one" }.to_owned());
+        row
+    });
+    table(&["rule", "judged by", "else", ""], &[], rows)
 }
 
 fn bindings(bindings: &[Value]) -> String {
@@ -182,9 +195,11 @@ mod tests {
             {"path": ["eu/r1", "us/r1"], "cost": 80, "no_answer": "late", "copies": [{"to": "", "sites": ["jp"]}]},
         ]);
         let shown = show(&json!({"topic": "orders/eu", "identity": "spiffe://d/service/s", "origin": "eu/r1",
+            "schemas": [{"rule": "shop", "by": "orders-value:2 (id 7)", "on_invalid": "dead-letter", "is_required": false}],
             "ingress": [binding], "wanted": [{"pattern": "orders/*", "group": "g", "routers": ["us/r1"], "chosen": "us"}],
             "hops": hops, "destinations": [{"site": "cn", "state": "no-path", "path": ["eu/r1"], "cost": 0}]}));
         for part in [
+            "orders-value:2 (id 7)  dead-letter  where there is one",
             "orders/eu, published by spiffe://d/service/s at eu/r1",
             "0123456789ab ",
             "route to topic:audit/log",

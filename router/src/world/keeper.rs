@@ -15,6 +15,7 @@ use super::rollout::RolloutKind;
 use super::shared::Part;
 use super::{Actor, Answer, Blame, Command, View, WorldError, active_at, members, unix_ms};
 use crate::peering::Tell;
+use crate::registry::Registry;
 use crate::residency::Residency;
 use crate::screen::Screens;
 use arc_swap::ArcSwap;
@@ -63,6 +64,8 @@ pub(super) struct Keeper {
     pub(super) policing: Policing,
     /// The rules about schemas, for the workers.
     screens: Arc<ArcSwap<Screens>>,
+    /// The schemas, for filters.
+    registry: Arc<Registry>,
     /// What that table was made of: the rules, and the registry's revision.
     screened: (Vec<TopicRule>, u64),
     view: Arc<ArcSwap<View>>,
@@ -99,6 +102,7 @@ pub(super) struct Parts {
     pub(super) guard: BootGuard,
     pub(super) policing: Policing,
     pub(super) screens: Arc<ArcSwap<Screens>>,
+    pub(super) registry: Arc<Registry>,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) revision: watch::Sender<u64>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -116,6 +120,7 @@ impl Keeper {
             guard,
             policing,
             screens,
+            registry,
             view,
             revision,
             runtime,
@@ -138,6 +143,7 @@ impl Keeper {
             phase: OwnPhase::default(),
             alarms: BTreeMap::new(),
             screens,
+            registry,
             screened: (Vec::new(), 0),
             view,
             shown,

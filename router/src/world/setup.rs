@@ -161,6 +161,7 @@ impl WorldSetup {
             guard,
             policing: Policing::new(account.shared.clone()),
             screens: account.shared.screens.clone(),
+            registry: account.shared.registry.clone(),
             view: view.clone(),
             revision: revision_in,
             runtime: tokio::runtime::Handle::current(),

@@ -98,6 +98,8 @@ async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_c
         let line = format!("\nmyelin_schema_events_total{{rule=\"orders\",{series}\n");
         ensure!(metrics.contains(&line), "{line}: {metrics}");
     }
+    let explained = sites.routers[0].myelin(&["explain", "orders/1", "--as", "spiffe://test/service/a"])?.good()?.out;
+    ensure!(explained.contains("orders-value:2"), "{explained}");
     let shown = sites.routers[0].myelin(&["topic", "ls"])?.good()?.out;
     ensure!(shown.contains("by the schema of orders: 3 events passed, 3 refused"), "{shown}");
     sites.settle().await?;

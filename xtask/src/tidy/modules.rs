@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "trace",
     "outbox",
     "generation",
+    "registry",
     "residency",
     "policy",
     "screen",

@@ -56,6 +56,16 @@ pub enum OnInvalid {
     DeadLetter,
 }
 
+impl OnInvalid {
+    /// The name in the catalog and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::DeadLetter => "dead-letter",
+        }
+    }
+}
+
 /// Which version of a subject.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SchemaVersion {

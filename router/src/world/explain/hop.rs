@@ -1,9 +1,12 @@
 //! What this router would do with an event: found out from the snapshots that its workers and links go by, and with the
 //! functions that they use.
 
-use super::types::{ExplainedBinding, ExplainedCopy, ExplainedGroup, ExplainedHop, HopAnswer, NextHop, Wanted};
+use super::types::{
+    ExplainedBinding, ExplainedCopy, ExplainedGroup, ExplainedHop, ExplainedSchema, HopAnswer, NextHop, Wanted,
+};
 use crate::generation::BindingCard;
 use crate::local::{Reach, Shared, is_member};
+use crate::screen::Screen;
 use crate::world::{Blame, View, WorldError};
 use myelin_catalog::Stage;
 use myelin_core::MatchSet;
@@ -41,6 +44,18 @@ impl<'a> Here<'a> {
     /// The snapshot of the mesh; none where this router has no links.
     pub(super) fn reach(&self) -> Option<&Arc<Reach>> {
         self.reach.as_ref()
+    }
+
+    /// The rules whose schemas judge payloads of `topic`.
+    pub(super) fn schemas(&self, topic: &str) -> Vec<ExplainedSchema> {
+        let screens = self.shared.screens.load();
+        let explained = |screen: &Arc<Screen>| ExplainedSchema {
+            rule: screen.rule().to_owned(),
+            by: screen.describe(),
+            on_invalid: screen.on_invalid().as_str().to_owned(),
+            is_required: screen.is_required(),
+        };
+        screens.of(topic).map(explained).collect()
     }
 
     /// The bindings that judge events of `topic` at this stage, in the order of the chain.

@@ -15,6 +15,9 @@ pub struct Explanation {
     /// Why no publisher may send it, where that is so. The rest then says what would become of an event that the router
     /// or a filter makes.
     pub refused: Option<AdmissionRefusal>,
+    /// The rules whose schemas judge its payload at the origin, before any filter.
+    #[serde(default)]
+    pub schemas: Vec<ExplainedSchema>,
     /// The bindings that judge it at the origin before it is matched, first to last.
     pub ingress: Vec<ExplainedBinding>,
     /// Who wants it at other routers, as those have told the origin.
@@ -34,6 +37,19 @@ pub struct AdmissionRefusal {
     pub code: String,
     /// What is wrong, and how to mend it.
     pub message: String,
+}
+
+/// A rule by whose schema a payload would be judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExplainedSchema {
+    /// The rule for topics.
+    pub rule: String,
+    /// What payloads are judged by now, for people.
+    pub by: String,
+    /// What becomes of what is not as it says: `refuse` or `dead-letter`.
+    pub on_invalid: String,
+    /// Whether an event without a payload, or one that names no schema, is not as it must be.
+    pub is_required: bool,
 }
 
 /// A binding that would judge an event.

@@ -9,6 +9,7 @@ impl Keeper {
     /// Publishes the rules about schemas as the log has them now. Nothing is made where there are none.
     pub(super) fn renew_screens(&mut self) {
         let catalog = self.log.catalog();
+        self.registry.renew(catalog.schemas());
         let is_about_schemas = |rule: &&TopicRule| rule.schema.is_some();
         let rules = || catalog.topic_rules().filter(is_about_schemas);
         let (known, revision) = &self.screened;
