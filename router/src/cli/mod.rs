@@ -43,6 +43,7 @@ mod topic;
 mod trace;
 mod trial;
 mod values;
+mod whoami;
 
 pub use failure::{Exit, Failure};
 
@@ -125,6 +126,8 @@ enum Command {
     /// Show, change and test who may publish and subscribe
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Show as whom the admin API knows this command, and what that may
+    Whoami(whoami::Whoami),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -189,6 +192,7 @@ fn run(command: Command) -> Result<()> {
         Command::Topic(topic) => topic.run(),
         Command::Schema(schema) => schema.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Whoami(whoami) => whoami.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
