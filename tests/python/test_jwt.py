@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -246,3 +247,31 @@ def test_the_commands_take_tokens_from_files(router: Router, authority: Authorit
     assert "hello" in output(subscriber)
     told = router.myelin("whoami", "--admin", f"https://{router.admin}", *trust)
     assert ALICE in told and "by jwt" in told and "developer" in told, told
+
+
+def test_a_bad_certificate_is_no_better_with_a_token(router: Router, authority: Authority, issuer: Issuer,
+                                                     tmp_path: Path) -> None:
+    token = issuer.token("alice@acme.example")
+    stranger = Authority(tmp_path, "another authority").issue("stranger", ["spiffe://acme.example/service/shop"])
+    bearer = authority.issue("bearer", [ALICE])
+
+    async def tls_refuses(credentials: Credentials) -> None:
+        with pytest.raises(ConnectionEnded) as ended:
+            await open_session(router.address, credentials, hello={"token": token})
+        assert ended.value.close.tls_alert is not None, ended.value.close
+
+    run(tls_refuses(replace(stranger, ca=authority.certificate)))
+    run(tls_refuses(bearer))  # names of tokens are in no certificate
+
+
+def test_a_certificate_counts_and_not_the_token_beside_it(router: Router, authority: Authority, issuer: Issuer) -> None:
+    shop = authority.issue("shop", ["spiffe://acme.example/service/shop"])
+
+    async def publishes_as_shop() -> Refused | None:
+        hello = {"token": issuer.token("alice@acme.example")}
+        async with await open_session(router.address, shop, hello=hello) as session:
+            seqs = await session.publish(Message("orders/new", b"{}"))
+            return (await session.settle(seqs)).get(seqs[0])
+
+    denied = run(publishes_as_shop())
+    assert denied is not None and denied.code == Code.FORBIDDEN
