@@ -275,3 +275,22 @@ def test_a_certificate_counts_and_not_the_token_beside_it(router: Router, author
 
     denied = run(publishes_as_shop())
     assert denied is not None and denied.code == Code.FORBIDDEN
+
+
+def test_a_client_goes_on_with_a_renewed_token(router: Router, authority: Authority, issuer: Issuer,
+                                               tmp_path: Path) -> None:
+    old, new = tmp_path / "old.jwt", tmp_path / "new.jwt"
+    end = int(time.time()) + 3
+    old.write_text(issuer.token("alice@acme.example", exp=end - LEEWAY_S))
+    new.write_text(issuer.token("alice@acme.example"))
+    trust = ["--addr", "localhost:{}".format(router.address[1]), "--ca", str(authority.certificate)]
+    subscriber = router.command("sub", "renewed/**", "--count", "1", *trust, "--token-file", str(old))
+    time.sleep(1.0)
+    assert subscriber.poll() is None
+    old.write_text(new.read_text())
+    time.sleep(max(0.0, end + 1.0 - time.time()))
+    until = time.monotonic() + 30
+    while subscriber.poll() is None and time.monotonic() < until:
+        router.myelin("pub", "renewed/a", "-m", "later", *trust, "--token-file", str(new))
+        time.sleep(0.05)
+    assert "later" in output(subscriber)
