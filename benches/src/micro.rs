@@ -167,6 +167,7 @@ fn worker(table: Table) -> Local {
         mailboxes: Box::default(),
         outward: None,
         gauges: RwLock::default(),
+        tokens: None,
         services: Default::default(),
         rules: Arc::new(ArcSwap::from_pointee(Rules::new(PolicyDefault::Allow, "bench"))),
         rules_version: watch::Sender::new(0),

@@ -18,6 +18,7 @@ use crate::registry::Registry;
 use crate::residency::{HeldBack, Residency};
 use crate::screen::{Screen, Screens};
 use crate::shadow::Shade;
+use crate::tokens::Tokens;
 use crate::trace::Ring;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -155,6 +156,8 @@ pub struct Shared {
     pub outward: Option<Outward>,
     /// Who the open sessions are.
     pub services: Services,
+    /// Whose tokens are believed; none where no issuer is configured.
+    pub tokens: Option<Arc<Tokens>>,
     /// Who may do what.
     pub rules: Arc<ArcSwap<Rules>>,
     /// The version of the rules, for those who have to look again when they change.

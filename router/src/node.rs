@@ -11,6 +11,7 @@ use crate::peering::Peering;
 use crate::policy::{Denials, Rules};
 use crate::residency::{HeldBack, Residency};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
+use crate::tokens::Tokens;
 use crate::worker::{Ledgers, Order, Worker};
 use crate::world::{self, Account, MeshSetup, World, WorldSetup, keys};
 use anyhow::Context;
@@ -70,7 +71,9 @@ impl Node {
         std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
         let audit = Audit::open(data_dir, config.audit.bytes()).context("the audit log")?;
         let reset_key = Some(ResetKey::load_or_create(&data_dir.join(RESET_KEY_FILE))?);
-        let listener = ListenerConfig { addr: config.listen.client, reset_key, ..ListenerConfig::default() };
+        let tokens = Tokens::start(&config.jwt, data_dir)?;
+        let (addr, certificate_optional) = (config.listen.client, tokens.is_some());
+        let listener = ListenerConfig { addr, reset_key, certificate_optional, ..ListenerConfig::default() };
         let listeners = Listener::bind_group(listener, tls, count)
             .with_context(|| format!("the client listener on {} ([listen] client)", config.listen.client))?;
         let addr = listeners.first().map_or(config.listen.client, BoundListener::local_addr);
@@ -109,6 +112,7 @@ impl Node {
             mailboxes: mailboxes.into(),
             gauges: RwLock::default(),
             services: RwLock::default(),
+            tokens,
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
             rules_version: watch::Sender::new(0),
             denials: Denials::new(audit.clone()),

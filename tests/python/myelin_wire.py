@@ -85,6 +85,8 @@ class Code(IntEnum):
     SUBSCRIPTION_ID = 13
     INVALID_GROUP = 14
     FORBIDDEN = 15
+    UNAUTHENTICATED = 16
+    TOKEN_EXPIRED = 17
     DENIED = 20
     DEAD_LETTERED = 21
     FILTER_FAULT = 22
@@ -135,7 +137,7 @@ LIMITS = (("payload_bytes", "u32", 1048576), ("headers", "u16", 64), ("attribute
 
 MESSAGES: dict[Frame, tuple[tuple[str, str, Any], ...]] = {
     Frame.HELLO: (("min", "u16", REQUIRED), ("max", "u16", REQUIRED), ("client", "text", ""),
-                  ("overflow", "overflow", "drop-oldest")),
+                  ("overflow", "overflow", "drop-oldest"), ("token", "text", None)),
     Frame.WELCOME: (("version", "u16", REQUIRED), ("site", "text", REQUIRED), ("router", "text", REQUIRED),
                     ("inbox", "text", REQUIRED), ("limits", "limits", REQUIRED)),
     Frame.SUBSCRIBE: (("id", "u32", REQUIRED), ("pattern", "text", REQUIRED), ("group", "text", None)),

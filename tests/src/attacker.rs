@@ -88,7 +88,7 @@ impl Attacker {
 /// # Errors
 /// None that a test could cause.
 pub fn hello(overflow: Overflow) -> Result<Vec<u8>> {
-    encoded(&Message::Hello(Hello { min: 1, max: 1, client: "attacker".to_owned(), overflow }))
+    encoded(&Message::Hello(Hello { min: 1, max: 1, client: "attacker".to_owned(), overflow, token: None }))
 }
 
 /// The bytes of a control message.

@@ -2,11 +2,15 @@
 
 use myelin_transport::{QuicConfig, TlsFiles};
 use myelin_wire::limits::CLIENT_NAME_BYTES_MAX;
-use myelin_wire::message::Overflow;
+use myelin_wire::message::{Overflow, Token};
 use serde::Deserialize;
+use std::io::Read;
+use std::path::PathBuf;
 
 use crate::error::ClientError;
 
+/// Bytes of a token's file that are read: what a router takes, and a line's end.
+const TOKEN_FILE_BYTES_MAX: u64 = 8 * 1024 + 2;
 /// Most addresses of routers.
 const ADDRS_MAX: usize = 64;
 /// Bounds of memory beyond this are a mistake in a unit, in bytes.
@@ -24,6 +28,11 @@ pub struct ClientConfig {
     pub server_name: Option<String>,
     /// The client's certificate and key, and the CAs it trusts. Needed unless the caller brings its own connector.
     pub tls: Option<TlsFiles>,
+    /// Where there is no certificate: the CAs whose routers are trusted. The client shows a token then.
+    pub ca: Option<PathBuf>,
+    /// The file of that token, a JSON Web Token. It is read for every connection, so that whoever renews it in time keeps
+    /// the client connected: the router ends a session whose token is over, and the client connects again.
+    pub token_file: Option<PathBuf>,
     /// The program's name and version, for the router's logs; at most 128 bytes.
     pub name: String,
     /// What the router does when this client does not keep up with its deliveries.
@@ -52,6 +61,8 @@ impl Default for ClientConfig {
             addrs: vec!["127.0.0.1:7400".to_owned()],
             server_name: None,
             tls: None,
+            ca: None,
+            token_file: None,
             name: String::new(),
             overflow: Overflow::default(),
             reconnect: true,
@@ -72,6 +83,13 @@ impl ClientConfig {
     #[must_use]
     pub fn new(addr: impl Into<String>, tls: TlsFiles) -> Self {
         Self { addrs: vec![addr.into()], tls: Some(tls), ..Self::default() }
+    }
+
+    /// One router, the CAs that it is trusted by, and the file of the token that says who this client is.
+    #[must_use]
+    pub fn with_token_file(addr: impl Into<String>, ca: impl Into<PathBuf>, token_file: impl Into<PathBuf>) -> Self {
+        let (ca, token_file) = (Some(ca.into()), Some(token_file.into()));
+        Self { addrs: vec![addr.into()], ca, token_file, ..Self::default() }
     }
 
     /// Adds another router to fall back to.
@@ -107,6 +125,22 @@ impl ClientConfig {
     pub fn with_reconnect(mut self, reconnect: bool) -> Self {
         self.reconnect = reconnect;
         self
+    }
+
+    /// The token that its file holds now.
+    pub(crate) fn token(&self) -> Result<Option<Token>, ClientError> {
+        let Some(file) = &self.token_file else { return Ok(None) };
+        let mut text = String::new();
+        let read =
+            std::fs::File::open(file).and_then(|open| open.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        let told = |problem: String| ClientError::Config(format!("token_file {}: {problem}", file.display()));
+        match read {
+            Err(error) => Err(told(error.to_string())),
+            Ok(bytes) if bytes as u64 > TOKEN_FILE_BYTES_MAX => {
+                Err(told(format!("it has more than {TOKEN_FILE_BYTES_MAX} bytes, which no token has")))
+            }
+            Ok(_) => Ok(Some(Token(text.trim().to_owned()))),
+        }
     }
 
     /// Checks every bound.

@@ -42,10 +42,16 @@ impl QuicConnector {
     /// # Errors
     /// When there are none, one cannot be used, or a setting is out of range.
     pub fn new(config: &ClientConfig) -> Result<Self, ClientError> {
-        let files = config.tls.as_ref().ok_or_else(|| {
-            ClientError::Config("tls is not set; give the files of a certificate, its key and the CA".to_owned())
-        })?;
-        Self::with_identity(config, TlsIdentity::load(files)?)
+        let tls = match (&config.tls, &config.ca) {
+            (Some(files), _) => TlsIdentity::load(files)?,
+            (None, Some(ca)) if config.token_file.is_some() => TlsIdentity::trusting(ca)?,
+            _ => {
+                let problem =
+                    "tls is not set; give the files of a certificate, its key and the CA, or ca and token_file";
+                return Err(ClientError::Config(problem.to_owned()));
+            }
+        };
+        Self::with_identity(config, tls)
     }
 
     /// A connector with a certificate that is loaded already; reloads of it are followed.

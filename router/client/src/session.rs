@@ -76,7 +76,8 @@ pub(crate) async fn establish(
 
 async fn greet(connection: &Connection, config: &ClientConfig) -> Result<Established, ClientError> {
     let (mut send, mut recv) = connection.open_bi().await?;
-    let hello = Hello { min: VERSION, max: VERSION, client: config.name.clone(), overflow: config.overflow };
+    let (client, overflow, token) = (config.name.clone(), config.overflow, config.token()?);
+    let hello = Hello { min: VERSION, max: VERSION, client, overflow, token };
     let mut bytes = Vec::new();
     Message::Hello(hello).encode(&mut bytes).map_err(ClientError::Invalid)?;
     send.write_chunk(bytes.into()).await.map_err(ClientError::from_write)?;

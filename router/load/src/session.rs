@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::ValueEnum;
 use myelin_transport::{Connection, DialConfig, Dialer, QuicConfig, RecvStream, SendStream};
 use myelin_wire::limits::{RECEIPT_BYTES, RECEIPT_EVENTS};
-use myelin_wire::message::{Hello, MessageDecoder, Overflow, Receipt, Subscribe};
+use myelin_wire::message::{Hello, MessageDecoder, Overflow, Receipt, Subscribe, Token};
 use myelin_wire::{Message, VERSION};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,18 +70,25 @@ pub struct Client {
     dial: DialConfig,
     /// Where subscribers connect, if not where publishers do.
     subscribers_dial: Option<DialConfig>,
+    /// What says who this is, where it has no certificate.
+    token: Option<Token>,
 }
 
 impl Client {
     /// A client of the server that `dial` leads to, for one run of `cell`. Every event carries `attributes`.
     pub fn new(target: Target, channel: Channel, cell: &Cell, attributes: Vec<u8>, dial: DialConfig) -> Self {
         let progress = Arc::new(Progress::new(cell));
-        Self { target, channel, attributes, rate: None, progress, dial, subscribers_dial: None }
+        Self { target, channel, attributes, rate: None, progress, dial, subscribers_dial: None, token: None }
     }
 
     /// The same with the subscribers at another server.
     pub fn with_subscribers_at(self, dial: DialConfig) -> Self {
         Self { subscribers_dial: Some(dial), ..self }
+    }
+
+    /// The same with a token that says who this is.
+    pub fn with_token(self, token: Option<String>) -> Self {
+        Self { token: token.map(Token), ..self }
     }
 
     /// Runs it.
@@ -112,7 +119,8 @@ impl Client {
                 ensure!(answer.as_deref() == Some(&[READY]), "the relay does not take the connection");
             }
             Target::Router => {
-                let hello = Hello { min: VERSION, max: VERSION, client: "bench".into(), overflow: Overflow::Pause };
+                let (client, overflow, token) = ("bench".into(), Overflow::Pause, self.token.clone());
+                let hello = Hello { min: VERSION, max: VERSION, client, overflow, token };
                 session.tell(&Message::Hello(hello)).await?;
                 match session.heard().await? {
                     Message::Welcome(_) => {}

@@ -1,14 +1,17 @@
-//! Who may ask: a bearer token, a client certificate, or, with `--dev`, whoever is on this machine.
+//! Who may ask: a bearer token, a client certificate, or, with `--dev`, whoever is on this machine; and for what.
 //!
 //! Clients of schema registries know user and password only: for the registry the password may be the token.
 
 use super::Context;
-use super::problem::{Problem, shown};
+use super::problem::{Problem, shown, unknown_method};
 use super::registry::{self, RegistryProblem};
+use super::rights::{self, Right};
 use super::server::Peer;
+use crate::config::{Role, RoleMap, Roles};
+use crate::tokens::{Bearer, Tokens};
 use crate::world::Actor;
 use axum::Extension;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
@@ -100,11 +103,83 @@ pub(super) struct Gate {
     pub(super) is_open: bool,
     /// The bearer token.
     pub(super) token: Option<Token>,
-    /// The certificates that may ask: that a trusted authority issued it is not enough.
+    /// The certificates that may ask for everything: that a trusted authority issued it is not enough.
     pub(super) identities: Vec<Identity>,
+    /// Who else may ask, and for what.
+    pub(super) roles: RoleMap,
+    /// The issuers whose tokens are believed.
+    pub(super) tokens: Option<Arc<Tokens>>,
 }
 
-/// Lets a request through with its [`Actor`], or refuses it before anything else is looked at.
+/// Who asks, and what they may.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// As the audit log and the catalog know them.
+    pub(super) actor: Actor,
+    /// How they have shown who they are.
+    pub(super) by: By,
+    /// What they may.
+    pub(super) roles: Roles,
+}
+
+/// How somebody has shown who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// By being on this machine.
+    Local,
+    /// By the bearer token.
+    Token,
+    /// By a certificate.
+    Certificate,
+    /// By a JSON Web Token that is good until then, in Unix seconds.
+    Jwt(u64),
+}
+
+impl By {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Token => "token",
+            Self::Certificate => "certificate",
+            Self::Jwt(_) => "jwt",
+        }
+    }
+
+    /// When it ends by itself, in Unix seconds.
+    pub(super) fn expires_unix_s(self) -> Option<u64> {
+        match self {
+            Self::Jwt(expires_unix_s) => Some(expires_unix_s),
+            _ => None,
+        }
+    }
+}
+
+impl Caller {
+    fn admin(actor: &str, by: By) -> Self {
+        Self { actor: actor.into(), by, roles: Roles::of(&[Role::Admin]) }
+    }
+
+    /// Whether they may use the route `path` in this way.
+    fn check(&self, request: &Request, path: &str) -> Result<(), Problem> {
+        let needed = match rights::right(request.method(), path) {
+            Right::Of(needed) if self.roles.meets(needed) => return Ok(()),
+            // Who may do everything is told by the router itself what it has.
+            Right::NoMethod if self.roles.meets(Roles::of(&[Role::Admin])) => return Ok(()),
+            Right::NoMethod => return Err(unknown_method(request.method(), request.uri())),
+            Right::Of(needed) => needed,
+        };
+        let Self { actor, roles, .. } = self;
+        let detail = format!(
+            "{actor} has the roles: {roles}; {} {path} is for: {needed}; one of these in [admin] roles, or in the `roles` of \
+             the token's issuer below [jwt], gives it that right (`myelin whoami` shows what it may)",
+            request.method()
+        );
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden-role", detail))
+    }
+}
+
+/// Lets a request through with its [`Actor`] and [`Caller`], or refuses it before anything else is looked at.
 pub(super) async fn check(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,
@@ -112,53 +187,92 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     let is_registry = registry::owns(request.uri().path());
-    match context.gate.admit(&peer, request.headers(), is_registry) {
-        Ok(actor) => {
-            request.extensions_mut().insert(actor.clone());
-            let mut response = next.run(request).await;
-            // For the audit log, which sees refusals as well and so is asked before this gate.
-            response.extensions_mut().insert(actor);
-            response
+    let refuse = |problem: Problem| match is_registry {
+        true => RegistryProblem::from(problem).into_response(),
+        false => problem.into_response(),
+    };
+    let caller = match context.gate.admit(&peer, request.headers(), is_registry).await {
+        Ok(caller) => caller,
+        Err(problem) => return refuse(problem),
+    };
+    // Without a route there is nothing to have a right to: that there is none is told.
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let allowed = path.map_or(Ok(()), |path| caller.check(&request, &path));
+    let mut response = match allowed {
+        Ok(()) => {
+            request.extensions_mut().insert(caller.actor.clone());
+            request.extensions_mut().insert(caller.clone());
+            next.run(request).await
         }
-        Err(problem) if is_registry => RegistryProblem::from(problem).into_response(),
-        Err(problem) => problem.into_response(),
-    }
+        Err(problem) => refuse(problem),
+    };
+    // For the audit log, which sees refusals as well and so is asked before this gate.
+    response.extensions_mut().insert(caller);
+    response
 }
 
 impl Gate {
-    fn admit(&self, peer: &Peer, headers: &HeaderMap, is_registry: bool) -> Result<Actor, Problem> {
+    async fn admit(&self, peer: &Peer, headers: &HeaderMap, is_registry: bool) -> Result<Caller, Problem> {
         self.check_origin(headers)?;
         if let Some(given) = headers.get(AUTHORIZATION)
-            && let Some(token) = &self.token
+            && (self.token.is_some() || self.tokens.is_some())
         {
             let given = given.as_bytes();
-            if is_registry && password(given).is_some_and(|given| token.is(&given)) {
-                return Ok(Actor::from("token"));
-            }
-            return match bearer(given) {
-                Some(given) if token.is(given) => Ok(Actor::from("token")),
-                _ => Err(unauthorized("the bearer token is not the right one; send what [admin] token_file holds")),
-            };
+            let password = if is_registry { password(given) } else { None };
+            return self.admit_token(password.as_deref().or_else(|| bearer(given)).unwrap_or_default()).await;
         }
         if let Some(identity) = &peer.identity {
             return self.admit_certificate(identity);
         }
         if self.is_open {
             self.check_host(headers)?;
-            return Ok(Actor::from("local"));
+            return Ok(Caller::admin("local", By::Local));
         }
-        Err(match (self.is_tls, &self.token) {
-            (true, Some(_)) => unauthorized("send `Authorization: Bearer TOKEN`, or connect with a client certificate"),
-            (true, None) => unauthorized("connect with a client certificate that is among [admin] identities"),
+        let has_token = self.token.is_some() || self.tokens.is_some();
+        Err(match (self.is_tls, has_token) {
+            (true, true) => unauthorized("send `Authorization: Bearer TOKEN`, or connect with a client certificate"),
+            (true, false) => unauthorized("connect with a client certificate that [admin] identities or roles names"),
             (false, _) => unauthorized("send `Authorization: Bearer TOKEN` with what [admin] token_file holds"),
         })
     }
 
-    fn admit_certificate(&self, identity: &Identity) -> Result<Actor, Problem> {
-        if self.identities.contains(identity) {
-            return Ok(Actor::from(identity.as_str()));
+    /// The one token of the configuration, or one that an issuer has signed.
+    async fn admit_token(&self, given: &[u8]) -> Result<Caller, Problem> {
+        if self.token.as_ref().is_some_and(|token| token.is(given)) {
+            return Ok(Caller::admin("token", By::Token));
         }
-        let detail = format!("{identity} is not among [admin] identities; add it there, or use another certificate");
+        let Some(tokens) = self.tokens.as_ref().filter(|_| Tokens::may_be_one(given)) else {
+            return Err(unauthorized("the bearer token is not the right one; send what [admin] token_file holds"));
+        };
+        let Bearer { identity, roles, expires_unix_s } = tokens
+            .verify(given)
+            .await
+            .map_err(|refused| Problem::new(StatusCode::UNAUTHORIZED, refused.code(), refused.to_string()))?;
+        if self.identities.contains(&identity) {
+            return Ok(Caller::admin(identity.as_str(), By::Jwt(expires_unix_s)));
+        }
+        let roles = roles.and(self.roles.of(&identity));
+        if roles.is_empty() {
+            let detail = format!(
+                "{identity} has no role; map one of the token's claims below [jwt] issuers, or name it in [admin] roles"
+            );
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        }
+        Ok(Caller { actor: identity.as_str().into(), by: By::Jwt(expires_unix_s), roles })
+    }
+
+    fn admit_certificate(&self, identity: &Identity) -> Result<Caller, Problem> {
+        if self.identities.contains(identity) {
+            return Ok(Caller::admin(identity.as_str(), By::Certificate));
+        }
+        let roles = self.roles.of(identity);
+        if !roles.is_empty() {
+            return Ok(Caller { actor: identity.as_str().into(), by: By::Certificate, roles });
+        }
+        let detail = format!(
+            "{identity} is not among [admin] identities and has no role; add it there or in [admin] roles, or use another \
+             certificate"
+        );
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 
@@ -223,7 +337,8 @@ mod tests {
 
     fn gate(token: Option<&str>, is_open: bool, is_tls: bool) -> Gate {
         let token = token.map(|text| Token::new(text).unwrap());
-        Gate { addr: ([127, 0, 0, 1], 7480).into(), is_tls, is_open, token, identities: Vec::new() }
+        let addr = ([127, 0, 0, 1], 7480).into();
+        Gate { addr, is_tls, is_open, token, identities: Vec::new(), roles: RoleMap::default(), tokens: None }
     }
 
     fn asks(gate: &Gate, identity: Option<&str>, headers: &[(&'static str, &str)]) -> Result<String, &'static str> {
@@ -239,7 +354,9 @@ mod tests {
         let identity = identity.map(|text| Identity::parse(text).unwrap());
         let peer = Peer { identity, addr: ([127, 0, 0, 1], 50_000).into() };
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        gate.admit(&peer, &headers, is_registry).map(|actor| actor.to_string()).map_err(|problem| problem.code())
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let admitted = runtime.block_on(gate.admit(&peer, &headers, is_registry));
+        admitted.map(|caller| caller.actor.to_string()).map_err(|problem| problem.code())
     }
 
     #[test]

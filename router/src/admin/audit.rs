@@ -1,10 +1,12 @@
 //! `/v1/audit`: who did what. Every request goes through [`keep`], also one that is refused.
 
 use super::Context;
+use super::access::Caller;
 use super::problem::{Problem, ProblemCode};
+use super::rights;
 use super::server::Peer;
 use crate::audit::{Entry, Kind, Note, lines};
-use crate::world::{Actor, MeshAudit, WorldError};
+use crate::world::{MeshAudit, WorldError};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
@@ -43,29 +45,36 @@ pub(super) async fn keep(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str);
+    let is_get = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    // Whoever looks at payloads is written down each time.
+    let is_read = is_get && !rights::shows_payloads(route);
     let action = format!("{} {route}", request.method());
     let hashed = Hashed::default();
     let sent = hashed.0.clone();
     let request = if is_read { request } else { request.map(|body| Body::new(Hashing { body, hashed })) };
     let response = next.run(request).await;
 
-    let actor = response.extensions().get::<Actor>().cloned();
+    let caller = response.extensions().get::<Caller>().cloned();
     let is_good = response.status().as_u16() < StatusCode::BAD_REQUEST.as_u16();
     if is_good && UNTOLD.contains(&&*path) {
         return response;
     }
     let code = response.extensions().get::<ProblemCode>().map(|code| code.0.to_string());
     let result = if is_good { "ok".to_owned() } else { code.unwrap_or_else(|| response.status().as_u16().to_string()) };
-    let mut note = Note::new(Kind::Admin, actor.as_deref().unwrap_or("-"), action, result);
+    let actor = caller.as_ref().map_or("-", |caller| &caller.actor);
+    let mut note = Note::new(Kind::Admin, actor, action, result);
     note.from = Some(peer.addr.ip().to_string());
     note.subject = path;
-    if let (None, Some(identity)) = (&actor, &peer.identity) {
-        note.detail = format!("with the certificate of {identity}");
+    match (&caller, &peer.identity) {
+        (Some(caller), _) if response.status() == StatusCode::FORBIDDEN => {
+            note.detail = format!("with the roles: {}", caller.roles);
+        }
+        (None, Some(identity)) => note.detail = format!("with the certificate of {identity}"),
+        _ => {}
     }
-    if is_read || actor.is_none() {
+    if is_read || caller.is_none() {
         context.state.audit.count(note);
         return response;
     }

@@ -3,6 +3,8 @@
 use super::Context;
 use super::intake::{Json as Body, NamePath};
 use super::problem::Problem;
+use super::proposals::Wanted;
+use super::rollouts::{Begun, check_note};
 use crate::world::{Actor, Change, SharedLogStatus, View};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -12,6 +14,7 @@ use myelin_catalog::rollout::{Cause, Outcome, Rollout};
 use myelin_catalog::{Metrics, Name, Op, Phase};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Instant;
 use utoipa::ToSchema;
 
 /// A rollout over the sites of the mesh.
@@ -273,7 +276,8 @@ fn detail(phase: &Phase, events: u64) -> String {
     ),
     request_body(content = StepRequest),
     responses(
-        (status = 200, body = MeshRollout),
+        (status = 200, body = Begun),
+        (status = 202, body = Begun, description = "With `[admin] two_person`, `promote` waits for somebody else to approve it"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The rollout is not where this step can be taken"),
@@ -283,13 +287,14 @@ pub(super) async fn step(
     Extension(actor): Extension<Actor>,
     Path((id, step)): Path<(u64, String)>,
     Body(request): Body<StepRequest>,
-) -> Result<Json<MeshRollout>, Problem> {
+) -> Result<(StatusCode, Json<Begun>), Problem> {
     let op = match step.as_str() {
         "pause" => Op::RolloutPaused { id },
         "resume" => Op::RolloutResumed { id },
         "promote" => Op::RolloutPromoted { id },
         "abort" => {
-            let reason = if request.reason.is_empty() { format!("{actor} wants it") } else { request.reason };
+            let wanted = || format!("{actor} wants it");
+            let reason = if request.reason.is_empty() { wanted() } else { request.reason.clone() };
             Op::RolloutAborted { id, cause: Cause::Hand, reason }
         }
         other => {
@@ -299,8 +304,15 @@ pub(super) async fn step(
     };
     let world = &context.state.world;
     find(&world.view(), id)?;
+    if let (Op::RolloutPromoted { id }, true) = (&op, context.two_person) {
+        let note = Some(request.reason).filter(|reason| !reason.is_empty());
+        check_note(note.as_ref())?;
+        let proposal =
+            context.proposals.add(&world.view().catalog, Wanted::Promote(*id), &actor, note, Instant::now())?;
+        return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(proposal))));
+    }
     world.change(Change::Record(Box::new(op)), None, actor).await?;
-    Ok(Json(MeshRollout::new(&*find(&world.view(), id)?)))
+    Ok((StatusCode::OK, Json(Begun::Rollout(MeshRollout::new(&*find(&world.view(), id)?)))))
 }
 
 /// The sites of the mesh and their routers, as the catalog names them.

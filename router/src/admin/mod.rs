@@ -19,7 +19,9 @@ mod modules;
 mod observe;
 mod policies;
 mod problem;
+mod proposals;
 mod registry;
+mod rights;
 mod rollouts;
 mod server;
 mod shadow;
@@ -28,11 +30,13 @@ mod stall;
 mod topics;
 mod traces;
 mod types;
+mod whoami;
 
 pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
 pub use server::AdminHandle;
 
 use crate::audit::Audit;
+use crate::config::RoleMap;
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::local::Shared;
@@ -45,6 +49,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Json, Router};
 use logs::LogBook;
 use myelin_transport::{Identity, ListenerStats, TlsIdentity, TlsReloader};
+use proposals::Proposals;
 use rollouts::Notes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,6 +83,10 @@ pub struct AdminListen {
     pub tls: Option<TlsIdentity>,
     /// The client certificates that may use the API; none named = none may.
     pub identities: Vec<Identity>,
+    /// Who else may use it, and for what.
+    pub roles: RoleMap,
+    /// Whether a rollout needs a second person.
+    pub two_person: bool,
     /// Largest module that is accepted, in bytes.
     pub module_bytes_max: usize,
 }
@@ -143,13 +152,16 @@ pub(crate) struct Context {
     bodies: Arc<Semaphore>,
     logs: LogBook,
     notes: Notes,
+    two_person: bool,
+    proposals: Proposals,
 }
 
 impl Context {
     /// What a listener at `addr` serves.
     fn routes(listen: AdminListen, addr: SocketAddr, is_tls: bool, state: AdminState) -> Router {
-        let AdminListen { dev, token, tls, identities, module_bytes_max, .. } = listen;
-        let gate = Gate { addr, is_tls, is_open: dev && addr.ip().is_loopback(), token, identities };
+        let AdminListen { dev, token, tls, identities, roles, two_person, module_bytes_max, .. } = listen;
+        let (is_open, tokens) = (dev && addr.ip().is_loopback(), state.shared.tokens.clone());
+        let gate = Gate { addr, is_tls, is_open, token, identities, roles, tokens };
         // Its description, some hundred KiB, is made anew for whoever asks.
         let (router, _) = declared().split_for_parts();
         let context = Arc::new(Self {
@@ -160,10 +172,12 @@ impl Context {
             bodies: Arc::new(Semaphore::new(intake::BODIES_KIB_MAX)),
             logs: LogBook::default(),
             notes: Notes::default(),
+            two_person,
+            proposals: Proposals::default(),
         });
         router
             .fallback(problem::unknown_route)
-            .method_not_allowed_fallback(problem::unknown_method)
+            .method_not_allowed_fallback(problem::no_such_method)
             .layer(from_fn_with_state(context.clone(), access::check))
             .layer(from_fn_with_state(context.clone(), audit::keep))
             .layer(from_fn(seal))
@@ -185,6 +199,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet::describe))
         .routes(routes!(shadow::shadow))
         .routes(routes!(fleet::step))
+        .routes(routes!(proposals::approve))
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::add_site, fleet::remove_site))
         .routes(routes!(fleet::add_router, fleet::remove_router))
@@ -213,13 +228,15 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(whoami::whoami))
         .routes(routes!(openapi))
 }
 
 /// What the description says about all routes.
 fn frame() -> OpenApi {
     let description = "The admin API of a Myelin router. Loopback needs no credentials with `--dev`; anything else \
-         needs a bearer token or a client certificate that the configuration names. Refusals are problems (RFC 9457) with a stable `code`; \
+         needs a bearer token or a client certificate that the configuration names, or a JSON Web Token of an issuer that it trusts; `x-myelin-roles` says which roles an \
+         operation is for. Refusals are problems (RFC 9457) with a stable `code`; \
          those of `/registry`, which speaks as Confluent's schema registry does, have its error numbers beside it.";
     let info = InfoBuilder::new()
         .title("Myelin admin API")
@@ -251,7 +268,9 @@ fn frame() -> OpenApi {
     (status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"),
 ))]
 async fn openapi() -> Json<OpenApi> {
-    Json(declared().into_openapi())
+    let mut document = declared().into_openapi();
+    rights::describe(&mut document);
+    Json(document)
 }
 
 /// No answer is kept by a cache or taken for anything but what it says it is.

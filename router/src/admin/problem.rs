@@ -130,7 +130,12 @@ pub(crate) async fn unknown_route(uri: Uri) -> Problem {
 }
 
 /// A path of ours with a method that it does not have.
-pub(crate) async fn unknown_method(method: axum::http::Method, uri: Uri) -> Problem {
+pub(crate) async fn no_such_method(method: axum::http::Method, uri: Uri) -> Problem {
+    unknown_method(&method, &uri)
+}
+
+/// The same, for whoever has no right to more.
+pub(crate) fn unknown_method(method: &axum::http::Method, uri: &Uri) -> Problem {
     let (method, path) = (shown(method.as_str()), shown(uri.path()));
     let detail = format!("`{path}` has no {method}; /openapi.json lists what it has");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)

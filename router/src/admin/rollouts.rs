@@ -4,15 +4,20 @@ use super::Context;
 use super::fleet::{MeshRollout, find, newest};
 use super::intake::OptionalJson;
 use super::problem::Problem;
+use super::proposals::{Proposal, Wanted};
 use super::types::{GenerationInfo, RollbackRequest, Rollout, RolloutList, RolloutRequest};
-use crate::world::{Actor, ROLLOUTS_REMEMBERED, RolloutReport, WorldError};
+use crate::world::{Actor, Change, ROLLOUTS_REMEMBERED, RolloutReport, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use myelin_catalog::Op;
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use utoipa::ToSchema;
 
 /// Bytes of a note.
 const NOTE_BYTES_MAX: usize = 1_024;
@@ -55,7 +60,14 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
         bindings: generation.bindings.len(),
     });
     let active_generation = view.generation;
-    Json(RolloutList { rollouts, active_generation, mesh: newest(&view), generations: generations.collect() })
+    let proposals = context.proposals.list(Instant::now());
+    Json(RolloutList {
+        proposals,
+        rollouts,
+        active_generation,
+        mesh: newest(&view),
+        generations: generations.collect(),
+    })
 }
 
 /// Make the staged set active. Every filter is prepared on every worker of every site before any worker swaps; answers
@@ -64,7 +76,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
     request_body(content = Option<RolloutRequest>),
     responses(
         (status = 200, body = Rollout),
-        (status = 202, body = MeshRollout, description = "A rollout over the sites has begun"),
+        (status = 202, body = Begun, description = "A rollout over the sites has begun; or, with `[admin] two_person`, it waits for somebody else to approve it"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
@@ -77,15 +89,49 @@ pub(super) async fn start(
     Extension(actor): Extension<Actor>,
     OptionalJson(request): OptionalJson<RolloutRequest>,
 ) -> Result<Response, Problem> {
-    let world = context.state.world.clone();
-    if let Some(plan) = request.plan {
-        check_note(request.note.as_ref())?;
-        let id = world.start_rollout(plan.read()?, actor).await?;
-        context.notes.keep(id, request.note);
-        let rollout = find(&world.view(), id)?;
-        return Ok((StatusCode::ACCEPTED, Json(MeshRollout::new(&rollout))).into_response());
+    check_note(request.note.as_ref())?;
+    let wanted = Wanted::Rollout(request.plan.map(|plan| plan.read().map(Box::new)).transpose()?);
+    if context.two_person {
+        let view = context.state.world.view();
+        let proposal = context.proposals.add(&view.catalog, wanted, &actor, request.note, Instant::now())?;
+        return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(proposal))).into_response());
     }
-    Ok(finish(context, request.note, async move { world.rollout(actor).await }).await?.into_response())
+    begin(&context, wanted, request.note, None, actor).await
+}
+
+/// What has begun, or waits to.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Begun {
+    /// A rollout over the sites.
+    Rollout(MeshRollout),
+    /// Somebody else has to approve it.
+    Proposed(Proposal),
+}
+
+/// Does what is wanted, if the catalog's revision is still `if_match`.
+pub(super) async fn begin(
+    context: &Arc<Context>,
+    wanted: Wanted,
+    note: Option<String>,
+    if_match: Option<u64>,
+    actor: Actor,
+) -> Result<Response, Problem> {
+    let world = context.state.world.clone();
+    let id = match wanted {
+        Wanted::Rollout(None) => {
+            let change = async move { world.rollout_if(if_match, actor).await };
+            return Ok(finish(context.clone(), note, change).await?.into_response());
+        }
+        Wanted::Rollout(Some(plan)) => world.change(Change::Start { plan }, if_match, actor).await?,
+        Wanted::Promote(id) => {
+            world.change(Change::Record(Box::new(Op::RolloutPromoted { id })), if_match, actor).await?;
+            id
+        }
+    };
+    context.notes.keep(id, note);
+    let rollout = find(&world.view(), id)?;
+    Ok((StatusCode::ACCEPTED, Json(Begun::Rollout(MeshRollout::new(&rollout)))).into_response())
 }
 
 /// Make an earlier generation's set active again.
@@ -110,7 +156,7 @@ pub(super) async fn roll_back(
     finish(context, request.note, async move { world.rollback(request.to, actor).await }).await
 }
 
-fn check_note(note: Option<&String>) -> Result<(), Problem> {
+pub(super) fn check_note(note: Option<&String>) -> Result<(), Problem> {
     if note.is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
         let detail = format!("`note` has more than {NOTE_BYTES_MAX} bytes, which is the most; shorten it");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail));

@@ -1,6 +1,7 @@
 //! The JSON of the API, both ways.
 
 use super::fleet::MeshRollout;
+use super::proposals::Proposal;
 use super::spec::BindingSpec;
 use crate::ledger::Counts;
 use crate::world::{RolloutKind, RolloutReport};
@@ -412,6 +413,8 @@ impl Rollout {
 /// The rollouts since the router's start that are remembered.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RolloutList {
+    /// What waits at this router for somebody else to approve it, oldest first.
+    pub(super) proposals: Vec<Proposal>,
     /// Newest last.
     pub(super) rollouts: Vec<Rollout>,
     /// The generation that judges events now.

@@ -1,6 +1,6 @@
 //! Where the admin API is, and its answers as Rust types.
 
-use super::connect::{dialable, running};
+use super::connect::{dialable, read_token, running};
 use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::http::{Body, Server};
@@ -28,6 +28,9 @@ pub(super) struct Admin {
     /// Bearer token
     #[arg(long, env = "MYELIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// File with the bearer token: the router's own, or a JSON Web Token
+    #[arg(long, value_name = "FILE", env = "MYELIN_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Client certificate for HTTPS (PEM)
     #[arg(long, value_name = "FILE", env = "MYELIN_CERT", requires = "key")]
     cert: Option<PathBuf>,
@@ -48,12 +51,12 @@ pub(super) struct Admin {
 impl Admin {
     /// Of a command whose own options say who asks, and where the development router's files are.
     pub(super) fn of(
-        (admin, token): (Option<Uri>, Option<String>),
+        (admin, token, token_file): (Option<Uri>, Option<String>, Option<PathBuf>),
         (cert, key, ca): (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
         timeout: Duration,
         data_dir: PathBuf,
     ) -> Self {
-        Self { admin, token, cert, key, ca, timeout, data_dir }
+        Self { admin, token, token_file, cert, key, ca, timeout, data_dir }
     }
 
     /// The admin API.
@@ -78,7 +81,10 @@ impl Admin {
         if let Some(ca) = &self.ca {
             server.ca = Some(ca.clone());
         }
-        server.token.clone_from(&self.token);
+        server.token = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, file) => file.as_deref().map(read_token).transpose()?,
+        };
         Ok(Api(server))
     }
 }

@@ -104,7 +104,8 @@ impl Bench {
         let (rate, server_pids) = ((!self.flat_out).then_some(self.rate), self.connect.server_pid());
         let server_pids = server_pids.into_iter().collect();
         let plan = Plan { warm_up: self.warm_up, length: self.seconds, rate, server_pids, ..Plan::default() };
-        let client = Client::new(Target::Router, channel, cell, attributes, self.connect.dial()?);
+        let client = Client::new(Target::Router, channel, cell, attributes, self.connect.dial()?)
+            .with_token(self.connect.token()?);
         let measured = client.run(&plan).map_err(|error| Failure::from(error).doing(cell))?;
         Ok(Scenario {
             scenario: cell.to_string(),

@@ -19,6 +19,8 @@ use std::time::Duration;
 const CLIENT_THREADS: usize = 1;
 /// Where clients connect when nothing else is known.
 const DEFAULT_ADDR: &str = "localhost:7400";
+/// Bytes of a token's file that are read: more than the longest token that a router takes.
+const TOKEN_FILE_BYTES_MAX: u64 = 16 * 1024;
 /// Largest payload that is read from a file or stdin, in bytes: the most that any router takes.
 pub(super) const PAYLOAD_BYTES_MAX: u64 = myelin_wire::limits::PAYLOAD_BYTES_CEILING as u64;
 
@@ -36,8 +38,11 @@ pub(super) struct Connect {
     #[arg(long, value_name = "FILE", env = "MYELIN_KEY", requires = "cert")]
     key: Option<PathBuf>,
     /// The authorities whose routers are trusted (PEM)
-    #[arg(long, value_name = "FILE", env = "MYELIN_CA", requires = "cert")]
+    #[arg(long, value_name = "FILE", env = "MYELIN_CA")]
     ca: Option<PathBuf>,
+    /// File with a JSON Web Token that says who this client is, in place of a certificate
+    #[arg(long, value_name = "FILE", env = "MYELIN_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// The name in the router's certificate, where it is not the host of --addr
     #[arg(long, value_name = "NAME", env = "MYELIN_SERVER_NAME")]
     server_name: Option<String>,
@@ -50,12 +55,17 @@ impl Connect {
     /// The admin API, asked as the same client.
     pub(super) fn admin(&self, admin: Option<Uri>, token: Option<String>, timeout: Duration) -> Admin {
         let files = (self.cert.clone(), self.key.clone(), self.ca.clone());
-        Admin::of((admin, token), files, timeout, self.data_dir.clone())
+        Admin::of((admin, token, self.token_file.clone()), files, timeout, self.data_dir.clone())
     }
 
     /// Connects, with settings that `tune` has changed.
     pub(super) async fn client(&self, tune: impl FnOnce(ClientConfig) -> ClientConfig) -> Result<Client> {
-        let config = ClientConfig { addrs: self.addrs(), tls: Some(self.files()?), ..ClientConfig::default() }
+        let (tls, ca) = match self.token_trust()? {
+            Some(ca) => (None, Some(ca)),
+            None => (Some(self.files()?), None),
+        };
+        let (addrs, token_file) = (self.addrs(), self.token_file.clone());
+        let config = ClientConfig { addrs, tls, ca, token_file, ..ClientConfig::default() }
             .with_name(concat!("myelin-cli/", env!("CARGO_PKG_VERSION")));
         let config = ClientConfig { server_name: self.server_name.clone(), ..config };
         let addrs = config.addrs.join(", ");
@@ -71,8 +81,33 @@ impl Connect {
         let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let server_name = self.server_name.clone().unwrap_or_else(|| host.to_owned());
-        let tls = TlsIdentity::load(&self.files()?).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        let tls = match self.token_trust()? {
+            Some(ca) => TlsIdentity::trusting(&ca),
+            None => TlsIdentity::load(&self.files()?),
+        };
+        let tls = tls.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
         Ok(DialConfig { addr, server_name, alpn: ALPN_CLIENT.to_owned(), tls })
+    }
+
+    /// The token that says who this is; none where it shows a certificate.
+    pub(super) fn token(&self) -> Result<Option<String>> {
+        self.token_file.as_deref().filter(|_| self.cert.is_none()).map(read_token).transpose()
+    }
+
+    /// Whom a client trusts that shows a token; none where it shows a certificate.
+    fn token_trust(&self) -> Result<Option<PathBuf>> {
+        if self.token_file.is_none() || self.cert.is_some() {
+            return Ok(None);
+        }
+        let ca = self.ca.clone().unwrap_or_else(|| development::client_files(&self.data_dir).ca);
+        if ca.exists() {
+            return Ok(Some(ca));
+        }
+        Err(Failure::new(
+            Exit::Usage,
+            format!("there is no file {}: a token needs a router that is trusted", ca.display()),
+        )
+        .next("give --ca FILE: the authorities whose routers are trusted"))
     }
 
     /// The process of the router, where it is the --dev router of this folder.
@@ -103,6 +138,19 @@ impl Connect {
         )
         .next("start one here with `myelin serve --dev`, or give --cert, --key and --ca"))
     }
+}
+
+/// The token in `file`.
+pub(super) fn read_token(file: &Path) -> Result<String> {
+    let told = |problem: String| Failure::new(Exit::Usage, format!("--token-file {}: {problem}", file.display()));
+    let mut text = String::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| told(error.to_string()))?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(told("it holds no token on its one line".to_owned()));
+    }
+    Ok(token.to_owned())
 }
 
 /// What the development router with this data directory said when it began to serve.

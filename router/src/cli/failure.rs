@@ -88,6 +88,7 @@ pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
     Some(match code {
         "not-found" | "no-responder" | "unknown-module" | "unknown-binding" | "nothing-to-roll-back" => Exit::NotFound,
         "denied" | "unauthorized" | "forbidden" | "filter-fault" | "dead-lettered" | "reserved-topic" => Exit::Denied,
+        "unauthenticated" | "token-expired" | "forbidden-role" | "two-person" => Exit::Denied,
         "conflict" | "exists" | "in-use" | "revision-mismatch" | "rollout-running" => Exit::Conflict,
         "timeout" | "expired" => Exit::Timeout,
         "self-test-failed" | "gate-failed" | "not-ready" | "incompatible-schema" => Exit::GateFailed,

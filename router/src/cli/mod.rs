@@ -44,6 +44,7 @@ mod topic;
 mod trace;
 mod trial;
 mod values;
+mod whoami;
 
 pub use failure::{Exit, Failure};
 
@@ -133,6 +134,8 @@ enum Command {
     /// Write topics and schemas as an AsyncAPI document, or read one
     #[command(subcommand, name = "asyncapi")]
     AsyncApi(apply::AsyncApi),
+    /// Show as whom the admin API knows this command, and what that may
+    Whoami(whoami::Whoami),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -200,6 +203,7 @@ fn run(command: Command) -> Result<()> {
         Command::Apply(apply) => apply.run(),
         Command::Export(export) => export.run(),
         Command::AsyncApi(asyncapi) => asyncapi.run(),
+        Command::Whoami(whoami) => whoami.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

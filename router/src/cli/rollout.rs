@@ -42,6 +42,8 @@ pub(super) enum Rollout {
     Promote(Step),
     /// End it: every site has its old set again
     Abort(Step),
+    /// Begin what somebody else has proposed, where the router wants two persons for it
+    Approve(Approve),
     /// Show the rollouts since the router's start
     History(Show),
     /// Make the generation before active again, or the one that --to names
@@ -76,6 +78,16 @@ pub(super) struct Step {
     admin: Admin,
 }
 
+/// Begin what somebody else has proposed
+#[derive(Args, Debug)]
+pub(super) struct Approve {
+    /// The proposal's number, at the router that took it
+    #[arg(value_name = "PROPOSAL")]
+    proposal: u64,
+    #[command(flatten)]
+    admin: Admin,
+}
+
 /// Show rollouts
 #[derive(Args, Debug)]
 pub(super) struct Show {
@@ -106,6 +118,7 @@ impl Rollout {
             Self::Resume(step) => block_on(step.take("resume")),
             Self::Promote(step) => block_on(step.take("promote")),
             Self::Abort(step) => block_on(step.take("abort")),
+            Self::Approve(approve) => block_on(approve.run()),
             Self::Status(show) => block_on(show.status()),
             Self::History(show) => block_on(show.history()),
             Self::Rollback(rollback) => block_on(rollback.run()),
@@ -115,13 +128,35 @@ impl Rollout {
 
 /// Makes what is staged active, waits until it is, and tells it.
 pub(super) async fn start(api: &Api, note: Option<String>) -> Result<()> {
-    print(told(&activate(api, note).await?));
+    let report = activate(api, note).await?;
+    print(proposed(&report).unwrap_or_else(|| told(&report)));
     Ok(())
 }
 
 /// The same; tells nothing.
 pub(super) async fn activate(api: &Api, note: Option<String>) -> Result<Value> {
     api.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note }))).await
+}
+
+/// That somebody else has to approve it, where that is so.
+fn proposed(answer: &Value) -> Option<String> {
+    let id = answer["proposal"].as_u64()?;
+    Some(format!(
+        "proposal {id} waits for somebody else with the role releaser, for an hour: `myelin rollout approve {id}`\n  of {}\n",
+        text(&answer["digest"])
+    ))
+}
+
+impl Approve {
+    async fn run(self) -> Result<()> {
+        let path = format!("/v1/rollouts/{}/approve", self.proposal);
+        let begun: Value = self.admin.api()?.ask(Method::POST, &path, Body::None).await?;
+        match begun["generation"].is_u64() {
+            true => print(told(&begun)),
+            false => say!("rollout {}: {}", text(&begun["id"]), text(&begun["state"])),
+        }
+        Ok(())
+    }
 }
 
 impl Start {
@@ -135,6 +170,10 @@ impl Start {
         };
         let body = json!({ "note": self.note, "plan": plan });
         let rollout: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(body)).await?;
+        if let Some(told) = proposed(&rollout) {
+            print(told);
+            return Ok(());
+        }
         let id = rollout["id"].as_u64().unwrap_or_default();
         if self.watch {
             return watch::watch(&api, id).await;
@@ -174,7 +213,10 @@ impl Step {
     async fn post(self, api: &Api, id: u64, step: &str) -> Result<()> {
         let body = Body::Json(json!({ "reason": self.reason }));
         let rollout: Value = api.ask(Method::POST, &format!("/v1/rollouts/{id}/{step}"), body).await?;
-        say!("rollout {id}: {}", text(&rollout["state"]));
+        match proposed(&rollout) {
+            Some(told) => print(told),
+            None => say!("rollout {id}: {}", text(&rollout["state"])),
+        }
         Ok(())
     }
 }

@@ -187,6 +187,8 @@ impl Serve {
             token,
             tls: Some(reloader.tls()),
             identities,
+            roles: config.admin.roles.clone(),
+            two_person: config.admin.two_person,
             module_bytes_max: config.wasm.module_bytes,
         };
         let ledgers = node.ledgers();

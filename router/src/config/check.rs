@@ -56,6 +56,9 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
     check_engine(config, places, errors);
     check_tls(config, places, errors);
     check_admin(config, dev, places, errors);
+    for (problem, remedy) in config.jwt.problems(dev) {
+        errors.push(ConfigError::new(places.of("jwt", "issuers"), format!("[jwt] {problem}"), remedy));
+    }
     for (key, problem, remedy) in config.telemetry.problems() {
         let problem = format!("[telemetry] {key}: {problem}");
         errors.push(ConfigError::new(places.of("telemetry", key), problem, remedy));
@@ -151,9 +154,11 @@ fn check_tls(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
 fn check_admin(config: &Config, dev: bool, places: &Places, errors: &mut Vec<ConfigError>) {
     let has_certificates = [&config.tls.cert, &config.tls.key, &config.tls.ca].iter().all(|file| file.is_some());
     let is_meant = has_certificates || !config.listen.admin.ip().is_loopback();
-    if is_meant && !dev && config.admin.token_file.is_none() && config.admin.identities.is_empty() {
+    let admin = &config.admin;
+    let is_named = !admin.identities.is_empty() || !admin.roles.is_empty() || config.jwt.gives_roles();
+    if is_meant && !dev && admin.token_file.is_none() && !is_named {
         let remedy = "name client certificates in [admin] identities, such as \"spiffe://example.org/service/ops\", or \
-                      a token in [admin] token_file";
+                      in [admin] roles, or a token in [admin] token_file";
         let problem = "nobody could use the admin API: no certificate is named, and no token_file is given";
         errors.push(ConfigError::new(places.of("admin", "identities"), problem, remedy));
     }

@@ -226,7 +226,7 @@ impl Loading {
             Kind::Integer => text.replace('_', "").parse().ok().map(Value::Integer),
             Kind::Bool => text.parse().ok().map(Value::Boolean),
             Kind::List => Some(listed(text)),
-            Kind::Other => text.parse().ok(),
+            Kind::Table | Kind::Other => text.parse().ok(),
         };
         match value {
             Some(value) => self.set(key, value, place),
@@ -326,6 +326,7 @@ fn wanted(key: Key) -> String {
         Kind::Integer => "a whole number",
         Kind::Text => "text, in quotes in the file",
         Kind::List => "a list of texts: [\"a\", \"b\"] in the file, a,b in a variable",
+        Kind::Table => "a table: { name = value } or, in the file, a section of its own",
         Kind::Other => "a TOML value",
     };
     format!("[{}] {} is {kind}; `myelin config default` explains it", key.section, key.name)

@@ -3,13 +3,17 @@
 //! Each section is plain data with its default; `myelin config default` prints all keys with their explanation.
 
 mod check;
+mod jwt;
 mod load;
+mod roles;
 mod schema;
 mod telemetry;
 #[cfg(test)]
 mod tests;
 
+pub use jwt::{IssuerConfig, JwtConfig};
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
+pub use roles::{Holder, Role, RoleMap, Roles};
 pub use schema::{Key, Kind, keys, sections};
 pub use telemetry::TelemetryConfig;
 pub(crate) use telemetry::{collector, header};
@@ -53,6 +57,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// Who may use the admin API.
     pub admin: AdminConfig,
+    /// Whose tokens are believed.
+    pub jwt: JwtConfig,
     /// The log of who did what.
     pub audit: AuditConfig,
     /// Where the records of traces go.
@@ -305,6 +311,10 @@ pub struct AdminConfig {
     /// trusted with the filters of everybody.
     #[serde(with = "identity_texts")]
     pub identities: Vec<Identity>,
+    /// Who else may use it, and for what.
+    pub roles: RoleMap,
+    /// Whether a rollout begins only once somebody else has approved it.
+    pub two_person: bool,
 }
 
 /// `[audit]`

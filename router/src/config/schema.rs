@@ -28,6 +28,8 @@ pub enum Kind {
     Text,
     /// Several texts.
     List,
+    /// Names with values: a table of its own.
+    Table,
     /// Anything else; written as TOML.
     Other,
 }
@@ -122,11 +124,16 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         deserialize_i8: Integer, deserialize_i16: Integer, deserialize_i32: Integer, deserialize_i64: Integer,
         deserialize_str: Text, deserialize_string: Text,
         deserialize_seq: List,
+        deserialize_map: Table,
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, ProbeError> {
+        visitor.visit_newtype_struct(self)
     }
 
     forward_to_deserialize_any! {
-        i128 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct map enum
-        identifier ignored_any
+        i128 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct enum identifier
+        ignored_any
     }
 }
 
@@ -166,6 +173,8 @@ mod tests {
             ("limits", "headers", Kind::Integer),
             ("admin", "token_file", Kind::Text),
             ("admin", "identities", Kind::List),
+            ("admin", "roles", Kind::Table),
+            ("jwt", "issuers", Kind::Table),
         ] {
             assert!(keys.contains(&Key { section, name, kind }), "{section}.{name}: {keys:?}");
         }

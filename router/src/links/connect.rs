@@ -122,7 +122,7 @@ async fn dial(
         Ok(connection) => {
             let router = match connection.identity().kind() {
                 IdentityKind::Router { site, name } => links.read(|mesh| mesh.directory().by_name(site, name)),
-                IdentityKind::Service { .. } => None,
+                _ => None,
             };
             Some((router, serve(links.clone(), connection, true).await))
         }

@@ -13,11 +13,12 @@ use crate::fanout::gone;
 use crate::ledger::Term;
 use crate::local::{Ending, INBOX, Local, Phase, Seat, TableChange, TableCommand};
 use crate::outbox::Outbox;
+use crate::tokens::unix_s;
 use myelin_core::SessionKey;
 use myelin_policy::Service;
 use myelin_transport::{Connection, RecvStream, SendStream};
 use myelin_wire::limits::{CLIENT_NAME_BYTES_MAX, HELLO_TIMEOUT_MS};
-use myelin_wire::message::{GoAway, Hello, Message, MessageDecoder, Welcome};
+use myelin_wire::message::{GoAway, Hello, Message, MessageDecoder, Token, Welcome};
 use myelin_wire::{Code, FrameType, Refusal, VERSION};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,6 +30,8 @@ use tokio::time::timeout;
 
 /// How long a client may take for its HELLO.
 const HELLO_TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS as u64);
+/// How often it is looked whether a token is over, at least.
+const TOKEN_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the last bytes of a session may take to reach its client before the connection is closed.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -37,6 +40,8 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Session {
     key: SessionKey,
     service: Service,
+    /// When the token is over that says who this is, in Unix seconds.
+    expires_unix_s: Option<u64>,
     inbox: String,
     connection: Connection,
     seat: Seat,
@@ -50,13 +55,12 @@ pub struct Session {
 
 /// Serves a connection from its first frame to its close. The session's end is told to the client by the close code.
 pub async fn serve(local: Rc<Local>, connection: Connection) {
-    let service = Service::new(connection.identity().as_str());
-    match timeout(HELLO_TIMEOUT, greet(&connection)).await {
+    match timeout(HELLO_TIMEOUT, greet(&local, &connection)).await {
         Err(_) => {
             close(&local, &connection, &Refusal::new(Code::HelloTimeout, "no HELLO within 5 s of the handshake"));
         }
         Ok(Err(refusal)) => close(&local, &connection, &refusal),
-        Ok(Ok((send, recv, decoder, hello))) => {
+        Ok(Ok((send, recv, decoder, hello, Who { service, expires_unix_s }))) => {
             let identity = service.id();
             let whose = format!("{identity} at {}", connection.remote());
             let outbox = Rc::new(Outbox::new(&whose, hello.overflow, local.shared.outbox));
@@ -77,6 +81,7 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
             let session = Rc::new(Session {
                 key,
                 service,
+                expires_unix_s,
                 inbox,
                 connection,
                 seat,
@@ -91,15 +96,39 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
     }
 }
 
-/// Takes the control stream and the client's HELLO.
-async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, MessageDecoder, Hello), Refusal> {
+/// Who a client is.
+struct Who {
+    service: Service,
+    expires_unix_s: Option<u64>,
+}
+
+/// Who the client is: by its certificate, and only where it has shown none by its token.
+async fn identify(local: &Local, connection: &Connection, token: Option<&Token>) -> Result<Who, Refusal> {
+    if !connection.identity().is_nobody() {
+        return Ok(Who { service: Service::new(connection.identity().as_str()), expires_unix_s: None });
+    }
+    let unknown = |why: String| Refusal::new(Code::Unauthenticated, why);
+    let (Some(tokens), Some(Token(token))) = (&local.shared.tokens, token) else {
+        return Err(unknown("show a client certificate, or a token in HELLO".to_owned()));
+    };
+    let believed = tokens.verify(token.as_bytes()).await;
+    let bearer = believed.map_err(|refused| unknown(format!("{}: {refused}", refused.code())))?;
+    Ok(Who { service: Service::new(bearer.identity.as_str()), expires_unix_s: Some(bearer.expires_unix_s) })
+}
+
+/// Takes the control stream and the client's HELLO, and finds out who it is.
+async fn greet(
+    local: &Local,
+    connection: &Connection,
+) -> Result<(SendStream, RecvStream, MessageDecoder, Hello, Who), Refusal> {
     let lost = |what: &str| Refusal::new(Code::OutOfOrder, format!("{what} before HELLO"));
     let (send, mut recv) = connection.accept_bi().await.map_err(|_| lost("the connection ended"))?;
     let mut decoder = MessageDecoder::new();
     loop {
         match decoder.poll_if(|kind| kind == FrameType::Hello)? {
             Some(Message::Hello(hello)) if (hello.min..=hello.max).contains(&VERSION) => {
-                return Ok((send, recv, decoder, hello));
+                let who = identify(local, connection, hello.token.as_ref()).await?;
+                return Ok((send, recv, decoder, hello, who));
             }
             Some(Message::Hello(hello)) => {
                 let message =
@@ -185,9 +214,20 @@ impl Session {
         };
         tokio::select! {
             reason = self.seat.ending.reason() => reason,
+            reason = self.token_over() => reason,
             reason = self.connection.closed() => Refusal::new(Code::OutOfOrder, reason.to_string()),
             reason = draining => reason,
         }
+    }
+
+    /// Waits until the token is over that says who this is.
+    async fn token_over(&self) -> Refusal {
+        let Some(expires_unix_s) = self.expires_unix_s else { return std::future::pending().await };
+        // By the clock of the day, which may be set meanwhile: looked at now and then.
+        while let Some(left) = expires_unix_s.checked_sub(unix_s()).filter(|left| *left > 0) {
+            tokio::time::sleep(Duration::from_secs(left).min(TOKEN_LOOK_INTERVAL)).await;
+        }
+        Refusal::new(Code::TokenExpired, "the token of this session is over; connect again with a new one")
     }
 
     fn say_goodbye(&self, until: Instant) {

@@ -320,6 +320,14 @@ impl World {
     /// # Errors
     /// When a filter cannot be prepared at some router; then nothing has changed.
     pub async fn rollout(&self, actor: Actor) -> Result<Arc<RolloutReport>, WorldError> {
+        self.rollout_if(None, actor).await
+    }
+
+    /// Like [`rollout`](Self::rollout), when the catalog's revision is still `if_match`.
+    ///
+    /// # Errors
+    /// The same; and `conflict` when it is not.
+    pub async fn rollout_if(&self, if_match: Option<u64>, actor: Actor) -> Result<Arc<RolloutReport>, WorldError> {
         let at_once = RolloutPlan {
             canary: Vec::new(),
             waves: vec![100],
@@ -329,7 +337,7 @@ impl World {
             deadline_s: AT_ONCE_DEADLINE_S,
             ..RolloutPlan::default()
         };
-        let rev = self.change(Change::Activate { plan: at_once }, None, actor).await?;
+        let rev = self.change(Change::Activate { plan: at_once }, if_match, actor).await?;
         self.finished(rev).await
     }
 

@@ -177,6 +177,23 @@ async fn ask(
     certificate: Option<&TlsFiles>,
     headers: &[(&str, &str)],
 ) -> std::io::Result<Answer> {
+    let bytes = request("GET", "/v1/status", &format!("localhost:{}", addr.port()), headers, b"");
+    send(addr, ca, certificate, &bytes).await
+}
+
+/// Asks over TLS, with or without a certificate.
+pub(crate) async fn ask_as(router: &Router, certificate: Option<&TlsFiles>, method: &str, path: &str) -> Answer {
+    let addr = router.addr();
+    let bytes = request(method, path, &format!("localhost:{}", addr.port()), &[], b"");
+    send(addr, &router.ca, certificate, &bytes).await.unwrap()
+}
+
+async fn send(
+    addr: SocketAddr,
+    ca: &CertificateAuthority,
+    certificate: Option<&TlsFiles>,
+    bytes: &[u8],
+) -> std::io::Result<Answer> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.cert_pem().as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(crypto_provider()).with_safe_default_protocol_versions().unwrap();
@@ -191,5 +208,5 @@ async fn ask(
     let stream = TcpStream::connect(addr).await?;
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    exchange(stream, &request("GET", "/v1/status", &format!("localhost:{}", addr.port()), headers, b"")).await
+    exchange(stream, bytes).await
 }

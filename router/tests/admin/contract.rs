@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 82] = [
+const ROUTES: [&str; 84] = [
     "DELETE /registry/config",
     "DELETE /registry/config/{subject}",
     "DELETE /registry/mode",
@@ -74,6 +74,7 @@ const ROUTES: [&str; 82] = [
     "GET /v1/topics",
     "GET /v1/topics/{name}",
     "GET /v1/traces/{trace_id}",
+    "GET /v1/whoami",
     "POST /registry/compatibility/subjects/{subject}/versions",
     "POST /registry/compatibility/subjects/{subject}/versions/{version}",
     "POST /registry/subjects/{subject}",
@@ -84,6 +85,7 @@ const ROUTES: [&str; 82] = [
     "POST /v1/policies/explain",
     "POST /v1/rollouts",
     "POST /v1/rollouts/rollback",
+    "POST /v1/rollouts/{id}/approve",
     "POST /v1/rollouts/{id}/{step}",
     "PUT /registry/config",
     "PUT /registry/config/{subject}",
@@ -176,6 +178,7 @@ async fn answers_have_the_documented_shape() {
         ("/v1/status", "/v1/status"),
         ("/v1/mesh", "/v1/mesh"),
         ("/v1/mesh/keys", "/v1/mesh/keys"),
+        ("/v1/whoami", "/v1/whoami"),
         ("/v1/explain", "/v1/explain?topic=a/b&as=spiffe://test/service/web"),
         ("/livez", "/livez"),
         ("/readyz", "/readyz"),

@@ -10,4 +10,6 @@ mod http;
 mod logs;
 mod modules;
 mod registry;
+mod roles;
+mod two_person;
 mod world;

@@ -2,7 +2,7 @@
 
 use crate::http::{Answer, exchange, request};
 use myelin::admin::{AdminHandle, AdminListen, AdminState, serve};
-use myelin::config::{Config, PolicyDefault};
+use myelin::config::{Config, PolicyDefault, RoleMap};
 use myelin::node::Node;
 use myelin_transport::ca::{CertificateAuthority, IssuedCertificate};
 use myelin_transport::{TlsFiles, TlsIdentity};
@@ -37,6 +37,8 @@ pub(crate) fn open(tls: TlsIdentity) -> AdminListen {
         token: None,
         tls: Some(tls),
         identities: Vec::new(),
+        roles: RoleMap::default(),
+        two_person: false,
         module_bytes_max: MODULE_BYTES_MAX,
     }
 }

@@ -93,6 +93,10 @@ pub struct ListenerConfig {
     pub migration: bool,
     /// When clients must prove their address, and how often one network may knock.
     pub limiter: LimiterConfig,
+    /// Whether a client may come without a certificate; its identity is nobody then, and whoever takes the connection has
+    /// another way to know it. A certificate that is shown must be good all the same.
+    #[serde(skip)]
+    pub certificate_optional: bool,
     /// The key of stateless resets; without one a new key is made, and clients of a router that was killed notice its
     /// restart only after their idle timeout.
     #[serde(skip)]
@@ -112,6 +116,7 @@ impl Default for ListenerConfig {
             accepted_max: 256,
             migration: true,
             limiter: LimiterConfig::default(),
+            certificate_optional: false,
             reset_key: None,
         }
     }

@@ -12,9 +12,15 @@ pub const IDENTITY_BYTES_MAX: usize = 2048;
 pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 /// Longest site, router or service name in bytes: they become metric labels and log fields.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Longest subject of a token in bytes, as it stands in an identity: a service account of Kubernetes with two long names
+/// has 155, and the whole must fit into a record of the catalog.
+pub const SUBJECT_BYTES_MAX: usize = 160;
+/// The text of whoever has not shown a name.
+const NOBODY: &str = "nobody";
 
-/// A verified or configured name: `spiffe://<trust-domain>/service/<name>` or
-/// `spiffe://<trust-domain>/site/<site>/router/<name>`.
+/// A verified or configured name: `spiffe://<trust-domain>/service/<name>`,
+/// `spiffe://<trust-domain>/site/<site>/router/<name>` or, of whoever shows a token,
+/// `spiffe://<trust-domain>/jwt/<issuer>/<subject>`.
 ///
 /// Cheap to clone. Two identities are equal when their text is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +41,15 @@ pub enum IdentityKind<'a> {
         /// The router's name within its site.
         name: &'a str,
     },
+    /// Whoever shows a token of an issuer. No certificate is for such a name.
+    Bearer {
+        /// The issuer, as the configuration calls it.
+        issuer: &'a str,
+        /// The token's subject, escaped.
+        subject: &'a str,
+    },
+    /// Whoever has shown neither certificate nor token.
+    Nobody,
 }
 
 impl Identity {
@@ -53,6 +68,10 @@ impl Identity {
         let names: &[&str] = match parts {
             [Some("service"), Some(name), None, ..] => &[name],
             [Some("site"), Some(site), Some("router"), Some(name), None] => &[site, name],
+            [Some("jwt"), Some(issuer), Some(subject), None, ..] => {
+                check_subject(subject)?;
+                &[issuer]
+            }
             _ => return Err(IdentityError::UnknownPath { text: shorten(text) }),
         };
         for name in names {
@@ -82,10 +101,35 @@ impl Identity {
         Ok(Self(format!("spiffe://{trust_domain}/site/{site}/router/{name}").into()))
     }
 
+    /// The identity of whoever shows a token of `issuer` with the `sub` `subject`. What a name may not hold is escaped,
+    /// each byte as `_` and two hexadecimal digits: `alice@example.org` becomes `alice_40example.org`.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when a part holds what an identity may not, or the subject is empty or too long.
+    pub fn bearer(trust_domain: &str, issuer: &str, subject: &str) -> Result<Self, IdentityError> {
+        check_trust_domain(trust_domain)?;
+        check_name(issuer)?;
+        let escaped = escape(subject);
+        check_subject(&escaped)?;
+        Ok(Self(format!("spiffe://{trust_domain}/jwt/{issuer}/{escaped}").into()))
+    }
+
+    /// Whoever has shown neither certificate nor token. Not the name of anybody.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self(NOBODY.into())
+    }
+
+    /// Whether this is [`nobody`](Self::nobody).
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        &*self.0 == NOBODY
+    }
+
     /// The identity in a certificate (DER): its only URI subject alternative name.
     ///
     /// # Errors
-    /// [`IdentityError`] when there is none, more than one, or one that does not parse.
+    /// [`IdentityError`] when there is none, more than one, or one that is neither a service's nor a router's.
     pub fn from_certificate(der: &[u8]) -> Result<Self, IdentityError> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|_| IdentityError::Malformed)?;
         let names = certificate.subject_alternative_name().map_err(|_| IdentityError::Malformed)?;
@@ -96,7 +140,13 @@ impl Identity {
             });
         let Some(only) = uris.next() else { return Err(IdentityError::Missing) };
         match uris.count() {
-            0 => Self::parse(only),
+            0 => match Self::parse(only)? {
+                // Whose tokens are good decides who has such a name, not who has a certificate.
+                identity if matches!(identity.kind(), IdentityKind::Bearer { .. }) => {
+                    Err(IdentityError::UnknownPath { text: shorten(only) })
+                }
+                identity => Ok(identity),
+            },
             more => Err(IdentityError::Several { count: more + 1 }),
         }
     }
@@ -117,18 +167,32 @@ impl Identity {
     #[must_use]
     pub fn kind(&self) -> IdentityKind<'_> {
         let path = split(&self.0).map_or("", |(_, path)| path);
-        match path.strip_prefix("site/").and_then(|rest| rest.split_once("/router/")) {
-            Some((site, name)) => IdentityKind::Router { site, name },
-            None => IdentityKind::Service { name: path.strip_prefix("service/").unwrap_or(path) },
+        if let Some((site, name)) = path.strip_prefix("site/").and_then(|rest| rest.split_once("/router/")) {
+            return IdentityKind::Router { site, name };
+        }
+        if let Some((issuer, subject)) = path.strip_prefix("jwt/").and_then(|rest| rest.split_once('/')) {
+            return IdentityKind::Bearer { issuer, subject };
+        }
+        match path.strip_prefix("service/") {
+            Some(name) => IdentityKind::Service { name },
+            None => IdentityKind::Nobody,
         }
     }
 
-    /// The name of the service or of the router.
+    /// The name of the service or of the router, or the subject of the token.
     #[must_use]
     pub fn name(&self) -> &str {
         match self.kind() {
             IdentityKind::Service { name } | IdentityKind::Router { name, .. } => name,
+            IdentityKind::Bearer { subject, .. } => subject,
+            IdentityKind::Nobody => NOBODY,
         }
+    }
+
+    /// Whether this names a service.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        matches!(self.kind(), IdentityKind::Service { .. })
     }
 
     /// Whether this names a router.
@@ -180,7 +244,9 @@ pub enum IdentityError {
         text: String,
     },
     /// A path of neither known form.
-    #[error("the path of `{text}` is neither /service/<name> nor /site/<site>/router/<name>")]
+    #[error(
+        "the path of `{text}` is none of /service/<name>, /site/<site>/router/<name> and, for tokens, /jwt/<issuer>/<subject>"
+    )]
     UnknownPath {
         /// The offending text, shortened.
         text: String,
@@ -194,6 +260,14 @@ pub enum IdentityError {
     /// A name is empty, too long or holds a forbidden character.
     #[error("the name `{text}` must be 1 to 128 of A-Z a-z 0-9 . - _, and not . or ..")]
     Name {
+        /// The offending text, shortened.
+        text: String,
+    },
+    /// The subject of a token is empty, too long or not escaped.
+    #[error(
+        "the subject `{text}` must be 1 to 160 of A-Z a-z 0-9 . - _, with other bytes as _ and two hexadecimal digits"
+    )]
+    Subject {
         /// The offending text, shortened.
         text: String,
     },
@@ -216,6 +290,7 @@ impl IdentityError {
             Self::NotSpiffe { .. } | Self::UnknownPath { .. } | Self::TooLong { .. } => "identity-form",
             Self::TrustDomain { .. } => "identity-trust-domain",
             Self::Name { .. } => "identity-name",
+            Self::Subject { .. } => "identity-subject",
         }
     }
 }
@@ -235,6 +310,44 @@ fn check_name(text: &str) -> Result<(), IdentityError> {
         return Err(IdentityError::Name { text: shorten(text) });
     }
     Ok(())
+}
+
+/// A subject within an identity: nothing but what [`escape`] writes, so that two subjects are never one name.
+fn check_subject(text: &str) -> Result<(), IdentityError> {
+    let is_escaped = unescape(text).is_some_and(|subject| escape(&subject) == text);
+    if text.is_empty() || text.len() > SUBJECT_BYTES_MAX || !is_escaped {
+        return Err(IdentityError::Subject { text: shorten(text) });
+    }
+    Ok(())
+}
+
+fn escape(subject: &str) -> String {
+    let is_path = subject == "." || subject == "..";
+    let mut escaped = String::with_capacity(subject.len());
+    for byte in subject.bytes() {
+        match byte {
+            b'.' if is_path => escaped.push_str("_2e"),
+            byte if byte.is_ascii_alphanumeric() || b".-".contains(&byte) => escaped.push(char::from(byte)),
+            byte => escaped.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    escaped
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first != b'_' {
+            bytes.push(*first);
+            rest = after;
+            continue;
+        }
+        let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = after.get(2..)?;
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn split(text: &str) -> Option<(&str, &str)> {
@@ -300,6 +413,39 @@ mod tests {
         assert_eq!(Identity::parse(&long).unwrap_err().code(), "identity-form");
         let long = format!("spiffe://a/service/{}", "b".repeat(NAME_BYTES_MAX + 1));
         assert_eq!(Identity::parse(&long).unwrap_err().code(), "identity-name");
+    }
+
+    #[test]
+    fn subjects_of_tokens_are_names_and_lead_back() {
+        for (subject, escaped) in [
+            ("alice", "alice"),
+            ("alice@example.org", "alice_40example.org"),
+            ("auth0|5f7c", "auth0_7c5f7c"),
+            ("system:serviceaccount:shop:web", "system_3aserviceaccount_3ashop_3aweb"),
+            ("a_b", "a_5fb"),
+            ("../../x", ".._2f.._2fx"),
+            ("..", "_2e_2e"),
+            (".", "_2e"),
+            ("ü\u{1b}", "_c3_bc_1b"),
+        ] {
+            let identity = Identity::bearer("acme.example", "corp", subject).unwrap();
+            assert_eq!(identity.as_str(), format!("spiffe://acme.example/jwt/corp/{escaped}"));
+            assert_eq!(identity.kind(), IdentityKind::Bearer { issuer: "corp", subject: escaped });
+            assert_eq!(Identity::parse(identity.as_str()), Ok(identity));
+            assert_eq!(unescape(escaped).as_deref(), Some(subject));
+        }
+        for bad in ["", &"x".repeat(SUBJECT_BYTES_MAX + 1), &"@".repeat(54)] {
+            assert_eq!(Identity::bearer("a", "corp", bad).unwrap_err().code(), "identity-subject");
+        }
+        // One name for one subject: no other way to write it is a name.
+        for bad in ["a_", "a_4", "a_zz", "_61lice", "a_5F", "..", "a b", "a%20b", "_ff", "_+1"] {
+            let told = Identity::parse(&format!("spiffe://a/jwt/corp/{bad}")).unwrap_err();
+            assert_eq!(told.code(), "identity-subject", "{bad}");
+        }
+        assert_eq!(Identity::parse("spiffe://a/jwt/corp").unwrap_err().code(), "identity-form");
+        assert_eq!(Identity::parse("spiffe://a/jwt/corp/a/b").unwrap_err().code(), "identity-form");
+        assert!(Identity::parse("nobody").is_err(), "nobody is not the name of anybody");
+        assert!(Identity::nobody().is_nobody() && !Identity::nobody().is_router());
     }
 
     #[test]

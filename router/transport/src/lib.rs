@@ -26,7 +26,10 @@ pub use config::{ALPN_CLIENT, ConfigError, ListenerConfig, MTU_BYTES_LIMIT, Quic
 pub use connection::{Connection, ConnectionStats};
 pub use dial::{DialConfig, DialError, Dialer};
 pub use error::{CloseKind, CloseReason, ConnectionError, ReadError, WriteError};
-pub use identity::{IDENTITY_BYTES_MAX, Identity, IdentityError, IdentityKind, NAME_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
+pub use identity::{
+    IDENTITY_BYTES_MAX, Identity, IdentityError, IdentityKind, NAME_BYTES_MAX, SUBJECT_BYTES_MAX,
+    TRUST_DOMAIN_BYTES_MAX,
+};
 pub use limiter::{Decision, Limiter, LimiterConfig};
 pub use listener::{BoundListener, ListenError, Listener, ListenerControl, ListenerStats};
 pub use reset::ResetKey;

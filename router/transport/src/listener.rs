@@ -340,8 +340,9 @@ impl Gate {
                     let progress = Progress::begin(self.stats.clone(), validated);
                     let timeout = self.config.quic.handshake_timeout();
                     let ready = ready.clone();
+                    let certificate_optional = self.config.certificate_optional;
                     tokio::spawn(async move {
-                        let through = handshake(incoming, timeout, &progress.stats).await;
+                        let through = handshake(incoming, timeout, certificate_optional, &progress.stats).await;
                         drop(progress);
                         if let Some(connection) = through {
                             // The permit is held until the worker takes the connection: a worker that is behind slows
@@ -400,6 +401,7 @@ impl Drop for Progress {
 async fn handshake(
     incoming: quinn::Incoming,
     timeout: std::time::Duration,
+    certificate_optional: bool,
     stats: &ListenerStats,
 ) -> Option<Connection> {
     let connection = match incoming.accept() {
@@ -414,7 +416,10 @@ async fn handshake(
     };
     match connection {
         Ok(connection) => {
-            let Some(identity) = peer_identity(&connection) else {
+            // Who shows a certificate has the name in it, and no other.
+            let has_certificate = connection.peer_identity().is_some();
+            let nobody = (certificate_optional && !has_certificate).then(Identity::nobody);
+            let Some(identity) = nobody.or_else(|| peer_identity(&connection)) else {
                 // The verifier lets nobody without an identity through; if it ever did, this would end it.
                 stats.refuse(Refusal::WrongIdentity);
                 connection.close(VarInt::from_u32(0), b"no identity");
@@ -466,6 +471,8 @@ fn crypto(config: &ListenerConfig, tls: &TlsIdentity, stats: &Arc<ListenerStats>
     let stats = stats.clone();
     let refusals = RefusalSink::new(move |refusal| stats.refuse(refusal));
     let alpn: Vec<&str> = config.alpn.iter().map(String::as_str).collect();
-    let server = tls.server_config_with(&alpn, ClientAuthentication::Required, refusals);
+    let clients =
+        if config.certificate_optional { ClientAuthentication::Optional } else { ClientAuthentication::Required };
+    let server = tls.server_config_with(&alpn, clients, refusals);
     Arc::new(QuicServerConfig::try_from(server).expect("the provider holds QUIC's initial suite"))
 }

@@ -8,6 +8,7 @@ use crate::limits::{CONTROL_DEPTH_MAX, Limits};
 use crate::refusal::{Code, Refusal};
 use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use std::fmt;
 
 /// What the router does when a subscriber's outbox is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,6 +36,20 @@ pub struct Hello {
     /// What to do when this client's outbox is full.
     #[serde(default, deserialize_with = "or_default")]
     pub overflow: Overflow,
+    /// A JSON Web Token that says who the client is, where it shows no certificate; at most 8 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+}
+
+/// A token, which no log shows.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(elided)")
+    }
 }
 
 /// Reads a key that has a default. Encoders of languages with null write nil where there is nothing to say.

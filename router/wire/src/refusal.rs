@@ -59,6 +59,10 @@ codes! {
     InvalidGroup = 14, "invalid-group";
     /// No policy permits it, or one forbids it.
     Forbidden = 15, "forbidden";
+    /// The client has shown neither a certificate nor a token that is believed.
+    Unauthenticated = 16, "unauthenticated";
+    /// The token of the session is over; connect again with a new one.
+    TokenExpired = 17, "token-expired";
     /// A filter denied the event.
     Denied = 20, "denied";
     /// A filter sent the event to the dead-letter topic.

@@ -13,6 +13,7 @@ use myelin_wire::{Code, EventHead, Limits, Message, Pattern, Refusal, Stamp};
 
 #[cfg(feature = "schema")]
 mod schemas;
+mod tokens;
 
 /// Headers of an event, as the default limits have it.
 const HEADERS_MAX: usize = 64;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "event", run: event },
     Target { name: "topics", run: topics },
     Target { name: "arena", run: arena },
+    Target { name: "token", run: tokens::token },
     #[cfg(feature = "schema")]
     Target { name: "schema", run: schemas::schema },
     #[cfg(feature = "schema")]

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("myelin-mesh", &["myelin-arena", "myelin-wire"]),
     ("myelin-schema", &["myelin-arena", "myelin-wire"]),
     ("myelin-policy", &[]),
+    ("myelin-token", &[]),
     ("myelin-store", &["myelin-arena", "myelin-wire", "myelin-catalog"]),
     ("myelin-engine", &["myelin-arena", "myelin-wire"]),
     ("myelin-transport", &["myelin-arena", "myelin-wire"]),
@@ -32,6 +33,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "myelin-mesh",
             "myelin-schema",
             "myelin-policy",
+            "myelin-token",
             "myelin-store",
             "myelin-engine",
             "myelin-transport",
@@ -60,6 +62,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("cranelift", "myelin-engine"),
     ("async-nats", "myelin-store"),
     ("cedar-policy", "myelin-policy"),
+    ("jsonwebtoken", "myelin-token"),
 ];
 
 /// Packages that decide and never act, and what they must not depend on.
@@ -71,6 +74,7 @@ const PURE: &[(&str, &str)] = &[
     ("myelin-mesh", "router/mesh/src/"),
     ("myelin-schema", "router/schema/src/"),
     ("myelin-policy", "router/policy/src/"),
+    ("myelin-token", "router/token/src/"),
 ];
 const FORBIDDEN_IN_PURE: &[&str] = &["tokio", "quinn", "rustls", "reqwest", "hyper", "axum"];
 /// And what their code must not say outside tests: no waiting, no clock, no I/O, no thread.

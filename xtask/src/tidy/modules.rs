@@ -10,6 +10,7 @@ const FOLDER: &str = "router/src/";
 const ORDER: &[&str] = &[
     "config",
     "files",
+    "tokens",
     "audit",
     "telemetry",
     "ledger",

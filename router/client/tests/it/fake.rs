@@ -126,7 +126,7 @@ impl Fake {
         let (send, recv) = in_time(connection.accept_bi()).await.unwrap();
         let mut session = FakeSession {
             index,
-            hello: Hello { min: 0, max: 0, client: String::new(), overflow: Default::default() },
+            hello: Hello { min: 0, max: 0, client: String::new(), overflow: Default::default(), token: None },
             connection,
             send,
             recv,

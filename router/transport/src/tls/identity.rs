@@ -43,7 +43,8 @@ pub(super) struct Loaded {
     pub(super) identity: Identity,
     pub(super) client_verifier: Arc<dyn ClientCertVerifier>,
     pub(super) server_verifier: Arc<dyn ServerCertVerifier>,
-    certified_key: Arc<CertifiedKey>,
+    /// None of a client that shows no certificate.
+    certified_key: Option<Arc<CertifiedKey>>,
     not_after_unix_s: i64,
     chain_bytes: usize,
 }
@@ -67,7 +68,20 @@ impl TlsIdentity {
         Ok(Self { current: Arc::new(ArcSwap::from_pointee(loaded)) })
     }
 
-    /// Who this endpoint is.
+    /// What a client without a certificate needs: the authorities whose routers it trusts. It shows a token instead.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file, the problem and the remedy.
+    pub fn trusting(ca: &Path) -> Result<Self, TlsError> {
+        let (client_verifier, server_verifier) = verifiers(ca)?;
+        let (identity, certified_key) = (Identity::nobody(), None);
+        let (not_after_unix_s, chain_bytes) = (i64::MAX, 0);
+        let loaded =
+            Loaded { identity, client_verifier, server_verifier, certified_key, not_after_unix_s, chain_bytes };
+        Ok(Self { current: Arc::new(ArcSwap::from_pointee(loaded)) })
+    }
+
+    /// Who this endpoint is; nobody where it has no certificate.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.current.load().identity.clone()
@@ -146,7 +160,6 @@ impl Loaded {
     pub(super) fn read(files: &TlsFiles, now: SystemTime) -> Result<Self, TlsError> {
         let chain = read_certificates(&files.cert)?;
         let key = read_key(&files.key)?;
-        let roots = Arc::new(read_roots(&files.ca)?);
 
         let leaf = chain.first().expect("read_certificates returns at least one");
         let identity = Identity::from_certificate(leaf).map_err(|error| {
@@ -168,15 +181,25 @@ impl Loaded {
                 "use an ECDSA P-256, P-384, Ed25519 or RSA key",
             ),
         })?;
-        let client_verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), crypto_provider())
-            .build()
-            .map_err(|error| bad_roots(&files.ca, &error))?;
-        let server_verifier = WebPkiServerVerifier::builder_with_provider(roots, crypto_provider())
-            .build()
-            .map_err(|error| bad_roots(&files.ca, &error))?;
-        let certified_key = Arc::new(certified_key);
+        let (client_verifier, server_verifier) = verifiers(&files.ca)?;
+        let certified_key = Some(Arc::new(certified_key));
         Ok(Self { identity, client_verifier, server_verifier, certified_key, not_after_unix_s, chain_bytes })
     }
+}
+
+/// Who checks the certificates of clients, and of servers.
+type Verifiers = (Arc<dyn ClientCertVerifier>, Arc<dyn ServerCertVerifier>);
+
+/// Those who check that a peer's certificate comes from one of the authorities in `ca`.
+fn verifiers(ca: &Path) -> Result<Verifiers, TlsError> {
+    let roots = Arc::new(read_roots(ca)?);
+    let client_verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), crypto_provider())
+        .build()
+        .map_err(|error| bad_roots(ca, &error))?;
+    let server_verifier = WebPkiServerVerifier::builder_with_provider(roots, crypto_provider())
+        .build()
+        .map_err(|error| bad_roots(ca, &error))?;
+    Ok((client_verifier, server_verifier))
 }
 
 #[derive(Debug)]
@@ -184,17 +207,17 @@ struct Resolver(TlsIdentity);
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.current().certified_key.clone())
+        self.0.current().certified_key.clone()
     }
 }
 
 impl ResolvesClientCert for Resolver {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.current().certified_key.clone())
+        self.0.current().certified_key.clone()
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.0.current().certified_key.is_some()
     }
 }
 

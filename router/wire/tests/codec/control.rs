@@ -4,7 +4,8 @@ use crate::{cuts, pieces};
 use myelin_wire::frame::{FLAG_SKIPPABLE, FrameHeader, HEADER_BYTES};
 use myelin_wire::limits::CONTROL_DEPTH_MAX;
 use myelin_wire::message::{
-    Ack, Exception, GoAway, Hello, MessageDecoder, Overflow, Receipt, Refused, Subscribe, SubscriptionId, Welcome,
+    Ack, Exception, GoAway, Hello, MessageDecoder, Overflow, Receipt, Refused, Subscribe, SubscriptionId, Token,
+    Welcome,
 };
 use myelin_wire::{Code, FrameType, Limits, Message};
 use proptest::prelude::*;
@@ -30,12 +31,15 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 fn message() -> impl Strategy<Value = Message> {
     let overflow = proptest::sample::select(vec![Overflow::DropOldest, Overflow::Disconnect, Overflow::Pause]);
-    let hello = (any::<u16>(), any::<u16>(), words(), overflow);
+    let token = proptest::option::of(words().prop_map(Token));
+    let hello = (any::<u16>(), any::<u16>(), words(), overflow, token);
     let welcome = (any::<u16>(), words(), words(), words(), limits());
     let exceptions = proptest::collection::vec((any::<u64>(), code(), words()), 0..5);
     let id = any::<u32>().prop_map(|id| SubscriptionId { id });
     prop_oneof![
-        hello.prop_map(|(min, max, client, overflow)| Message::Hello(Hello { min, max, client, overflow })),
+        hello.prop_map(|(min, max, client, overflow, token)| {
+            Message::Hello(Hello { min, max, client, overflow, token })
+        }),
         welcome.prop_map(|(version, site, router, inbox, limits)| {
             Message::Welcome(Welcome { version, site, router, inbox, limits })
         }),
@@ -209,7 +213,7 @@ fn a_frame_of_the_other_side_is_refused_by_its_header() {
 #[test]
 fn nil_says_the_same_as_leaving_a_key_out() {
     let hello = Message::decode(FrameType::Hello, b"\x84\xa3min\x01\xa3max\x01\xa6client\xc0\xa8overflow\xc0");
-    let default = Hello { min: 1, max: 1, client: String::new(), overflow: Overflow::DropOldest };
+    let default = Hello { min: 1, max: 1, client: String::new(), overflow: Overflow::DropOldest, token: None };
     assert_eq!(hello, Ok(Message::Hello(default)));
     let ack = Message::decode(FrameType::Ack, b"\x82\xa3seq\x05\xaaexceptions\xc0");
     assert_eq!(ack, Ok(Message::Ack(Ack { seq: 5, exceptions: Vec::new() })));

@@ -38,7 +38,7 @@ const KEYS: [&str; 20] = [
 pub fn valid_messages() -> Vec<Message> {
     let (message, text) = (|| "why".to_owned(), |text: &str| text.to_owned());
     vec![
-        Message::Hello(Hello { min: 1, max: 1, client: text("attack/1"), overflow: Overflow::Pause }),
+        Message::Hello(Hello { min: 1, max: 1, client: text("attack/1"), overflow: Overflow::Pause, token: None }),
         Message::Subscribe(Subscribe { id: 1, pattern: text("a/*/**"), group: None }),
         Message::Subscribe(Subscribe { id: 2, pattern: text("jobs/*"), group: Some(text("workers")) }),
         Message::Unsubscribe(SubscriptionId { id: 1 }),

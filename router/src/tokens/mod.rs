@@ -1,0 +1,282 @@
+//! Tokens that issuers have signed: their keys, kept fresh, and who somebody is by a token.
+//!
+//! A task for each issuer reads its key set now and then, and at once, but seldom, when a token names a key that is not in
+//! it. What was read last and was good counts until something better comes, over a restart, too: an issuer that is away
+//! keeps nobody out whose token is good.
+
+mod fetch;
+#[cfg(test)]
+mod tests;
+
+use crate::config::{IssuerConfig, JwtConfig, Roles};
+use crate::files::write_private;
+use anyhow::Context;
+use arc_swap::ArcSwapOption;
+use fetch::Fetcher;
+use myelin_token::{Claims, KEYS_BYTES_MAX, Keys, Refusal, Rules};
+use myelin_transport::Identity;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How often keys are read.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Between two looks that went well.
+    refresh: Duration,
+    /// After the first that did not; it doubles up to `refresh`.
+    retry: Duration,
+    /// Between two looks because of an unknown key: whoever makes keys up must not make us ask.
+    unknown: Duration,
+    /// How long a token waits for such a look.
+    wait: Duration,
+    /// How long a look may take.
+    fetch: Duration,
+}
+
+impl Pace {
+    fn new(refresh: Duration) -> Self {
+        let seconds = Duration::from_secs;
+        // A token waits less than a client waits for its WELCOME.
+        Self { refresh, retry: seconds(1).min(refresh), unknown: seconds(10), wait: seconds(3), fetch: seconds(5) }
+    }
+}
+
+/// The issuers whose tokens are believed.
+pub struct Tokens {
+    issuers: Vec<Arc<Issuer>>,
+    pace: Pace,
+    /// The tasks that keep keys fresh; they end with this.
+    _following: JoinSet<()>,
+}
+
+/// Who somebody is by a token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bearer {
+    /// The name.
+    pub identity: Identity,
+    /// The roles of the admin API that the token stands for.
+    pub roles: Roles,
+    /// Until when it counts, in Unix seconds.
+    pub expires_unix_s: u64,
+}
+
+struct Issuer {
+    name: String,
+    config: IssuerConfig,
+    rules: Rules,
+    source: Source,
+    keys: ArcSwapOption<Keys>,
+    /// Somebody wants the keys to be read now.
+    wanted: Notify,
+    /// That is under way.
+    busy: AtomicBool,
+    /// When somebody wanted it last.
+    asked: Mutex<Option<Instant>>,
+    /// How often they were read, or it was tried.
+    looked: watch::Sender<u64>,
+}
+
+enum Source {
+    File(PathBuf),
+    /// Over HTTP, with the file that keeps what was read last.
+    Url(Fetcher, PathBuf),
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.issuers.iter().map(|issuer| &issuer.name)).finish()
+    }
+}
+
+impl Tokens {
+    /// Reads what there is of the issuers' keys, and begins to keep them fresh; none where no issuer is configured. Needs
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be used.
+    pub fn start(config: &JwtConfig, data_dir: &Path) -> anyhow::Result<Option<Arc<Self>>> {
+        Self::start_at(Pace::new(Duration::from_secs(config.refresh_seconds)), config, data_dir)
+    }
+
+    fn start_at(pace: Pace, config: &JwtConfig, data_dir: &Path) -> anyhow::Result<Option<Arc<Self>>> {
+        if config.issuers.is_empty() {
+            return Ok(None);
+        }
+        let mut issuers = Vec::new();
+        let mut following = JoinSet::new();
+        for (name, config) in &config.issuers {
+            let issuer = Issuer::open(name, config, data_dir).with_context(|| format!("[jwt.issuers.{name}]"))?;
+            let issuer = Arc::new(issuer);
+            following.spawn(follow(issuer.clone(), pace));
+            issuers.push(issuer);
+        }
+        Ok(Some(Arc::new(Self { issuers, pace, _following: following })))
+    }
+
+    /// Whether `text` has the form of a token: three parts between dots.
+    pub fn may_be_one(text: &[u8]) -> bool {
+        text.iter().filter(|byte| **byte == b'.').count() == 2
+    }
+
+    /// Who shows `token`. Waits for the issuer's keys to be read once more when its key is not among them.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub async fn verify(&self, token: &[u8]) -> Result<Bearer, Refusal> {
+        let named = myelin_token::issuer(token)?;
+        let issuer = self.issuers.iter().find(|issuer| issuer.rules.issuer == named).ok_or(Refusal::Issuer)?;
+        let claims = match issuer.judge(token) {
+            Err(Refusal::Key | Refusal::NoKeys) if issuer.look_again(&self.pace).await => issuer.judge(token)?,
+            judged => judged?,
+        };
+        issuer.bearer(&claims)
+    }
+}
+
+/// The clock's Unix seconds.
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl Issuer {
+    fn open(name: &str, config: &IssuerConfig, data_dir: &Path) -> anyhow::Result<Self> {
+        let (source, keys) = match (&config.jwks_url, &config.jwks_file) {
+            (_, Some(file)) => (Source::File(file.clone()), Some(read(file)?)),
+            (Some(url), None) => {
+                let kept = data_dir.join(format!("jwks-{name}.json"));
+                // What is not there, or not good any more, is read anew.
+                let keys = read(&kept).ok();
+                (Source::Url(Fetcher::new(url, config.ca.as_deref())?, kept), keys)
+            }
+            (None, None) => anyhow::bail!("there is neither jwks_url nor jwks_file"),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            rules: config.rules(),
+            config: config.clone(),
+            source,
+            keys: ArcSwapOption::from_pointee(keys),
+            wanted: Notify::new(),
+            busy: AtomicBool::new(false),
+            asked: Mutex::default(),
+            looked: watch::Sender::new(0),
+        })
+    }
+
+    fn judge(&self, token: &[u8]) -> Result<Claims, Refusal> {
+        let keys = self.keys.load();
+        let keys = keys.as_ref().ok_or(Refusal::NoKeys)?;
+        myelin_token::verify(token, keys, &self.rules, unix_s())
+    }
+
+    fn bearer(&self, claims: &Claims) -> Result<Bearer, Refusal> {
+        let domain = &self.config.trust_domain;
+        let identity = if self.config.spiffe_subjects && claims.subject.starts_with("spiffe://") {
+            let named = Identity::parse(&claims.subject).ok();
+            let is_ours = |identity: &Identity| identity.trust_domain() == domain && identity.is_service();
+            named.filter(is_ours).ok_or(Refusal::Subject)?
+        } else {
+            Identity::bearer(domain, &self.name, &claims.subject).map_err(|_| Refusal::Subject)?
+        };
+        let texts = self.config.roles_claim.as_deref().map(|claim| claims.texts(claim)).unwrap_or_default();
+        Ok(Bearer { identity, roles: self.config.roles_of(&texts), expires_unix_s: claims.expires_unix_s })
+    }
+
+    /// Has the keys read once more, and waits for that; false where that was done just now.
+    async fn look_again(&self, pace: &Pace) -> bool {
+        let mut looked = self.looked.subscribe();
+        let is_due = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = asked.is_none_or(|asked| asked.elapsed() >= pace.unknown);
+            if is_due {
+                *asked = Some(Instant::now());
+                self.busy.store(true, Ordering::Release);
+            }
+            is_due
+        };
+        if is_due {
+            self.wanted.notify_one();
+        } else if !self.busy.load(Ordering::Acquire) {
+            return false;
+        }
+        timeout(pace.wait, looked.changed()).await.is_ok_and(|changed| changed.is_ok())
+    }
+
+    /// Reads the keys. What is no key set changes nothing.
+    async fn look(&self, pace: &Pace) -> anyhow::Result<()> {
+        let keys = match &self.source {
+            Source::File(file) => {
+                let file = file.clone();
+                tokio::task::spawn_blocking(move || read(&file)).await??
+            }
+            Source::Url(fetcher, kept) => {
+                let text = timeout(pace.fetch, fetcher.fetch()).await.context("no answer in time")??;
+                let keys = Keys::parse(&text)?;
+                let (kept, text) = (kept.clone(), String::from_utf8(text.to_vec()).context("the key set")?);
+                let written = tokio::task::spawn_blocking(move || keep(&kept, &text)).await?;
+                if let Err(error) = written {
+                    tracing::warn!(issuer = self.name, %error, "keys are good, but not kept for the next start");
+                }
+                keys
+            }
+        };
+        self.keys.store(Some(Arc::new(keys)));
+        Ok(())
+    }
+}
+
+/// Keeps the keys of an issuer fresh.
+async fn follow(issuer: Arc<Issuer>, pace: Pace) {
+    let mut retry = pace.retry;
+    let mut trouble: Option<String> = None;
+    loop {
+        let pause = match issuer.look(&pace).await {
+            Ok(()) => {
+                if trouble.take().is_some() {
+                    tracing::info!(issuer = issuer.name, "the issuer's keys are read again");
+                }
+                retry = pace.retry;
+                pace.refresh
+            }
+            Err(error) => {
+                let told = format!("{error:#}");
+                if trouble.as_ref() != Some(&told) {
+                    let has_keys = issuer.keys.load().is_some();
+                    tracing::warn!(issuer = issuer.name, error = told, has_keys, "the issuer's keys cannot be read");
+                }
+                trouble = Some(told);
+                let pause = retry;
+                retry = (retry * 2).min(pace.refresh);
+                pause
+            }
+        };
+        issuer.busy.store(false, Ordering::Release);
+        issuer.looked.send_modify(|count| *count += 1);
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = issuer.wanted.notified() => {}
+        }
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Keys> {
+    let mut text = Vec::new();
+    let open = std::fs::File::open(file).and_then(|file| file.take(KEYS_BYTES_MAX as u64 + 1).read_to_end(&mut text));
+    open.with_context(|| file.display().to_string())?;
+    Keys::parse(&text).with_context(|| file.display().to_string())
+}
+
+/// Writes what is new.
+fn keep(file: &Path, text: &str) -> std::io::Result<()> {
+    if std::fs::read(file).is_ok_and(|kept| kept == text.as_bytes()) {
+        return Ok(());
+    }
+    write_private(file, text)
+}
