@@ -52,6 +52,9 @@ pub struct LinksStatus {
     pub interest_own: usize,
     /// Routers of whose patterns this one knows that it misses some, and has asked for them: 0 but for moments.
     pub interest_behind: usize,
+    /// How often since the start this router has asked another one for all patterns of a third, or its own: at most once a
+    /// second for each, until it has them.
+    pub interest_asked: u64,
     /// How far each router's patterns are known here, by `SITE/ROUTER`, this one's included: the same everywhere but for
     /// moments.
     pub interests: BTreeMap<String, InterestMark>,
@@ -473,6 +476,7 @@ impl Links {
             interest: sizes.interest_entries,
             interest_own: sizes.own_entries,
             interest_behind: sizes.behind,
+            interest_asked: self.read(Mesh::stats).snapshots_asked,
             interests: self.read(InterestMark::all),
             links: links.values().map(|link| link.status()).collect(),
             alarms: self.counters.alarms.borrow().clone(),

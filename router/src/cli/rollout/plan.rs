@@ -22,7 +22,8 @@ pub(in crate::cli) struct Onward {
     /// How long it is watched after the canaries and after each wave [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     observe: Option<Duration>,
-    /// How many events each router judges before a step is over; a quiet one is waited for until --deadline [default: 1000]
+    /// How many events each router judges before a step is over; a quiet one is waited for until --deadline, in shadow not
+    /// one without events [default: 1000]
     #[arg(long, value_name = "COUNT")]
     events: Option<u64>,
     /// How long a step may take beyond --observe before all is rolled back [default: 10m]

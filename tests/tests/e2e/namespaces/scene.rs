@@ -26,6 +26,9 @@ const ROUTES: Duration = Duration::from_secs(2);
 const LASTS: Duration = Duration::from_secs(6);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Questions about one router's patterns, one a second, after which a router has them when all is whole again: five seconds
+/// of the mesh's own, however long they take on a busy machine.
+const QUESTIONS_MAX: u64 = 5;
 
 /// How five sites are linked, and what they survive: what breaks, and whether all the while a path is there between those
 /// who publish and those who subscribe.
@@ -146,7 +149,7 @@ impl Scene {
             tokio::time::sleep(LASTS).await;
         }
         fault.end(&mut self.sites).await?;
-        let healed = Instant::now();
+        let (healed, asked_before) = (Instant::now(), self.asked()?);
         if matches!(fault, Fault::Rotate) {
             // The new certificates themselves have cost nothing.
             for (ears, mouth) in self.pairs() {
@@ -158,6 +161,11 @@ impl Scene {
         let agreed = healed.elapsed();
         self.hashes_agree().await?;
         let hashes = healed.elapsed().saturating_sub(agreed);
+        let asked = self.asked()?;
+        // A router that was killed counts from its start on.
+        let asked: Vec<u64> = asked.iter().zip(&asked_before).map(|(now, then)| now.saturating_sub(*then)).collect();
+        let most = QUESTIONS_MAX * (SITES as u64 - 1);
+        ensure!(asked.iter().all(|asked| *asked <= most), "{fault:?}: {asked:?} questions until the hashes agreed");
         let state = self.ended(id).await?;
         self.is_one_set(&state).await?;
 
@@ -173,7 +181,7 @@ impl Scene {
         let gone = self.gone(fault.killed())?.saturating_sub(gone_before);
         println!(
             "{fault:?}: rollout {id} is {state}; missing {missing}, lost or shed {gone}; links and interest {agreed:.1?} \
-             after it was whole, hashes {hashes:.1?} later; {:.0?} in all",
+             after it was whole, hashes {hashes:.1?} later, after {asked:?} questions; {:.0?} in all",
             begin.elapsed()
         );
         // A lost copy may have been for every site that subscribes.
@@ -232,6 +240,12 @@ impl Scene {
     async fn agree(&self) -> Result<()> {
         let wanted = |site: usize| EARS.iter().filter(|ears| **ears != site).count();
         self.sites.agree(&(0..SITES).map(|site| (site, wanted(site))).collect::<Vec<_>>()).await
+    }
+
+    /// How often each router has asked for another's patterns since its start.
+    fn asked(&self) -> Result<Vec<u64>> {
+        let asked = |site| self.sites.mesh(site)?["interest_asked"].as_u64().context("a count of questions");
+        (0..SITES).map(asked).collect()
     }
 
     /// Waits until every site has the same hash of what each router's sessions want.
