@@ -26,6 +26,7 @@ mod spec;
 mod stall;
 mod topics;
 mod traces;
+mod trust;
 mod types;
 
 pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
@@ -196,6 +197,8 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(policies::list))
         .routes(routes!(policies::explain))
         .routes(routes!(policies::apply, policies::describe, policies::remove))
+        .routes(routes!(trust::describe))
+        .routes(routes!(trust::change))
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::mesh_ledger))
         .routes(routes!(observe::clients))

@@ -36,12 +36,14 @@ mod schema;
 mod serve;
 mod shadow;
 mod signals;
+mod signing;
 mod site;
 mod subscribe;
 mod top;
 mod topic;
 mod trace;
 mod trial;
+mod trust;
 mod values;
 
 pub use failure::{Exit, Failure};
@@ -125,6 +127,9 @@ enum Command {
     /// Show, change and test who may publish and subscribe
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Show and change whose signatures on modules count
+    #[command(subcommand)]
+    Trust(trust::Trust),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -189,6 +194,7 @@ fn run(command: Command) -> Result<()> {
         Command::Topic(topic) => topic.run(),
         Command::Schema(schema) => schema.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Trust(trust) => trust.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 80] = [
+const ROUTES: [&str; 82] = [
     "DELETE /registry/config",
     "DELETE /registry/config/{subject}",
     "DELETE /registry/mode",
@@ -72,6 +72,7 @@ const ROUTES: [&str; 80] = [
     "GET /v1/topics",
     "GET /v1/topics/{name}",
     "GET /v1/traces/{trace_id}",
+    "GET /v1/trust",
     "POST /registry/compatibility/subjects/{subject}/versions",
     "POST /registry/compatibility/subjects/{subject}/versions/{version}",
     "POST /registry/subjects/{subject}",
@@ -83,6 +84,7 @@ const ROUTES: [&str; 80] = [
     "POST /v1/rollouts",
     "POST /v1/rollouts/rollback",
     "POST /v1/rollouts/{id}/{step}",
+    "POST /v1/trust/changes",
     "PUT /registry/config",
     "PUT /registry/config/{subject}",
     "PUT /registry/mode",
