@@ -136,7 +136,9 @@ impl FromStr for MinisignSignature {
             return Err(refuse("it is not prehashed: sign again without minisign's `-l`"));
         }
         let comment = comment.strip_prefix(TRUSTED).ok_or_else(|| refuse("its third line is no trusted comment"))?;
-        if comment.len() > COMMENT_LEN_MAX_BYTES || comment.chars().any(char::is_control) {
+        // The tool's own comments have tabs between their parts.
+        let moves_cursor = |character: char| character.is_control() && character != '\t';
+        if comment.len() > COMMENT_LEN_MAX_BYTES || comment.chars().any(moves_cursor) {
             return Err(refuse("its trusted comment is too long, or holds control characters"));
         }
         let global = decode::<ED25519_LEN_BYTES>(global).ok_or_else(|| refuse("its fourth line is no signature"))?;

@@ -19,6 +19,8 @@ fn texts_are_read_as_they_are_written() {
     assert_eq!(signature.to_string().parse(), Ok(signature.clone()));
     assert_eq!(signature.to_string().replace('\n', "\r\n").parse(), Ok(signature.clone()));
     assert_eq!((signature.key_id(), signature.comment()), (key.id(), "a comment"));
+    let default = holder.sign(b"bytes", "timestamp:1700000000\tfile:orders.wasm\thashed");
+    assert_eq!(default.to_string().parse(), Ok(default), "the tool's own comment");
     let json = serde_json::to_string(&signature).unwrap();
     assert_eq!(serde_json::from_str::<MinisignSignature>(&json).unwrap(), signature);
 }
