@@ -351,6 +351,7 @@ async fn open_world(
         recovered,
         data_dir: node.data_dir.clone(),
         site: node.site.parse().ok(),
+        demands: config.modules.demands(),
         runtime,
         cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
         compiler: compiler(wasm)?,

@@ -8,6 +8,7 @@
 //! | Python packages | the independent client, and `nats-server` | a virtual environment below the target directory |
 //! | Node and npm | filters in JavaScript | Debian's packages |
 //! | `ip`, `unshare` | tests in network namespaces | Debian's packages |
+//! | minisign | signatures of ours are checked by the tool, and its own by us | Debian's package |
 //! | valgrind | the guard of the hot path counts instructions | Debian's package |
 
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ pub(crate) fn everything(repository: &Repository) -> Result<()> {
     python(repository)?;
     node(repository)?;
     network_tools(repository)?;
+    minisign(repository)?;
     valgrind(repository)
 }
 
@@ -218,6 +220,16 @@ pub(crate) fn network_tools(repository: &Repository) -> Result<()> {
     }
     say("network tools", "missing: some tests run in network namespaces");
     apt_install(repository, &missing)
+}
+
+/// Makes sure that the tool is there whose signatures ours are.
+fn minisign(repository: &Repository) -> Result<()> {
+    if shell::succeeds(repository.command("minisign").arg("-v")) {
+        say("minisign", "there");
+        return Ok(());
+    }
+    say("minisign", "missing: signatures are compared with it");
+    apt_install(repository, &["minisign"])
 }
 
 /// Makes sure that valgrind is there: the instruction guard counts with it.

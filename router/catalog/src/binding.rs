@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use crate::error::CatalogError;
 use crate::limits::{
-    CONFIG_DEPTH_MAX, CONFIG_LEN_MAX_BYTES, DEADLINE_DEFAULT_US, DEADLINE_MAX_US, DEADLINE_MIN_US, GRANTS_MAX,
-    MEMORY_MAX_BYTES, MEMORY_MIN_BYTES,
+    CAPABILITIES_MAX, CONFIG_DEPTH_MAX, CONFIG_LEN_MAX_BYTES, DEADLINE_DEFAULT_US, DEADLINE_MAX_US, DEADLINE_MIN_US,
+    GRANTS_MAX, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, NAME_LEN_MAX,
 };
+use crate::minisign::MinisignSignature;
 use crate::names::{ModuleRef, Name};
 
 /// A module attached to a pattern. What is left out has its default.
@@ -45,6 +46,28 @@ pub struct Binding {
     /// Whether an egress filter runs for each subscriber; not yet.
     #[serde(default)]
     pub per_subscriber: bool,
+    /// What whoever stages it agrees to.
+    #[serde(default, skip_serializing_if = "Consent::is_empty")]
+    pub consent: Consent,
+}
+
+/// What whoever stages a binding agrees to, beside the binding itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Consent {
+    /// The functions of the host that the module may use, and the one that is active does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// A signed [`crate::RollbackStatement`]: that this version may follow a higher one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downgrade: Option<MinisignSignature>,
+}
+
+impl Consent {
+    /// Whether it agrees to nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where on an event's way a binding stands.
@@ -143,6 +166,7 @@ impl Binding {
             grant: Grant::default(),
             policy: false,
             per_subscriber: false,
+            consent: Consent::default(),
         }
     }
 
@@ -170,6 +194,7 @@ impl Binding {
         }
         self.validate_limits()?;
         self.validate_grant()?;
+        self.validate_consent()?;
         if is_deeper(&self.config, CONFIG_DEPTH_MAX) {
             return Err(self.refuse("config", format!("it is nested deeper than {CONFIG_DEPTH_MAX}; flatten it")));
         }
@@ -209,6 +234,18 @@ impl Binding {
             }
             None => Ok(()),
         }
+    }
+
+    fn validate_consent(&self) -> Result<(), CatalogError> {
+        let capabilities = &self.consent.capabilities;
+        let has_form = |name: &String| name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control);
+        if capabilities.len() > CAPABILITIES_MAX || !capabilities.iter().all(has_form) {
+            return Err(self.refuse(
+                "consent.capabilities",
+                format!("give at most {CAPABILITIES_MAX} names of functions, as `myelin filter describe` lists them"),
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn refuse(&self, field: &'static str, why: impl Into<String>) -> CatalogError {

@@ -20,13 +20,16 @@ use crate::rollout::Rollout;
 use crate::schemas::Schemas;
 use crate::set::{BindingSet, StagedBinding};
 use crate::topic::TopicRule;
+use crate::trust::Trust;
 
 mod check;
 mod rollouts;
+mod signing;
 #[cfg(test)]
 mod tests;
 
 pub use rollouts::Wanted;
+pub use signing::{Demands, SignatureState};
 
 /// The state after a record: modules, the staged set, the active generation and those before it.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,9 @@ pub struct Catalog {
     history: VecDeque<Arc<Generation>>,
     quarantined: BTreeMap<ModuleRef, Quarantine>,
     keys: KeyRing,
+    trust: Trust,
+    /// What a downgrade is measured by.
+    peaks: signing::Peaks,
     fleet: Fleet,
     topics: BTreeMap<Name, TopicRule>,
     schemas: Schemas,
@@ -88,6 +94,8 @@ impl Catalog {
             history: VecDeque::from([Arc::default()]),
             quarantined: BTreeMap::new(),
             keys: KeyRing::default(),
+            trust: Trust::default(),
+            peaks: signing::Peaks::default(),
             fleet: Fleet::default(),
             topics: BTreeMap::new(),
             schemas: Schemas::default(),
@@ -230,6 +238,11 @@ impl Catalog {
         &self.keys
     }
 
+    /// Whom the mesh trusts to sign modules.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
     /// The sites and routers of the mesh.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
@@ -275,6 +288,11 @@ impl Catalog {
             Op::ModuleAdded { module } => {
                 self.modules.insert(module.module_ref(), Arc::new(module.clone()));
             }
+            Op::ModuleSigned { module, signature } => {
+                if let Some(there) = self.modules.get_mut(module) {
+                    Arc::make_mut(there).signature = Some(signature.clone());
+                }
+            }
             Op::ModuleRemoved { module } => {
                 self.modules.remove(module);
                 self.quarantined.remove(module);
@@ -295,6 +313,9 @@ impl Catalog {
                 self.keys.trust(key_id.clone(), *public_key, note.clone(), record.rev);
             }
             Op::KeyRevoked { key_id } => self.keys.revoke(key_id, record.rev),
+            Op::TrustChanged { change } => {
+                self.trust.commit(change, Head { rev: record.rev, hash: record.hash() });
+            }
             Op::SiteAdded { name, region, cloud } => self.fleet.add_site(name, region, cloud, record.rev),
             Op::SiteRemoved { name } => {
                 self.fleet.remove_site(name);
@@ -355,6 +376,7 @@ impl Catalog {
     }
 
     fn activate(&mut self, generation: Generation) {
+        self.raise_peaks(&generation);
         self.history.push_back(Arc::new(generation));
         if self.history.len() > HISTORY_MAX {
             self.history.pop_front();

@@ -3,6 +3,7 @@
 use myelin_wire::topic::TopicError;
 
 use crate::schemas::SchemaRefusal;
+use crate::trust::TrustRefusal;
 
 /// Why the catalog refuses. The sentence says what, where and how to mend it; [`CatalogError::code`] is stable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +105,9 @@ pub enum CatalogError {
     /// The schema registry refuses.
     #[error(transparent)]
     Schema(#[from] SchemaRefusal),
+    /// A signature, or a change of whom the mesh trusts, is refused.
+    #[error(transparent)]
+    Trust(Box<TrustRefusal>),
     /// A record cannot be as it says it is, apart from what it changes.
     #[error("record, {field}: {why}")]
     InvalidRecord {
@@ -201,6 +205,12 @@ pub enum ChainFault {
     Impossible(String),
 }
 
+impl From<TrustRefusal> for CatalogError {
+    fn from(refusal: TrustRefusal) -> Self {
+        Self::Trust(Box::new(refusal))
+    }
+}
+
 impl CatalogError {
     /// The stable name of this refusal.
     pub fn code(&self) -> &'static str {
@@ -218,6 +228,7 @@ impl CatalogError {
             Self::InvalidPolicy { .. } => "invalid-policy",
             Self::InvalidTopic(refused) => refused.code(),
             Self::Schema(refused) => refused.code(),
+            Self::Trust(refused) => refused.code(),
             Self::InvalidRecord { .. } => "invalid-record",
             Self::InvalidKey { .. } | Self::InvalidSigningKey { .. } => "invalid-key",
             Self::Signature { fault, .. } => fault.code(),

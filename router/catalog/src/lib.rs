@@ -20,6 +20,7 @@ pub mod follower;
 pub mod keyring;
 pub mod keys;
 pub mod limits;
+pub mod minisign;
 pub mod module;
 pub mod names;
 pub mod op;
@@ -30,13 +31,15 @@ pub mod record;
 pub mod rollout;
 pub mod schemas;
 pub mod set;
+pub mod statement;
 #[cfg(test)]
 mod testing;
 pub mod topic;
+pub mod trust;
 
-pub use binding::{Binding, BindingLimits, Grant, OnFault, Stage};
+pub use binding::{Binding, BindingLimits, Consent, Grant, OnFault, Stage};
 pub use boot::{BootDecision, BootMarker, Retreat};
-pub use catalog::{Catalog, Generation, Quarantine, Wanted};
+pub use catalog::{Catalog, Demands, Generation, Quarantine, SignatureState, Wanted};
 pub use controller::{Decision, Metrics, Observations, Phase, Report, decide};
 pub use digest::Digest;
 pub use error::{CatalogError, ChainFault, SignatureFault};
@@ -45,6 +48,7 @@ pub use fleet::{Fleet, Router, Site};
 pub use follower::{Accepted, FollowFault, Follower, Standing};
 pub use keyring::{KeyRing, TrustedKey};
 pub use keys::{PublicKey, SigningKey};
+pub use minisign::{KeyId, MinisignKey, MinisignSignature};
 pub use module::{Module, World};
 pub use names::{ModuleRef, Name, Version};
 pub use op::Op;
@@ -58,4 +62,6 @@ pub use schemas::{
     Subject, SubjectName, SubjectVersion,
 };
 pub use set::{BindingSet, StagedBinding};
+pub use statement::{ModuleStatement, RollbackStatement};
 pub use topic::{OnInvalid, Residency, SchemaNaming, SchemaRule, SchemaVersion, Selector, TopicRule};
+pub use trust::{ModuleKey, ModulePattern, RootSet, Trust, TrustAction, TrustChange, TrustRefusal};

@@ -80,6 +80,23 @@ pub const REASON_LEN_MAX_BYTES: usize = 1_024;
 pub const KEYS_MAX: usize = 256;
 /// Bytes of the note beside a key.
 pub const NOTE_LEN_MAX_BYTES: usize = 256;
+/// Bytes of a trusted comment, which a signature of minisign's holds.
+pub const COMMENT_LEN_MAX_BYTES: usize = 512;
+/// Keys that ever might sign modules: those that were removed never come back.
+pub const TRUST_KEYS_MAX: usize = 256;
+/// Keys of a root set.
+pub const TRUST_ROOTS_MAX: usize = 16;
+/// Signatures of one change of trust: as many as a root set has keys.
+pub const TRUST_SIGNATURES_MAX: usize = TRUST_ROOTS_MAX;
+/// Things that one change of trust does.
+pub const TRUST_ACTIONS_MAX: usize = 32;
+/// Patterns of modules that one key may sign.
+pub const TRUST_PATTERNS_MAX: usize = 16;
+/// Highest versions that are remembered, by binding and name of its module: beside those of all active bindings, three
+/// times as many that are gone.
+pub const PEAKS_MAX: usize = 4 * BINDINGS_MAX;
+/// Functions of the host that a module uses, or a binding approves: the contract has fewer.
+pub const CAPABILITIES_MAX: usize = 64;
 /// Sites that a log ever had: their numbers are bits of a 128-bit set and are never used again.
 pub const SITES_EVER_MAX: u8 = 128;
 /// Routers of all sites together: what a controller watches during a rollout.

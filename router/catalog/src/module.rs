@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::CatalogError;
-use crate::limits::{IMPORT_LEN_MAX_BYTES, IMPORTS_MAX, MODULE_SIZE_MAX_BYTES};
+use crate::limits::{CAPABILITIES_MAX, IMPORT_LEN_MAX_BYTES, IMPORTS_MAX, MODULE_SIZE_MAX_BYTES};
+use crate::minisign::MinisignSignature;
 use crate::names::{ModuleRef, Name, Version};
 
 /// Which world of the filter contract a module is built for.
@@ -53,6 +54,12 @@ pub struct Module {
     /// The world that it is built for.
     #[serde(default, skip_serializing_if = "World::is_fast")]
     pub world: World,
+    /// The functions of the host that it uses, sorted; none where it was uploaded by a router that did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// Who vouches for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<MinisignSignature>,
 }
 
 impl Module {
@@ -76,7 +83,14 @@ impl Module {
         if self.imports.len() > IMPORTS_MAX {
             return Err(refuse(format!("it has {} imports and {IMPORTS_MAX} are the most", self.imports.len())));
         }
-        let bad = self.imports.iter().find(|import| {
+        let capabilities = self.capabilities.as_deref().unwrap_or_default();
+        if capabilities.len() > CAPABILITIES_MAX {
+            return Err(refuse(format!(
+                "it uses {} functions and {CAPABILITIES_MAX} are the most",
+                capabilities.len()
+            )));
+        }
+        let bad = self.imports.iter().chain(capabilities).find(|import| {
             import.is_empty() || import.len() > IMPORT_LEN_MAX_BYTES || import.chars().any(char::is_control)
         });
         match bad {

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::binding::Binding;
 use crate::keys::PublicKey;
+use crate::minisign::MinisignSignature;
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::policy::Policy;
 use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
 use crate::schemas::{CompatibilityLevel, Registration, RegistryMode, SubjectName};
 use crate::topic::TopicRule;
+use crate::trust::TrustChange;
 
 /// A change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,13 @@ pub enum Op {
     ModuleAdded {
         /// What it is.
         module: Module,
+    },
+    /// A module has another signature, or its first: by a key of today, under a version that never changes.
+    ModuleSigned {
+        /// Which.
+        module: ModuleRef,
+        /// The signature.
+        signature: MinisignSignature,
     },
     /// A module that nothing used was removed.
     ModuleRemoved {
@@ -75,6 +84,11 @@ pub enum Op {
     KeyRevoked {
         /// Which.
         key_id: Name,
+    },
+    /// Whom the mesh trusts to sign modules, and who decides about that, has changed.
+    TrustChanged {
+        /// How.
+        change: Box<TrustChange>,
     },
     /// A site belongs to the mesh; it gets the next number.
     SiteAdded {
@@ -216,6 +230,7 @@ impl Op {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ModuleAdded { .. } => "module-added",
+            Self::ModuleSigned { .. } => "module-signed",
             Self::ModuleRemoved { .. } => "module-removed",
             Self::BindingStaged { .. } => "binding-staged",
             Self::BindingRemoved { .. } => "binding-removed",
@@ -225,6 +240,7 @@ impl Op {
             Self::Released { .. } => "released",
             Self::KeyTrusted { .. } => "key-trusted",
             Self::KeyRevoked { .. } => "key-revoked",
+            Self::TrustChanged { .. } => "trust-changed",
             Self::SiteAdded { .. } => "site-added",
             Self::SiteRemoved { .. } => "site-removed",
             Self::RouterAdded { .. } => "router-added",
@@ -252,10 +268,12 @@ impl Op {
     pub fn subject(&self) -> String {
         match self {
             Self::ModuleAdded { module } => format!("{}@{}", module.name, module.version),
-            Self::ModuleRemoved { module } | Self::Released { module } => module.to_string(),
+            Self::ModuleSigned { module, .. } | Self::ModuleRemoved { module } | Self::Released { module } => {
+                module.to_string()
+            }
             Self::BindingStaged { binding } => binding.name.to_string(),
             Self::BindingRemoved { name } | Self::TopicRuleRemoved { name } => name.to_string(),
-            Self::Activated { .. } | Self::RolloutStarted { .. } => String::new(),
+            Self::Activated { .. } | Self::RolloutStarted { .. } | Self::TrustChanged { .. } => String::new(),
             Self::RolledBack { to } => format!("generation {to}"),
             Self::Quarantined { module, binding, .. } => format!("{module} in {binding}"),
             Self::KeyTrusted { key_id, .. } | Self::KeyRevoked { key_id } => key_id.to_string(),

@@ -8,15 +8,20 @@ use crate::catalog::Catalog;
 use crate::digest::Digest;
 use crate::error::CatalogError;
 use crate::keys::SigningKey;
+use crate::minisign::{KeyId, MinisignKey, MinisignSignature};
 use crate::module::{Module, World};
 use crate::names::{ModuleRef, Name};
 use crate::op::Op;
 use crate::record::Record;
+use crate::statement::ModuleStatement;
+use crate::trust::{TrustAction, TrustChange};
 
 pub(crate) fn module(reference: &str, bytes: &[u8]) -> Module {
     let ModuleRef { name, version } = reference.parse().unwrap();
     let imports = vec!["myelin:filter/host@0.1.0".to_owned()];
-    Module { name, version, digest: Digest::of(bytes), size_bytes: 7, uploaded_unix_ms: 1, imports, world: World::Fast }
+    let (digest, world) = (Digest::of(bytes), World::Fast);
+    let (capabilities, signature) = (None, None);
+    Module { name, version, digest, size_bytes: 7, uploaded_unix_ms: 1, imports, world, capabilities, signature }
 }
 
 pub(crate) fn binding(name: &str, module: &str, pattern: &str) -> Binding {
@@ -159,5 +164,65 @@ impl Story {
         let next = rollout.next().unwrap().clone();
         let advanced = Op::RolloutAdvanced { id: rollout.id, to: next.step, sites: next.sites };
         self.add(advanced)
+    }
+}
+
+/// A new key of minisign's, which is drawn.
+pub(crate) struct Holder(minisign::KeyPair);
+
+impl Holder {
+    pub(crate) fn new() -> Self {
+        Self(minisign::KeyPair::generate_unencrypted_keypair().unwrap())
+    }
+
+    pub(crate) fn public(&self) -> MinisignKey {
+        self.0.pk.to_base64().parse().unwrap()
+    }
+
+    pub(crate) fn id(&self) -> KeyId {
+        self.public().id()
+    }
+
+    /// What the holder signs with this trusted comment.
+    pub(crate) fn sign(&self, bytes: &[u8], comment: &str) -> MinisignSignature {
+        let signed = minisign::sign(None, &self.0.sk, bytes, Some(comment), None).unwrap();
+        signed.to_string().parse().unwrap()
+    }
+
+    /// A module whose bytes are its reference, signed.
+    pub(crate) fn module(&self, reference: &str) -> Module {
+        let module = module(reference, reference.as_bytes());
+        let statement = ModuleStatement { module: module.module_ref(), digest: module.digest, expires_unix_s: None };
+        let signature = Some(self.sign(reference.as_bytes(), &statement.to_string()));
+        Module { signature, ..module }
+    }
+
+    pub(crate) fn add_key(&self, modules: &str) -> TrustAction {
+        let modules = vec![modules.parse().unwrap()];
+        TrustAction::AddKey { public_key: self.public(), modules, note: "of a test".into() }
+    }
+
+    pub(crate) fn remove_key(&self) -> TrustAction {
+        TrustAction::RemoveKey { key_id: self.id() }
+    }
+}
+
+pub(crate) fn set_roots(holders: &[&Holder], threshold: u8) -> TrustAction {
+    TrustAction::SetRoots { keys: holders.iter().map(|holder| holder.public()).collect(), threshold }
+}
+
+impl Story {
+    /// A change of trust that could be the next one, signed by these.
+    pub(crate) fn trust(&self, actions: Vec<TrustAction>, signers: &[&Holder]) -> TrustChange {
+        let mut change = TrustChange { after: self.catalog.trust().head(), actions, signatures: Vec::new() };
+        let statement = change.statement();
+        change.signatures = signers.iter().map(|signer| signer.sign(statement.as_bytes(), "agreed")).collect();
+        change
+    }
+
+    /// Applies such a change.
+    pub(crate) fn add_trust(&mut self, actions: Vec<TrustAction>, signers: &[&Holder]) -> u64 {
+        let change = Box::new(self.trust(actions, signers));
+        self.add(Op::TrustChanged { change })
     }
 }

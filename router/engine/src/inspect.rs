@@ -1,7 +1,8 @@
 //! Looks a module over before anything is compiled: is it a filter at all, and is it of a reasonable size.
 
 use sha2::{Digest, Sha256};
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use std::collections::BTreeSet;
+use wasmparser::{ComponentAlias, ComponentExternalKind, Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::limits::ModuleLimits;
 use crate::vectors::{VECTORS_SECTION, parse_vectors};
@@ -11,6 +12,8 @@ const FILTER_EXPORTS: [(&str, World); 2] =
     [("myelin:filter/filter@", World::Fast), ("myelin:filter/easy-filter@", World::Easy)];
 /// The imports that a filter may have, without their version.
 const ALLOWED_IMPORTS: [&str; 2] = ["myelin:filter/host@", "myelin:filter/types@"];
+/// The functions of the host, which are what a filter can do beside judging.
+const HOST_FUNCTIONS: [&str; 6] = ["count", "log", "payload", "schema", "seen", "take"];
 /// The minor version of the contract that this router runs.
 const CONTRACT: &str = "0.1.";
 /// Proposals that a module may use. No threads, no 64-bit memories, no garbage collection, no exceptions.
@@ -67,6 +70,8 @@ pub struct ModuleFacts {
     pub functions: u32,
     /// The component's imports.
     pub imports: Vec<String>,
+    /// The functions of the host that it uses, sorted.
+    pub capabilities: Vec<String>,
     /// The component's exports.
     pub exports: Vec<String>,
     /// The test vectors that it carries: the section `myelin:vectors`, JSON lines, known to be readable.
@@ -182,6 +187,7 @@ pub fn inspect(bytes: &[u8], limits: &ModuleLimits) -> Result<ModuleFacts, Modul
         world,
         functions: survey.functions,
         imports: survey.imports,
+        capabilities: survey.capabilities.into_iter().map(str::to_owned).collect(),
         exports: survey.exports,
         vectors: survey.vectors.map(<[u8]>::to_vec),
     })
@@ -200,6 +206,9 @@ struct Survey<'a, 'l> {
     memories: u32,
     tables: u32,
     imports: Vec<String>,
+    /// What is taken out of instances by the name of a function of the host, at any level: a component within may be
+    /// handed the whole instance.
+    capabilities: BTreeSet<&'static str>,
     exports: Vec<String>,
     vectors: Option<&'a [u8]>,
 }
@@ -214,6 +223,7 @@ impl<'a, 'l> Survey<'a, 'l> {
             memories: 0,
             tables: 0,
             imports: Vec::new(),
+            capabilities: BTreeSet::new(),
             exports: Vec::new(),
             vectors: None,
         }
@@ -254,6 +264,14 @@ impl<'a, 'l> Survey<'a, 'l> {
                 if self.depth == 1 {
                     for import in section.clone() {
                         self.imports.push(import.map_err(invalid)?.name.name.to_owned());
+                    }
+                }
+            }
+            Payload::ComponentAliasSection(section) => {
+                for alias in section.clone() {
+                    let alias = alias.map_err(invalid)?;
+                    if let ComponentAlias::InstanceExport { kind: ComponentExternalKind::Func, name, .. } = alias {
+                        self.capabilities.extend(HOST_FUNCTIONS.iter().filter(|function| **function == name));
                     }
                 }
             }

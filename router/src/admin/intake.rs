@@ -7,9 +7,11 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use myelin_catalog::{ModuleRef, Name};
+use myelin_catalog::{CatalogError, MinisignSignature, ModuleRef, Name};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -24,6 +26,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// KiB of bodies that all requests together may hold: four modules of the largest size.
 pub(super) const BODIES_KIB_MAX: usize = 64 * 1024;
+/// Holds a module's signature, a file of minisign's in base64.
+const SIGNATURE_HEADER: &str = "myelin-signature";
 /// How slowly a body may arrive: in 30 seconds, or no slower than 512 kbit/s beyond that.
 const PACE: Pace = Pace { time: Duration::from_secs(30), time_per_step: Duration::from_secs(1) };
 /// The steps of [`Pace`].
@@ -46,6 +50,9 @@ pub(super) struct ModulePath(pub(super) ModuleRef);
 
 /// The revision in `If-Match`.
 pub(super) struct IfMatch(pub(super) Option<u64>);
+
+/// The signature of a module, in [`SIGNATURE_HEADER`].
+pub(super) struct Signature(pub(super) Option<MinisignSignature>);
 
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
@@ -100,6 +107,22 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
                 Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-if-match", detail))
             }
         }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Signature {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut given = parts.headers.get_all(SIGNATURE_HEADER).iter();
+        let Some(first) = given.next() else { return Ok(Self(None)) };
+        let text = BASE64.decode(first).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let (Some(text), None) = (text, given.next()) else {
+            let detail = "`Myelin-Signature` is one signature file in base64, such as of `base64 -w0 MODULE.minisig`";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "signature-invalid", detail));
+        };
+        let signature = text.parse::<MinisignSignature>().map_err(CatalogError::from)?;
+        Ok(Self(Some(signature)))
     }
 }
 

@@ -29,6 +29,7 @@ mod spec;
 mod stall;
 mod topics;
 mod traces;
+mod trust;
 mod types;
 mod whoami;
 
@@ -214,6 +215,8 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(policies::list))
         .routes(routes!(policies::explain))
         .routes(routes!(policies::apply, policies::describe, policies::remove))
+        .routes(routes!(trust::describe))
+        .routes(routes!(trust::change))
         .routes(routes!(observe::ledger))
         .routes(routes!(observe::mesh_ledger))
         .routes(routes!(observe::clients))

@@ -2,11 +2,11 @@
 
 use super::Context;
 use super::bindings;
-use super::intake::{ModulePath, Wasm};
+use super::intake::{ModulePath, Signature, Wasm};
 use super::logs::Wanted;
 use super::problem::Problem;
-use super::types::{LogList, ModuleDescription, ModuleList, ModuleState, ModuleSummary, QuarantineInfo};
-use crate::world::{Actor, View};
+use super::types::{LogList, ModuleDescription, ModuleList, ModuleState, ModuleSummary, QuarantineInfo, SignatureInfo};
+use crate::world::{Actor, View, unix_ms};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -26,10 +26,14 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<ModuleList
 /// Upload a version of a module.
 ///
 /// The body is a Wasm component, as `myelin filter build` makes it. It is checked, compiled and tested on its own
-/// sample events before it is kept. The same bytes again change nothing; other bytes are a conflict, because a version
-/// never changes.
+/// sample events before it is kept. The same bytes again change nothing, or the signature alone; other bytes are a
+/// conflict, because a version never changes.
 #[utoipa::path(put, path = "/v1/modules/{name}/versions/{version}", tag = "modules",
-    params(("name" = String, Path, description = "Name of the module"), ("version" = String, Path, description = "Semantic version")),
+    params(
+        ("name" = String, Path, description = "Name of the module"),
+        ("version" = String, Path, description = "Semantic version"),
+        ("myelin-signature" = Option<String>, Header, description = "Its signature: a file of minisign's, in base64"),
+    ),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
         (status = 200, description = "The catalog has it already", body = ModuleSummary),
@@ -45,6 +49,7 @@ pub(super) async fn upload(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
+    Signature(signature): Signature,
     Wasm { bytes, place }: Wasm,
 ) -> Result<(StatusCode, Json<ModuleSummary>), Problem> {
     if bytes.is_empty() {
@@ -56,7 +61,7 @@ pub(super) async fn upload(
     // A task of its own: the bytes keep their place among all bodies until the writer is done with them, even when
     // the client has gone.
     let task = tokio::spawn(async move {
-        let added = world.add_module(module.name, module.version, bytes, actor).await;
+        let added = world.add_signed_module(module, bytes, signature, actor).await;
         drop(place);
         added
     });
@@ -91,6 +96,7 @@ pub(super) async fn describe(
         module: summary(&view, module),
         world: module.world.as_str(),
         imports: module.imports.clone(),
+        capabilities: module.capabilities.clone(),
         quarantine,
         bindings: uses.map(|(staged, state)| bindings::description(&view, staged, state)).collect(),
     }))
@@ -173,5 +179,10 @@ fn summary(view: &View, module: &Module) -> ModuleSummary {
         size_bytes: module.size_bytes,
         uploaded_unix_ms: module.uploaded_unix_ms,
         state,
+        signature: module.signature.as_ref().map(|signature| SignatureInfo {
+            key_id: signature.key_id().to_string(),
+            statement: signature.comment().to_owned(),
+            state: view.catalog.signature_state(module, unix_ms()).as_str(),
+        }),
     }
 }

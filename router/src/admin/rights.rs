@@ -90,6 +90,8 @@ const TABLE: &[(&str, &str, Roles)] = &[
     ("PUT", "/v1/topics/{name}", DEVELOP),
     ("DELETE", "/v1/topics/{name}", DEVELOP),
     ("GET", "/v1/traces/{trace_id}", VIEW),
+    ("GET", "/v1/trust", VIEW),
+    ("POST", "/v1/trust/changes", SECURE),
     ("POST", "/registry/compatibility/subjects/{subject}/versions", VIEW),
     ("POST", "/registry/compatibility/subjects/{subject}/versions/{version}", VIEW),
     ("GET", "/registry/config", VIEW),

@@ -1,7 +1,7 @@
 //! A binding as it is asked for: the catalog's own, with what OpenAPI needs to describe it.
 
 use super::intake::object;
-use myelin_catalog::{Binding, BindingLimits, CatalogError, Grant, ModuleRef, Name, OnFault, Stage};
+use myelin_catalog::{Binding, BindingLimits, CatalogError, Consent, Grant, ModuleRef, Name, OnFault, Stage};
 use myelin_wire::Pattern;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,6 +50,21 @@ pub(super) struct BindingSpec {
     /// Whether an egress filter runs for each subscriber; not yet.
     #[serde(default)]
     per_subscriber: bool,
+    /// What whoever stages it agrees to.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Consent::is_empty")]
+    #[schema(value_type = ConsentSchema)]
+    consent: Consent,
+}
+
+/// What whoever stages a binding agrees to.
+#[derive(ToSchema)]
+#[schema(as = Consent)]
+#[expect(dead_code, reason = "describes myelin_catalog::Consent, which knows no OpenAPI; a test compares them")]
+struct ConsentSchema {
+    /// The functions of the host that the module may use, and the one that is active does not.
+    capabilities: Vec<String>,
+    /// A signed statement of `myelin filter allow-downgrade`: the text of its file.
+    downgrade: Option<String>,
 }
 
 /// What a filter may cost.
@@ -77,8 +92,20 @@ struct GrantSchema {
 impl BindingSpec {
     /// The binding that is called `name`.
     pub(super) fn named(self, path: Name) -> Result<Binding, CatalogError> {
-        let Self { name, module, pattern, stage, order, config, limits, on_fault, grant, policy, per_subscriber } =
-            self;
+        let Self {
+            name,
+            module,
+            pattern,
+            stage,
+            order,
+            config,
+            limits,
+            on_fault,
+            grant,
+            policy,
+            per_subscriber,
+            consent,
+        } = self;
         if let Some(name) = name.filter(|name| *name != path) {
             let why = format!("it is `{name}` in the body and `{path}` in the path; leave it out of the body");
             return Err(CatalogError::InvalidBinding { binding: path.to_string(), field: "name", why });
@@ -88,17 +115,42 @@ impl BindingSpec {
         // without that dependency write it again when they check its hash.
         let mut config = config;
         config.sort_all_objects();
-        Ok(Binding { name, module, pattern, stage, order, config, limits, on_fault, grant, policy, per_subscriber })
+        Ok(Binding {
+            name,
+            module,
+            pattern,
+            stage,
+            order,
+            config,
+            limits,
+            on_fault,
+            grant,
+            policy,
+            per_subscriber,
+            consent,
+        })
     }
 }
 
 impl From<&Binding> for BindingSpec {
     fn from(binding: &Binding) -> Self {
         let binding = binding.clone();
-        let Binding { name, module, pattern, stage, order, config, limits, on_fault, grant, policy, per_subscriber } =
-            binding;
+        let Binding {
+            name,
+            module,
+            pattern,
+            stage,
+            order,
+            config,
+            limits,
+            on_fault,
+            grant,
+            policy,
+            per_subscriber,
+            consent,
+        } = binding;
         let name = Some(name);
-        Self { name, module, pattern, stage, order, config, limits, on_fault, grant, policy, per_subscriber }
+        Self { name, module, pattern, stage, order, config, limits, on_fault, grant, policy, per_subscriber, consent }
     }
 }
 
@@ -130,7 +182,10 @@ mod tests {
         let binding = binding();
         let mut spec = described::<BindingSpec>();
         spec.sort();
-        assert_eq!(spec, written(&binding));
+        // What agrees to nothing is left out.
+        let consenting =
+            Binding { consent: Consent { capabilities: vec!["log".into()], downgrade: None }, ..binding.clone() };
+        assert_eq!(spec, written(&consenting));
         assert_eq!(written(BindingSpec::from(&binding)), written(&binding));
         assert_eq!(serde_json::to_value(BindingSpec::from(&binding)).unwrap(), serde_json::to_value(&binding).unwrap());
         let (mut limits, mut grant) = (described::<LimitsSchema>(), described::<GrantSchema>());

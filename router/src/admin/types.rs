@@ -25,6 +25,19 @@ pub(super) struct ModuleSummary {
     pub(super) uploaded_unix_ms: u64,
     /// What it is used for.
     pub(super) state: ModuleState,
+    /// Who vouches for it.
+    pub(super) signature: Option<SignatureInfo>,
+}
+
+/// Who vouches for a module.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct SignatureInfo {
+    /// The id of the key that has signed.
+    pub(super) key_id: String,
+    /// What it has signed beside the bytes.
+    pub(super) statement: String,
+    /// How that stands now: `valid`, `expired` or `key-removed`. It runs on in any case.
+    pub(super) state: &'static str,
 }
 
 /// What a module is used for.
@@ -60,6 +73,8 @@ pub(super) struct ModuleDescription {
     pub(super) world: &'static str,
     /// The interfaces that it imports from the router.
     pub(super) imports: Vec<String>,
+    /// The functions of the host that it uses; none where it was uploaded by a router that did not look.
+    pub(super) capabilities: Option<Vec<String>>,
     /// Why it is quarantined, where it is.
     pub(super) quarantine: Option<QuarantineInfo>,
     /// The bindings that use it.

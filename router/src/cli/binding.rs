@@ -6,6 +6,7 @@ use super::failure::{Exit, Failure, Result};
 use super::http::Body;
 use super::listing::text;
 use super::rollout;
+use super::signing::read_text;
 use super::values::{bytes, duration, say};
 use clap::{Args, ValueEnum};
 use hyper::Method;
@@ -37,6 +38,8 @@ const FLAGS: &[&str] = &[
     "memory",
     "deadline",
     "policy",
+    "approve_capabilities",
+    "allow_downgrade",
 ];
 
 /// Attach a filter to the events of a pattern, and make it active
@@ -82,6 +85,12 @@ pub(super) struct Bind {
     /// It enforces a rule: no event may ever pass it unjudged
     #[arg(long)]
     policy: bool,
+    /// Functions of the host that the module may use and the running one does not; see `myelin filter describe`
+    #[arg(long, value_name = "FUNCTION", value_delimiter = ',')]
+    approve_capabilities: Vec<String>,
+    /// A signed statement that this lower version may follow, of `myelin filter allow-downgrade`
+    #[arg(long, value_name = "FILE")]
+    allow_downgrade: Option<PathBuf>,
     #[command(flatten)]
     change: Change,
 }
@@ -172,6 +181,16 @@ impl Bind {
         }
         if !self.grant_topic.is_empty() || !self.grant_site.is_empty() {
             body["grant"] = json!({ "topics": self.grant_topic, "sites": self.grant_site });
+        }
+        let mut consent = serde_json::Map::new();
+        if !self.approve_capabilities.is_empty() {
+            consent.insert("capabilities".into(), self.approve_capabilities.clone().into());
+        }
+        if let Some(file) = &self.allow_downgrade {
+            consent.insert("downgrade".into(), read_text(file)?.into());
+        }
+        if !consent.is_empty() {
+            body["consent"] = consent.into();
         }
         if let Some(config) = &self.config {
             body["config"] = configuration(config)?;

@@ -3,6 +3,7 @@
 mod describe;
 mod logs;
 mod new;
+mod sign;
 mod test;
 
 use super::admin::{Admin, module_path};
@@ -11,8 +12,8 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
 use super::listing::{Listing, items, size, table, text, time};
+use super::signing;
 use super::values::say;
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -49,6 +50,15 @@ pub(super) enum Filter {
     Build(Build),
     /// Run fixtures and made-up events in the real engine, without a router
     Test(test::Test),
+    /// Make a pair of keys that sign modules
+    #[command(after_help = sign::KEYGEN_HELP)]
+    Keygen(sign::Keygen),
+    /// Sign a component, so that routers take it
+    #[command(after_help = sign::SIGN_HELP)]
+    Sign(sign::Sign),
+    /// Sign that a lower version may follow a higher one, once
+    #[command(after_help = sign::DOWNGRADE_HELP)]
+    AllowDowngrade(sign::AllowDowngrade),
     /// Upload a component, or build and upload a package
     #[command(after_help = PUSH_HELP)]
     Push(Push),
@@ -93,6 +103,9 @@ pub(super) struct Push {
     /// Another name and version than the package's
     #[arg(long = "as", value_name = "NAME@VERSION")]
     called: Option<String>,
+    /// Its signature [default: the file's name with .minisig behind it, where there is one]
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
     #[command(flatten)]
     admin: Admin,
 }
@@ -132,6 +145,9 @@ impl Filter {
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
             Self::Test(test) => test.run(),
+            Self::Keygen(keygen) => keygen.run(),
+            Self::Sign(sign) => sign.run(),
+            Self::AllowDowngrade(allow) => allow.run(),
             Self::Push(push) => block_on(push.run()),
             Self::Ls(list) => block_on(list.run()),
             Self::Describe(describe) => block_on(describe.run()),
@@ -174,20 +190,19 @@ impl Push {
             false => self.what.clone(),
         };
         let component = component(&file)?;
-        let module = match &self.called {
-            Some(called) => called.clone(),
-            None => {
-                let label = build::label(&component).with_context(|| format!("{}", file.display()))?;
-                let (name, version) = label.ok_or_else(|| {
-                    Failure::new(Exit::Usage, format!("{} does not say what it is called", file.display()))
-                        .next("give --as NAME@VERSION")
-                })?;
-                format!("{name}@{version}")
-            }
-        };
+        let module = sign::called(self.called.as_deref(), &component, &file)?;
         let path = module_path(&module)?;
-        let pushed: Value = api.ask(Method::PUT, &path, Body::Wasm(component.into())).await?;
-        say!("{module} is there ({}, sha256 {})", size(&pushed["size_bytes"]), cut(&text(&pushed["digest"])));
+        let beside = Some(signing::with_ending(&file, "minisig")).filter(|beside| beside.exists());
+        let body = match self.signature.or(beside) {
+            Some(signature) => Body::SignedWasm(component.into(), signing::read_text(&signature)?),
+            None => Body::Wasm(component.into()),
+        };
+        let pushed: Value = api.ask(Method::PUT, &path, body).await?;
+        let signed = match text(&pushed["signature"]["key_id"]) {
+            key_id if key_id.is_empty() => "not signed".to_owned(),
+            key_id => format!("signed by {key_id}"),
+        };
+        say!("{module} is there ({}, sha256 {}, {signed})", size(&pushed["size_bytes"]), cut(&text(&pushed["digest"])));
         say!("  next: myelin bind NAME --module {module} --pattern 'TOPICS/**'");
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use super::failure::{Exit, Failure, Result, exit_for_code, exit_for_status};
 use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
@@ -48,6 +50,8 @@ pub(super) enum Body {
     Json(Value),
     /// A Wasm component.
     Wasm(Bytes),
+    /// The same with its signature.
+    SignedWasm(Bytes, String),
 }
 
 /// A problem (RFC 9457), or one of the schema registry.
@@ -120,10 +124,13 @@ impl Server {
         if let Some(revision) = if_match {
             request = request.header("if-match", format!("\"{revision}\""));
         }
+        if let Body::SignedWasm(_, signature) = &body {
+            request = request.header("myelin-signature", BASE64.encode(signature));
+        }
         let (content_type, bytes) = match body {
             Body::None => (None, Bytes::new()),
             Body::Json(value) => (Some("application/json"), serde_json::to_vec(&value)?.into()),
-            Body::Wasm(bytes) => (Some("application/wasm"), bytes),
+            Body::Wasm(bytes) | Body::SignedWasm(bytes, _) => (Some("application/wasm"), bytes),
         };
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);

@@ -37,12 +37,14 @@ mod schema;
 mod serve;
 mod shadow;
 mod signals;
+mod signing;
 mod site;
 mod subscribe;
 mod top;
 mod topic;
 mod trace;
 mod trial;
+mod trust;
 mod values;
 mod whoami;
 
@@ -136,6 +138,9 @@ enum Command {
     AsyncApi(apply::AsyncApi),
     /// Show as whom the admin API knows this command, and what that may
     Whoami(whoami::Whoami),
+    /// Show and change whose signatures on modules count
+    #[command(subcommand)]
+    Trust(trust::Trust),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -204,6 +209,7 @@ fn run(command: Command) -> Result<()> {
         Command::Export(export) => export.run(),
         Command::AsyncApi(asyncapi) => asyncapi.run(),
         Command::Whoami(whoami) => whoami.run(),
+        Command::Trust(trust) => trust.run(),
         Command::Cert(cert) => cert.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),

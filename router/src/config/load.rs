@@ -2,7 +2,7 @@
 
 use super::check::check;
 use super::schema::{Key, Kind, keys, sections};
-use super::{Config, PolicyDefault};
+use super::{Config, Demand, PolicyDefault};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -127,6 +127,12 @@ impl Config {
             Ok(mut config) => {
                 if sources.dev && !loading.places.names("policy", "default") {
                     config.policy.default = PolicyDefault::AllowUntilFirst;
+                }
+                let modules = &mut config.modules;
+                for (key, demand) in [("signatures", &mut modules.signatures), ("approvals", &mut modules.approvals)] {
+                    if sources.dev && !loading.places.names("modules", key) {
+                        *demand = Demand::Optional;
+                    }
                 }
                 check(&config, sources.dev, &loading.places, &mut errors);
                 if errors.is_empty() {

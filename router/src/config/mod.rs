@@ -53,6 +53,8 @@ pub struct Config {
     pub outbox: OutboxConfig,
     /// Limits of filters.
     pub wasm: WasmConfig,
+    /// What is demanded of modules before they run.
+    pub modules: ModulesConfig,
     /// What holds where no policy speaks.
     pub policy: PolicyConfig,
     /// Who may use the admin API.
@@ -250,6 +252,61 @@ impl Default for WasmConfig {
             compile_cpu_seconds: 20,
             compile_address_space_bytes: 2 * 1024 * 1024 * 1024,
             compiler: None,
+        }
+    }
+}
+
+/// `[modules]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModulesConfig {
+    /// That they are signed.
+    pub signatures: Demand,
+    /// That what a new version can do beyond the running one is approved.
+    pub approvals: Demand,
+}
+
+impl ModulesConfig {
+    /// What `--dev` takes: a signature that is there must be right, and nothing more is asked.
+    pub const OPEN: Self = Self { signatures: Demand::Optional, approvals: Demand::Optional };
+
+    /// The same, as the catalog is asked.
+    #[must_use]
+    pub fn demands(&self) -> myelin_catalog::Demands {
+        let is_required = |demand| demand == Demand::Required;
+        myelin_catalog::Demands { signatures: is_required(self.signatures), approvals: is_required(self.approvals) }
+    }
+}
+
+/// Whether something must be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+// Text, as every name in the file is.
+#[serde(try_from = "String", into = "String")]
+pub enum Demand {
+    /// It must.
+    #[default]
+    Required,
+    /// It need not: what `--dev` takes.
+    Optional,
+}
+
+impl TryFrom<String> for Demand {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            _ => Err("say `required` or `optional`".to_owned()),
+        }
+    }
+}
+
+impl From<Demand> for String {
+    fn from(demand: Demand) -> Self {
+        match demand {
+            Demand::Required => "required".to_owned(),
+            Demand::Optional => "optional".to_owned(),
         }
     }
 }

@@ -3,14 +3,16 @@
 use super::keeper::Keeper;
 use super::{Actor, Blame, WorldError, unix_ms};
 use bytes::Bytes;
-use myelin_catalog::{Binding, Digest, Module, ModuleRef, Name, Op, RolloutPlan, Version};
+use myelin_catalog::{
+    Binding, CatalogError, Digest, MinisignSignature, Module, ModuleRef, Name, Op, RolloutPlan, TrustRefusal, Version,
+};
 
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields are what the operations of `World` name")]
 pub enum Change {
     /// Take a module into the catalog.
-    AddModule { name: Name, version: Version, bytes: Bytes },
+    AddModule { name: Name, version: Version, bytes: Bytes, signature: Option<MinisignSignature> },
     /// Remove a module that nothing uses.
     RemoveModule { module: ModuleRef },
     /// Put a binding into the staged set.
@@ -50,10 +52,12 @@ impl Keeper {
     ) -> Result<Decided, WorldError> {
         self.check_revision(if_match)?;
         let op = match change {
-            Change::AddModule { name, version, bytes } => match self.take_module(name, version, &bytes)? {
-                Some(module) => Op::ModuleAdded { module },
-                None => return Ok(Decided::Done),
-            },
+            Change::AddModule { name, version, bytes, signature } => {
+                match self.take_module(ModuleRef { name, version }, &bytes, signature)? {
+                    Some(op) => op,
+                    None => return Ok(Decided::Done),
+                }
+            }
             Change::RemoveModule { module } => Op::ModuleRemoved { module },
             Change::Stage { binding } => Op::BindingStaged { binding },
             Change::Unstage { name } => Op::BindingRemoved { name },
@@ -81,29 +85,60 @@ impl Keeper {
         }
     }
 
-    /// Checks, compiles, tests and keeps the bytes of a module; none where the catalog has it.
-    fn take_module(&mut self, name: Name, version: Version, bytes: &[u8]) -> Result<Option<Module>, WorldError> {
-        let module_ref = ModuleRef { name: name.clone(), version: version.clone() };
+    /// Checks, compiles, tests and keeps the bytes of a module; none where the catalog has it, and with that signature.
+    fn take_module(
+        &mut self,
+        module_ref: ModuleRef,
+        bytes: &[u8],
+        signature: Option<MinisignSignature>,
+    ) -> Result<Option<Op>, WorldError> {
         let digest = Digest::of(bytes);
+        if let Some(signature) = &signature {
+            self.check_signed(&module_ref, bytes, signature)?;
+        }
         match self.catalog().module(&module_ref) {
-            Some(known) if known.digest == digest => return Ok(None),
+            Some(known) if known.digest == digest => {
+                let signature = signature.filter(|signature| known.signature.as_ref() != Some(signature));
+                return Ok(signature.map(|signature| Op::ModuleSigned { module: module_ref, signature }));
+            }
             Some(_) => {
                 let message =
                     format!("{module_ref} exists with other bytes; a version never changes: upload a new version");
                 return Err(WorldError::new(Blame::Conflict, "conflict", message));
+            }
+            None if signature.is_none() && self.demands.signatures => {
+                return Err(CatalogError::from(TrustRefusal::Missing { module: module_ref.to_string() }).into());
             }
             None => {}
         }
         let facts = self.deployment.forge.inspect(bytes)?;
         let program = self.deployment.forge.program(digest, || Ok(bytes.to_vec()))?;
         self.deployment.forge.test(&program, &facts)?;
-        self.log.shelf().put(&digest, bytes)?;
         let world = match facts.world {
             myelin_engine::World::Fast => myelin_catalog::World::Fast,
             myelin_engine::World::Easy => myelin_catalog::World::Easy,
         };
         let (size_bytes, imports, uploaded_unix_ms) = (bytes.len() as u64, facts.imports, unix_ms());
-        Ok(Some(Module { name, version, digest, size_bytes, uploaded_unix_ms, imports, world }))
+        let (ModuleRef { name, version }, capabilities) = (module_ref, Some(facts.capabilities));
+        let module =
+            Module { name, version, digest, size_bytes, uploaded_unix_ms, imports, world, capabilities, signature };
+        // All that its signature says, before its bytes are kept.
+        if module.signature.is_some() {
+            self.catalog().check_signature(&module, unix_ms()).map_err(CatalogError::from)?;
+        }
+        self.log.shelf().put(&digest, bytes)?;
+        Ok(Some(Op::ModuleAdded { module }))
+    }
+
+    /// Whether a trusted key has signed these very bytes. What else the signature says is checked with the record.
+    fn check_signed(&self, module: &ModuleRef, bytes: &[u8], signature: &MinisignSignature) -> Result<(), WorldError> {
+        let what = format!("module {module}");
+        let key = self.catalog().trust().signer(&what, &module.name, signature).map_err(CatalogError::from)?;
+        if key.has_signed(bytes, signature) {
+            return Ok(());
+        }
+        let why = "the key that it names has not signed these bytes";
+        Err(CatalogError::from(TrustRefusal::InvalidSignature { what, why }).into())
     }
 
     /// The generation that a rollback returns to.
@@ -125,6 +160,7 @@ impl Keeper {
     /// What is wrong.
     pub(super) fn vet(&mut self, op: &Op, actor: &str) -> Result<(), WorldError> {
         let after = self.catalog().preview(op.clone(), actor, unix_ms())?;
+        self.check_demands(op)?;
         match op {
             Op::ModuleAdded { module } if self.is_writer() => self.check_module(module),
             Op::PolicySet { .. } | Op::PolicyRemoved { .. } => self.policing.check(&after),
@@ -155,14 +191,40 @@ impl Keeper {
         }
     }
 
+    /// Whether what a change brings is signed and approved as this router's configuration demands.
+    fn check_demands(&self, op: &Op) -> Result<(), WorldError> {
+        let (catalog, demands) = (self.catalog(), self.demands);
+        match op {
+            Op::ModuleAdded { module } if demands.signatures => {
+                catalog.check_signature(module, unix_ms()).map_err(CatalogError::from)?;
+            }
+            Op::BindingStaged { binding } => catalog.check_demands_of(binding, demands, unix_ms())?,
+            Op::Activated { .. } | Op::RolloutStarted { .. } => {
+                catalog.check_demands(catalog.staged(), demands, unix_ms())?;
+            }
+            // A rollback is explicit, and a way out: it asks for no more than that what it runs was ever signed.
+            Op::RolledBack { to } => {
+                if let Some(target) = catalog.find_generation(*to) {
+                    catalog.check_all_signed(&target.bindings, demands)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// What a module's record says of its bytes must be so: another router may have asked for it.
     fn check_module(&mut self, module: &Module) -> Result<(), WorldError> {
         let bytes = self.log.shelf().blob(&module.digest)?;
         let facts = self.deployment.forge.inspect(&bytes)?;
-        if facts.imports != module.imports || bytes.len() as u64 != module.size_bytes {
+        let may = module.capabilities.as_ref().is_none_or(|capabilities| *capabilities == facts.capabilities);
+        if facts.imports != module.imports || !may || bytes.len() as u64 != module.size_bytes {
             let message =
                 format!("module {}@{} is not what its record says; upload it again", module.name, module.version);
             return Err(WorldError::new(Blame::Request, "invalid-module", message));
+        }
+        if let Some(signature) = &module.signature {
+            self.check_signed(&module.module_ref(), &bytes, signature)?;
         }
         let program = self.deployment.forge.program(module.digest, || Ok(bytes))?;
         self.deployment.forge.test(&program, &facts)

@@ -21,11 +21,11 @@ use crate::screen::Screens;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{
-    BootDecision, Catalog, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase, Record, Retreat,
-    TopicRule,
+    BootDecision, Catalog, Demands, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase, Record,
+    Retreat, SignatureState, TopicRule,
 };
 use serde_bytes::ByteBuf;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -62,6 +62,10 @@ pub(super) struct Keeper {
     pub(super) phase: OwnPhase,
     pub(super) alarms: BTreeMap<String, u64>,
     pub(super) policing: Policing,
+    /// What modules must be like to run here.
+    pub(super) demands: Demands,
+    /// The change of trust that alarms were raised by.
+    trust_rev: u64,
     /// The rules about schemas, for the workers.
     screens: Arc<ArcSwap<Screens>>,
     /// The schemas, for filters.
@@ -101,6 +105,7 @@ pub(super) struct Parts {
     pub(super) controller: Controller,
     pub(super) guard: BootGuard,
     pub(super) policing: Policing,
+    pub(super) demands: Demands,
     pub(super) screens: Arc<ArcSwap<Screens>>,
     pub(super) registry: Arc<Registry>,
     pub(super) view: Arc<ArcSwap<View>>,
@@ -119,6 +124,7 @@ impl Keeper {
             controller,
             guard,
             policing,
+            demands,
             screens,
             registry,
             view,
@@ -136,6 +142,8 @@ impl Keeper {
             controller,
             guard,
             policing,
+            demands,
+            trust_rev: 0,
             retreat: None,
             failed: None,
             is_healthy: false,
@@ -303,6 +311,7 @@ impl Keeper {
     /// Tells the mesh where the log ends now, and who belongs to it.
     pub(super) fn log_moved(&mut self) {
         self.follow_policies();
+        self.follow_trust();
         self.renew_screens();
         let Some(mesh) = &mut self.mesh else { return };
         let catalog = self.log.catalog();
@@ -338,6 +347,25 @@ impl Keeper {
         }
     }
 
+    /// Says so where a key was removed whose modules judge events: they go on, and nothing new of theirs begins.
+    fn follow_trust(&mut self) {
+        let catalog = self.log.catalog();
+        let rev = catalog.trust().head().rev;
+        if rev == self.trust_rev {
+            return;
+        }
+        self.trust_rev = rev;
+        let running = active_at(catalog, self.site.as_ref()).bindings.iter();
+        let running: BTreeSet<_> = running.map(|staged| &staged.binding.module).collect();
+        for module in running.into_iter().filter_map(|module| catalog.module(module)) {
+            if catalog.signature_state(module, unix_ms()) == SignatureState::KeyRemoved {
+                let module = module.module_ref();
+                tracing::warn!(%module, rev, "the key that signed a running module is removed: it runs on, and cannot be rolled out again");
+                *self.alarms.entry("module-key-removed".to_owned()).or_default() += 1;
+            }
+        }
+    }
+
     /// Takes over records that were written elsewhere.
     fn take(&mut self, page: &[ByteBuf]) -> Result<(), WorldError> {
         let taken = self.log.take(page);
@@ -360,6 +388,7 @@ impl Keeper {
         self.log_moved();
         let wanted = active_at(self.catalog(), self.site()).clone();
         let generation = self.choose(&wanted)?;
+        self.catalog().check_all_signed(&generation.bindings, self.demands)?;
         self.deployment.activate(&generation, RolloutKind::Started, |_| {})?;
         self.phase.began();
         self.is_booted = true;

@@ -58,7 +58,8 @@ use bytes::Bytes;
 use myelin_catalog::exchange::{Answer as Told, Heard, RouterReport};
 use myelin_catalog::rollout::{Outcome, Rollout};
 use myelin_catalog::{
-    Binding, Catalog, CatalogError, Follower, Gates, Module, ModuleRef, Name, Proposal, RolloutPlan, Version,
+    Binding, Catalog, CatalogError, Follower, Gates, MinisignSignature, Module, ModuleRef, Name, Proposal, RolloutPlan,
+    Version,
 };
 use reconcile::LedgerReader;
 use serde_bytes::ByteBuf;
@@ -225,6 +226,7 @@ impl From<CatalogError> for WorldError {
             | "version-deleted"
             | "compatibility-not-set"
             | "mode-not-set" => Blame::NotFound,
+            "trust-stale" | "trust-signatures" | "capability-approval" | "downgrade" => Blame::Conflict,
             "conflict" | "rollout-running" | "schema-referenced" | "subject-not-deleted" | "version-not-deleted" => {
                 Blame::Conflict
             }
@@ -284,8 +286,23 @@ impl World {
         bytes: Bytes,
         actor: Actor,
     ) -> Result<Arc<Module>, WorldError> {
-        let module = ModuleRef { name: name.clone(), version: version.clone() };
-        self.change(Change::AddModule { name, version, bytes }, None, actor).await?;
+        self.add_signed_module(ModuleRef { name, version }, bytes, None, actor).await
+    }
+
+    /// The same with a signature, which must be right. With the same bytes again, it takes the place of the one that the
+    /// module has.
+    ///
+    /// # Errors
+    /// As above, and `signature-...` where the signature is not right.
+    pub async fn add_signed_module(
+        &self,
+        module: ModuleRef,
+        bytes: Bytes,
+        signature: Option<MinisignSignature>,
+        actor: Actor,
+    ) -> Result<Arc<Module>, WorldError> {
+        let ModuleRef { name, version } = module.clone();
+        self.change(Change::AddModule { name, version, bytes, signature }, None, actor).await?;
         self.view().catalog.module(&module).cloned().ok_or_else(WorldError::stopped)
     }
 

@@ -21,7 +21,7 @@ use crate::residency::Residency;
 use crate::worker::Order;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Ask;
-use myelin_catalog::{Fleet, ModuleRef, Name, Phase, PublicKey, SigningKey};
+use myelin_catalog::{Demands, Fleet, ModuleRef, Name, Phase, PublicKey, SigningKey};
 use myelin_engine::{CodeCache, CompilerConfig, ModuleLimits, Runtime, SlotLimits};
 use myelin_store::{DiskStore, JetstreamOptions, Recovered};
 use std::collections::HashMap;
@@ -59,6 +59,8 @@ pub struct WorldSetup {
     pub data_dir: PathBuf,
     /// This router's site, where its name can be in a catalog.
     pub site: Option<Name>,
+    /// What modules must be like to run here.
+    pub demands: Demands,
     /// Runs the filters.
     pub runtime: Runtime,
     /// Remembers compiled code.
@@ -112,8 +114,21 @@ impl WorldSetup {
         let (commands, queue) = mpsc::channel(COMMANDS_WAITING_MAX);
         let view = Arc::new(ArcSwap::from_pointee(View::default()));
         let (revision_in, revision) = watch::channel(0);
-        let Self { store, recovered, data_dir, site, runtime, cache, compiler, modules, slots, workers, account, mesh } =
-            self;
+        let Self {
+            store,
+            recovered,
+            data_dir,
+            site,
+            demands,
+            runtime,
+            cache,
+            compiler,
+            modules,
+            slots,
+            workers,
+            account,
+            mesh,
+        } = self;
         let shelf = Shelf::new(store);
         let (root, key, mesh) = match mesh {
             Some(mut mesh) => (mesh.root, mesh.key.take(), Some(mesh)),
@@ -160,6 +175,7 @@ impl WorldSetup {
             controller: Controller::new(Readings::new(reader, commands.downgrade())),
             guard,
             policing: Policing::new(account.shared.clone()),
+            demands,
             screens: account.shared.screens.clone(),
             registry: account.shared.registry.clone(),
             view: view.clone(),

@@ -84,7 +84,8 @@ pub(crate) fn blob_path(dir: &tempfile::TempDir, digest: &Digest) -> std::path::
 pub(crate) fn module(reference: &str) -> Module {
     let ModuleRef { name, version } = reference.parse().unwrap();
     let (digest, size_bytes) = (Digest::of(reference.as_bytes()), reference.len() as u64);
-    Module { name, version, digest, size_bytes, uploaded_unix_ms: 1, imports: Vec::new(), world: World::Fast }
+    let (imports, world, capabilities, signature) = (Vec::new(), World::Fast, None, None);
+    Module { name, version, digest, size_bytes, uploaded_unix_ms: 1, imports, world, capabilities, signature }
 }
 
 /// Appends a change as the router's writer does.

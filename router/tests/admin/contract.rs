@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 84] = [
+const ROUTES: [&str; 86] = [
     "DELETE /registry/config",
     "DELETE /registry/config/{subject}",
     "DELETE /registry/mode",
@@ -74,6 +74,7 @@ const ROUTES: [&str; 84] = [
     "GET /v1/topics",
     "GET /v1/topics/{name}",
     "GET /v1/traces/{trace_id}",
+    "GET /v1/trust",
     "GET /v1/whoami",
     "POST /registry/compatibility/subjects/{subject}/versions",
     "POST /registry/compatibility/subjects/{subject}/versions/{version}",
@@ -87,6 +88,7 @@ const ROUTES: [&str; 84] = [
     "POST /v1/rollouts/rollback",
     "POST /v1/rollouts/{id}/approve",
     "POST /v1/rollouts/{id}/{step}",
+    "POST /v1/trust/changes",
     "PUT /registry/config",
     "PUT /registry/config/{subject}",
     "PUT /registry/mode",

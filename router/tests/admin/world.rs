@@ -2,7 +2,7 @@
 
 use crate::http::{Answer, exchange, request};
 use myelin::admin::{AdminHandle, AdminListen, AdminState, serve};
-use myelin::config::{Config, PolicyDefault, RoleMap};
+use myelin::config::{Config, ModulesConfig, PolicyDefault, RoleMap};
 use myelin::node::Node;
 use myelin_transport::ca::{CertificateAuthority, IssuedCertificate};
 use myelin_transport::{TlsFiles, TlsIdentity};
@@ -61,6 +61,7 @@ impl Router {
         config.node.workers = 2;
         config.listen.client = (Ipv4Addr::LOCALHOST, 0).into();
         config.policy.default = PolicyDefault::Allow;
+        config.modules = ModulesConfig::OPEN;
         config.wasm.instances = 32;
         config.wasm.compiler = Some(env!("CARGO_BIN_EXE_myelin").into());
         let node = Node::start(&config, &tls, 1).await.unwrap();

@@ -1,7 +1,7 @@
 //! The ledger notices when a single term is not counted.
 
 use anyhow::{Context, Result};
-use myelin::config::{Config, PolicyDefault};
+use myelin::config::{Config, ModulesConfig, PolicyDefault};
 use myelin::ledger::{Counts, Term, Unbalanced, check};
 use myelin::node::Node;
 use myelin_client::{Client, ClientConfig, Event, SubscribeOptions, TlsFiles};
@@ -23,6 +23,7 @@ async fn node(folder: &Path) -> Result<(Node, ClientConfig)> {
     config.node.drain_seconds = 5;
     config.listen.client.set_port(0);
     config.policy.default = PolicyDefault::Allow;
+    config.modules = ModulesConfig::OPEN;
     config.wasm.compiler = Some(myelin_tests::program());
     let node = Node::start(&config, &tls, 1).await?;
     let (cert, key) = authority.issue_service("client", 1)?.save(folder, "client")?;

@@ -31,5 +31,6 @@ mod schemas;
 mod screening;
 mod shadow;
 mod shared;
+mod signing;
 mod swaps;
 mod trace;

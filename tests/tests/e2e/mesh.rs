@@ -1,7 +1,7 @@
 //! Several sites in one process: what is published anywhere reaches every interested site once.
 
 use anyhow::{Context, Result, ensure};
-use myelin::config::{Config, PolicyDefault};
+use myelin::config::{Config, ModulesConfig, PolicyDefault};
 use myelin::ledger::{Counts, check};
 use myelin::node::Node;
 use myelin_client::{Client, ClientConfig, Event, SubscribeOptions, TlsFiles};
@@ -67,6 +67,7 @@ impl Sites {
         config.node.drain_seconds = 5;
         config.listen.client.set_port(0);
         config.policy.default = PolicyDefault::Allow;
+        config.modules = ModulesConfig::OPEN;
         config.wasm.compiler = Some(myelin_tests::program());
         let address = |site: &usize| format!("127.0.0.1:{}", self.ports[*site]);
         config.catalog.join_seconds = 2;

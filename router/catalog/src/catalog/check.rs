@@ -36,7 +36,8 @@ impl Catalog {
         }
         record.validate()?;
         match &record.op {
-            Op::ModuleAdded { module } => self.check_module_added(module),
+            Op::ModuleAdded { module } => self.check_module_added(module, record.at_unix_ms),
+            Op::ModuleSigned { module, signature } => self.check_resigned(module, signature, record.at_unix_ms),
             Op::ModuleRemoved { module } => self.check_module_removed(module),
             Op::BindingStaged { binding } => self.check_staged(binding),
             Op::BindingRemoved { name } => match self.staged.find(name) {
@@ -52,6 +53,7 @@ impl Catalog {
             },
             Op::KeyTrusted { key_id, public_key, note } => self.keys.check_trusted(key_id, public_key, note),
             Op::KeyRevoked { key_id } => self.keys.check_revoked(key_id),
+            Op::TrustChanged { change } => Ok(self.trust.check(change)?),
             Op::SiteAdded { name, .. } => {
                 self.check_no_rollout(SITES_MEND)?;
                 self.fleet.check_site_added(name)
@@ -118,7 +120,7 @@ impl Catalog {
         Ok(())
     }
 
-    fn check_module_added(&self, module: &Module) -> Result<(), CatalogError> {
+    fn check_module_added(&self, module: &Module, at_unix_ms: u64) -> Result<(), CatalogError> {
         module.validate()?;
         let name = module.module_ref();
         if let Some(there) = self.module(&name) {
@@ -131,7 +133,10 @@ impl Catalog {
             let mend = "remove versions that no binding uses";
             return Err(CatalogError::Full { what: "versions of modules", max: MODULES_MAX as u64, mend });
         }
-        Ok(())
+        match &module.signature {
+            Some(signature) => Ok(self.check_signed(module, signature, at_unix_ms)?),
+            None => Ok(()),
+        }
     }
 
     fn check_module_removed(&self, module: &ModuleRef) -> Result<(), CatalogError> {
@@ -174,6 +179,7 @@ impl Catalog {
                 self.generation()
             ));
         }
+        self.check_keys_kept(&plan, &self.staged)?;
         for staged in plan.built().filter_map(|name| self.staged.find(name)) {
             let (binding, module) = (&staged.binding.name, &staged.binding.module);
             if self.quarantine(module).is_some() {
@@ -190,12 +196,14 @@ impl Catalog {
         let target = self
             .find_generation(to)
             .ok_or_else(|| not_found("generation", to, "list the generations that are kept"))?;
-        if Plan::between(&self.active().bindings, &target.bindings).is_empty() {
+        let plan = Plan::between(&self.active().bindings, &target.bindings);
+        if plan.is_empty() {
             return conflict(format!(
                 "generation {} has the same bindings as generation {to}; name an earlier one",
                 self.generation()
             ));
         }
+        self.check_keys_kept(&plan, &target.bindings)?;
         self.check_modules_kept(target)
     }
 

@@ -4,6 +4,7 @@ use super::current::Current;
 use super::folder::Folder;
 use super::state::Kind;
 use hyper::Method;
+use myelin_catalog::{Binding, Name};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -93,7 +94,8 @@ impl Plan {
         let text = |text: &String| json!({"text": text});
         self.put(Kind::Topic, &wanted.topics, &there.topics, |rule| json!(rule));
         self.put(Kind::Policy, &wanted.policies, &there.policies, text);
-        self.put(Kind::Binding, &wanted.bindings, &there.bindings, |binding| json!(binding));
+        let bindings = consenting(&wanted.bindings, &there.bindings);
+        self.put(Kind::Binding, &bindings, &there.bindings, |binding| json!(binding));
         if !prune {
             return;
         }
@@ -164,6 +166,18 @@ impl Plan {
             "applied": is_applied,
         })
     }
+}
+
+/// The bindings of a folder; one that says nothing of what is agreed to keeps what was agreed to for the same module.
+fn consenting(wanted: &BTreeMap<Name, Binding>, there: &BTreeMap<Name, Binding>) -> BTreeMap<Name, Binding> {
+    let mut bindings = wanted.clone();
+    for (name, binding) in &mut bindings {
+        let known = there.get(name).filter(|known| known.module == binding.module);
+        if let Some(known) = known.filter(|_| binding.consent.is_empty()) {
+            binding.consent = known.consent.clone();
+        }
+    }
+    bindings
 }
 
 /// Where a topic's rule, a policy or a binding is in the API.
@@ -279,6 +293,19 @@ mod tests {
         let body = change.calls[0].body.as_ref().unwrap();
         assert!(change.calls[0].path == "/v1/bindings/check" && body["name"].is_null() && body["config"]["b"] == 1);
         assert_eq!(plan.activates, ["check", "other"]);
+    }
+
+    #[test]
+    fn what_was_agreed_to_stays_agreed_to_for_the_same_module() {
+        let consent = "\"consent\": {\"capabilities\": [\"log\"]}, ";
+        let agreed = CHECK.1.replace("\"config\"", &format!("{consent}\"config\""));
+        let there = current(folder(&[(CHECK.0, &agreed)]));
+        let mut plan = Plan::default();
+        plan.compare(&folder(&[CHECK]), &there, false);
+        assert!(plan.changes.is_empty());
+        let next = CHECK.1.replace("1.0.0", "1.1.0");
+        plan.compare(&folder(&[(CHECK.0, &next)]), &there, false);
+        assert_eq!(plan.changes[0].details.len(), 2, "the module, and that nothing is agreed to for it");
     }
 
     #[test]

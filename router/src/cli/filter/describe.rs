@@ -19,6 +19,21 @@ pub(super) fn describe(module: &Value) -> String {
     line("uploaded", time(&module["uploaded_unix_ms"]));
     line("world", text(&module["world"]));
     line("imports", text(&module["imports"]));
+    line("uses", text(&module["capabilities"]));
+    let signature = &module["signature"];
+    line(
+        "signature",
+        match text(&signature["key_id"]) {
+            key_id if key_id.is_empty() => "none".to_owned(),
+            key_id => match signature["state"].as_str() {
+                Some("key-removed") => {
+                    format!("by {key_id}, which was removed since: it runs on, and begins nowhere anew")
+                }
+                Some("expired") => format!("by {key_id}, expired: it runs on, and begins nowhere anew"),
+                _ => format!("by {key_id}"),
+            },
+        },
+    );
     let quarantine = &module["quarantine"];
     if !quarantine.is_null() {
         let [binding, reason] = ["binding", "reason"].map(|field| text(&quarantine[field]));

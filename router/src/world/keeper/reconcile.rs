@@ -1,8 +1,8 @@
 //! What this router runs, has ready and lets judge in shadow, as its copy of the log wants it.
 
 use super::{Keeper, TRY_AGAIN};
-use crate::world::WorldError;
 use crate::world::rollout::RolloutKind;
+use crate::world::{WorldError, unix_ms};
 use myelin_catalog::{BindingSet, Generation, Phase};
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,6 +49,11 @@ impl Keeper {
             self.phase.set(rollout, Phase::Pulling);
             return false;
         }
+        if let Err(error) = self.catalog().check_all_signed(&wanted.bindings, self.demands) {
+            self.failed = Some((wanted.number, Instant::now()));
+            self.fail(rollout, &error.into());
+            return false;
+        }
         if !wanted.bindings.is_empty() {
             self.guard.activating(wanted.number);
         }
@@ -84,6 +89,10 @@ impl Keeper {
         }
         if !self.has_blobs(set) {
             return self.phase.set(id, Phase::Pulling);
+        }
+        // Whoever has written the rollout's record: this router looks for itself.
+        if let Err(error) = self.catalog().check_demands(set, self.demands, unix_ms()) {
+            return self.fail(id, &error.into());
         }
         let phase = &self.phase;
         match self.deployment.prepare(set, |step| phase.set(id, step)) {
