@@ -29,6 +29,7 @@ pub struct Summary {
     pub group_deliveries: u64,
     pub forwarded: u64,
     pub sibling_copies: u64,
+    pub retransmissions: u64,
     pub lost: u64,
     pub missed: u64,
     pub over_hops: u64,
@@ -50,6 +51,7 @@ impl Summary {
         self.group_deliveries += other.group_deliveries;
         self.forwarded += other.forwarded;
         self.sibling_copies += other.sibling_copies;
+        self.retransmissions += other.retransmissions;
         self.lost += other.lost;
         self.missed += other.missed;
         self.over_hops += other.over_hops;
@@ -107,6 +109,7 @@ fn summary(world: &World, crashes: u64) -> Summary {
         group_deliveries: sum(&|event| event.groups.values().map(|count| u64::from(*count)).sum()),
         forwarded: counters.batches,
         sibling_copies: counters.sibling_copies,
+        retransmissions: counters.retransmissions,
         lost: counters.lost,
         missed: counters.missed,
         over_hops: sum(&|event| u64::from(!event.over_hops.is_empty())),
@@ -167,11 +170,14 @@ fn topology(rng: &mut fastrand::Rng) -> (Directory, Network) {
         (0..a).filter(|b| sites_of[a] == sites_of[*b]).for_each(|b| pair(a, b));
     }
     let mut network = Network::default();
+    // Some meshes have good lines; the others lose up to 30 % on each of theirs.
+    let loss_max = if rng.u32(0..100) < 40 { 0 } else { rng.u64(1..=30) };
     for (a, b) in pairs {
         let near = sites_of[a] == sites_of[b];
         let delay_ms = if near { rng.u64(0..3) } else { rng.u64(5..150) };
         let jitter_ms = if near { 1 } else { rng.u64(0..20) };
-        network.paths.push(Path { ends: [a, b], delay_ms, jitter_ms, clog_ms: 0, deaf: [None; 2] });
+        let loss_percent = if near { 0 } else { rng.u64(0..=loss_max) };
+        network.paths.push(Path { ends: [a, b], delay_ms, jitter_ms, loss_percent, clog_ms: 0, deaf: [None; 2] });
     }
     (directory(sites, &sites_of), network)
 }

@@ -1,5 +1,5 @@
 //! Whole meshes in one thread, from a seed: routers that crash, links that are cut both ways or one way, partitions,
-//! clogged links; and what must hold all the time, and after things have calmed down.
+//! clogged links, lines that lose up to 30 % of their packets; and what must hold all the time, and after things have calmed down.
 //!
 //! There is one clock, the simulation's, and it only moves forward: the core reads no other, so that jumps of a wall
 //! clock have nothing to act on.
@@ -80,6 +80,7 @@ fn seeds() {
         let (s, seen) = (&total, |what: u64, least: u64| assert!(what >= least, "{what} of {least}: {total:#?}"));
         seen(s.deliveries, 10_000);
         seen(s.forwarded, 10_000);
+        seen(s.retransmissions, 100_000);
         seen(s.lost, 100);
         seen(s.snapshots, 500);
         seen(s.group_deliveries, 1_000);

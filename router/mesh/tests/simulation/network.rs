@@ -1,4 +1,4 @@
-//! Links: connections of reliable, ordered streams over paths that delay, clog and are cut in either direction.
+//! Links: connections of reliable, ordered streams over paths that delay, lose, clog and are cut in either direction.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -8,6 +8,11 @@ use myelin_mesh::control::Hello;
 
 /// A connection that is silent for this long is given up, in milliseconds.
 pub const IDLE_MS: u64 = 4_000;
+/// Losses of one packet after another: at 30 %, one in 15,000 packets would have more.
+const LOSSES_IN_A_ROW_MAX: u64 = 8;
+/// What is added to the time after which a loss is found out, in milliseconds: most that a peer waits with an
+/// acknowledgement (RFC 9000, 18.2).
+const ACK_DELAY_MS: u64 = 25;
 
 /// What travels on a connection.
 #[derive(Clone)]
@@ -26,6 +31,8 @@ pub struct Path {
     pub ends: [usize; 2],
     pub delay_ms: u64,
     pub jitter_ms: u64,
+    /// Packets that are lost, of a hundred.
+    pub loss_percent: u64,
     /// More delay, while it is clogged.
     pub clog_ms: u64,
     /// Since when nothing arrives at this end.
@@ -71,6 +78,20 @@ impl Path {
 
     pub fn delay(&self, rng: &mut fastrand::Rng) -> u64 {
         self.delay_ms + self.clog_ms + rng.u64(0..=self.jitter_ms)
+    }
+
+    /// How often a packet is sent in vain. A stream loses nothing by it but time: what comes after waits.
+    pub fn losses(&self, rng: &mut fastrand::Rng) -> u64 {
+        if self.loss_percent == 0 {
+            return 0;
+        }
+        let lost = (0..LOSSES_IN_A_ROW_MAX).take_while(|_| rng.u64(0..100) < self.loss_percent);
+        lost.count() as u64
+    }
+
+    /// How long it takes until a loss is found out, by what is acknowledged after it: 9/8 of a round trip (RFC 9002, 6.1.2).
+    pub fn loss_ms(&self) -> u64 {
+        2 * self.delay_ms * 9 / 8 + ACK_DELAY_MS
     }
 }
 

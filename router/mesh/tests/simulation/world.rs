@@ -78,6 +78,8 @@ pub struct Counters {
     pub control_messages: u64,
     pub control_bytes: u64,
     pub batches: u64,
+    /// Packets that were sent again.
+    pub retransmissions: u64,
     pub lost: u64,
     pub duplicates: u64,
     pub sibling_copies: u64,
@@ -225,7 +227,10 @@ impl World {
         let path = &self.network.paths[connection.path];
         let to = 1 - end;
         // A stream keeps the order, whatever the delays.
-        let at = (self.now + path.delay(&mut self.rng)).max(connection.last[to]);
+        let losses = path.losses(&mut self.rng);
+        self.counters.retransmissions += losses;
+        let delay = path.delay(&mut self.rng) + losses * path.loss_ms();
+        let at = (self.now + delay).max(connection.last[to]);
         connection.last[to] = at;
         self.at(at, Happening::Arrive { connection: id, end: to, payload });
     }
