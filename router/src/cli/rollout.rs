@@ -128,9 +128,13 @@ impl Rollout {
 
 /// Makes what is staged active, waits until it is, and tells it.
 pub(super) async fn start(api: &Api, note: Option<String>) -> Result<()> {
-    let report = activate(api, note).await?;
-    print(proposed(&report).unwrap_or_else(|| told(&report)));
+    print(begun(&activate(api, note).await?));
     Ok(())
+}
+
+/// What came of it, for people.
+pub(super) fn begun(answer: &Value) -> String {
+    proposed(answer).unwrap_or_else(|| told(answer))
 }
 
 /// The same; tells nothing.

@@ -94,6 +94,7 @@ async fn a_folder_is_applied_as_planned_and_a_second_time_nothing_changes() -> R
 
     let applied = apply(&router, folder.path(), &["--if-match", &before.to_string()])?;
     ensure!(changes(&applied) == created && applied["applied"] == true, "{applied:#}");
+    ensure!(applied["rollout"]["generation"].is_u64(), "{applied:#}");
     let client = router.client().await?;
     let bad = decided(&client, Event::new("orders/1", b"not avro")).await?;
     ensure!(matches!(&bad, Outcome::Refused { code, .. } if code.name() == "schema-violation"), "{bad:?}");

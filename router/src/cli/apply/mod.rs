@@ -25,6 +25,7 @@ use folder::{Folder, counted};
 use plan::{Action, Change, Plan};
 use registry::Registry;
 use schemas::Judge;
+use serde_json::Value;
 use state::Kind;
 use std::path::PathBuf;
 
@@ -82,17 +83,17 @@ impl Apply {
     async fn apply(&self, folder: &Folder) -> Result<()> {
         let api = self.admin.api()?;
         let plan = self.plan(&api, folder).await?;
-        let is_applied = !self.dry_run;
+        let (is_applied, mut rollout) = (!self.dry_run, Value::Null);
         if self.output == Output::Table {
             print(shown(&plan));
         }
         if is_applied && !plan.is_empty() {
             // What somebody else changed since is not overwritten unseen.
             unchanged_since(plan.revision, current::revision(&api).await?)?;
-            self.perform(&api, &plan).await?;
+            rollout = self.perform(&api, &plan).await?;
         }
         match self.output {
-            Output::Json => say!("{}", plan.for_programs(is_applied)),
+            Output::Json => say!("{}", plan.for_programs(is_applied, &rollout)),
             Output::Table => say!("{}", summary(&plan, is_applied)),
         }
         Ok(())
@@ -119,7 +120,9 @@ impl Apply {
         folder::refuse(&faults, Exit::GateFailed).map(|()| plan)
     }
 
-    async fn perform(&self, api: &Api, plan: &Plan) -> Result<()> {
+    /// Makes the changes, then active what is staged; gives the answer about that: a report, or a proposal where a second
+    /// person has to approve it.
+    async fn perform(&self, api: &Api, plan: &Plan) -> Result<Value> {
         for (done, change) in plan.changes.iter().enumerate() {
             let Change { kind, name, action, .. } = change;
             send(api, change).await.map_err(|failure| {
@@ -135,14 +138,15 @@ impl Apply {
             }
         }
         if plan.activates.is_empty() {
-            return Ok(());
+            return Ok(Value::Null);
         }
         let note = self.note.clone().or_else(|| Some(format!("myelin apply -f {}", self.file.display())));
-        let told = match self.output {
-            Output::Table => rollout::start(api, note).await,
-            Output::Json => rollout::activate(api, note).await.map(drop),
-        };
-        told.map_err(|failure| failure.doing("what is staged is not active"))
+        let begun = rollout::activate(api, note).await;
+        let begun = begun.map_err(|failure| failure.doing("what is staged is not active"))?;
+        if self.output == Output::Table {
+            print(rollout::begun(&begun));
+        }
+        Ok(begun)
     }
 }
 

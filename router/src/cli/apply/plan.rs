@@ -151,8 +151,8 @@ impl Plan {
         self.changes.iter().filter(|change| change.action == action).count()
     }
 
-    /// The same for programs.
-    pub(super) fn for_programs(&self, is_applied: bool) -> Value {
+    /// The same for programs, with what the router answered about the rollout.
+    pub(super) fn for_programs(&self, is_applied: bool, rollout: &Value) -> Value {
         let change = |change: &Change| {
             let Change { kind, name, action, details, .. } = change;
             json!({"kind": kind.noun(), "name": name, "action": action.name(), "details": details})
@@ -164,6 +164,7 @@ impl Plan {
             "remarks": self.remarks,
             "revision": self.revision,
             "applied": is_applied,
+            "rollout": rollout,
         })
     }
 }
