@@ -111,7 +111,8 @@ impl Mesh {
     }
 }
 
-fn show(mesh: &Value) -> String {
+/// The links as a table.
+pub(super) fn links(mesh: &Value) -> String {
     if mesh["router"] == 0 {
         return "this router has no links: [mesh] listen is not set\n".to_owned();
     }
@@ -125,7 +126,14 @@ fn show(mesh: &Value) -> String {
         row.extend(["queued_bytes", "sent", "received", "shed"].map(|key| text(&link[key])));
         row
     });
-    let mut shown = table(&header, &header[4..], rows);
+    table(&header, &header[4..], rows)
+}
+
+fn show(mesh: &Value) -> String {
+    let mut shown = links(mesh);
+    if mesh["router"] == 0 {
+        return shown;
+    }
     shown.push_str(&format!(
         "\nrouter {}: {} others reachable, {} patterns wanted elsewhere\n",
         text(&mesh["router"]),

@@ -24,6 +24,7 @@ mod fixtures;
 mod format;
 mod http;
 mod ledger;
+mod link;
 mod listing;
 mod logging;
 mod made_up;
@@ -115,8 +116,11 @@ enum Command {
     Ledger(ledger::Ledger),
     /// Say what would become of an event, router by router, without sending it
     Explain(explain::Explain),
-    /// Show the links to the routers of other sites
+    /// Show the mesh as a router sees it: links, interest, alarms, keys
     Mesh(mesh::Mesh),
+    /// Show the links of a router to those of other sites
+    #[command(subcommand)]
+    Link(link::Link),
     /// Show and change who belongs to the mesh
     #[command(subcommand)]
     Site(site::Site),
@@ -201,6 +205,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ledger(ledger) => ledger.run(),
         Command::Explain(explain) => explain.run(),
         Command::Mesh(mesh) => mesh.run(),
+        Command::Link(link) => link.run(),
         Command::Site(site) => site.run(),
         Command::Topic(topic) => topic.run(),
         Command::Schema(schema) => schema.run(),

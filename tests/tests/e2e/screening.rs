@@ -98,6 +98,10 @@ async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_c
         let line = format!("\nmyelin_schema_events_total{{rule=\"orders\",{series}\n");
         ensure!(metrics.contains(&line), "{line}: {metrics}");
     }
+    let link = sites.routers[0].myelin(&["link", "ls", "-o", "json"])?.json()?["links"][0].clone();
+    let peer = format!("{}/{}", link["site"].as_str().context("a site")?, link["router"].as_str().context("a router")?);
+    let described = sites.routers[0].myelin(&["link", "describe", &peer])?.json()?;
+    ensure!(described["address"] == link["address"] && link["address"].is_string(), "{described:#}");
     let explained = sites.routers[0].myelin(&["explain", "orders/1", "--as", "spiffe://test/service/a"])?.good()?.out;
     ensure!(explained.contains("orders-value:2"), "{explained}");
     let shown = sites.routers[0].myelin(&["topic", "ls"])?.good()?.out;
