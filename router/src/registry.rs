@@ -1,9 +1,19 @@
-//! The schemas that filters may ask for, as the catalog has them now.
+//! The schemas that filters may ask for, as the catalog has them now; and the catalog's words for those that judge.
 
 use arc_swap::ArcSwap;
-use myelin_catalog::{SchemaVersion, Schemas};
+use myelin_catalog::{SchemaFormat, SchemaVersion, Schemas};
 use myelin_engine::SchemaSource;
+use myelin_schema::Format;
 use std::sync::Arc;
+
+/// The catalog's name of a format as the judge of schemas has it: neither of their crates knows the other.
+pub fn judged_as(format: SchemaFormat) -> Format {
+    match format {
+        SchemaFormat::Json => Format::Json,
+        SchemaFormat::Avro => Format::Avro,
+        SchemaFormat::Protobuf => Format::Protobuf,
+    }
+}
 
 /// The registry of schemas, for readers at any time.
 #[derive(Debug, Default)]
@@ -29,7 +39,7 @@ impl SchemaSource for Registry {
                 SchemaVersion::Number(number) => schemas.version(subject, number),
             }
         });
-        found.map(|version| Arc::from(&*version.schema.text))
+        found.map(|version| version.schema.text.clone())
     }
 }
 

@@ -6,8 +6,9 @@
 //! Who cannot be judged does not pass: a subject without a version, an id that no registry gave, a schema that cannot be
 //! compiled are all as bad as a payload that is not as it must be.
 
+use crate::registry::judged_as;
 use myelin_catalog::{Name, TopicRule};
-use myelin_catalog::{OnInvalid, Schema, SchemaFormat, SchemaNaming, SchemaRule, SchemaVersion, Schemas, SubjectName};
+use myelin_catalog::{OnInvalid, Schema, SchemaNaming, SchemaRule, SchemaVersion, Schemas, SubjectName};
 use myelin_engine::EventView;
 use myelin_schema::limits::PROTOBUF_INDEXES_MAX;
 use myelin_schema::{Format, ReferenceText, Source, Validator};
@@ -396,11 +397,7 @@ impl Forge<'_> {
         let dependencies = schema.dependencies();
         let references: Vec<ReferenceText<'_>> =
             dependencies.iter().map(|(name, schema)| ReferenceText { name, text: &schema.text }).collect();
-        let format = match schema.format {
-            SchemaFormat::Json => Format::Json,
-            SchemaFormat::Avro => Format::Avro,
-            SchemaFormat::Protobuf => Format::Protobuf,
-        };
+        let format = judged_as(schema.format);
         let compiled = Validator::compile(&Source { format, text: &schema.text, references: &references });
         let compiled: Compiled = match compiled {
             Ok(validator) => Ok(Arc::new(Judge { id: schema.id, validator })),

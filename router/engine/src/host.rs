@@ -261,9 +261,11 @@ impl Host for HostState {
             Some(HostAnswer::Flag(_)) => None,
             None => {
                 let found = self.schemas.get().and_then(|schemas| schemas.schema(&subject));
+                // Before it is copied: the budget bounds that.
+                self.charge_bytes(found.as_ref().map_or(0, |text| text.len()))?;
                 let schema = found.map(|text| text.as_bytes().to_vec());
                 self.note(question, || HostAnswer::Schema(schema.clone()));
-                schema
+                return Ok(schema);
             }
         };
         self.charge_bytes(schema.as_ref().map_or(0, Vec::len))?;

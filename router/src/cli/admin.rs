@@ -153,6 +153,15 @@ pub(super) fn module_path(module: &str) -> Result<String> {
     Ok(format!("/v1/modules/{}/versions/{}", module.name, module.version))
 }
 
+/// A binding as a list of the API shows it, without what that tells beside the binding itself.
+pub(super) fn binding_alone(listed: &Value) -> Value {
+    let mut binding = listed.clone();
+    if let Some(fields) = binding.as_object_mut() {
+        ["revision", "digest", "state"].iter().for_each(|told| drop(fields.remove(*told)));
+    }
+    binding
+}
+
 /// A binding's path of the API.
 pub(super) fn binding_path(name: &str) -> Result<String> {
     let name: myelin_catalog::Name =

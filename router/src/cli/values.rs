@@ -1,7 +1,8 @@
 //! Values on the command line.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::time::Duration;
 
 /// A duration: `250ms`, `5s`, `2m`; a bare number is seconds.
@@ -34,6 +35,15 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(told()),
     };
     number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or_else(told)
+}
+
+/// The text of a file of at most `max` bytes.
+pub(super) fn read_text(path: &Path, max: usize) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    // One byte more than there may be shows that there is more.
+    file.take(max as u64 + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() > max { Err(format!("it has more than {max} bytes")) } else { Ok(text) }
 }
 
 /// Prints a line to stdout, as `println!` does, without a panic when nobody reads: `| head` closes the pipe.

@@ -1,7 +1,7 @@
 //! What the catalog has now, as a router tells it.
 
 use super::state::{Kind, State};
-use crate::cli::admin::Api;
+use crate::cli::admin::{Api, binding_alone};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::{items, text};
 use anyhow::Context;
@@ -132,11 +132,7 @@ async fn read_once(api: &Api) -> Result<Current> {
 /// A binding as it is staged, whether it is leaving, and whether it is active as it is staged.
 fn read_binding(binding: &Value) -> Result<(Binding, bool, bool)> {
     let state = text(&binding["state"]);
-    let mut fields = binding.clone();
-    if let Some(fields) = fields.as_object_mut() {
-        ["revision", "digest", "state"].into_iter().for_each(|name| drop(fields.remove(name)));
-    }
-    let mut binding: Binding = understood("bindings", fields)?;
+    let mut binding: Binding = understood("bindings", binding_alone(binding))?;
     binding.config.sort_all_objects();
     Ok((binding, state == "leaving", state == "active"))
 }

@@ -3,6 +3,7 @@
 use super::state::{Beside, Kind, State, Subject};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::schema::candidate::format_of;
+use crate::cli::values::read_text;
 use anyhow::Context;
 use myelin_catalog::limits::{POLICY_LEN_MAX_BYTES, SCHEMA_LEN_MAX_BYTES};
 use myelin_catalog::{Binding, Name, SubjectName, TopicRule};
@@ -10,7 +11,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Files of a folder. The catalog takes 10,000 subjects with a file beside each; more is a wrong folder.
@@ -125,18 +125,9 @@ fn stem(path: &Path) -> &str {
     path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
 }
 
-/// The text of a file of at most `max` bytes.
-fn text(path: &Path, max: usize) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    // One byte more than there may be shows that there is more.
-    file.take(max as u64 + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() > max { Err(format!("it has more than {max} bytes")) } else { Ok(text) }
-}
-
 /// A declaration in TOML or JSON, which may leave out its own name.
 fn declared<T: DeserializeOwned>(path: &Path, name: &Name) -> Result<T, String> {
-    let text = text(path, DECLARATION_BYTES_MAX)?;
+    let text = read_text(path, DECLARATION_BYTES_MAX)?;
     let mut fields: Map<String, Value> = match ending(path) {
         "toml" => toml::from_str(&text).map_err(|error| error.to_string())?,
         "json" => serde_json::from_str(&text).map_err(|error| error.to_string())?,
@@ -189,7 +180,7 @@ impl Folder {
                 binding.config.sort_all_objects();
                 self.state.bindings.insert(name.clone(), binding);
             }
-            Kind::Policy => drop(self.state.policies.insert(name.clone(), text(path, POLICY_LEN_MAX_BYTES)?)),
+            Kind::Policy => drop(self.state.policies.insert(name.clone(), read_text(path, POLICY_LEN_MAX_BYTES)?)),
             Kind::Schema => {}
         }
         self.place(kind, name.to_string(), path)
@@ -222,7 +213,7 @@ impl Folder {
         let format = format_of(path).ok_or("schemas end in .avsc, .json or .proto; rename it, or move it elsewhere")?;
         let beside = match beside {
             None => Beside::default(),
-            Some(path) => text(path, DECLARATION_BYTES_MAX)
+            Some(path) => read_text(path, DECLARATION_BYTES_MAX)
                 .and_then(|text| toml::from_str(&text).map_err(|error| error.to_string()))
                 .map_err(|why| format!("beside it, {}: {why}", path.display()))?,
         };
@@ -232,7 +223,7 @@ impl Folder {
         };
         let mut references = beside.references;
         references.sort();
-        let text = text(path, SCHEMA_LEN_MAX_BYTES)?;
+        let text = read_text(path, SCHEMA_LEN_MAX_BYTES)?;
         let schema = Subject { format, text, references, compatibility: beside.compatibility };
         self.state.schemas.insert(subject.clone(), schema);
         self.place(Kind::Schema, subject.to_string(), path)

@@ -7,8 +7,9 @@ use super::registry::{Named, Registry, Version};
 use super::state::{Kind, Reference, Subject};
 use crate::cli::failure::Result;
 use crate::cli::schema::path;
+use crate::registry::judged_as;
 use myelin_catalog::{CompatibilityLevel, SchemaFormat, SubjectName};
-use myelin_schema::{Compatibility, Format, ReferenceText, Source};
+use myelin_schema::{Compatibility, ReferenceText, Source};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -315,12 +316,7 @@ impl Old {
 
 impl<'a> Text<'a> {
     fn source(&self, references: &'a [ReferenceText<'a>]) -> Source<'a> {
-        let format = match self.format {
-            SchemaFormat::Json => Format::Json,
-            SchemaFormat::Avro => Format::Avro,
-            SchemaFormat::Protobuf => Format::Protobuf,
-        };
-        Source { format, text: self.text, references }
+        Source { format: judged_as(self.format), text: self.text, references }
     }
 
     fn with<T>(&self, look: impl FnOnce(&Source<'_>) -> T) -> T {

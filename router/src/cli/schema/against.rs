@@ -8,11 +8,12 @@ use super::super::values::say;
 use super::candidate::Candidate;
 use super::path;
 use crate::capture::{Recording, Side};
+use crate::registry::judged_as;
 use crate::screen::unprefixed;
 use hyper::Method;
-use myelin_catalog::{SchemaFormat, SubjectName};
+use myelin_catalog::SubjectName;
 use myelin_schema::limits::REFERENCES_MAX;
-use myelin_schema::{Format, ReferenceText, Source, Validator};
+use myelin_schema::{ReferenceText, Source, Validator};
 use myelin_wire::Pattern;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,11 +47,7 @@ pub(super) async fn judge(api: &Api, candidate: &Candidate, capture: &Path) -> R
     let (schema, references) = (candidate.text()?, references(api, candidate).await?);
     let references: Vec<ReferenceText<'_>> =
         references.iter().map(|(name, text)| ReferenceText { name, text }).collect();
-    let format = match candidate.format()? {
-        SchemaFormat::Json => Format::Json,
-        SchemaFormat::Avro => Format::Avro,
-        SchemaFormat::Protobuf => Format::Protobuf,
-    };
+    let format = judged_as(candidate.format()?);
     let source = Source { format, text: &schema, references: &references };
     let validator = Validator::compile(&source).map_err(|error| {
         Failure::new(Exit::Usage, format!("{}: {error} ({})", candidate.file.display(), error.code))
@@ -177,7 +174,11 @@ mod tests {
 
     #[test]
     fn each_event_is_judged_once_where_a_rule_is_about_it() {
-        let source = Source { format: Format::Json, text: r#"{"type": "integer"}"#, references: &[] };
+        let source = Source {
+            format: judged_as(myelin_catalog::SchemaFormat::Json),
+            text: r#"{"type": "integer"}"#,
+            references: &[],
+        };
         let validator = Validator::compile(&source).unwrap();
         let topics = json!({"rules": [
             {"pattern": "orders/**", "schema": {"subject": "orders-value"}}, {"pattern": "**", "residency": {}}]});

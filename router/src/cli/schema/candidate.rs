@@ -1,11 +1,11 @@
 //! A schema in a file, as it is named on the command line.
 
 use super::super::failure::{Exit, Failure, Result};
+use super::super::values::read_text;
 use clap::Args;
 use myelin_catalog::limits::SCHEMA_LEN_MAX_BYTES;
 use myelin_catalog::{SchemaFormat, SubjectName};
 use serde_json::{Value, json};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A schema for a subject.
@@ -29,17 +29,8 @@ impl Candidate {
     /// # Errors
     /// When the file cannot be read, or holds more than a schema may have.
     pub(super) fn text(&self) -> Result<String> {
-        let name = self.file.display();
-        let refuse = |why: String| Failure::new(Exit::Usage, format!("{name}: {why}"));
-        let file = std::fs::File::open(&self.file).map_err(|error| refuse(error.to_string()))?;
-        let mut text = String::new();
-        // One byte more than there may be shows that there is more.
-        let read = file.take(SCHEMA_LEN_MAX_BYTES as u64 + 1).read_to_string(&mut text);
-        read.map_err(|error| refuse(error.to_string()))?;
-        if text.len() > SCHEMA_LEN_MAX_BYTES {
-            return Err(refuse(format!("a schema has at most {SCHEMA_LEN_MAX_BYTES} bytes")));
-        }
-        Ok(text)
+        let read = read_text(&self.file, SCHEMA_LEN_MAX_BYTES);
+        read.map_err(|why| Failure::new(Exit::Usage, format!("{}: {why}", self.file.display())))
     }
 
     /// Its language.

@@ -1,6 +1,6 @@
 //! `myelin shadow start`: a rollout that stays in its shadow until somebody says what becomes of it.
 
-use crate::cli::admin::{Admin, Api, binding_path, module_path};
+use crate::cli::admin::{Admin, Api, binding_alone, binding_path, module_path};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::http::Body;
 use crate::cli::listing::{items, text};
@@ -99,12 +99,8 @@ fn in_place(bindings: &Value, module: &str) -> (Vec<Value>, bool) {
         binding["module"].as_str().is_some_and(|other| other != module && name(other) == name(module))
     });
     let changed = others.map(|binding| {
-        let mut binding = binding.clone();
-        if let Some(fields) = binding.as_object_mut() {
-            // What the list tells beside the binding itself.
-            ["revision", "digest", "state"].iter().for_each(|told| drop(fields.remove(*told)));
-            fields.insert("module".into(), module.into());
-        }
+        let mut binding = binding_alone(binding);
+        binding["module"] = module.into();
         binding
     });
     (changed.collect(), is_staged)

@@ -1,13 +1,14 @@
 //! What a schema is to a registry: parsed, told from others, compared. Pure, and as slow as the limits of schemas let it.
 
 use super::super::{Blame, WorldError};
+use crate::registry::judged_as;
 use myelin_catalog::limits::SCHEMA_LEN_MAX_BYTES;
 use myelin_catalog::schemas::{Wanted, dependencies};
 use myelin_catalog::{
     CatalogError, CompatibilityLevel, Digest, NewSchema, Reference, Registration, RegistryMode, Schema, SchemaFormat,
     SchemaRefusal, Schemas, SubjectName, SubjectVersion,
 };
-use myelin_schema::{Compatibility, Format, ReferenceText, SchemaError, Source};
+use myelin_schema::{Compatibility, ReferenceText, SchemaError, Source};
 use std::sync::Arc;
 
 /// A schema that somebody asks about.
@@ -71,7 +72,7 @@ impl Judged {
             CatalogError::from(SchemaRefusal::Invalid { subject: subject.clone(), field: "references", why })
         })?;
         let needed = texts(&needed);
-        let source = Source { format: spelled(*format), text, references: &needed };
+        let source = Source { format: judged_as(*format), text, references: &needed };
         myelin_schema::check(&source).map_err(invalid)?;
         let canonical = myelin_schema::canonical(&source).map_err(invalid)?;
         Ok(Self { digest: identity(*format, &canonical, references, &referenced), canonical, referenced })
@@ -193,11 +194,11 @@ fn breaks(
     };
     let needed = dependencies(&candidate.references, referenced).unwrap_or_default();
     let needed = texts(&needed);
-    let newer = Source { format: spelled(candidate.format), text: &candidate.text, references: &needed };
+    let newer = Source { format: judged_as(candidate.format), text: &candidate.text, references: &needed };
     let older: Vec<_> = versions.iter().map(|version| texts(&version.schema.dependencies())).collect();
     let older: Vec<_> = (versions.iter().zip(&older))
         .map(|(version, references)| Source {
-            format: spelled(version.schema.format),
+            format: judged_as(version.schema.format),
             text: &version.schema.text,
             references,
         })
@@ -224,20 +225,12 @@ fn identity(format: SchemaFormat, canonical: &str, references: &[Reference], ref
 pub(super) fn serialized(schema: &Schema) -> Result<String, WorldError> {
     let needed = schema.dependencies();
     let needed = texts(&needed);
-    let source = Source { format: spelled(schema.format), text: &schema.text, references: &needed };
+    let source = Source { format: judged_as(schema.format), text: &schema.text, references: &needed };
     myelin_schema::serialized(&source).map_err(invalid)
 }
 
 fn texts<'a>(needed: &[(&'a str, &'a Arc<Schema>)]) -> Vec<ReferenceText<'a>> {
     needed.iter().map(|(name, schema)| ReferenceText { name, text: &schema.text }).collect()
-}
-
-fn spelled(format: SchemaFormat) -> Format {
-    match format {
-        SchemaFormat::Json => Format::Json,
-        SchemaFormat::Avro => Format::Avro,
-        SchemaFormat::Protobuf => Format::Protobuf,
-    }
 }
 
 fn level_of(level: CompatibilityLevel) -> Compatibility {

@@ -10,17 +10,16 @@ use super::export::{counts, read, write};
 use crate::cli::admin::Admin;
 use crate::cli::connect::block_on;
 use crate::cli::failure::{Exit, Failure, Result};
-use crate::cli::values::{print, say, write_atomically};
+use crate::cli::values::{print, read_text, say, write_atomically};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use std::io::Read;
 use std::path::PathBuf;
 
 /// What Myelin says beside what the specification knows; import takes it from there.
 const EXTENSION: &str = "x-myelin";
 /// Bytes of the largest document that is read.
-const DOCUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Topics and schemas as an AsyncAPI 3 document
 #[derive(Debug, Subcommand)]
@@ -95,14 +94,7 @@ impl Import {
     fn run(self) -> Result<()> {
         let file = self.file.display();
         let refuse = |why: String| Failure::new(Exit::Usage, format!("{file}: {why}"));
-        let mut text = String::new();
-        let read = std::fs::File::open(&self.file)
-            // One byte more than there may be shows that there is more.
-            .and_then(|file| file.take(DOCUMENT_BYTES_MAX + 1).read_to_string(&mut text));
-        read.map_err(|error| refuse(error.to_string()))?;
-        if text.len() as u64 > DOCUMENT_BYTES_MAX {
-            return Err(refuse(format!("a document has at most {DOCUMENT_BYTES_MAX} bytes")));
-        }
+        let text = read_text(&self.file, DOCUMENT_BYTES_MAX).map_err(refuse)?;
         // JSON is YAML, too, but its own reader says better what is wrong with it.
         let document: Value = match text.trim_start().starts_with('{') {
             true => serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?,
