@@ -2,7 +2,7 @@
 
 use super::*;
 use myelin_catalog::schemas::Wanted;
-use myelin_catalog::{Catalog, Digest, NewSchema, Op};
+use myelin_catalog::{Catalog, Digest, NewSchema, Op, SchemaFormat};
 use myelin_wire::AttrsBuilder;
 use serde_json::json;
 

@@ -339,15 +339,22 @@ fn bind(router: &Router, version: &str) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_shows_a_shadow_of_the_whole_mesh_and_a_gate_ends_it() -> Result<()> {
+/// Three sites in a line, two versions of the filter there, the first one staged.
+async fn with_two_gates() -> Result<sites::Sites> {
     let sites = sites::Sites::start_with(3, &shapes::line(3), &[]).await?;
-    let (first, last) = (&sites.routers[0], &sites.routers[2]);
     for (version, behaviour) in [("1.0.0", Behaviour::Allow), ("2.0.0", Behaviour::DropMarked)] {
+        let first = &sites.routers[0];
         let answer = tokio::task::block_in_place(|| first.upload("gate", version, &component(behaviour)?))?;
         ensure!(answer.status == 201, "{answer:?}");
     }
-    bind(first, "1.0.0")?;
+    bind(&sites.routers[0], "1.0.0")?;
+    Ok(sites)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_shows_a_shadow_of_the_whole_mesh_and_a_gate_ends_it() -> Result<()> {
+    let sites = with_two_gates().await?;
+    let (first, last) = (&sites.routers[0], &sites.routers[2]);
     let run = |args: &[&str]| tokio::task::block_in_place(|| last.myelin(args))?.good();
     run(&["rollout", "start"])?;
     let client = sites.client(0, "near", Overflow::Pause).await?;
@@ -404,13 +411,8 @@ async fn numbers_lead_back(router: &Router, history: &Value) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_stays_until_it_is_promoted_or_stopped_and_monitoring_counts_it() -> Result<()> {
-    let sites = sites::Sites::start_with(3, &shapes::line(3), &[]).await?;
+    let sites = with_two_gates().await?;
     let (first, last) = (&sites.routers[0], &sites.routers[2]);
-    for (version, behaviour) in [("1.0.0", Behaviour::Allow), ("2.0.0", Behaviour::DropMarked)] {
-        let answer = tokio::task::block_in_place(|| first.upload("gate", version, &component(behaviour)?))?;
-        ensure!(answer.status == 201, "{answer:?}");
-    }
-    bind(first, "1.0.0")?;
     let run = |args: &[&str]| tokio::task::block_in_place(|| last.myelin(args))?.good();
     let refused = |args: &[&str]| tokio::task::block_in_place(|| last.myelin(args));
     run(&["rollout", "start"])?;

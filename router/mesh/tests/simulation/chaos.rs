@@ -177,7 +177,7 @@ fn topology(rng: &mut fastrand::Rng) -> (Directory, Network) {
         let delay_ms = if near { rng.u64(0..3) } else { rng.u64(5..150) };
         let jitter_ms = if near { 1 } else { rng.u64(0..20) };
         let loss_percent = if near { 0 } else { rng.u64(0..=loss_max) };
-        network.paths.push(Path { ends: [a, b], delay_ms, jitter_ms, loss_percent, clog_ms: 0, deaf: [None; 2] });
+        network.paths.push(Path { loss_percent, ..Path::new([a, b], delay_ms, jitter_ms) });
     }
     (directory(sites, &sites_of), network)
 }

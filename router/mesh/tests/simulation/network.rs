@@ -68,6 +68,11 @@ pub struct Network {
 }
 
 impl Path {
+    /// A path on which nothing is wrong.
+    pub fn new(ends: [usize; 2], delay_ms: u64, jitter_ms: u64) -> Self {
+        Self { ends, delay_ms, jitter_ms, loss_percent: 0, clog_ms: 0, deaf: [None; 2] }
+    }
+
     pub fn end_of(&self, node: usize) -> Option<End> {
         self.ends.iter().position(|end| *end == node)
     }

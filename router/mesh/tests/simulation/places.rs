@@ -60,14 +60,7 @@ impl Places {
         let mut linked = BTreeSet::new();
         let mut link = |a: usize, b: usize, delay_ms: u64| {
             if linked.insert((a.min(b), a.max(b))) {
-                network.paths.push(Path {
-                    ends: [a, b],
-                    delay_ms,
-                    jitter_ms: 2,
-                    loss_percent: 0,
-                    clog_ms: 0,
-                    deaf: [None; 2],
-                });
+                network.paths.push(Path::new([a, b], delay_ms, 2));
             }
         };
         for place in 0..places {

@@ -45,14 +45,7 @@ impl Scale {
                 let linked = near || a == b + 1 || degree.is_none_or(|degree| rng.usize(0..count) < degree);
                 if linked {
                     let delay_ms = if near { 1 } else { rng.u64(10..150) };
-                    network.paths.push(Path {
-                        ends: [a, b],
-                        delay_ms,
-                        jitter_ms: 2,
-                        loss_percent: 0,
-                        clog_ms: 0,
-                        deaf: [None; 2],
-                    });
+                    network.paths.push(Path::new([a, b], delay_ms, 2));
                 }
             }
         }
