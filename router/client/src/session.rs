@@ -31,6 +31,8 @@ const READ_CHUNKS: usize = 64;
 const CONTROL_BATCH: usize = 256;
 /// After GOAWAY, deliveries have ceased when none came for so long.
 const QUIET: Duration = Duration::from_millis(500);
+/// How long a router that has ended the control stream may take to say why: it waits for 2 s itself until that has arrived.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection whose router has said WELCOME.
 pub(crate) struct Established {
@@ -173,11 +175,13 @@ impl Session {
                 other => return Err(unexpected(&other)),
             }
         }
-        if !self.leaving.load(Ordering::Acquire) {
-            return Err(ClientError::protocol(Code::OutOfOrder, "the control stream ended before the session"));
+        // The router has nothing more to say; it closes when it has sent it, and says why.
+        let close = self.connection.closed();
+        if self.leaving.load(Ordering::Acquire) {
+            return Err(ClientError::from_close(close.await));
         }
-        // The router has nothing more to say; it closes when it has sent it.
-        Err(ClientError::from_close(self.connection.closed().await))
+        let late = |_| ClientError::protocol(Code::OutOfOrder, "the control stream ended before the session");
+        Err(timeout(CLOSE_TIMEOUT, close).await.map_or_else(late, ClientError::from_close))
     }
 
     /// Writes subscriptions and receipts, and BYE in the end.
