@@ -1,6 +1,6 @@
 //! What the records add up to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::binding::Binding;
@@ -19,6 +19,7 @@ use crate::record::{Chain, Head, Record};
 use crate::rollout::Rollout;
 use crate::schemas::Schemas;
 use crate::set::{BindingSet, StagedBinding};
+use crate::tenant::Tenant;
 use crate::topic::TopicRule;
 use crate::trust::Trust;
 
@@ -48,6 +49,7 @@ pub struct Catalog {
     topics: BTreeMap<Name, TopicRule>,
     schemas: Schemas,
     policies: BTreeMap<Name, Arc<Policy>>,
+    tenants: BTreeMap<Name, Arc<Tenant>>,
     /// Oldest first; the last may be under way.
     rollouts: VecDeque<Arc<Rollout>>,
     /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
@@ -100,6 +102,7 @@ impl Catalog {
             topics: BTreeMap::new(),
             schemas: Schemas::default(),
             policies: BTreeMap::new(),
+            tenants: BTreeMap::new(),
             rollouts: VecDeque::new(),
             sites: BTreeMap::new(),
         }
@@ -273,6 +276,26 @@ impl Catalog {
         self.policies.get(name).map(Arc::as_ref)
     }
 
+    /// The tenants, by name.
+    pub fn tenants(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
+        self.tenants.values()
+    }
+
+    /// The tenant of that name.
+    pub fn tenant(&self, name: &Name) -> Option<&Tenant> {
+        self.tenants.get(name).map(Arc::as_ref)
+    }
+
+    /// How many bindings are there for the topics of `tenant`: active ones at any site, staged ones, and those under way.
+    pub fn bindings_of(&self, tenant: &Tenant) -> usize {
+        let sets = [&self.active().bindings, &self.staged].into_iter();
+        let sets = sets.chain(self.sites.values().map(|generation| &generation.bindings));
+        let sets = sets.chain(self.rollout().map(|rollout| &rollout.candidate));
+        let topics = tenant.topics();
+        let own = sets.flat_map(BindingSet::iter).filter(|staged| topics.implies(&staged.binding.pattern));
+        own.map(|staged| &staged.binding.name).collect::<BTreeSet<_>>().len()
+    }
+
     /// The change that makes the staged set active.
     pub fn activation(&self) -> Op {
         Op::Activated { bindings: self.staged.revisions() }
@@ -339,6 +362,12 @@ impl Catalog {
             }
             Op::PolicyRemoved { name } => {
                 self.policies.remove(name);
+            }
+            Op::TenantSet { tenant } => {
+                self.tenants.insert(tenant.name.clone(), Arc::new(Tenant::clone(tenant)));
+            }
+            Op::TenantRemoved { name } => {
+                self.tenants.remove(name);
             }
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }

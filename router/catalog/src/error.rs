@@ -99,6 +99,38 @@ pub enum CatalogError {
         /// What is wrong and how to mend it.
         why: String,
     },
+    /// A tenant cannot be as it says it is.
+    #[error("tenant {tenant}, {field}: {why}")]
+    InvalidTenant {
+        /// Which.
+        tenant: String,
+        /// Where.
+        field: &'static str,
+        /// What is wrong and how to mend it.
+        why: String,
+    },
+    /// A text selects no services.
+    #[error("a selector of services: {why}")]
+    InvalidServiceSelector {
+        /// What is wrong and how to mend it.
+        why: String,
+    },
+    /// A tenant has as much as its quota lets it have.
+    #[error(
+        "tenant {tenant} has {has} {what}, and its quota is {max}; remove one, or raise `{field}` (`myelin tenant`)"
+    )]
+    TenantQuota {
+        /// Which.
+        tenant: String,
+        /// What it has.
+        what: &'static str,
+        /// How many, with the one that is refused.
+        has: u64,
+        /// How many it may have.
+        max: u64,
+        /// The quota.
+        field: &'static str,
+    },
     /// A pattern or topic cannot be.
     #[error(transparent)]
     InvalidTopic(#[from] TopicError),
@@ -226,6 +258,9 @@ impl CatalogError {
             Self::InvalidBinding { .. } => "invalid-binding",
             Self::InvalidTopicRule { .. } => "invalid-topic-rule",
             Self::InvalidPolicy { .. } => "invalid-policy",
+            Self::InvalidTenant { .. } => "invalid-tenant",
+            Self::InvalidServiceSelector { .. } => "invalid-service-selector",
+            Self::TenantQuota { .. } => "tenant-quota",
             Self::InvalidTopic(refused) => refused.code(),
             Self::Schema(refused) => refused.code(),
             Self::Trust(refused) => refused.code(),

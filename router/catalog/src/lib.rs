@@ -32,6 +32,7 @@ pub mod rollout;
 pub mod schemas;
 pub mod set;
 pub mod statement;
+pub mod tenant;
 #[cfg(test)]
 mod testing;
 pub mod topic;
@@ -63,5 +64,6 @@ pub use schemas::{
 };
 pub use set::{BindingSet, StagedBinding};
 pub use statement::{ModuleStatement, RollbackStatement};
+pub use tenant::{Access, Quota, ServiceSelector, Share, Tenant, check_among};
 pub use topic::{OnInvalid, Residency, SchemaNaming, SchemaRule, SchemaVersion, Selector, TopicRule};
 pub use trust::{ModuleKey, ModulePattern, RootSet, Trust, TrustAction, TrustChange, TrustRefusal};

@@ -61,6 +61,20 @@ pub const SCHEMA_ID_MAX: u32 = i32::MAX as u32;
 pub const POLICIES_MAX: usize = 256;
 /// Bytes of one policy's text.
 pub const POLICY_LEN_MAX_BYTES: usize = 64 * 1024;
+/// Tenants: each costs a router some hundred bytes, and a list of them is still read by people.
+pub const TENANTS_MAX: usize = 1_024;
+/// Selectors of services that one tenant names.
+pub const TENANT_SELECTORS_MAX: usize = 64;
+/// Bytes of one of them: as long as a SPIFFE name that fits a topic's length.
+pub const SERVICE_SELECTOR_LEN_MAX_BYTES: usize = 256;
+/// Levels of a tenant's root: so many lookups find the tenant of a topic.
+pub const TENANT_ROOT_LEVELS_MAX: usize = 4;
+/// Patterns that one tenant shares; all of them are looked at for a topic that is not one's own.
+pub const TENANT_SHARES_MAX: usize = 64;
+/// Tenants that one of them is shared with by name.
+pub const TENANT_SHARED_WITH_MAX: usize = 64;
+/// The largest quota: what is more is no bound. So many nanoseconds are 11 days, so that no time overflows.
+pub const QUOTA_MAX: u64 = 1_000_000_000_000_000;
 /// Least memory of a filter: one page of Wasm.
 pub const MEMORY_MIN_BYTES: u64 = 64 * 1024;
 /// Most memory of a filter, and what it gets where the binding does not say.

@@ -12,6 +12,7 @@ use crate::names::{ModuleRef, Name};
 use crate::policy::Policy;
 use crate::rollout::{Cause, Outcome, RolloutPlan, Step};
 use crate::schemas::{CompatibilityLevel, Registration, RegistryMode, SubjectName};
+use crate::tenant::Tenant;
 use crate::topic::TopicRule;
 use crate::trust::TrustChange;
 
@@ -173,6 +174,16 @@ pub enum Op {
         /// Which.
         name: Name,
     },
+    /// A tenant is as said from now on, in the place of the one of the same name.
+    TenantSet {
+        /// What it is.
+        tenant: Box<Tenant>,
+    },
+    /// A tenant is gone; its topics are everybody's.
+    TenantRemoved {
+        /// Which.
+        name: Name,
+    },
     /// A rollout of the staged set over the sites began; its number is the revision of this record.
     RolloutStarted {
         /// The set: each binding with the revision that staged it.
@@ -254,6 +265,8 @@ impl Op {
             Self::RegistryModeSet { .. } => "registry-mode-set",
             Self::PolicySet { .. } => "policy-set",
             Self::PolicyRemoved { .. } => "policy-removed",
+            Self::TenantSet { .. } => "tenant-set",
+            Self::TenantRemoved { .. } => "tenant-removed",
             Self::RolloutStarted { .. } => "rollout-started",
             Self::RolloutAdvanced { .. } => "rollout-advanced",
             Self::RolloutPaused { .. } => "rollout-paused",
@@ -281,7 +294,8 @@ impl Op {
             Self::RouterAdded { site, name } | Self::RouterRemoved { site, name } => format!("{site}/{name}"),
             Self::TopicRuleSet { rule } => rule.name.to_string(),
             Self::PolicySet { policy } => policy.name.to_string(),
-            Self::PolicyRemoved { name } => name.to_string(),
+            Self::PolicyRemoved { name } | Self::TenantRemoved { name } => name.to_string(),
+            Self::TenantSet { tenant } => tenant.name.to_string(),
             Self::SchemaRegistered { registration } => {
                 format!("{} version {}", registration.subject, registration.version)
             }

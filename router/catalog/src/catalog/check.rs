@@ -1,6 +1,7 @@
 //! Whether a record may be the next one. Nothing here changes anything.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Catalog, Generation};
 use crate::binding::Binding;
@@ -14,6 +15,8 @@ use crate::op::Op;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::record::Record;
+use crate::set::StagedBinding;
+use crate::tenant;
 use crate::topic::TopicRule;
 
 /// What a change of the sites waits for.
@@ -80,6 +83,11 @@ impl Catalog {
             Op::PolicyRemoved { name } => match self.policies.get(name) {
                 Some(_) => Ok(()),
                 None => Err(not_found("policy", name, "list them with `myelin policy ls`")),
+            },
+            Op::TenantSet { tenant } => tenant::check_among(tenant, &self.tenants),
+            Op::TenantRemoved { name } => match self.tenants.get(name) {
+                Some(_) => Ok(()),
+                None => Err(not_found("tenant", name, "list them with `myelin tenant ls`")),
             },
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
@@ -159,7 +167,28 @@ impl Catalog {
     fn check_staged(&self, binding: &Binding) -> Result<(), CatalogError> {
         binding.validate()?;
         self.find_module(&binding.module)?;
+        self.check_bindings_quota(binding)?;
         self.staged.check_insert(binding)
+    }
+
+    /// A binding for a tenant's topics is one of those that the tenant may have.
+    fn check_bindings_quota(&self, binding: &Binding) -> Result<(), CatalogError> {
+        let owner = self.tenants().find(|tenant| tenant.topics().implies(&binding.pattern));
+        let Some((tenant, max)) = owner.and_then(|tenant| Some((tenant, tenant.quota.bindings?))) else {
+            return Ok(());
+        };
+        let topics = tenant.topics();
+        // One that is there already takes no further place, unless it had topics of others until now.
+        let counts = |staged: &Arc<StagedBinding>| topics.implies(&staged.binding.pattern);
+        if self.staged.find(&binding.name).is_some_and(counts) {
+            return Ok(());
+        }
+        let has = self.bindings_of(tenant) as u64 + 1;
+        if has > max {
+            let (tenant, what, field) = (tenant.name.to_string(), "bindings for its topics", "quota.bindings");
+            return Err(CatalogError::TenantQuota { tenant, what, has, max, field });
+        }
+        Ok(())
     }
 
     fn check_activated(&self, bindings: &BTreeMap<Name, u64>) -> Result<(), CatalogError> {
