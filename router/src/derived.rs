@@ -13,6 +13,7 @@ use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
+use crate::tenants::Usage;
 use crate::trace::Watch;
 use bytes::Bytes;
 use carry::{Changes, Context, refuse};
@@ -34,6 +35,8 @@ const DEPTH_MAX: u8 = 4;
 pub const DERIVED_PER_BATCH_MAX: usize = 4096;
 /// Why an event of a topic is refused that may not be at this site.
 pub const NOT_HERE: &str = "a topic rule keeps events of this topic from this site; see `myelin topic ls`";
+/// Why an event is refused that would be a dead letter.
+const DEAD_LETTERS_USED_UP: &str = "and the tenant's dead_letters_per_s is used up";
 /// Longest reason in a dead letter's header, in bytes.
 const REASON_BYTES_MAX: usize = 256;
 
@@ -94,6 +97,8 @@ pub struct Judge<'a> {
     pub active: &'a Active,
     /// The publisher.
     pub identity: Arc<str>,
+    /// What the publisher's tenant uses.
+    pub tenant: Option<Arc<Usage>>,
     /// The batch's clock, Unix nanoseconds.
     pub now_ns: u64,
 }
@@ -117,7 +122,19 @@ pub struct Workbench {
     pub verdicts: Verdicts,
 }
 
+impl Workbench {
+    /// The CPU time of the publisher's filters since the last look, in nanoseconds.
+    pub fn take_cpu_ns(&mut self) -> u64 {
+        self.scratch.take_cpu_ns()
+    }
+}
+
 impl Judge<'_> {
+    /// Whether the quota of the publisher's tenant has room for a dead letter; it is counted.
+    fn may_bury(&self) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| tenant.may_bury(self.local.shared.now_ns()))
+    }
+
     /// Takes a publisher's events, all of `route`'s chains, through the filters; `true` when all go on as they came.
     /// Only where not, or where the egress has filters too, `enlist` puts them into `items`, and `items` are
     /// afterwards those that go on.

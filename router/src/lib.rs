@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod shadow;
 pub mod subscriptions;
 pub mod telemetry;
+pub mod tenants;
 pub mod tokens;
 pub mod trace;
 pub mod worker;

@@ -210,6 +210,11 @@ impl Refusals {
 }
 
 impl Shared {
+    /// Monotonic nanoseconds since the router's start.
+    pub fn now_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Monotonic milliseconds since the router's start.
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)

@@ -16,6 +16,7 @@ use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry, unix_ns};
 use crate::outbox::{Gauge, Origin};
+use crate::tenants::{Spent, Usage};
 use myelin_catalog::Stage;
 use myelin_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use myelin_engine::{Chain, EventView};
@@ -62,6 +63,12 @@ pub struct Publisher {
     topics: Topics,
     source: Rc<TopicEntry>,
     service: Service,
+    /// What its tenant uses.
+    tenant: Option<Arc<Usage>>,
+    /// Bytes of the stream that its tenant was not charged for yet.
+    pushed_bytes: u64,
+    /// Events that are judged in one go.
+    round_max: usize,
     /// The version of the rules that the batch is admitted by.
     rules_version: u64,
     forbidden: RefCell<Option<Forbidden>>,
@@ -93,12 +100,15 @@ pub struct Outcome {
 
 impl Publisher {
     /// The publisher that `service` is, at the beginning of its stream.
-    pub fn new(local: &Local, service: Service) -> Self {
+    pub fn new(local: &Local, service: Service, tenant: Option<Arc<Usage>>) -> Self {
         Self {
             decoder: DataDecoder::new(FrameType::Events, local.shared.limits.event_len_max()),
             topics: Topics::default(),
             source: local.topic(service.id()),
             service,
+            tenant,
+            pushed_bytes: 0,
+            round_max: EVENTS_PER_ROUND_MAX,
             rules_version: 0,
             forbidden: RefCell::default(),
             seq: 0,
@@ -115,6 +125,7 @@ impl Publisher {
 
     /// Adds bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.pushed_bytes += bytes.len() as u64;
         self.decoder.push(bytes);
     }
 
@@ -129,6 +140,9 @@ impl Publisher {
     /// What breaks the stream: the session ends with it.
     pub async fn publish(&mut self, local: &Local) -> Result<Option<Outcome>, Refusal> {
         let before = self.seq;
+        if let Some(tenant) = &self.tenant {
+            self.round_max = tenant.events_per_round(EVENTS_PER_ROUND_MAX);
+        }
         self.admit(local)?;
         if self.seq == before {
             // Names and skipped frames were read, and are of no more use in the buffer.
@@ -160,7 +174,15 @@ impl Publisher {
         let received = self.decoder.take();
         self.fanout.flush(local, received, origin, &mut outcome.full).await;
         self.batch.clear();
+        if let Some(tenant) = &self.tenant {
+            let (events, bytes) = (self.seq - before, std::mem::take(&mut self.pushed_bytes));
+            tenant.charge(local.shared.now_ns(), Spent { events, bytes, filters_ns: self.bench.take_cpu_ns() });
+        }
         Ok(Some(outcome))
+    }
+
+    fn judge_of<'a>(&self, local: &'a Local, active: &'a Active, now_ns: u64) -> Judge<'a> {
+        Judge { local, active, identity: self.source.name.text.clone(), tenant: self.tenant.clone(), now_ns }
     }
 
     fn origin(&self, local: &Local, generation: u64) -> Origin {
@@ -227,7 +249,7 @@ impl Publisher {
             };
             let chosen = captures.choose(&views, local.shared.now_ms(), |_| false);
             chosen.iter().for_each(|capture| capture.record(&taken));
-            let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns: now_unix_ns };
+            let judge = self.judge_of(local, active, now_unix_ns);
             judge.show(Stage::Ingress, &views);
             if route.copies > 0 {
                 judge.show(Stage::Egress, &views);
@@ -273,7 +295,7 @@ impl Publisher {
 
     /// Takes events of the same chains through their filters.
     async fn filter(&mut self, local: &Local, active: &Rc<Active>, route: &Route, events: Range<usize>, now_ns: u64) {
-        let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns };
+        let judge = self.judge_of(local, active, now_ns);
         let buffer = self.decoder.buffer();
         let received = Received { topics: &self.topics, events: &self.batch[events.clone()] };
         // Kept from batch to batch: in the steady state no event costs an allocation.
@@ -341,7 +363,7 @@ impl Publisher {
                 derived::abandon(local, active.number, derived, &mut self.bench.verdicts);
                 continue;
             }
-            let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns };
+            let judge = self.judge_of(local, active, now_ns);
             if let Some(item) = judge.run_derived(derived, &mut self.bench).await {
                 self.place(local, active.number, item);
             }

@@ -7,6 +7,7 @@ use crate::audit::{Audit, Kind, Note};
 use crate::config::PolicyDefault;
 use crate::names::INBOX;
 use crate::residency::DEAD_LETTERS;
+use crate::tenants::{Foreign, Tenants};
 use myelin_core::{MatchSet, SessionKey};
 use myelin_policy::{Action, Decider, Decision, INBOX_TOPIC, Policies, Service, Verdict};
 use myelin_wire::{Code, Refusal};
@@ -28,6 +29,8 @@ pub struct Rules {
     /// Grows with every set; never 0.
     version: u64,
     policies: Arc<Policies>,
+    /// Whose topics are whose: asked before any policy.
+    tenants: Arc<Tenants>,
     default: PolicyDefault,
     site: Arc<str>,
 }
@@ -35,13 +38,20 @@ pub struct Rules {
 impl Rules {
     /// The rules of a router at `site` before it has read a policy.
     pub fn new(default: PolicyDefault, site: &str) -> Self {
-        Self { version: 1, policies: Arc::default(), default, site: site.into() }
+        Self { version: 1, policies: Arc::default(), tenants: Arc::default(), default, site: site.into() }
     }
 
     /// The rules that come after these.
     #[must_use]
     pub fn after(&self, policies: Arc<Policies>) -> Self {
-        Self { version: self.version + 1, policies, default: self.default, site: self.site.clone() }
+        let Self { version, tenants, default, site, .. } = self;
+        Self { version: version + 1, policies, tenants: tenants.clone(), default: *default, site: site.clone() }
+    }
+
+    /// The rules that come after these with other tenants.
+    #[must_use]
+    pub fn with_tenants(&self, tenants: Arc<Tenants>) -> Self {
+        Self { tenants, ..self.after(self.policies.clone()) }
     }
 
     /// The rules that hold where the catalog's policies cannot be compiled and none have been before: nobody may
@@ -54,6 +64,11 @@ impl Rules {
     /// Tells rules apart.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The tenants.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// What the configuration says of that of which no policy speaks.
@@ -77,6 +92,11 @@ impl Rules {
 
     /// Whether everybody may everything.
     pub fn are_open(&self) -> bool {
+        self.tenants.is_empty() && self.is_all_permitted()
+    }
+
+    /// Whether no policy forbids anybody anything.
+    fn is_all_permitted(&self) -> bool {
         self.policies.is_empty() && self.allows_unspoken()
     }
 
@@ -96,8 +116,9 @@ impl Rules {
 
     /// Whether `service` may, by what is remembered of these very rules.
     pub fn may(&self, decider: &mut Decider, service: &Service, action: Action, topic: &str) -> bool {
-        self.are_open()
-            || self.allow(decider.decide(&self.policies, service, action, subject(action, topic), &self.site))
+        self.tenants.check(service, action, topic).is_ok()
+            && (self.is_all_permitted()
+                || self.allow(decider.decide(&self.policies, service, action, subject(action, topic), &self.site)))
     }
 
     /// Whether `service` may get events of the very topic. A dead letter may be had only by those who may have had the
@@ -132,11 +153,13 @@ impl Rules {
 
     /// Why `service` may not.
     pub fn refusal(&self, service: &Service, action: Action, topic: &str) -> Refusal {
+        let foreign = self.tenants.check(service, action, topic).err();
         let Decision { verdict, reasons } = self.decide(service, action, topic, None);
         let shown = &topic[..topic.floor_char_boundary(SHOWN_BYTES_MAX)];
         let name = service.id();
         // What matters comes first: the detail of an event's refusal is short.
         let why = match (verdict, self.default) {
+            _ if foreign.is_some() => foreign.as_ref().map(told).unwrap_or_default(),
             (Verdict::Forbid, _) => format!("policy {} forbids it (`myelin policy explain`)", reasons.join(", ")),
             // Policies that changed meanwhile: the next event may pass.
             (Verdict::Permit, _) => "the policies have just changed; try again".to_owned(),
@@ -146,6 +169,16 @@ impl Rules {
             (Verdict::Silent, _) => "no policy permits it ([policy] default `deny`; `myelin policy apply`)".to_owned(),
         };
         Refusal::new(Code::Forbidden, format!("{why}: {action} {shown} by {name}"))
+    }
+}
+
+/// Why a topic is not for somebody, and what to do about it.
+fn told(foreign: &Foreign) -> String {
+    match foreign {
+        Foreign::Outside { .. } => format!("{foreign}"),
+        Foreign::Owned { .. } => format!("{foreign}, which does not share it (`myelin tenant`)"),
+        Foreign::Inbox => format!("{foreign} (`myelin tenant`: share with `publish`)"),
+        Foreign::DeadLetters => format!("{foreign}: subscribe to $dead/*/TOPICS"),
     }
 }
 

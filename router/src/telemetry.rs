@@ -71,6 +71,8 @@ pub struct Readings {
     pub refused_by_residency: u64,
     /// What the policies have denied, by action.
     pub denials: Vec<(&'static str, u64)>,
+    /// What each tenant has used.
+    pub tenants: Vec<TenantReading>,
     /// Copies that the policies withhold from subscribers to broader patterns.
     pub withheld: u64,
     /// Of each topic rule about schemas, events that passed, were refused, and went to the dead letters.
@@ -104,6 +106,21 @@ pub struct LedgerReading {
     pub events_off_by: i64,
     /// What is missing in the balance of the copies.
     pub copies_off_by: i64,
+}
+
+/// What a tenant has used.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct TenantReading {
+    pub tenant: String,
+    pub events: u64,
+    pub bytes: u64,
+    pub filter_cpu_seconds: f64,
+    pub dead_letters: u64,
+    pub dead_letters_refused: u64,
+    pub connections: u64,
+    pub connections_refused: u64,
+    pub paused_seconds: f64,
 }
 
 /// What became of records that are exported as spans.
@@ -244,6 +261,7 @@ impl Collector for Readings {
         self.encode_router(&mut family)?;
         self.encode_clients(&mut family)?;
         self.encode_ledger(&mut family)?;
+        self.encode_tenants(&mut family)?;
         self.encode_traces(&mut family)?;
         self.encode_bindings(&mut family)?;
         self.encode_shadow(&mut family)
@@ -344,6 +362,30 @@ impl Readings {
         family.counter("myelin_generation_events", help, terms(|reading| &reading.events))?;
         let help = "What became of the copies of the newest generations";
         family.counter("myelin_generation_copies", help, terms(|reading| &reading.copies))
+    }
+
+    fn encode_tenants(&self, family: &mut Family<'_, '_>) -> fmt::Result {
+        let of = |value: fn(&TenantReading) -> Value| -> Vec<Series> {
+            self.tenants.iter().map(|used| (label("tenant", &used.tenant), value(used))).collect()
+        };
+        family.counter("myelin_tenant_events", "Events that a tenant has published", of(|used| used.events.into()))?;
+        let help = "Bytes that a tenant has published";
+        family.counter("myelin_tenant_bytes", help, of(|used| used.bytes.into()))?;
+        let help = "CPU time that filters have spent on a tenant's events";
+        family.counter("myelin_tenant_filter_cpu_seconds", help, of(|used| Value::Real(used.filter_cpu_seconds)))?;
+        let help = "Events of a tenant that went to dead letters";
+        family.counter("myelin_tenant_dead_letters", help, of(|used| used.dead_letters.into()))?;
+        let help = "Events of a tenant that were refused since its rate of dead letters was used up";
+        family.counter("myelin_tenant_dead_letters_refused", help, of(|used| used.dead_letters_refused.into()))?;
+        family.gauge(
+            "myelin_tenant_connections",
+            "Open connections of a tenant",
+            of(|used| used.connections.into()),
+        )?;
+        let help = "Connections of a tenant that were refused since it had as many as its quota";
+        family.counter("myelin_tenant_connections_refused", help, of(|used| used.connections_refused.into()))?;
+        let help = "How long the publishers of a tenant were held back by its quota, all together";
+        family.counter("myelin_tenant_paused_seconds", help, of(|used| Value::Real(used.paused_seconds)))
     }
 
     fn encode_traces(&self, family: &mut Family<'_, '_>) -> fmt::Result {
@@ -449,6 +491,12 @@ mod tests {
             ledger: (1..=20).map(|generation| (generation, ledger.clone())).collect(),
             ledger_total: ledger,
             denials: vec![("publish", 6)],
+            tenants: vec![TenantReading {
+                tenant: "acme".into(),
+                events: 7,
+                paused_seconds: 1.5,
+                ..TenantReading::default()
+            }],
             held_back: 3,
             shadow: Some(ShadowReading {
                 rollout: 7,
@@ -490,6 +538,8 @@ mod tests {
             "myelin_ready 0",
             "myelin_residency_held_back_copies_total 3",
             "myelin_policy_denials_total{action=\"publish\"} 6",
+            "myelin_tenant_events_total{tenant=\"acme\"} 7",
+            "myelin_tenant_paused_seconds_total{tenant=\"acme\"} 1.5",
             "myelin_policy_withheld_copies_total 0",
             "myelin_schema_events_total{rule=\"orders\",outcome=\"refused\"} 2",
             "myelin_trace_not_recorded_total 7",

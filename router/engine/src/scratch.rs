@@ -107,6 +107,8 @@ pub(crate) struct EmittedParts {
 pub struct ChainScratch {
     builder: ArenaBuilder,
     payloads: Arc<Payloads>,
+    /// CPU time of the filters that were asked with this, in nanoseconds, by the calls that were measured.
+    pub(crate) cpu_ns: u64,
     pub(crate) outcome: Outcome,
     /// Indices of the events that the next binding sees.
     pub(crate) alive: Vec<usize>,
@@ -125,6 +127,12 @@ impl ChainScratch {
     /// An empty scratch; it grows to the size of the largest batch.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The CPU time of all filters that were asked with this since the last look, in nanoseconds. One call in some stands
+    /// for its like: right over many batches, not for one.
+    pub fn take_cpu_ns(&mut self) -> u64 {
+        std::mem::take(&mut self.cpu_ns)
     }
 
     pub(crate) fn begin(&mut self, count: usize) {

@@ -147,7 +147,9 @@ impl Seat {
         let (filter_batch, outcome) = scratch.project(needs, self.reads_payloads, batch, start_ns);
         let result = run_checked(filter.as_mut(), &self.contract, &filter_batch, outcome);
         if let Some(start_ns) = start_ns {
-            cells.took(thread_cpu_ns().saturating_sub(start_ns), CPU_SAMPLE);
+            let cpu_ns = thread_cpu_ns().saturating_sub(start_ns);
+            cells.took(cpu_ns, CPU_SAMPLE);
+            scratch.cpu_ns += cpu_ns * u64::from(CPU_SAMPLE);
         }
         result.map_or_else(Here::Faulted, |()| Here::Clean)
     }
@@ -186,6 +188,7 @@ impl Seat {
             return Ran::Gone;
         };
         cells.took(cpu_ns, 1);
+        scratch.cpu_ns += cpu_ns;
         faults.iter().for_each(|fault| cells.fault(fault, batch.now_unix_ns()));
         if !counted {
             self.count(batch, !faults.is_empty(), cells);

@@ -18,6 +18,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use myelin_policy::Service;
 use myelin_transport::Identity;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
@@ -197,7 +198,11 @@ pub(super) async fn check(
     };
     // Without a route there is nothing to have a right to: that there is none is told.
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let allowed = path.map_or(Ok(()), |path| caller.check(&request, &path));
+    let tenant = tenant_of(&context, &caller);
+    let allowed = path.map_or(Ok(()), |path| {
+        caller.check(&request, &path)?;
+        tenant.map_or(Ok(()), |tenant| check_tenant(&caller, &request, &path, &tenant))
+    });
     let mut response = match allowed {
         Ok(()) => {
             request.extensions_mut().insert(caller.actor.clone());
@@ -209,6 +214,31 @@ pub(super) async fn check(
     // For the audit log, which sees refusals as well and so is asked before this gate.
     response.extensions_mut().insert(caller);
     response
+}
+
+/// The tenant that somebody belongs to. Whoever may do everything is nobody's: tenants are theirs to make.
+pub(super) fn tenant_of(context: &Context, caller: &Caller) -> Option<Arc<str>> {
+    let is_somebody = matches!(caller.by, By::Certificate | By::Jwt(_));
+    if !is_somebody || caller.roles.meets(Roles::of(&[Role::Admin])) {
+        return None;
+    }
+    let rules = context.state.shared.rules.load();
+    let service = Service::new(&*caller.actor.to_string());
+    rules.tenants().of(&service).map(|known| known.usage.name().clone())
+}
+
+/// Refuses those of a tenant what may tell them of others.
+fn check_tenant(caller: &Caller, request: &Request, path: &str, tenant: &str) -> Result<(), Problem> {
+    if rights::is_for_tenant(request.method(), path, request.uri().path(), tenant) {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} is of tenant {tenant}, and {} {path} tells of others or changes what is theirs; of this API a tenant has \
+         /v1/whoami and /v1/tenants/{tenant}",
+        caller.actor,
+        request.method()
+    );
+    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden-tenant", detail))
 }
 
 impl Gate {

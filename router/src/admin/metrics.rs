@@ -6,12 +6,14 @@ use super::observe::sum;
 use crate::generation::BindingCard;
 use crate::ledger::{Counts, Term};
 use crate::local::Phase;
-use crate::telemetry::{BindingReading, CONTENT_TYPE, ExportReading, LedgerReading, Readings, render};
+use crate::telemetry::{BindingReading, CONTENT_TYPE, ExportReading, LedgerReading, Readings, TenantReading, render};
+use crate::tenants::Known;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// The terms of the events' balance that only grow.
 const EVENT_TERMS: [Term; 9] = [
@@ -86,6 +88,7 @@ async fn readings(context: &Context) -> Readings {
         denials: shared.denials.by_action(),
         withheld: shared.denials.withheld(),
         held_back,
+        tenants: shared.rules.load().tenants().iter().map(tenant_reading).collect(),
         screened: shared.screens.load().all().map(|screen| (screen.rule().to_owned(), screen.counts())).collect(),
         certificate_not_after: context.tls.as_ref().map(|tls| tls.not_after_unix_s()),
     }
@@ -104,6 +107,21 @@ fn ledger_reading(counts: &Counts) -> LedgerReading {
         in_queue: counts.in_queue as i64,
         events_off_by: counts.events_off_by(),
         copies_off_by: counts.copies_off_by(),
+    }
+}
+
+fn tenant_reading(known: &Known) -> TenantReading {
+    let used = known.usage.figures();
+    TenantReading {
+        tenant: known.tenant.name.to_string(),
+        events: used.events,
+        bytes: used.bytes,
+        filter_cpu_seconds: Duration::from_nanos(used.filters_ns).as_secs_f64(),
+        dead_letters: used.dead_letters,
+        dead_letters_refused: used.dead_letters_refused,
+        connections: used.connections,
+        connections_refused: used.connections_refused,
+        paused_seconds: Duration::from_nanos(used.paused_ns).as_secs_f64(),
     }
 }
 

@@ -27,6 +27,7 @@ mod server;
 mod shadow;
 mod spec;
 mod stall;
+mod tenants;
 mod topics;
 mod traces;
 mod trust;
@@ -212,6 +213,8 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(captures::file))
         .routes(routes!(topics::list))
         .routes(routes!(topics::apply, topics::describe, topics::remove))
+        .routes(routes!(tenants::list))
+        .routes(routes!(tenants::apply, tenants::describe, tenants::remove))
         .routes(routes!(policies::list))
         .routes(routes!(policies::explain))
         .routes(routes!(policies::apply, policies::describe, policies::remove))

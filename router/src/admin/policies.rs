@@ -83,6 +83,12 @@ pub(super) struct PolicyAnswer {
     allowed: bool,
     /// What the policies say: `permit`, `forbid`, or `silent`.
     verdict: String,
+    /// The tenant of the principal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    /// Why it is denied whatever the policies say: the topic is not for that tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreign: Option<String>,
     /// The statements that decided, as `NAME#NUMBER`; none where the default did.
     reasons: Vec<String>,
     /// `deny`, `allow` or `allow-until-first`, as this router's configuration says: what holds where no policy speaks.
@@ -205,8 +211,10 @@ pub(super) async fn explain(
         Verdict::Forbid => "forbid",
         Verdict::Silent => "silent",
     };
-    let (allowed, default) = (rules.allow(verdict), rules.default_name().to_owned());
-    Ok(Json(PolicyAnswer { allowed, verdict: told.to_owned(), reasons, default }))
+    let foreign = rules.tenants().check(&service, action, &question.resource).err().map(|foreign| foreign.to_string());
+    let tenant = rules.tenants().of(&service).map(|known| known.tenant.name.to_string());
+    let (allowed, default) = (foreign.is_none() && rules.allow(verdict), rules.default_name().to_owned());
+    Ok(Json(PolicyAnswer { allowed, verdict: told.to_owned(), tenant, foreign, reasons, default }))
 }
 
 impl PolicyInfo {

@@ -85,6 +85,10 @@ const TABLE: &[(&str, &str, Roles)] = &[
     ("POST", "/v1/rollouts/{id}/{step}", RELEASE),
     ("GET", "/v1/schemas", VIEW),
     ("GET", "/v1/status", VIEW),
+    ("GET", "/v1/tenants", VIEW),
+    ("GET", "/v1/tenants/{name}", VIEW),
+    ("PUT", "/v1/tenants/{name}", SECURE),
+    ("DELETE", "/v1/tenants/{name}", SECURE),
     ("GET", "/v1/topics", VIEW),
     ("GET", "/v1/topics/{name}", VIEW),
     ("PUT", "/v1/topics/{name}", DEVELOP),
@@ -122,6 +126,12 @@ const TABLE: &[(&str, &str, Roles)] = &[
     ("GET", "/registry/subjects/{subject}/versions/{version}/schema", VIEW),
 ];
 
+/// What somebody of a tenant may use of the routes that their roles open: nothing there tells of other tenants.
+const OF_TENANT: &[(&str, &str)] =
+    &[("GET", "/livez"), ("GET", "/readyz"), ("GET", "/openapi.json"), ("GET", "/v1/whoami"), ("GET", OWN_TENANT)];
+/// The one of these that is for the own tenant only.
+const OWN_TENANT: &str = "/v1/tenants/{name}";
+
 /// What may be done with a method on a path that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
@@ -140,6 +150,13 @@ pub(super) fn right(method: &Method, path: &str) -> Right {
         return Right::Of(ADMIN);
     }
     of_path.find(|(known, ..)| *known == method).map_or(Right::NoMethod, |(.., roles)| Right::Of(roles.and(ADMIN)))
+}
+
+/// Whether somebody of `tenant` may use `method` at `uri`, which the route `path` serves, as far as their roles let them.
+pub(super) fn is_for_tenant(method: &Method, path: &str, uri: &str, tenant: &str) -> bool {
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    let is_known = OF_TENANT.contains(&(method, path));
+    is_known && (path != OWN_TENANT || uri.strip_prefix("/v1/tenants/") == Some(tenant))
 }
 
 /// Whether this route shows payloads: each use of it is written down by itself.
@@ -200,6 +217,17 @@ mod tests {
         assert_eq!(right(&Method::GET, "/v1/new"), Right::Of(ADMIN));
         assert_eq!(right(&Method::PATCH, "/v1/status"), Right::NoMethod);
         assert_eq!(right(&Method::HEAD, "/v1/status"), Right::Of(VIEW.and(ADMIN)));
+    }
+
+    #[test]
+    fn those_of_a_tenant_see_their_own_only() {
+        let may = |method: Method, path: &str, uri: &str| is_for_tenant(&method, path, uri, "acme");
+        assert!(may(Method::GET, "/v1/whoami", "/v1/whoami"));
+        assert!(may(Method::HEAD, OWN_TENANT, "/v1/tenants/acme"));
+        assert!(!may(Method::GET, OWN_TENANT, "/v1/tenants/acme2"));
+        assert!(!may(Method::DELETE, OWN_TENANT, "/v1/tenants/acme"));
+        assert!(!may(Method::GET, "/metrics", "/metrics"));
+        assert!(OF_TENANT.iter().all(|route| TABLE.iter().any(|(method, path, _)| *route == (*method, *path))));
     }
 
     #[test]

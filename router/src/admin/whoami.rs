@@ -1,9 +1,12 @@
 //! `/v1/whoami`: as whom the router knows whoever asks.
 
-use super::access::Caller;
+use super::Context;
+use super::access::{self, Caller};
 use super::rights;
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Serialize;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// As whom the router knows whoever asks.
@@ -18,6 +21,9 @@ pub(super) struct Whoami {
     roles: Vec<&'static str>,
     /// What these open, as `METHOD PATH`.
     may: Vec<String>,
+    /// The tenant: whoever has one may use `/v1/whoami` and `/v1/tenants/TENANT`, whatever else the roles open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
     /// Until when a JSON Web Token counts, Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_unix_s: Option<u64>,
@@ -25,8 +31,9 @@ pub(super) struct Whoami {
 
 /// Who is asking: identity, how it was shown, roles, and what these open.
 #[utoipa::path(get, path = "/v1/whoami", tag = "identity", responses((status = 200, body = Whoami)))]
-pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Json<Whoami> {
+pub(super) async fn whoami(State(context): State<Arc<Context>>, Extension(caller): Extension<Caller>) -> Json<Whoami> {
     Json(Whoami {
+        tenant: access::tenant_of(&context, &caller).map(|tenant| tenant.to_string()),
         identity: caller.actor.to_string(),
         by: caller.by.name(),
         roles: caller.roles.names(),

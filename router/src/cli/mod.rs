@@ -41,6 +41,7 @@ mod signals;
 mod signing;
 mod site;
 mod subscribe;
+mod tenant;
 mod top;
 mod topic;
 mod trace;
@@ -124,6 +125,9 @@ enum Command {
     /// Show and change who belongs to the mesh
     #[command(subcommand)]
     Site(site::Site),
+    /// Show and change whose topics are whose, and how much each tenant may use
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
     /// Show and change where events of which topics may be
     #[command(subcommand)]
     Topic(topic::Topic),
@@ -133,9 +137,9 @@ enum Command {
     /// Show, change and test who may publish and subscribe
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// Make topics, schemas, policies and bindings what a folder says
+    /// Make tenants, schemas, topics, policies and bindings what a folder says
     Apply(apply::Apply),
-    /// Write topics, schemas, policies and bindings as a folder
+    /// Write tenants, schemas, topics, policies and bindings as a folder
     Export(apply::Export),
     /// Write topics and schemas as an AsyncAPI document, or read one
     #[command(subcommand, name = "asyncapi")]
@@ -207,6 +211,7 @@ fn run(command: Command) -> Result<()> {
         Command::Mesh(mesh) => mesh.run(),
         Command::Link(link) => link.run(),
         Command::Site(site) => site.run(),
+        Command::Tenant(tenant) => tenant.run(),
         Command::Topic(topic) => topic.run(),
         Command::Schema(schema) => schema.run(),
         Command::Policy(policy) => policy.run(),

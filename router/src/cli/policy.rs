@@ -168,6 +168,9 @@ impl Explain {
 fn explained(answer: &Value) -> String {
     let allowed = if answer["allowed"] == true { "allowed" } else { "denied" };
     let (reasons, default) = (text(&answer["reasons"]), text(&answer["default"]));
+    if let Some(foreign) = answer["foreign"].as_str() {
+        return format!("{allowed}: {foreign} (`myelin tenant`), whatever the policies say");
+    }
     match answer["verdict"].as_str() {
         Some("permit") => format!("{allowed}: {reasons} permits it, and no policy forbids it"),
         Some("forbid") => format!("{allowed}: {reasons} forbids it"),

@@ -1,6 +1,6 @@
 //! One chain's verdicts, carried out: what changes, what ends, and which further events are made.
 
-use super::{DEPTH_MAX, Derived, Judge, Pass, Passing, REASON_BYTES_MAX, Seen, Verdicts};
+use super::{DEAD_LETTERS_USED_UP, DEPTH_MAX, Derived, Judge, Pass, Passing, REASON_BYTES_MAX, Seen, Verdicts};
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::Local;
@@ -131,7 +131,12 @@ impl Context<'_> {
             None if judged.reason.is_empty() => judged.detail.to_owned(),
             None => format!("{}: {}", judged.reason, judged.detail),
         };
-        let (term, code) = match judged.fate {
+        let is_buried = judged.fate == Fate::DeadLetter && self.judge.may_bury();
+        let (fate, why) = match judged.fate {
+            Fate::DeadLetter if !is_buried => (Fate::Deny, format!("{why} ({DEAD_LETTERS_USED_UP})")),
+            fate => (fate, why),
+        };
+        let (term, code) = match fate {
             Fate::Drop => (Term::Dropped, None),
             Fate::DeadLetter => (Term::DeadLettered, Some(Code::DeadLettered)),
             _ if judged.fault.is_some() => (Term::Rejected, Some(Code::FilterFault)),
@@ -139,12 +144,12 @@ impl Context<'_> {
         };
         self.judge.settle(self.pass.is_egress, item, term);
         if let Some(watch) = &mut verdicts.watch {
-            hops::ended(self.judge.local, watch, event, item.seq, (judged.fate.as_str(), &why));
+            hops::ended(self.judge.local, watch, event, item.seq, (fate.as_str(), &why));
         }
         if let Some(code) = code.filter(|_| !self.pass.is_egress) {
             refuse(verdicts, item, code, format!("{binding}: {why}"));
         }
-        if judged.fate == Fate::DeadLetter {
+        if is_buried {
             self.bury(binding, &why, item, event, verdicts);
         }
     }

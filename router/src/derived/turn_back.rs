@@ -1,6 +1,6 @@
 //! Events that their topic's schema holds back.
 
-use super::{Derived, Judge, REASON_BYTES_MAX, Seen, Verdicts};
+use super::{DEAD_LETTERS_USED_UP, Derived, Judge, REASON_BYTES_MAX, Seen, Verdicts};
 use crate::hops;
 use crate::ledger::Term;
 use crate::residency::DEAD_LETTERS;
@@ -26,14 +26,17 @@ impl Judge<'_> {
         let detail = violation.detail();
         screen.held_back();
         ledger.sub(generation, Term::InPipeline, 1);
-        let code = match screen.on_invalid() {
-            OnInvalid::Refuse => {
+        let is_buried = screen.on_invalid() == OnInvalid::DeadLetter && self.may_bury();
+        let code = match is_buried {
+            false => {
                 ledger.add(generation, Term::Rejected, 1);
-                let why = format!("rule {}: {detail}", screen.rule());
+                let beyond = screen.on_invalid() == OnInvalid::DeadLetter;
+                let used_up = if beyond { format!(" ({DEAD_LETTERS_USED_UP})") } else { String::new() };
+                let why = format!("rule {}: {detail}{used_up}", screen.rule());
                 hops::not_allowed(self.local, verdicts.watch.as_deref_mut(), event, seq, (Code::SchemaViolation, &why));
                 Code::SchemaViolation
             }
-            OnInvalid::DeadLetter => {
+            true => {
                 ledger.add(generation, Term::DeadLettered, 1);
                 if let Some(watch) = &mut verdicts.watch {
                     let why = format!("{}: rule {}: {detail}", Code::SchemaViolation.name(), screen.rule());

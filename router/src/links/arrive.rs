@@ -439,7 +439,7 @@ impl Arrivals {
             payload: None,
         }));
         let identity: Arc<str> = source.map_or_else(|| Arc::from(""), |name| name.text.clone());
-        let judge = Judge { local, active, identity, now_ns: unix_ns() };
+        let judge = Judge { local, active, identity, tenant: None, now_ns: unix_ns() };
         judge.run_arrived(chain, events, &mut items, &mut self.bench).await;
         for item in items.drain(..) {
             tell_placed(local, &mut self.bench.verdicts, active.number, events, &item);

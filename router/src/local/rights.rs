@@ -2,9 +2,11 @@
 
 use super::Local;
 use crate::policy::Rules;
+use crate::tenants::Usage;
 use myelin_core::{MatchSet, Table};
 use myelin_policy::{Action, Decider, Service};
 use myelin_wire::Refusal;
+use std::sync::Arc;
 
 impl Local {
     /// The version of the rules as they are now.
@@ -44,6 +46,12 @@ impl Local {
     /// Whether `service` may do these, and of which rules that is so.
     pub fn may<const N: usize>(&self, service: &Service, actions: [Action; N], topic: &str) -> (u64, [bool; N]) {
         self.ask(|rules, decider| actions.map(|action| rules.may(decider, service, action, topic)))
+    }
+
+    /// What the tenant of `service` uses; `None` where it belongs to none.
+    pub fn tenant_of(&self, service: &Service) -> Option<Arc<Usage>> {
+        let mut rules = self.rules.borrow_mut();
+        rules.load().tenants().of(service).map(|tenant| tenant.usage.clone())
     }
 
     /// The subscribers to a topic that may have its events, and how many copies others do not get.

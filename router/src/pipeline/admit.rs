@@ -1,7 +1,7 @@
 //! Admission: what the publisher's bytes hold, and what can be said against an event before any filter sees it.
 
 use super::topics::{Announced, Rights};
-use super::{Admitted, EVENTS_PER_ROUND_MAX, Forbidden, Publisher};
+use super::{Admitted, Forbidden, Publisher};
 use crate::local::{Local, TopicEntry};
 use crate::policy::sending;
 use crate::trace;
@@ -17,7 +17,7 @@ impl Publisher {
             self.topics.announce(local, reference, &name)?;
         }
         self.rules_version = local.rules_version();
-        while self.batch.len() < EVENTS_PER_ROUND_MAX {
+        while self.batch.len() < self.round_max {
             match self.decoder.poll()? {
                 None => break,
                 Some(Item::Event(span)) => {

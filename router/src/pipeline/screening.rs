@@ -1,7 +1,6 @@
 //! Payloads against the schemas of their topics, before any filter sees them.
 
 use super::{Admitted, Publisher, Received};
-use crate::derived::Judge;
 use crate::generation::Active;
 use crate::local::Local;
 use crate::screen::{Screen, Violation};
@@ -22,7 +21,7 @@ impl Publisher {
         if bad.is_empty() {
             return;
         }
-        let judge = Judge { local, active, identity: self.source.name.text.clone(), now_ns };
+        let judge = self.judge_of(local, active, now_ns);
         let received = Received { topics: &self.topics, events: &self.batch };
         for Bad { at, screen, violation } in &bad {
             let event = &self.batch[*at];

@@ -244,8 +244,25 @@ impl Session {
         Ok((pattern, group))
     }
 
+    /// A session is of one tenant, or of none, as long as it lives: its inbox and its quota say which.
+    fn check_tenant(&self, local: &Local) -> Result<(), Refusal> {
+        let (then, now) = (self.member.as_ref().map(|member| member.usage()), local.tenant_of(&self.service));
+        let is_same = match (then, &now) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
+            return Ok(());
+        }
+        let name = now.as_ref().map_or("none", |tenant| tenant.name());
+        let message = format!("the tenant of this service is another one now ({name}); connect again");
+        Err(Refusal::new(Code::Forbidden, message))
+    }
+
     /// Ends the subscriptions that the rules allow no longer, and tells the client so.
     async fn look_again(&self, local: &Local, subscriptions: &mut Subscriptions) -> Result<(), Refusal> {
+        self.check_tenant(local)?;
         let own = |pattern: &Pattern| pattern.as_str().starts_with(&self.inbox);
         let permit = |pattern: &Pattern| local.permit(&self.service, Action::Subscribe, pattern.as_str());
         let others = subscriptions.iter().filter(|(_, pattern)| !own(pattern));

@@ -13,6 +13,7 @@ use crate::fanout::gone;
 use crate::ledger::Term;
 use crate::local::{Ending, INBOX, Local, Phase, Seat, TableChange, TableCommand};
 use crate::outbox::Outbox;
+use crate::tenants::{Member, inbox_suffix};
 use crate::tokens::unix_s;
 use myelin_core::SessionKey;
 use myelin_policy::Service;
@@ -40,6 +41,8 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Session {
     key: SessionKey,
     service: Service,
+    /// Its place among the connections of its tenant.
+    member: Option<Member>,
     /// When the token is over that says who this is, in Unix seconds.
     expires_unix_s: Option<u64>,
     inbox: String,
@@ -65,6 +68,10 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
             let whose = format!("{identity} at {}", connection.remote());
             let outbox = Rc::new(Outbox::new(&whose, hello.overflow, local.shared.outbox));
             let seat = Seat { outbox, ending: Rc::new(Ending::default()) };
+            let member = match local.tenant_of(&service).map(|tenant| tenant.connect()).transpose() {
+                Ok(member) => member,
+                Err(refusal) => return close(&local, &connection, &refusal),
+            };
             let Some(key) = local.take_seat(seat.clone()) else {
                 let message = "this router has as many sessions as it takes; connect to another one";
                 return close(&local, &connection, &Refusal::new(Code::TooManySessions, message));
@@ -77,10 +84,12 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
             }
             // With the router's number: answers find their way from other sites, too.
             let (origin, epoch) = (local.shared.origin, local.shared.epoch);
-            let inbox = format!("{INBOX}{origin:x}/{epoch:x}-{}-{}-{}", key.worker, key.slot, key.generation);
+            let suffix = inbox_suffix(member.as_ref().map(|member| &**member.usage()));
+            let inbox = format!("{INBOX}{origin:x}/{epoch:x}-{}-{}-{}{suffix}", key.worker, key.slot, key.generation);
             let session = Rc::new(Session {
                 key,
                 service,
+                member,
                 expires_unix_s,
                 inbox,
                 connection,

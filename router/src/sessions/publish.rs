@@ -8,9 +8,12 @@ use myelin_transport::{ReadError, RecvStream};
 use myelin_wire::{Code, Refusal};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Chunks that are taken from a stream in one read: 32 packets are what one receive batch brings.
 const READ_CHUNKS: usize = 32;
+/// A quota may change while a publisher waits for it: it is looked at again so often, in nanoseconds.
+const PAUSE_MAX_NS: u64 = 1_000_000_000;
 
 /// Takes the one publish stream of a session.
 pub(super) async fn accept(session: Rc<Session>, local: Rc<Local>) {
@@ -42,9 +45,23 @@ pub(super) async fn accept(session: Rc<Session>, local: Rc<Local>) {
     until_end(&session, second).await;
 }
 
+/// Waits as long as the quota of the session's tenant says. Whoever sends meanwhile is held back by the stream's window.
+async fn pause(session: &Session, local: &Local) {
+    let Some(member) = &session.member else { return };
+    loop {
+        let wait_ns = member.usage().wait_ns(local.shared.now_ns()).min(PAUSE_MAX_NS);
+        if wait_ns == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
+        member.usage().paused(wait_ns);
+    }
+}
+
 /// Reads the publish stream to its end, batch by batch.
 async fn read(session: &Session, local: &Local, mut stream: RecvStream) -> Result<(), Refusal> {
-    let mut publisher = Publisher::new(local, session.service.clone());
+    let tenant = session.member.as_ref().map(|member| member.usage().clone());
+    let mut publisher = Publisher::new(local, session.service.clone(), tenant);
     let mut chunks: [Bytes; READ_CHUNKS] = std::array::from_fn(|_| Bytes::new());
     loop {
         let read = until_end(session, stream.read_chunks(&mut chunks)).await;
@@ -58,7 +75,11 @@ async fn read(session: &Session, local: &Local, mut stream: RecvStream) -> Resul
         for chunk in &mut chunks[..count] {
             publisher.push(&std::mem::take(chunk));
         }
-        while let Some(outcome) = publisher.publish(local).await? {
+        loop {
+            if session.member.is_some() {
+                until_end(session, pause(session, local)).await;
+            }
+            let Some(outcome) = publisher.publish(local).await? else { break };
             for exception in &outcome.exceptions {
                 local.shared.refusals.count(exception.1);
             }

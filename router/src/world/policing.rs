@@ -1,8 +1,11 @@
-//! Compiles the catalog's policies, before a record is drafted and wherever it arrives, and lets them hold.
+//! Compiles the catalog's policies, before a record is drafted and wherever it arrives, and lets them hold, with the
+//! tenants beside them.
 
 use super::{Blame, WorldError};
 use crate::local::Shared;
-use myelin_catalog::{Catalog, Policy};
+use crate::policy::Rules;
+use crate::tenants::Tenants;
+use myelin_catalog::{Catalog, Policy, Tenant};
 use myelin_policy::{Policies, PolicyErrors};
 use std::sync::Arc;
 
@@ -15,11 +18,12 @@ pub(super) struct Policing {
     compiled: (Vec<Arc<Policy>>, Arc<Policies>),
     /// Whether any have held here.
     has_held: bool,
+    tenants: Vec<Arc<Tenant>>,
 }
 
 impl Policing {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, holding: Vec::new(), compiled: Default::default(), has_held: false }
+        Self { shared, holding: Vec::new(), compiled: Default::default(), has_held: false, tenants: Vec::new() }
     }
 
     /// Checks the policies of a catalog that may be the next one.
@@ -39,6 +43,7 @@ impl Policing {
     /// # Errors
     /// Why they do not: those before hold on, and where none have held yet, nobody may anything.
     pub(super) fn follow(&mut self, catalog: &Catalog) -> Result<(), PolicyErrors> {
+        self.follow_tenants(catalog);
         if catalog.policies().eq(&self.holding) {
             return Ok(());
         }
@@ -53,11 +58,26 @@ impl Policing {
             Err(_) if !self.has_held => before.closed(),
             Err(_) => return compiled.map(drop),
         };
+        self.publish(rules);
+        compiled.map(drop)
+    }
+
+    /// The same for the tenants, of which nothing has to be compiled.
+    fn follow_tenants(&mut self, catalog: &Catalog) {
+        if catalog.tenants().eq(&self.tenants) {
+            return;
+        }
+        self.tenants = catalog.tenants().cloned().collect();
+        let before = self.shared.rules.load();
+        let tenants = Tenants::after(before.tenants(), self.tenants.iter());
+        self.publish(before.with_tenants(Arc::new(tenants)));
+    }
+
+    fn publish(&self, rules: Rules) {
         let version = rules.version();
         self.shared.rules.store(Arc::new(rules));
         // Sessions look at what they have open; whatever begins from here on sees the new rules anyway.
         self.shared.rules_version.send_replace(version);
-        compiled.map(drop)
     }
 
     fn compile(&mut self, policies: Vec<Arc<Policy>>) -> Result<Arc<Policies>, PolicyErrors> {

@@ -183,8 +183,20 @@ async fn ask(
 
 /// Asks over TLS, with or without a certificate.
 pub(crate) async fn ask_as(router: &Router, certificate: Option<&TlsFiles>, method: &str, path: &str) -> Answer {
+    ask_with(router, certificate, method, path, "").await
+}
+
+/// The same with a body of JSON.
+pub(crate) async fn ask_with(
+    router: &Router,
+    certificate: Option<&TlsFiles>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Answer {
     let addr = router.addr();
-    let bytes = request(method, path, &format!("localhost:{}", addr.port()), &[], b"");
+    let headers: &[_] = if body.is_empty() { &[] } else { &[("content-type", "application/json")] };
+    let bytes = request(method, path, &format!("localhost:{}", addr.port()), headers, body.as_bytes());
     send(addr, &router.ca, certificate, &bytes).await.unwrap()
 }
 

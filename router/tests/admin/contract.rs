@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 86] = [
+const ROUTES: [&str; 90] = [
     "DELETE /registry/config",
     "DELETE /registry/config/{subject}",
     "DELETE /registry/mode",
@@ -26,6 +26,7 @@ const ROUTES: [&str; 86] = [
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
     "DELETE /v1/modules/{name}/versions/{version}",
     "DELETE /v1/policies/{name}",
+    "DELETE /v1/tenants/{name}",
     "DELETE /v1/topics/{name}",
     "GET /livez",
     "GET /metrics",
@@ -71,6 +72,8 @@ const ROUTES: [&str; 86] = [
     "GET /v1/rollouts/{id}/shadow",
     "GET /v1/schemas",
     "GET /v1/status",
+    "GET /v1/tenants",
+    "GET /v1/tenants/{name}",
     "GET /v1/topics",
     "GET /v1/topics/{name}",
     "GET /v1/traces/{trace_id}",
@@ -98,6 +101,7 @@ const ROUTES: [&str; 86] = [
     "PUT /v1/mesh/sites/{site}/routers/{router}",
     "PUT /v1/modules/{name}/versions/{version}",
     "PUT /v1/policies/{name}",
+    "PUT /v1/tenants/{name}",
     "PUT /v1/topics/{name}",
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! The table is compared with what the router does, not with what it says; `MYELIN_UPDATE_ROLES=1` writes it anew.
 
-use crate::access::ask_as;
+use crate::access::{ask_as, ask_with};
 use crate::http::Answer;
 use crate::world::{Router, files};
 use myelin::config::{Role, RoleMap};
@@ -93,6 +93,51 @@ async fn every_route_is_for_its_roles_and_for_nobody_else() {
         return std::fs::write(TABLE_FILE, &found).unwrap();
     }
     assert!(found == TABLE, "who may do what has changed; MYELIN_UPDATE_ROLES=1 writes roles.txt anew:\n{found}");
+}
+
+/// What somebody of a tenant may ask at all, whatever their roles open.
+const OF_TENANT: [&str; 5] =
+    ["GET /livez", "GET /readyz", "GET /openapi.json", "GET /v1/whoami", "GET /v1/tenants/{name}"];
+
+#[tokio::test]
+async fn those_of_a_tenant_see_their_own_tenant_and_nothing_else() {
+    let router = start().await;
+    let admin = certificate(&router, "admin");
+    let mine = |role: &str| json!({"services": [format!("spiffe://test.example/service/{role}")]}).to_string();
+    // That of payloads opens next to nothing anyway, and tenants are made by those who may do everything.
+    let roles = ["viewer", "developer", "releaser", "operator", "security"];
+    for role in roles.into_iter().chain(["admin"]) {
+        let path = format!("/v1/tenants/{role}");
+        assert_eq!(ask_with(&router, Some(&admin), "PUT", &path, &mine(role)).await.status, 204, "{role}");
+    }
+    let document = ask_as(&router, Some(&admin), "GET", "/openapi.json").await.json();
+    for role in roles {
+        let certificate = certificate(&router, role);
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for method in ["get", "put", "post", "delete"] {
+                let Some(operation) = item.get(method) else { continue };
+                let route = format!("{} {path}", method.to_uppercase());
+                let has_role = operation["x-myelin-roles"].as_array().unwrap().contains(&json!(role));
+                let own = path.replace("/v1/tenants/{name}", &format!("/v1/tenants/{role}"));
+                let answer = ask_as(&router, Some(&certificate), &method.to_uppercase(), &real(&own)).await;
+                let code = (answer.status == 403).then(|| answer.json()["code"].as_str().unwrap().to_owned());
+                match code.as_deref() {
+                    None => assert!(OF_TENANT.contains(&&*route), "{role}: {route}"),
+                    Some("forbidden-role") => assert!(!has_role, "{role}: {route}"),
+                    Some("forbidden-tenant") => assert!(has_role && !OF_TENANT.contains(&&*route), "{role}: {route}"),
+                    Some(other) => panic!("{role}: {route}: {other}"),
+                }
+            }
+        }
+        let other = if role == "viewer" { "developer" } else { "viewer" };
+        let ask =
+            async |tenant| ask_as(&router, Some(&certificate), "GET", &format!("/v1/tenants/{tenant}")).await.status;
+        assert_eq!((ask(role).await, ask(other).await), (200, 403), "{role}");
+        assert_eq!(ask_as(&router, Some(&certificate), "GET", "/v1/whoami").await.json()["tenant"], role);
+    }
+    assert_eq!(ask_as(&router, Some(&admin), "GET", "/v1/tenants/viewer").await.status, 200);
+    assert_eq!(ask_as(&router, Some(&admin), "GET", "/v1/whoami").await.json()["tenant"], Value::Null);
+    router.stop().await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "generation",
     "registry",
     "residency",
+    "tenants",
     "policy",
     "screen",
     "capture",

@@ -5,7 +5,7 @@ use crate::cli::admin::{Api, binding_alone};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::{items, text};
 use anyhow::Context;
-use myelin_catalog::{Binding, CompatibilityLevel, Name, SubjectName, TopicRule};
+use myelin_catalog::{Binding, CompatibilityLevel, Name, SubjectName, Tenant, TopicRule};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -64,6 +64,7 @@ impl Current {
     /// Names of the things of a kind.
     pub(super) fn names(&self, kind: Kind) -> Vec<String> {
         match kind {
+            Kind::Tenant => self.state.tenants.keys().map(ToString::to_string).collect(),
             Kind::Topic => self.state.topics.keys().map(ToString::to_string).collect(),
             Kind::Policy => self.state.policies.keys().map(ToString::to_string).collect(),
             Kind::Binding => self.state.bindings.keys().map(ToString::to_string).collect(),
@@ -97,6 +98,7 @@ async fn read_once(api: &Api) -> Result<Current> {
     let bindings = api.get("/v1/bindings").await?;
     let (topics, policies, schemas) =
         (api.get("/v1/topics").await?, api.get("/v1/policies").await?, api.get("/v1/schemas").await?);
+    let tenants = api.get("/v1/tenants").await?;
     let mut current = Current {
         default_level: schemas["compatibility"].as_str().and_then(|level| level.parse().ok()),
         default_mode: text(&schemas["mode"]),
@@ -104,6 +106,10 @@ async fn read_once(api: &Api) -> Result<Current> {
         ..Current::default()
     };
     let state = &mut current.state;
+    for tenant in items(&tenants, "tenants") {
+        let tenant: Tenant = understood("tenants", pick(tenant, &["name", "services", "root", "quota", "shares"]))?;
+        state.tenants.insert(tenant.name.clone(), tenant);
+    }
     for rule in items(&topics, "rules") {
         let fields = pick(rule, &["name", "pattern", "residency", "schema"]);
         let rule: TopicRule = understood("topics", fields)?;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// Bytes of a file's name that every file system takes, without the ending.
 const FILE_NAME_BYTES_MAX: usize = 200;
 
-/// Write topics, schemas, policies and bindings as a folder for `myelin apply -f`
+/// Write tenants, schemas, topics, policies and bindings as a folder for `myelin apply -f`
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  myelin export mesh.d && myelin apply -f mesh.d --dry-run\n\n\
     Of each subject its newest version is written; bindings are written as they are staged.")]
@@ -54,8 +54,8 @@ pub(super) async fn read(api: &Api) -> Result<(State, u64)> {
 
 /// How many things there are of each kind.
 pub(super) fn counts(state: &State) -> String {
-    let State { schemas, topics, policies, bindings } = state;
-    let counts = [schemas.len(), topics.len(), policies.len(), bindings.len()];
+    let State { tenants, schemas, topics, policies, bindings } = state;
+    let counts = [tenants.len(), schemas.len(), topics.len(), policies.len(), bindings.len()];
     let counted: Vec<_> = Kind::ALL.iter().zip(counts).map(|(kind, count)| kind.counted(count)).collect();
     counted.join(", ")
 }
@@ -66,6 +66,9 @@ pub(super) fn write(dir: &Path, state: &State) -> Result<()> {
     for kind in Kind::ALL {
         let folder = dir.join(kind.folder());
         std::fs::create_dir_all(&folder).with_context(|| format!("the folder {}", folder.display()))?;
+    }
+    for (name, tenant) in &state.tenants {
+        write_file(dir, Kind::Tenant, &format!("{name}.json"), &pretty(json!(tenant)))?;
     }
     for (name, rule) in &state.topics {
         write_file(dir, Kind::Topic, &format!("{name}.json"), &pretty(json!(rule)))?;

@@ -6,7 +6,7 @@ use crate::cli::schema::candidate::format_of;
 use crate::cli::values::read_text;
 use anyhow::Context;
 use myelin_catalog::limits::{POLICY_LEN_MAX_BYTES, SCHEMA_LEN_MAX_BYTES};
-use myelin_catalog::{Binding, Name, SubjectName, TopicRule};
+use myelin_catalog::{Binding, Name, SubjectName, Tenant, TopicRule};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,11 +47,12 @@ pub(super) fn read(root: &Path) -> Result<Folder> {
         match Kind::ALL.into_iter().find(|kind| kind.folder() == name) {
             Some(kind) => folder.read_kind(kind, &entry)?,
             // A slip in a name must not look like a folder that says nothing.
-            None => folder.fault(&entry, "a folder here is called schemas, topics, policies or bindings; rename it"),
+            None => folder
+                .fault(&entry, "a folder here is called tenants, schemas, topics, policies or bindings; rename it"),
         }
     }
     if folder.kinds.is_empty() && folder.faults.is_empty() {
-        let what = format!("{} has no folder schemas, topics, policies or bindings", root.display());
+        let what = format!("{} has no folder tenants, schemas, topics, policies or bindings", root.display());
         return Err(Failure::new(Exit::Usage, what).next("`myelin export DIR` writes one of what there is"));
     }
     refuse(&folder.faults, Exit::Usage).map(|()| folder)
@@ -127,6 +128,11 @@ fn stem(path: &Path) -> &str {
 
 /// A declaration in TOML or JSON, which may leave out its own name.
 fn declared<T: DeserializeOwned>(path: &Path, name: &Name) -> Result<T, String> {
+    serde_json::from_value(fields(path, name)?.into()).map_err(|error| error.to_string())
+}
+
+/// The fields of a declaration, its name among them.
+fn fields(path: &Path, name: &Name) -> Result<Map<String, Value>, String> {
     let text = read_text(path, DECLARATION_BYTES_MAX)?;
     let mut fields: Map<String, Value> = match ending(path) {
         "toml" => toml::from_str(&text).map_err(|error| error.to_string())?,
@@ -137,7 +143,16 @@ fn declared<T: DeserializeOwned>(path: &Path, name: &Name) -> Result<T, String> 
     if said != name.as_str() {
         return Err(format!("it says that its name is {said}; leave that out, or rename the file"));
     }
-    serde_json::from_value(fields.into()).map_err(|error| error.to_string())
+    Ok(fields)
+}
+
+/// A tenant, which may leave out its root where that is called like itself.
+fn tenant(path: &Path, name: &Name) -> Result<Tenant, String> {
+    let mut fields = fields(path, name)?;
+    fields.entry("root").or_insert_with(|| name.as_str().into());
+    let tenant: Tenant = serde_json::from_value(fields.into()).map_err(|error| error.to_string())?;
+    tenant.validate().map_err(|error| error.to_string())?;
+    Ok(tenant)
 }
 
 impl Folder {
@@ -168,6 +183,7 @@ impl Folder {
     fn read_file(&mut self, kind: Kind, path: &Path) -> Result<(), String> {
         let name: Name = stem(path).parse().map_err(|error| format!("it names its {}: {error}", kind.noun()))?;
         match kind {
+            Kind::Tenant => drop(self.state.tenants.insert(name.clone(), tenant(path, &name)?)),
             Kind::Topic => {
                 let rule: TopicRule = declared(path, &name)?;
                 rule.validate().map_err(|error| error.to_string())?;

@@ -31,6 +31,7 @@ use std::path::PathBuf;
 
 const HELP: &str = "\
 A folder has, of what it speaks of:
+  tenants/NAME.toml|.json              services, root, quota, shares: as `myelin tenant describe` shows them
   schemas/SUBJECT.avsc|.json|.proto    and beside it SUBJECT.toml: compatibility, references, subject
   topics/NAME.toml|.json               pattern, residency, schema: as `myelin topic describe` shows them
   policies/NAME.cedar                  as `myelin policy apply` takes them
@@ -45,7 +46,7 @@ Everything is checked before anything is changed: schemas for compatibility, pol
 what they name; exit code 2 for a file that cannot be read, 7 for what does not fit. Applied twice, it changes nothing.
 Bindings are made active by one rollout at the end.";
 
-/// Make topics, schemas, policies and bindings what a folder says
+/// Make tenants, schemas, topics, policies and bindings what a folder says
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(super) struct Apply {
@@ -106,6 +107,7 @@ impl Apply {
             unchanged_since(revision, current.revision)?;
         }
         let mut plan = Plan { revision: current.revision, ..Plan::default() };
+        let of_tenants = plan.compare_tenants(folder, &current, self.prune).err();
         let mut judge = Judge::new(folder, &current, Registry::new(api));
         judge.judge(&mut plan).await?;
         plan.compare(folder, &current, self.prune);
@@ -116,6 +118,7 @@ impl Apply {
             plan.activate(&current);
         }
         let mut faults = judge.faults;
+        faults.extend(of_tenants.into_iter().flatten());
         faults.extend(check::check(api, folder, &current, &plan).await?);
         folder::refuse(&faults, Exit::GateFailed).map(|()| plan)
     }

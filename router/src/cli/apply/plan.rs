@@ -4,11 +4,12 @@ use super::current::Current;
 use super::folder::Folder;
 use super::state::Kind;
 use hyper::Method;
-use myelin_catalog::{Binding, Name};
+use myelin_catalog::{Binding, Name, Tenant, check_among};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::Arc;
 
 /// Characters of a value that are shown.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -88,6 +89,43 @@ impl Call {
 }
 
 impl Plan {
+    /// Adds what differs in tenants: removals first, then each as soon as nothing of it is another one's any more.
+    ///
+    /// # Errors
+    /// Why some of them cannot be, or not after the others.
+    pub(super) fn compare_tenants(
+        &mut self,
+        folder: &Folder,
+        current: &Current,
+        prune: bool,
+    ) -> Result<(), Vec<String>> {
+        let (wanted, there) = (&folder.state.tenants, &current.state.tenants);
+        let is_pruned = |name: &Name| prune && folder.kinds.contains(&Kind::Tenant) && !wanted.contains_key(name);
+        let mut now = BTreeMap::new();
+        for (name, tenant) in there {
+            if is_pruned(name) {
+                self.remove(Kind::Tenant, name.to_string());
+            } else {
+                now.insert(name.clone(), Arc::new(tenant.clone()));
+            }
+        }
+        let differs = |(name, tenant): &(&Name, &Tenant)| there.get(*name) != Some(*tenant);
+        let (mut waiting, same): (Vec<_>, Vec<_>) = wanted.iter().partition(differs);
+        self.unchanged += same.len();
+        while let Some(at) = waiting.iter().position(|(_, tenant)| check_among(tenant, &now).is_ok()) {
+            let (name, tenant) = waiting.remove(at);
+            now.insert(name.clone(), Arc::new(tenant.clone()));
+            let before = there.get(name).map(|there| json!(there));
+            self.change(Kind::Tenant, name.to_string(), before.as_ref(), json!(tenant));
+        }
+        let fault = |(name, tenant): (&Name, &Tenant)| {
+            let why = check_among(tenant, &now).err().map(|error| error.to_string()).unwrap_or_default();
+            format!("{}: {why}", folder.file(Kind::Tenant, name.as_str()))
+        };
+        let faults: Vec<_> = waiting.into_iter().map(fault).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
     /// Adds what differs in topics, policies and bindings; removes what the folder does not have, where that is wanted.
     pub(super) fn compare(&mut self, folder: &Folder, current: &Current, prune: bool) {
         let (wanted, there) = (&folder.state, &current.state);
@@ -104,10 +142,23 @@ impl Plan {
             let is_wanted = |name: &String| folder.files.contains_key(&(kind, name.clone()));
             let names = if folder.kinds.contains(&kind) { current.names(kind) } else { Vec::new() };
             for name in names.into_iter().filter(|name| !is_wanted(name)) {
-                let calls = vec![Call::delete(path(kind, &name))];
-                self.changes.push(Change { kind, name, action: Action::Remove, details: Vec::new(), calls });
+                self.remove(kind, name);
             }
         }
+    }
+
+    fn remove(&mut self, kind: Kind, name: String) {
+        let calls = vec![Call::delete(path(kind, &name))];
+        self.changes.push(Change { kind, name, action: Action::Remove, details: Vec::new(), calls });
+    }
+
+    fn change(&mut self, kind: Kind, name: String, before: Option<&Value>, body: Value) {
+        let (action, details) = match before {
+            Some(before) => (Action::Update, differences(before, &body)),
+            None => (Action::Create, Vec::new()),
+        };
+        let calls = vec![Call::put(path(kind, &name), unnamed(body))];
+        self.changes.push(Change { kind, name, action, details, calls });
     }
 
     fn put<N: Ord + Display, T: PartialEq + Serialize>(
@@ -118,16 +169,12 @@ impl Plan {
         body: impl Fn(&T) -> Value,
     ) {
         for (name, thing) in wanted {
-            let (action, details) = match there.get(name) {
-                Some(there) if there == thing => {
-                    self.unchanged += 1;
-                    continue;
-                }
-                Some(there) => (Action::Update, differences(&body(there), &body(thing))),
-                None => (Action::Create, Vec::new()),
-            };
-            let calls = vec![Call::put(path(kind, &name.to_string()), unnamed(body(thing)))];
-            self.changes.push(Change { kind, name: name.to_string(), action, details, calls });
+            let before = there.get(name);
+            if before == Some(thing) {
+                self.unchanged += 1;
+            } else {
+                self.change(kind, name.to_string(), before.map(&body).as_ref(), body(thing));
+            }
         }
     }
 
@@ -294,6 +341,23 @@ mod tests {
         let body = change.calls[0].body.as_ref().unwrap();
         assert!(change.calls[0].path == "/v1/bindings/check" && body["name"].is_null() && body["config"]["b"] == 1);
         assert_eq!(plan.activates, ["check", "other"]);
+    }
+
+    #[test]
+    fn tenants_change_in_an_order_in_which_nothing_is_ever_twos() {
+        let acme = ("tenants/acme.toml", "services = ['acme-*', 'shop']\n");
+        let there = current(folder(&[acme, ("tenants/old.toml", "services = ['old']\nroot = 'umbra'\n")]));
+        // `old` goes, `umbra` takes its topics, and what `acme` gives away before.
+        let without = (acme.0, "services = ['acme-*']\n");
+        let umbra = ("tenants/umbra.json", "{\"services\": [\"shop\"]}");
+        let mut plan = Plan::default();
+        plan.compare_tenants(&folder(&[without, umbra]), &there, true).unwrap();
+        let wanted = [("tenant", "old", "remove"), ("tenant", "acme", "update"), ("tenant", "umbra", "create")];
+        assert_eq!(changes(&plan), wanted);
+        assert_eq!(plan.changes[2].calls[0].path, "/v1/tenants/umbra");
+        // Without --prune `old` has them still.
+        let faults = Plan::default().compare_tenants(&folder(&[without, umbra]), &there, false).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].contains("umbra.json: ") && faults[0].contains("overlap"), "{faults:?}");
     }
 
     #[test]

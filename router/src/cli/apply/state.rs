@@ -1,12 +1,13 @@
-//! What a folder says, or the catalog has: schemas, topics, policies and bindings, by name.
+//! What a folder says, or the catalog has: tenants, schemas, topics, policies and bindings, by name.
 
-use myelin_catalog::{Binding, CompatibilityLevel, Name, SchemaFormat, SubjectName, TopicRule};
+use myelin_catalog::{Binding, CompatibilityLevel, Name, SchemaFormat, SubjectName, Tenant, TopicRule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The kinds of things, in the order in which they are applied: what others need comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
+    Tenant,
     Schema,
     Topic,
     Policy,
@@ -15,11 +16,12 @@ pub(super) enum Kind {
 
 impl Kind {
     /// All of them, in that order.
-    pub(super) const ALL: [Self; 4] = [Self::Schema, Self::Topic, Self::Policy, Self::Binding];
+    pub(super) const ALL: [Self; 5] = [Self::Tenant, Self::Schema, Self::Topic, Self::Policy, Self::Binding];
 
     /// The folder that they are in.
     pub(super) fn folder(self) -> &'static str {
         match self {
+            Self::Tenant => "tenants",
             Self::Schema => "schemas",
             Self::Topic => "topics",
             Self::Policy => "policies",
@@ -35,6 +37,7 @@ impl Kind {
     /// What one of them is called.
     pub(super) fn noun(self) -> &'static str {
         match self {
+            Self::Tenant => "tenant",
             Self::Schema => "schema",
             Self::Topic => "topic",
             Self::Policy => "policy",
@@ -43,9 +46,10 @@ impl Kind {
     }
 }
 
-/// All that a folder or the catalog has of the four kinds.
+/// All that a folder or the catalog has of these kinds.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct State {
+    pub(super) tenants: BTreeMap<Name, Tenant>,
     pub(super) schemas: BTreeMap<SubjectName, Subject>,
     pub(super) topics: BTreeMap<Name, TopicRule>,
     pub(super) policies: BTreeMap<Name, String>,
