@@ -17,7 +17,7 @@ const MONEY_NEXT: &str = r#"{"type": "record", "name": "Money", "fields": [{"nam
 /// Not compatible: readers of the new one miss a field that old data do not have.
 const MONEY_BROKEN: &str = r#"{"type": "record", "name": "Money", "fields": [{"name": "euros", "type": "long"}]}"#;
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("schemas/money.avsc", MONEY),
     ("schemas/orders-value.avsc", ORDER),
     (
@@ -32,6 +32,7 @@ const FILES: [(&str, &str); 7] = [
          mask = '***'\n",
     ),
     ("README.md", "What our mesh is like."),
+    ("tenants/acme.toml", "services = ['spiffe://acme.example/*']\n[quota]\nconnections = 5\n"),
 ];
 
 fn write(folder: &Path, files: &[(&str, &str)]) -> Result<()> {
@@ -80,6 +81,7 @@ async fn a_folder_is_applied_as_planned_and_a_second_time_nothing_changes() -> R
 
     let before = revision(&router)?;
     let created = [
+        "create tenant acme",
         "create schema money",
         "create schema orders-value",
         "create topic orders",
@@ -103,14 +105,14 @@ async fn a_folder_is_applied_as_planned_and_a_second_time_nothing_changes() -> R
 
     let after = revision(&router)?;
     let again = apply(&router, folder.path(), &["--prune"])?;
-    ensure!(changes(&again).is_empty() && again["unchanged"] == 5 && revision(&router)? == after, "{again:#}");
+    ensure!(changes(&again).is_empty() && again["unchanged"] == 6 && revision(&router)? == after, "{again:#}");
 
     // What is there, written as a folder, is what is there.
     let copy = folder.path().join("copy");
     let told = router.myelin(&["export", &copy.to_string_lossy()])?.good()?.out;
     ensure!(told.contains("2 schemas, 1 topic, 1 policy, 1 binding"), "{told}");
     let same = apply(&router, &copy, &["--prune", "--dry-run"])?;
-    ensure!(changes(&same).is_empty() && same["unchanged"] == 5, "{same:#}");
+    ensure!(changes(&same).is_empty() && same["unchanged"] == 6, "{same:#}");
     ensure!(router.myelin(&["export", &copy.to_string_lossy()])?.code == Some(2), "a folder is not overwritten");
     Ok(())
 }

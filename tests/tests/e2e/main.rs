@@ -33,4 +33,5 @@ mod shadow;
 mod shared;
 mod signing;
 mod swaps;
+mod tenants;
 mod trace;
