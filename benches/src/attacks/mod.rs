@@ -6,6 +6,7 @@
 mod change;
 mod crowds;
 mod fire;
+mod neighbours;
 mod overload;
 mod probe;
 mod sheet;
@@ -53,7 +54,7 @@ struct Scenario {
     run: fn(&tokio::runtime::Runtime, Size, &mut Sheet) -> Result<()>,
 }
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "hostile-modules",
         what: "59 modules that bide their time are woken again and again",
@@ -89,6 +90,12 @@ const SCENARIOS: [Scenario; 7] = [
         what: "1,000 swaps of a filter at half load",
         takes_s: 50,
         run: |runtime, size, sheet| runtime.block_on(change::swaps(size, sheet)),
+    },
+    Scenario {
+        name: "noisy-neighbour",
+        what: "a tenant publishes ten times what it may, beside another one",
+        takes_s: 45,
+        run: |runtime, size, sheet| runtime.block_on(neighbours::noisy_neighbour(size, sheet)),
     },
     Scenario {
         name: "overload",
