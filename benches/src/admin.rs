@@ -1,6 +1,7 @@
 //! Just enough HTTP to put filters on a router.
 
 use anyhow::{Context, bail, ensure};
+use myelin_load::Form;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -14,6 +15,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 /// Versions that the bench uploads its filter as: the same bytes, so that a swap costs the swap alone.
 const VERSIONS: [&str; 2] = ["0.0.1", "0.0.2"];
+/// Policies beside the one that permits everything.
+const POLICIES: usize = 50;
 
 /// The filter of a row.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +91,29 @@ impl Bound {
         let answer = send_json(self.admin, "POST", "/v1/rollouts", &json!({ "note": "bench" }))?;
         serde_json::from_str(&answer).context("the answer to a rollout is not as known")
     }
+}
+
+/// Puts policies, a tenant and a rule with a schema on a router: for `pattern`, where the events have a form with a schema,
+/// else for other topics.
+pub(crate) fn govern(admin: SocketAddr, pattern: &str, form: Form) -> anyhow::Result<()> {
+    let root = pattern.trim_end_matches("/**");
+    // More than any router takes, so that everything is metered and nobody waits.
+    let quota = json!({"events_per_s": 1_000_000_000_000_u64, "bytes_per_s": 1_000_000_000_000_000_u64});
+    let tenant = json!({"services": ["spiffe://*"], "root": root, "quota": quota});
+    send_json(admin, "PUT", "/v1/tenants/bench", &tenant)?;
+    for number in 0..POLICIES {
+        let text =
+            format!("forbid (principal, action, resource) when {{ resource.name like \"{root}/closed-{number}/*\" }};");
+        send_json(admin, "PUT", &format!("/v1/policies/closed-{number}"), &json!({"text": text}))?;
+    }
+    let all = json!({"text": "permit (principal, action, resource);"});
+    send_json(admin, "PUT", "/v1/policies/all", &all)?;
+    let (kind, schema) = form.schema().or(Form::Json.schema()).context("JSON has a schema")?;
+    let schema = json!({"schemaType": kind, "schema": schema});
+    send_json(admin, "POST", "/registry/subjects/bench/versions", &schema)?;
+    let elsewhere = format!("{root}/closed-0/**");
+    let pattern = if form == Form::Raw { &elsewhere } else { pattern };
+    send_json(admin, "PUT", "/v1/topics/bench", &json!({"pattern": pattern, "schema": {"subject": "bench"}})).map(drop)
 }
 
 /// How many links a router has to others.

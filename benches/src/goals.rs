@@ -119,6 +119,13 @@ const THROUGHPUT: &[(usize, usize, &[Ratio])] = &[
 /// CPU time of the server for an event, 128 B, 1 to 1; lower is better.
 const CPU: &[Ratio] =
     &[Ratio(Row::Router, Row::ZenohQuic, (0.6, 0.45)), Ratio(Row::Router, Row::NatsTls, (0.35, 0.25))];
+/// The same of what is enforced.
+const ENFORCED_CPU: &[Ratio] = &[
+    Ratio(Row::Governed, Row::Router, (1.1, 1.05)),
+    Ratio(Row::SchemaJson, Row::Router, (1.3, 1.15)),
+    Ratio(Row::SchemaAvro, Row::Router, (1.3, 1.15)),
+    Ratio(Row::SchemaProtobuf, Row::Router, (1.3, 1.15)),
+];
 /// Median latency in the open loop; lower is better.
 const P50: &[Ratio] = &[Ratio(Row::Router, Row::ZenohQuic, (0.55, 0.4)), Ratio(Row::Router, Row::NatsTls, (1.1, 0.9))];
 /// The same across two linked servers.
@@ -146,6 +153,7 @@ pub(crate) fn judge(cells: &[CellReport]) -> Vec<Goal> {
     if let Some(found) = full_load(cells, Cell { payload_bytes: 128, publishers: 1, subscribers: 1 }) {
         let cpu: Value = Measured::server_cpu_seconds_per_million;
         compare(found, "server CPU an event", CPU, cpu, Better::Lower, &mut goals);
+        compare(found, "server CPU an event", ENFORCED_CPU, cpu, Better::Lower, &mut goals);
         if let (Some(with), Some(without)) = (found.row(Row::Filter), found.row(Row::RouterHeader)) {
             let added = with.median(cpu) - without.median(cpu);
             goals.push(
@@ -154,6 +162,8 @@ pub(crate) fn judge(cells: &[CellReport]) -> Vec<Goal> {
         }
     }
     if let Some(found) = cells.iter().find(|cell| cell.rate.is_some()) {
+        let cpu: Value = Measured::server_cpu_seconds_per_million;
+        compare(found, "server CPU an event", ENFORCED_CPU, cpu, Better::Lower, &mut goals);
         compare(found, "p50", P50, |run| run.percentiles().p50_us, Better::Lower, &mut goals);
         let p99 = |row: &RowReport| row.median(|run| run.percentiles().p99_us);
         let best = found.rows.iter().filter(|row| row.row.is_peer()).map(p99).reduce(f64::min);

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Args;
-use myelin_load::{Channel, Client, PlanArgs, Target, attributes};
+use myelin_load::{Channel, Client, Form, PlanArgs, Target, attributes};
 use myelin_transport::{ALPN_CLIENT, DialConfig, TlsFiles, TlsIdentity};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,9 @@ pub(crate) struct LoadArgs {
     /// One header that every event carries, as name=value.
     #[arg(long)]
     header: Option<String>,
+    /// In which form payloads are.
+    #[arg(long, default_value = "raw")]
+    form: Form,
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -40,7 +43,8 @@ pub(crate) struct LoadArgs {
 pub(crate) fn run(arguments: &LoadArgs) -> anyhow::Result<()> {
     let attributes = attributes(arguments.header.as_deref())?;
     let dial = dial(arguments.addr, &arguments.certs)?;
-    let mut client = Client::new(arguments.target, channel(), &arguments.plan.cell, attributes, dial);
+    let mut client =
+        Client::new(arguments.target, channel(), &arguments.plan.cell, attributes, dial).with_form(arguments.form);
     if let Some(addr) = arguments.subscribers_addr {
         client = client.with_subscribers_at(self::dial(addr, &arguments.certs)?);
     }

@@ -1,6 +1,6 @@
 //! `myelin-bench`: what the hot path costs, beside a bare QUIC relay of the same events and beside other brokers.
 //!
-//! `run` (the default), `scenarios`, `peers` and `hops` start servers and client processes, interleave the rows of a cell and
+//! `run` (the default), `scenarios`, `governance`, `peers` and `hops` start servers and client processes, interleave the rows of a cell and
 //! print medians; they differ in what is measured unless told. `relay` and `load` are those processes, and can be run
 //! by hand. `micro` and `memory` look at single parts.
 #![forbid(unsafe_code)]
@@ -42,6 +42,8 @@ enum Command {
     Run(run::RunArgs),
     /// Every fan-out and payload size, without and with filters, and with a swap each second.
     Scenarios(run::RunArgs),
+    /// What policies, tenants and schemas add to an event.
+    Governance(run::RunArgs),
     /// The same work by NATS over TLS and Zenoh over QUIC and TLS; fails where a ratio is behind its goal.
     Peers(run::RunArgs),
     /// Two hops: published at a router, taken at a second one, beside two linked servers of NATS and of Zenoh.
@@ -64,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         None => run::run(&cli.run, run::Preset::HotPath),
         Some(Command::Run(arguments)) => run::run(&arguments, run::Preset::HotPath),
         Some(Command::Scenarios(arguments)) => run::run(&arguments, run::Preset::Scenarios),
+        Some(Command::Governance(arguments)) => run::run(&arguments, run::Preset::Governance),
         Some(Command::Peers(arguments)) => run::run(&arguments, run::Preset::Peers),
         Some(Command::Hops(arguments)) => run::run(&arguments, run::Preset::Hops),
         Some(Command::Micro(arguments)) => micro::run(&arguments),

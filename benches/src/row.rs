@@ -1,6 +1,7 @@
 //! The rows of a cell: what does the work.
 
 use clap::ValueEnum;
+use myelin_load::Form;
 use serde::Serialize;
 
 /// The rows of a cell.
@@ -21,6 +22,14 @@ pub(crate) enum Row {
     Chain,
     /// The same, and the first of them is swapped every second.
     ChainSwaps,
+    /// The router with policies, tenants and schemas, none of them for the topic.
+    Governed,
+    /// The same, and payloads are judged by a JSON schema.
+    SchemaJson,
+    /// The same by an Avro schema.
+    SchemaAvro,
+    /// The same by a Protobuf schema.
+    SchemaProtobuf,
     /// NATS over TLS 1.3, its own client.
     NatsTls,
     /// NATS over TLS 1.3, a minimal client that writes 32 KiB at a time.
@@ -36,6 +45,7 @@ pub(crate) enum Row {
 pub(crate) enum Server {
     Relay,
     Router { filters: usize, swaps: bool },
+    Governed,
     Nats,
     Zenoh { scheme: &'static str },
 }
@@ -46,6 +56,9 @@ impl Row {
     /// With a swap each second, too.
     pub(crate) const SCENARIOS: [Self; 6] =
         [Self::Relay, Self::RouterHeader, Self::Filter, Self::FilterSwaps, Self::Chain, Self::ChainSwaps];
+    /// What enforcement costs.
+    pub(crate) const GOVERNANCE: [Self; 5] =
+        [Self::Router, Self::Governed, Self::SchemaJson, Self::SchemaAvro, Self::SchemaProtobuf];
     /// Other brokers.
     pub(crate) const PEERS: [Self; 4] = [Self::NatsTls, Self::NatsTlsBatching, Self::ZenohQuic, Self::ZenohTls];
 
@@ -58,6 +71,10 @@ impl Row {
             Self::FilterSwaps => "router, one filter, a swap a second",
             Self::Chain => "router, chain of three, header",
             Self::ChainSwaps => "router, chain of three, a swap a second",
+            Self::Governed => "router, all enforced, topic without schema",
+            Self::SchemaJson => "router, all enforced, JSON schema",
+            Self::SchemaAvro => "router, all enforced, Avro schema",
+            Self::SchemaProtobuf => "router, all enforced, Protobuf schema",
             Self::NatsTls => "NATS over TLS, async-nats",
             Self::NatsTlsBatching => "NATS over TLS, batching client",
             Self::ZenohQuic => "Zenoh over QUIC",
@@ -73,9 +90,20 @@ impl Row {
             Self::FilterSwaps => Server::Router { filters: 1, swaps: true },
             Self::Chain => Server::Router { filters: 3, swaps: false },
             Self::ChainSwaps => Server::Router { filters: 3, swaps: true },
+            Self::Governed | Self::SchemaJson | Self::SchemaAvro | Self::SchemaProtobuf => Server::Governed,
             Self::NatsTls | Self::NatsTlsBatching => Server::Nats,
             Self::ZenohQuic => Server::Zenoh { scheme: "quic" },
             Self::ZenohTls => Server::Zenoh { scheme: "tls" },
+        }
+    }
+
+    /// In which form its payloads are, and so by which schema they are judged, if any.
+    pub(crate) fn form(self) -> Form {
+        match self {
+            Self::SchemaJson => Form::Json,
+            Self::SchemaAvro => Form::Avro,
+            Self::SchemaProtobuf => Form::Protobuf,
+            _ => Form::Raw,
         }
     }
 

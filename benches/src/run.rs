@@ -1,6 +1,6 @@
 //! Every row of a cell in turn, again and again, each with a fresh server and a fresh client process.
 
-use crate::admin::{Bound, Filter};
+use crate::admin::{Bound, Filter, govern};
 use crate::files;
 use crate::goals;
 use crate::load::PATTERN;
@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::swaps::{Swap, Swapper};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use myelin_load::{Cell, Measured};
+use myelin_load::{Cell, Form, Measured};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -93,6 +93,8 @@ pub(crate) enum Preset {
     HotPath,
     /// Every fan-out, size and filter.
     Scenarios,
+    /// What policies, tenants and schemas cost.
+    Governance,
     /// Other brokers, too.
     Peers,
     /// The same across two linked servers.
@@ -108,6 +110,7 @@ impl Preset {
         };
         match self {
             Self::HotPath => cells(&[128], &[(1, 1)]),
+            Self::Governance => cells(&[128, 1024], &[(1, 1)]),
             Self::Scenarios => cells(&[128, 1024, 16 * 1024], &[(1, 1), (1, 8), (4, 4)]),
             Self::Peers => cells(&[128, 1024], &[(1, 1), (1, 8)]),
             Self::Hops => cells(&[128, 1024], &[(1, 1)]),
@@ -118,6 +121,7 @@ impl Preset {
         match self {
             Self::HotPath => Row::HOT_PATH.to_vec(),
             Self::Scenarios => Row::SCENARIOS.to_vec(),
+            Self::Governance => Row::GOVERNANCE.to_vec(),
             Self::Peers => [Row::Relay, Row::Router].into_iter().chain(Row::PEERS).collect(),
             Self::Hops => [Row::Router].into_iter().chain(Row::PEERS).collect(),
         }
@@ -128,6 +132,7 @@ impl Preset {
         match self {
             Self::HotPath => "",
             Self::Scenarios => "scenarios",
+            Self::Governance => "governance",
             Self::Peers => "peers",
             Self::Hops => "hops",
         }
@@ -260,6 +265,13 @@ impl Bench<'_> {
             row::Server::Nats => peers::nats(peers.program(&peers.nats_server, "nats-server")?)?,
             row::Server::Zenoh { scheme } => peers::zenoh(peers.program(&peers.zenohd, "zenohd")?, scheme)?,
             row::Server::Router { filters, swaps } => return self.router_row(row, filters, swaps, cell, rate),
+            row::Server::Governed => {
+                let server = Server::router(&self.router, self.arguments.workers)?;
+                govern(server.admin_addr()?, PATTERN, row.form())?;
+                let measured = self.load(std::slice::from_ref(&server), row, cell, rate)?;
+                server.stop()?;
+                return Ok((measured, Vec::new()));
+            }
         };
         let measured = self.load(std::slice::from_ref(&server), row, cell, rate)?;
         server.kill()?;
@@ -272,7 +284,7 @@ impl Bench<'_> {
         let servers = match row.server() {
             row::Server::Nats => peers::nats_pair(peers.program(&peers.nats_server, "nats-server")?)?,
             row::Server::Zenoh { scheme } => peers::zenoh_pair(peers.program(&peers.zenohd, "zenohd")?, scheme)?,
-            row::Server::Relay | row::Server::Router { .. } => {
+            row::Server::Relay | row::Server::Router { .. } | row::Server::Governed => {
                 let pair = Pair::start(&self.router, self.arguments.workers)?;
                 let measured = self.load(&pair.routers, row, cell, rate)?;
                 pair.stop()?;
@@ -312,7 +324,7 @@ impl Bench<'_> {
     fn load(&self, servers: &[Server], row: Row, cell: Cell, rate: Option<u64>) -> anyhow::Result<Measured> {
         let (first, last) = servers.first().zip(servers.last()).context("there is a server")?;
         let mut command = match row.server() {
-            row::Server::Relay | row::Server::Router { .. } => {
+            row::Server::Relay | row::Server::Router { .. } | row::Server::Governed => {
                 let target = if row == Row::Relay { "relay" } else { "router" };
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["load", "--target", target]);
@@ -333,6 +345,9 @@ impl Bench<'_> {
             command.args(["--server-pid", &server.pid().to_string()]);
         }
         command.args(["--seconds", &self.arguments.seconds.to_string(), "--certs"]).arg(first.certificates());
+        if row.form() != Form::Raw {
+            command.args(["--form", &row.form().name()]);
+        }
         if row.has_header() {
             command.args(["--header", &self.arguments.header]);
         }

@@ -33,7 +33,10 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("test", "run every check; --quick (no installs, Wasm, Python), --keep-going, --only STEP"),
     ("filters", "build all filter components into target/filters; --release uses the release binary"),
     ("filters-js", "build the filters in JavaScript into target/filters; needs node and npm"),
-    ("bench", "build and run the benches: [peers|hops|scenarios|micro|memory]; arguments are passed on"),
+    (
+        "bench",
+        "build and run the benches: [peers|hops|scenarios|governance|attacks|micro|memory]; arguments are passed on",
+    ),
     ("guard", "count the hot path's instructions against benches/guard.toml; --update rewrites it"),
     ("fuzz", "run the fuzz targets on a nightly compiler: [TARGET] [--seconds N]"),
     ("tidy", "check layers, sizes, words and links of the repository"),

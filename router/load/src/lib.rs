@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod cell;
+mod form;
 pub mod hgrm;
 mod measure;
 mod measured;
@@ -24,6 +25,7 @@ mod subscriber;
 mod ticks;
 
 pub use cell::{Cell, PAYLOAD_BYTES_MIN, attributes};
+pub use form::Form;
 pub use measure::{Plan, PlanArgs, Subscribed, block_on, measure};
 pub use measured::{Distribution, Measured, Percentiles, median};
 pub use payload::{Checker, Payload};

@@ -1,8 +1,9 @@
 //! What is in an event: its number, when it was due, and whose it is. Written by publishers, checked by subscribers.
 
 use crate::cell::{Cell, PAYLOAD_BYTES_MIN};
+use crate::form::{Form, STAMP_BYTES};
 use crate::progress::Progress;
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Where the publisher's number stands, behind the event's number and its time.
@@ -10,7 +11,12 @@ const PUBLISHER_AT: usize = 16;
 
 /// The payload of a publisher's events.
 #[derive(Clone, Debug)]
-pub struct Payload(Vec<u8>);
+pub struct Payload {
+    bytes: Vec<u8>,
+    form: Form,
+    stamp: [u8; STAMP_BYTES],
+    stamp_at: usize,
+}
 
 impl Payload {
     /// For the events of `publisher`.
@@ -18,22 +24,33 @@ impl Payload {
     /// # Errors
     /// When there are more publishers than a number of 32 bits can tell apart.
     pub fn new(cell: &Cell, publisher: usize) -> anyhow::Result<Self> {
-        let mut bytes = vec![b'.'; cell.payload_bytes.max(PAYLOAD_BYTES_MIN)];
-        bytes[PUBLISHER_AT..PAYLOAD_BYTES_MIN].copy_from_slice(&u32::try_from(publisher)?.to_le_bytes());
-        Ok(Self(bytes))
+        Self::of(cell, publisher, Form::Raw)
+    }
+
+    /// The same in a form that a schema can speak of.
+    ///
+    /// # Errors
+    /// Also where no payload of this form is as large as the cell says.
+    pub fn of(cell: &Cell, publisher: usize, form: Form) -> anyhow::Result<Self> {
+        let bytes = form.empty(cell.payload_bytes.max(PAYLOAD_BYTES_MIN))?;
+        let mut stamp = [0; STAMP_BYTES];
+        stamp[PUBLISHER_AT..].copy_from_slice(&u32::try_from(publisher)?.to_le_bytes());
+        let stamp_at = form.stamp_at(bytes.len());
+        Ok(Self { bytes, form, stamp, stamp_at })
     }
 
     /// The payload of event `seq`, which is due at `due_ns`.
     pub fn write(&mut self, seq: u64, due_ns: u64) -> &[u8] {
-        self.0[0..8].copy_from_slice(&seq.to_le_bytes());
-        self.0[8..PUBLISHER_AT].copy_from_slice(&due_ns.to_le_bytes());
-        &self.0
+        self.stamp[0..8].copy_from_slice(&seq.to_le_bytes());
+        self.stamp[8..PUBLISHER_AT].copy_from_slice(&due_ns.to_le_bytes());
+        self.form.write(&mut self.bytes, self.stamp_at, &self.stamp);
+        &self.bytes
     }
 
     /// How long it is.
     #[allow(clippy::len_without_is_empty, reason = "a payload has its stamp at least")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 }
 
@@ -46,12 +63,20 @@ pub struct Checker {
     /// When the events since the last [`Checker::publish`] were due; only where the schedule is fixed.
     due_ns: Option<Vec<u64>>,
     events: u64,
+    form: Form,
+    stamp_at: usize,
 }
 
 impl Checker {
     /// For subscriber number `subscriber`. With `timed`, latencies are noted, too.
     pub fn new(cell: &Cell, subscriber: usize, timed: bool) -> Self {
-        Self { subscriber, next: vec![0; cell.publishers], due_ns: timed.then(Vec::new), events: 0 }
+        let (next, due_ns) = (vec![0; cell.publishers], timed.then(Vec::new));
+        Self { subscriber, next, due_ns, events: 0, form: Form::Raw, stamp_at: 0 }
+    }
+
+    /// The same for payloads in another form, as large as those of `cell`.
+    pub fn of_form(self, cell: &Cell, form: Form) -> Self {
+        Self { form, stamp_at: form.stamp_at(cell.payload_bytes.max(PAYLOAD_BYTES_MIN)), ..self }
     }
 
     /// Takes the payload of an event.
@@ -59,10 +84,10 @@ impl Checker {
     /// # Errors
     /// When it is none that a publisher of this run has written.
     pub fn take(&mut self, progress: &Progress, payload: &[u8]) -> anyhow::Result<()> {
-        ensure!(payload.len() >= PAYLOAD_BYTES_MIN, "an event that nobody here published");
-        let word = |at: usize| payload[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+        let stamp = self.form.read(payload, self.stamp_at).context("an event that nobody here published")?;
+        let word = |at: usize| stamp[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
         let (seq, due_ns) = (word(0), word(8));
-        let publisher = payload[PUBLISHER_AT..PAYLOAD_BYTES_MIN].try_into().map_or(0, u32::from_le_bytes) as usize;
+        let publisher = stamp[PUBLISHER_AT..].try_into().map_or(0, u32::from_le_bytes) as usize;
         let next = self.next.get_mut(publisher).context("an event of a publisher that is not there")?;
         if seq == *next {
             *next += 1;

@@ -131,7 +131,7 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn new(client: &'a Client, number: usize) -> anyhow::Result<Self> {
-        let payload = Payload::new(client.progress.cell(), number)?;
+        let payload = Payload::of(client.progress.cell(), number, client.form)?;
         Ok(Self { frame: Vec::new(), attributes: &client.attributes, payload, seq: 0 })
     }
 

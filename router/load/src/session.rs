@@ -1,6 +1,7 @@
 //! The client's connection: the same raw one to the relay and to a router.
 
 use crate::cell::Cell;
+use crate::form::Form;
 use crate::measure::{Plan, Subscribed, block_on, measure};
 use crate::measured::Measured;
 use crate::progress::Progress;
@@ -67,6 +68,8 @@ pub struct Client {
     /// allows.
     pub(crate) rate: Option<u64>,
     pub(crate) progress: Arc<Progress>,
+    /// In which form payloads are.
+    pub(crate) form: Form,
     dial: DialConfig,
     /// Where subscribers connect, if not where publishers do.
     subscribers_dial: Option<DialConfig>,
@@ -78,7 +81,13 @@ impl Client {
     /// A client of the server that `dial` leads to, for one run of `cell`. Every event carries `attributes`.
     pub fn new(target: Target, channel: Channel, cell: &Cell, attributes: Vec<u8>, dial: DialConfig) -> Self {
         let progress = Arc::new(Progress::new(cell));
-        Self { target, channel, attributes, rate: None, progress, dial, subscribers_dial: None, token: None }
+        let form = Form::Raw;
+        Self { target, channel, attributes, rate: None, progress, form, dial, subscribers_dial: None, token: None }
+    }
+
+    /// The same with payloads in another form.
+    pub fn with_form(self, form: Form) -> Self {
+        Self { form, ..self }
     }
 
     /// The same with the subscribers at another server.

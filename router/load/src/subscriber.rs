@@ -67,7 +67,8 @@ struct Taker {
 impl Taker {
     fn new(client: &Client, subscriber: usize) -> Self {
         let decoder = DataDecoder::new(FrameType::Deliver, Limits::default().delivered_len_max());
-        Self { decoder, checker: Checker::new(client.progress.cell(), subscriber, client.rate.is_some()) }
+        let cell = client.progress.cell();
+        Self { decoder, checker: Checker::new(cell, subscriber, client.rate.is_some()).of_form(cell, client.form) }
     }
 
     /// Takes what was read; returns how many events it completed, and their bytes.
