@@ -355,16 +355,6 @@ impl Keeper {
         }
     }
 
-    /// Lets the policies hold that the log has now.
-    fn follow_policies(&mut self) {
-        let governance = self.log.catalog().governance_at(self.site.as_ref());
-        if let Err(errors) = self.policing.follow(&governance) {
-            // Its writer has compiled them: it is of another version.
-            tracing::error!(%errors, "the policies of the catalog cannot be compiled: those before hold on, or nobody may anything");
-            *self.alarms.entry("policies".to_owned()).or_default() += 1;
-        }
-    }
-
     /// Says so where a key was removed whose modules judge events: they go on, and nothing new of theirs begins.
     fn follow_trust(&mut self) {
         let catalog = self.log.catalog();

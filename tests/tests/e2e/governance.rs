@@ -1,5 +1,6 @@
 //! Rules and policies that come with a rollout: site after site, watched by its gates, and taken back by itself.
 
+use crate::attacks::eventually;
 use crate::mesh::{PATIENCE, Sites};
 use anyhow::{Context, Result, ensure};
 use myelin::capture::CaptureSpec;
@@ -10,6 +11,7 @@ use myelin_catalog::{
     Digest, Gates, GovernanceChange, NewSchema, Op, Policy, RolloutPlan, SchemaFormat, SchemaVersion, TopicRule,
 };
 use myelin_client::{Client, Event, SubscribeOptions};
+use myelin_tests::sites::Sites as RealSites;
 use myelin_wire::Pattern;
 use serde_json::json;
 use std::sync::Arc;
@@ -132,6 +134,39 @@ fn check_rolled_back(rollout: &Rollout) -> Result<()> {
     Ok(())
 }
 
+/// A router that has recorded what would be turned back says so before anything begins.
+async fn check_recorded(sites: &Sites) -> Result<()> {
+    let captures = &sites.at(0).shared().captures;
+    let spec = CaptureSpec::new(Pattern::new("orders/**")?);
+    let id = captures.start(spec, ("s0", "r1"), "ann".into(), (sites.at(0).shared().now_ms(), 0))?.id;
+    let recorded = async {
+        while captures.find(id).is_some_and(|capture| capture.info(0).events < 20) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, recorded).await.context("recorded events")?;
+    let told = follow(sites, plan(vec![judged_by(2)?])?).await?;
+    let abort = told.abort.as_ref().context("it is refused")?;
+    ensure!(abort.cause == Cause::Nack && told.reached().count() == 0, "{told:?}");
+    for part in ["router s0/r1", "recorded events would be turned back", "orders/new from spiffe:", "at /id"] {
+        ensure!(abort.reason.contains(part), "{part}: {}", abort.reason);
+    }
+    Ok(())
+}
+
+/// What came in at each site and was forbidden, passed the rule, and was turned back by it. An event is judged once, by the
+/// version that holds there.
+fn judged(sites: &Sites) -> Result<Vec<(u64, u64, u64)>> {
+    let mut judged = Vec::new();
+    for node in sites.nodes.iter().flatten() {
+        let denied = node.shared().denials.by_action().iter().map(|(_, count)| count).sum::<u64>();
+        let screens = node.shared().screens.load();
+        let (passed, refused, dead) = screens.all().next().context("the rule")?.counts();
+        judged.push((denied, passed, refused + dead));
+    }
+    Ok(judged)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stricter_schema_or_policy_is_caught_at_the_canary_and_one_that_fits_reaches_all() -> Result<()> {
     let sites = Sites::start(3, |site, other| other + 1 == site).await?;
@@ -150,22 +185,7 @@ async fn a_stricter_schema_or_policy_is_caught_at_the_canary_and_one_that_fits_r
     let mut orders = reader.subscribe("orders/**", SubscribeOptions::default()).await?;
     let reading = tokio::spawn(async move { while orders.next().await.is_some() {} });
 
-    // A router that has recorded what would be turned back says so before anything begins.
-    let captures = &sites.at(0).shared().captures;
-    let spec = CaptureSpec::new(Pattern::new("orders/**")?);
-    let id = captures.start(spec, ("s0", "r1"), "ann".into(), (sites.at(0).shared().now_ms(), 0))?.id;
-    let recorded = async {
-        while captures.find(id).is_some_and(|capture| capture.info(0).events < 20) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, recorded).await.context("recorded events")?;
-    let told = follow(&sites, plan(vec![judged_by(2)?])?).await?;
-    let abort = told.abort.as_ref().context("it is refused")?;
-    ensure!(abort.cause == Cause::Nack && told.reached().count() == 0, "{told:?}");
-    for part in ["router s0/r1", "recorded events would be turned back", "orders/new from spiffe:", "at /id"] {
-        ensure!(abort.reason.contains(part), "{part}: {}", abort.reason);
-    }
+    check_recorded(&sites).await?;
 
     // The schema that turns a tenth back, and the policy that turns all back.
     check_rolled_back(&roll_out(&sites, vec![judged_by(2)?]).await?)?;
@@ -198,14 +218,7 @@ async fn a_stricter_schema_or_policy_is_caught_at_the_canary_and_one_that_fits_r
     for publisher in publishers {
         publisher.await??;
     }
-    // Each event that came in was judged once, by the version that held there, or was forbidden before.
-    let mut judged = Vec::new();
-    for node in sites.nodes.iter().flatten() {
-        let denied = node.shared().denials.by_action().iter().map(|(_, count)| count).sum::<u64>();
-        let screens = node.shared().screens.load();
-        let (passed, refused, dead) = screens.all().next().context("the rule")?.counts();
-        judged.push((denied, passed, refused + dead));
-    }
+    let judged = judged(&sites)?;
     let ledgers = sites.end().await?;
     reading.abort();
     for (ledger, (denied, passed, turned_back)) in ledgers.iter().zip(&judged) {
@@ -218,4 +231,54 @@ async fn a_stricter_schema_or_policy_is_caught_at_the_canary_and_one_that_fits_r
     let accepted: u64 = ledgers.iter().map(|ledger| ledger.accepted).sum();
     ensure!(accepted == sent.load(Ordering::Relaxed), "every event is accounted for: {ledgers:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_a_schema_comes_to_one_site_first_and_every_tool_says_so() -> Result<()> {
+    let sites = RealSites::start_with(2, &[(0, 1)], &[]).await?;
+    let near = &sites.routers[0];
+    for text in &VERSIONS[..2] {
+        let body = json!({"schema": text, "schemaType": "JSON"});
+        let none = near.send_json("PUT", "/registry/config", &json!({"compatibility": "NONE"}))?;
+        let answer = near.send_json("POST", &format!("/registry/subjects/{SUBJECT}/versions"), &body)?;
+        ensure!(none.status == 200 && answer.status == 200, "{answer:?}");
+    }
+    let apply = ["topic", "apply", "orders", "orders/**", "--schema-subject", SUBJECT, "--schema-version", "1"];
+    near.myelin(&apply)?.good()?;
+    let start = [
+        &["rollout", "start", "--only-changes", "--schema", "orders=2", "--canary", "s1"][..],
+        &["--wave", "100", "--observe", "1h", "--events", "0"],
+    ]
+    .concat();
+    near.myelin(&start)?.good()?;
+    // At the canary the new version judges, elsewhere the old one.
+    let explained = |at: &str| near.myelin(&["explain", "orders/1", "--as", "spiffe://test/service/a", "--at", at]);
+    eventually("the canary", || {
+        let ran = explained("s1")?;
+        Ok(ran.out.contains("orders-value:2") && ran.out.contains("those of rollout"))
+    })
+    .await?;
+    let elsewhere = explained("s0")?.good()?.out;
+    ensure!(elsewhere.contains("orders-value:1") && !elsewhere.contains("those of rollout"), "{elsewhere}");
+    let status = near.myelin(&["rollout", "status"])?.good()?.out;
+    ensure!(status.contains("topic rule orders set: orders/** judged by orders-value:2, refuse"), "{status}");
+    // Meanwhile nobody else changes that rule, and anybody another one.
+    let held = near.myelin(&[&apply[..], &["--on-invalid", "dead-letter"]].concat())?;
+    ensure!(held.code != Some(0) && held.err.contains("it changes just that: abort it"), "{}", held.err);
+    near.myelin(&["topic", "apply", "other", "other/**", "--schema-subject", SUBJECT])?.good()?;
+    for step in ["observe", "wave 1"] {
+        eventually(step, || Ok(near.myelin(&["rollout", "status"])?.out.contains(&format!(": {step}\n")))).await?;
+        near.myelin(&["rollout", "promote"])?.good()?;
+    }
+    eventually("the end", || {
+        let history = near.myelin(&["rollout", "history"])?.good()?.out;
+        Ok(history.contains("complete") && history.contains("+orders"))
+    })
+    .await?;
+    for name in ["s0", "s1"] {
+        let everywhere = explained(name)?.good()?.out;
+        ensure!(everywhere.contains("orders-value:2") && !everywhere.contains("those of rollout"), "{everywhere}");
+    }
+    sites.settle().await?;
+    sites.end()
 }

@@ -26,6 +26,16 @@ pub(super) struct Ahead {
 }
 
 impl Keeper {
+    /// Lets the policies hold that the log wants here now.
+    pub(super) fn follow_policies(&mut self) {
+        let governance = self.log.catalog().governance_at(self.site.as_ref());
+        if let Err(errors) = self.policing.follow(&governance) {
+            // Its writer has compiled them: it is of another version.
+            tracing::error!(%errors, "the policies of the catalog cannot be compiled: those before hold on, or nobody may anything");
+            *self.alarms.entry("policies".to_owned()).or_default() += 1;
+        }
+    }
+
     /// Publishes the rules about schemas as they hold here now. Nothing is made where there are none.
     pub(super) fn renew_screens(&mut self) {
         let catalog = self.log.catalog();
