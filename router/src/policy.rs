@@ -250,6 +250,11 @@ impl Denials {
         self.withheld.load(Relaxed)
     }
 
+    /// Subscriptions that were denied.
+    pub fn subscriptions(&self) -> u64 {
+        self.actions[Action::Subscribe as usize].count.load(Relaxed)
+    }
+
     /// The counts, by action.
     pub fn by_action(&self) -> Vec<(&'static str, u64)> {
         Action::ALL.iter().map(|action| (action.name(), self.actions[*action as usize].count.load(Relaxed))).collect()

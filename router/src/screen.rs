@@ -111,7 +111,18 @@ impl Violation {
 impl Screens {
     /// The table that comes after `before`; what that has compiled is not compiled again.
     pub fn after<'a>(before: &Self, rules: impl Iterator<Item = &'a TopicRule>, schemas: &Schemas) -> Self {
-        let mut forge = Forge { before, schemas, compiled: HashMap::new() };
+        Self::after_with(before, None, rules, schemas)
+    }
+
+    /// The same, where a table was made of much the same `ahead` of time and never published: what that has compiled is
+    /// not compiled again, either.
+    pub fn after_with<'a>(
+        before: &Self,
+        ahead: Option<&Self>,
+        rules: impl Iterator<Item = &'a TopicRule>,
+        schemas: &Schemas,
+    ) -> Self {
+        let mut forge = Forge { before, ahead, schemas, compiled: HashMap::new() };
         let screens =
             rules.filter_map(|rule| Some((rule.pattern.clone(), Arc::new(forge.screen(rule, rule.schema.as_ref()?)))));
         let screens = screens.collect();
@@ -182,6 +193,14 @@ impl Screen {
             By::Rule { subject, version, schema: Ok(judge) } => format!("{subject}:{version} (id {})", judge.id),
             By::Rule { schema: Err(why), .. } => format!("nothing: {why}"),
             By::Event { known, .. } => format!("{} schemas that events may name", known.by_id.len()),
+        }
+    }
+
+    /// Why it judges by no schema and lets nothing in, where that is so.
+    pub fn fault(&self) -> Option<&str> {
+        match &self.by {
+            By::Rule { schema: Err(why), .. } => Some(why),
+            _ => None,
         }
     }
 
@@ -317,6 +336,7 @@ fn zigzag(bytes: &[u8]) -> Option<(u32, &[u8])> {
 /// Makes screens, and compiles what they need.
 struct Forge<'a> {
     before: &'a Screens,
+    ahead: Option<&'a Screens>,
     schemas: &'a Schemas,
     compiled: HashMap<u32, Compiled>,
 }
@@ -389,7 +409,8 @@ impl Forge<'_> {
 
     fn compile(&mut self, schema: &Arc<Schema>) -> Compiled {
         // An id means the same schema for good.
-        if let Some(known) = self.compiled.get(&schema.id).or_else(|| self.before.compiled.get(&schema.id)) {
+        let known = self.compiled.get(&schema.id).or_else(|| self.before.compiled.get(&schema.id));
+        if let Some(known) = known.or_else(|| self.ahead?.compiled.get(&schema.id)) {
             let known = known.clone();
             self.compiled.insert(schema.id, known.clone());
             return known;

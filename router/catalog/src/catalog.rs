@@ -24,6 +24,7 @@ use crate::topic::TopicRule;
 use crate::trust::Trust;
 
 mod check;
+mod governed;
 mod rollouts;
 mod signing;
 #[cfg(test)]

@@ -277,7 +277,7 @@ impl View<'_> {
         let watch_ms = u64::from(watch_s) * 1_000;
         // A quiet router is waited for, but not for ever; in shadow, one without events has nothing to compare.
         let quiet_ms = watch_ms.max(u64::from(deadline_s) * 1_000);
-        let events = report.metrics.events;
+        let events = report.metrics.came();
         let has_nothing = events == 0 && self.rollout.step() == Step::Shadow;
         let is_quiet = events < events_min && !has_nothing && self.now_ms < self.deadline_ms();
         let wanted_ms = if is_quiet { quiet_ms } else { watch_ms };

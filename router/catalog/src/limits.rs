@@ -119,6 +119,10 @@ pub const ROUTERS_MAX: usize = 1_024;
 pub const WAVES_MAX: usize = 16;
 /// Longest time that a plan can name, in seconds: a day.
 pub const ROLLOUT_TIME_MAX_S: u32 = 24 * 60 * 60;
+/// Changes of rules and policies that one rollout brings: what people can look over before they let it begin.
+pub const GOVERNANCE_CHANGES_MAX: usize = 64;
+/// Bytes of these together: with [`ROLLOUTS_KEPT`] it bounds the memory of old ones.
+pub const GOVERNANCE_LEN_MAX_BYTES: usize = 256 * 1024;
 /// Rollouts that are remembered with how they ended.
 pub const ROLLOUTS_KEPT: usize = 32;
 /// Other numbers that a generation is remembered by: those under which rollouts made it active at sites, newest ones.

@@ -19,6 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::governance::GovernanceChange;
 use crate::names::Name;
 use crate::set::BindingSet;
 
@@ -245,6 +246,12 @@ impl Rollout {
     /// The sites for which the steps so far activated the candidate; the ones that have the old set again, too.
     pub fn reached(&self) -> impl Iterator<Item = &Name> {
         self.schedule[..=self.at].iter().flat_map(|scheduled| &scheduled.sites)
+    }
+
+    /// What it changes at a site now, beside the filters.
+    pub fn changes_at(&self, site: &Name) -> &[GovernanceChange] {
+        let is_there = self.is_forward() && self.reached().any(|reached| reached == site);
+        if is_there { &self.plan.changes } else { &[] }
     }
 
     /// Whether it stays in its shadow until somebody promotes it.

@@ -13,7 +13,7 @@ use crate::world::Actor;
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -163,18 +163,33 @@ impl Caller {
 
     /// Whether they may use the route `path` in this way.
     fn check(&self, request: &Request, path: &str) -> Result<(), Problem> {
-        let needed = match rights::right(request.method(), path) {
-            Right::Of(needed) if self.roles.meets(needed) => return Ok(()),
+        match rights::right(request.method(), path) {
+            Right::Of(needed) => self.need(needed, request.method(), path),
             // Who may do everything is told by the router itself what it has.
-            Right::NoMethod if self.roles.meets(Roles::of(&[Role::Admin])) => return Ok(()),
-            Right::NoMethod => return Err(unknown_method(request.method(), request.uri())),
-            Right::Of(needed) => needed,
-        };
+            Right::NoMethod if self.roles.meets(Roles::of(&[Role::Admin])) => Ok(()),
+            Right::NoMethod => Err(unknown_method(request.method(), request.uri())),
+        }
+    }
+
+    /// Whether they may do by another route what `method` does at the route `path`.
+    ///
+    /// # Errors
+    /// `forbidden-role`.
+    pub(super) fn may(&self, method: &Method, path: &str) -> Result<(), Problem> {
+        match rights::right(method, path) {
+            Right::Of(needed) => self.need(needed, method, path),
+            Right::NoMethod => self.need(Roles::of(&[Role::Admin]), method, path),
+        }
+    }
+
+    fn need(&self, needed: Roles, method: &Method, path: &str) -> Result<(), Problem> {
+        if self.roles.meets(needed) {
+            return Ok(());
+        }
         let Self { actor, roles, .. } = self;
         let detail = format!(
-            "{actor} has the roles: {roles}; {} {path} is for: {needed}; one of these in [admin] roles, or in the `roles` of \
-             the token's issuer below [jwt], gives it that right (`myelin whoami` shows what it may)",
-            request.method()
+            "{actor} has the roles: {roles}; {method} {path} is for: {needed}; one of these in [admin] roles, or in the `roles` of \
+             the token's issuer below [jwt], gives it that right (`myelin whoami` shows what it may)"
         );
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden-role", detail))
     }

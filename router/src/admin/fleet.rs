@@ -1,6 +1,7 @@
 //! `/v1/rollouts/{id}` and `/v1/mesh/sites`: rollouts over the sites of a mesh, and who belongs to it.
 
 use super::Context;
+use super::governance::ChangeInfo;
 use super::intake::{Json as Body, NamePath};
 use super::problem::Problem;
 use super::proposals::Wanted;
@@ -33,6 +34,9 @@ pub(super) struct MeshRollout {
     at_unix_ms: u64,
     /// Its steps, and the sites for which each makes the new set active.
     steps: Vec<StepInfo>,
+    /// The rules and policies that it brings beside filters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<ChangeInfo>,
     /// Why it is rolled back: a stable code, and what happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
@@ -86,6 +90,11 @@ struct RouterProgress {
     /// Events that it judges otherwise than the old set, in shadow.
     differences: u64,
     module_p99_us: u32,
+    /// Events that publishers sent there since the rules and policies of the rollout hold.
+    arrived: u64,
+    /// How many of a million these hold back, where the difference to before is the largest; and how many it was before.
+    held_back_ppm: u32,
+    held_back_before_ppm: u32,
 }
 
 /// The sites of the mesh.
@@ -178,6 +187,7 @@ impl MeshRollout {
             actor: rollout.actor.clone(),
             at_unix_ms: rollout.at_unix_ms,
             steps: steps.collect(),
+            changes: rollout.plan.changes.iter().map(ChangeInfo::new).collect(),
             cause: abort.map(|abort| abort.cause.code()),
             reason: reason.cloned(),
         }
@@ -242,24 +252,33 @@ fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDe
             router: router.name.to_string(),
             phase: phase.map(Phase::as_str),
             has_new_set: is_reached && !failed,
-            detail: phase.map_or_else(String::new, |phase| detail(phase, metrics.events)),
+            detail: phase.map_or_else(String::new, |phase| detail(phase, &metrics)),
             age_ms: heard.map(|heard| heard.age_ms),
             events: metrics.events,
             traps: metrics.traps,
             rejects: metrics.rejects,
             differences: metrics.differences,
             module_p99_us: metrics.module_p99_us,
+            arrived: metrics.arrived,
+            held_back_ppm: metrics.held_ppm,
+            held_back_before_ppm: metrics.base_held_ppm,
         }
     });
     MeshRolloutDescription { rollout: MeshRollout::new(rollout), routers: routers.collect(), ledger_off: None }
 }
 
-fn detail(phase: &Phase, events: u64) -> String {
+fn detail(phase: &Phase, metrics: &Metrics) -> String {
     match phase {
+        Phase::Active { generation, .. } if metrics.arrived > 0 => {
+            let Metrics { arrived, held_ppm, base_held_ppm, .. } = metrics;
+            format!(
+                "generation {generation}; {arrived} events came, {held_ppm} of a million held back ({base_held_ppm} before)"
+            )
+        }
         Phase::Active { generation, .. } => format!("generation {generation}"),
         Phase::Retreated { from, to, reason } => format!("generation {to} instead of {from}: {reason}"),
         Phase::Nack { code, reason } => format!("{code}: {reason}"),
-        Phase::Shadowing { for_ms } if events == 0 => {
+        Phase::Shadowing { for_ms } if metrics.events == 0 => {
             format!("for {} s; no event came to compare", for_ms / 1_000)
         }
         Phase::Shadowing { for_ms } => format!("for {} s", for_ms / 1_000),

@@ -10,6 +10,7 @@ mod bindings;
 mod captures;
 mod explain;
 mod fleet;
+mod governance;
 mod health;
 mod intake;
 mod keys;

@@ -30,6 +30,8 @@ const WAITING_MAX: usize = 16;
 pub(super) enum Wanted {
     /// Make the staged set active, everywhere at once or by a plan.
     Rollout(Option<Box<RolloutPlan>>),
+    /// Let rules and policies hold by a plan, and leave filters as they are.
+    Govern(Box<RolloutPlan>),
     /// Take the next step of a rollout ahead of time.
     Promote(u64),
 }
@@ -159,7 +161,7 @@ impl Proposals {
 impl Waiting {
     fn shown(&self, now: Instant) -> Proposal {
         let (wants, rollout) = match self.wanted {
-            Wanted::Rollout(_) => ("rollout", None),
+            Wanted::Rollout(_) | Wanted::Govern(_) => ("rollout", None),
             Wanted::Promote(id) => ("promote", Some(id)),
         };
         Proposal {

@@ -1,6 +1,7 @@
 //! `/v1/rollouts`: what is staged becomes active, or an earlier generation does again.
 
 use super::Context;
+use super::access::Caller;
 use super::fleet::{MeshRollout, find, newest};
 use super::intake::OptionalJson;
 use super::problem::Problem;
@@ -71,13 +72,16 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
 }
 
 /// Make the staged set active. Every filter is prepared on every worker of every site before any worker swaps; answers
-/// when all run the new generation. With a plan, over the sites step by step: answers once that has begun.
+/// when all run the new generation. With a plan, over the sites step by step: answers once that has begun. With changes,
+/// rules and policies come with it, site by site; they need the role that may change them at once, too.
 #[utoipa::path(post, path = "/v1/rollouts", tag = "rollouts",
     request_body(content = Option<RolloutRequest>),
     responses(
         (status = 200, body = Rollout),
         (status = 202, body = Begun, description = "A rollout over the sites has begun; or, with `[admin] two_person`, it waits for somebody else to approve it"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "The changes are for another role"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "The changes name something that is not there"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
@@ -87,16 +91,28 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
 pub(super) async fn start(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     OptionalJson(request): OptionalJson<RolloutRequest>,
 ) -> Result<Response, Problem> {
     check_note(request.note.as_ref())?;
-    let wanted = Wanted::Rollout(request.plan.map(|plan| plan.read().map(Box::new)).transpose()?);
+    request.changes.check(&caller)?;
+    let RolloutRequest { note, plan, changes, only_changes } = request;
+    let plan = if changes.is_empty() { plan } else { Some(plan.unwrap_or_default()) };
+    let changes = changes.read();
+    let wanted = match plan.map(|plan| plan.read(changes).map(Box::new)).transpose()? {
+        Some(plan) if only_changes => Wanted::Govern(plan),
+        None if only_changes => {
+            let detail = "`only_changes` leaves the filters out, and there are no `changes`; give some";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail));
+        }
+        plan => Wanted::Rollout(plan),
+    };
     if context.two_person {
         let view = context.state.world.view();
-        let proposal = context.proposals.add(&view.catalog, wanted, &actor, request.note, Instant::now())?;
+        let proposal = context.proposals.add(&view.catalog, wanted, &actor, note, Instant::now())?;
         return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(proposal))).into_response());
     }
-    begin(&context, wanted, request.note, None, actor).await
+    begin(&context, wanted, note, None, actor).await
 }
 
 /// What has begun, or waits to.
@@ -124,6 +140,7 @@ pub(super) async fn begin(
             return Ok(finish(context.clone(), note, change).await?.into_response());
         }
         Wanted::Rollout(Some(plan)) => world.change(Change::Start { plan }, if_match, actor).await?,
+        Wanted::Govern(plan) => world.change(Change::Govern { plan }, if_match, actor).await?,
         Wanted::Promote(id) => {
             world.change(Change::Record(Box::new(Op::RolloutPromoted { id })), if_match, actor).await?;
             id

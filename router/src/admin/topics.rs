@@ -70,7 +70,7 @@ impl Screening {
 /// By which schema the payloads of topics are judged, and what becomes of those that are not as it says.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it describes the catalog's own type to readers of the API")]
-struct SchemaSpec {
+pub(super) struct SchemaSpec {
     /// The subject whose schema it is; with `by`, the only subject whose schemas events may name.
     subject: Option<String>,
     /// How each event names its schema: `confluent`, `header`, or `dataschema`.
@@ -87,7 +87,7 @@ struct SchemaSpec {
 
 /// The sites at which events may be: those that every list fits that is not empty.
 #[derive(Debug, Default, Serialize, ToSchema)]
-struct ResidencySpec {
+pub(super) struct ResidencySpec {
     /// Regions; `eu-*` are all that begin so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     regions: Vec<String>,

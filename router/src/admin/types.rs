@@ -1,11 +1,12 @@
 //! The JSON of the API, both ways.
 
 use super::fleet::MeshRollout;
+use super::governance::ChangesSpec;
 use super::proposals::Proposal;
 use super::spec::BindingSpec;
 use crate::ledger::Counts;
 use crate::world::{RolloutKind, RolloutReport};
-use myelin_catalog::{CatalogError, Gates, Name, RolloutPlan};
+use myelin_catalog::{CatalogError, Gates, GovernanceChange, Name, RolloutPlan};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -255,6 +256,11 @@ pub(super) struct RolloutRequest {
     pub(super) note: Option<String>,
     /// How it goes on over the sites of the mesh; without, every site swaps as soon as all have prepared.
     pub(super) plan: Option<PlanSpec>,
+    /// Rules and policies that it brings beside filters; it goes on over the sites then, by the default plan where none is
+    /// given.
+    pub(super) changes: ChangesSpec,
+    /// Leave out the filters that are staged: they stay staged, and the rollout brings `changes` alone.
+    pub(super) only_changes: bool,
 }
 
 /// How a rollout goes on over the sites of a mesh. What is left out has its default.
@@ -280,6 +286,8 @@ pub(super) struct PlanSpec {
     gates: Option<GatesSpec>,
     /// How long a step may take beyond the time of observing, in seconds. Default 600.
     deadline_s: Option<u32>,
+    /// Go on although rules of `changes` would turn back events that captures of routers hold.
+    accept_failures: bool,
 }
 
 /// What the new set may do at each router before it is rolled back. What is left out has its default.
@@ -310,7 +318,7 @@ impl PlanSpec {
     ///
     /// # Errors
     /// When a site's name is none.
-    pub(super) fn read(self) -> Result<RolloutPlan, CatalogError> {
+    pub(super) fn read(self, changes: Vec<GovernanceChange>) -> Result<RolloutPlan, CatalogError> {
         let default = RolloutPlan::default();
         let GatesSpec { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm } =
             self.gates.unwrap_or_default();
@@ -324,6 +332,8 @@ impl PlanSpec {
             events_min: self.events_min.unwrap_or(default.events_min),
             gates: Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm },
             deadline_s: self.deadline_s.unwrap_or(default.deadline_s),
+            changes,
+            accept_failures: self.accept_failures,
         })
     }
 }

@@ -4,6 +4,7 @@
 //! the capture's ring, redacted, as the line of the file that it will be: what a ring costs is known to the byte.
 //! Everything lies in memory, and ends with the router: no capture outlives a restart.
 
+mod against;
 mod data;
 mod file;
 mod read;
@@ -12,6 +13,7 @@ mod redact;
 mod ring;
 mod spec;
 
+pub use against::{Tallies, Tally};
 pub use data::{Attribute, Data, packed, unpacked};
 pub use file::{Batch, Bound, Call, Emitted, End, Event, FORMAT, Fault, Head, Judged, Said, Side, Verdict};
 pub use read::{FILE_BYTES_MAX, ReadError, Recording, SeenEvents};
@@ -183,6 +185,16 @@ impl Captures {
         let list = self.list.load().iter().map(|capture| capture.info(now_ms)).collect();
         self.refresh();
         list
+    }
+
+    /// What each capture has, one after the other: to judge what came by other rules. Those that cannot be read are told in
+    /// the log and left out.
+    pub fn recordings(&self) -> impl Iterator<Item = Recording> {
+        let list = self.list.load_full();
+        (0..list.len()).filter_map(move |at| {
+            let read = Recording::read(&list[at].file());
+            read.inspect_err(|error| tracing::warn!(capture = list[at].id, %error, "a capture cannot be read")).ok()
+        })
     }
 
     /// The capture with this number.

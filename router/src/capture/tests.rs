@@ -328,3 +328,25 @@ fn identities_and_configurations_are_redacted_too() {
     assert_eq!(bound.config, None);
     assert!(Redaction::new(["a\nb"]).is_err() && Redaction::new([""]).is_err());
 }
+
+#[test]
+fn recorded_events_are_judged_by_others_once_where_they_came_in() {
+    let captures = Captures::default();
+    for pattern in ["a/**", "b/**"] {
+        start(&captures, spec(pattern));
+    }
+    offer(&captures, &views(&["a/1", "a/2", "b/1"], b"", b"1"), 0);
+    offer(&captures, &views(&["a/1"], b"", b"bad"), 0);
+    let mut tallies = Tallies::default();
+    let recordings: Vec<_> = captures.recordings().collect();
+    assert_eq!(recordings.len(), 2);
+    for recording in &recordings {
+        tallies.add(recording, |event| {
+            let is_meant = event.topic != "a/2";
+            is_meant.then(|| if event.payload.0 == b"bad" { Err("it is bad".to_owned()) } else { Ok(()) })
+        });
+    }
+    assert_eq!(tallies.total(), (3, 1));
+    let tally = Tally { events: 2, turned_back: 1, reason: "it is bad".into() };
+    assert_eq!(tallies.turned_back(), [("a/1", "spiffe://test/service/a", &tally)]);
+}

@@ -72,6 +72,9 @@ fn show(explanation: &Value) -> String {
     if let Some(refused) = explanation["refused"].as_object() {
         shown += &format!("\nREFUSED: {} ({})\n", text(&refused["message"]), text(&refused["code"]));
     }
+    if let Some(rollout) = explanation["governed_by"].as_u64() {
+        shown += &format!("\nthe rules and policies at {origin} are those of rollout {rollout}, which is under way\n");
+    }
     let schemas = items(explanation, "schemas");
     if !schemas.is_empty() {
         shown += &format!("\npayloads at {origin}\n{}", judged_by(schemas));

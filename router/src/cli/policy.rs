@@ -1,7 +1,7 @@
 //! `myelin policy apply|ls|describe|rm|explain|test|schema`
 
 mod check;
-mod files;
+pub(super) mod files;
 
 use super::admin::Admin;
 use super::connect::block_on;
@@ -22,7 +22,8 @@ pub(super) enum Policy {
     /// Let the policies of a file or a folder hold, each in place of the one of the same name
     #[command(
         after_help = "Examples:\n  myelin policy apply orders.cedar\n  myelin policy apply policies/ --dry-run\n\n\
-        A policy is called what its file is, without `.cedar`. It holds at once, without a rollout, on every router. \
+        A policy is called what its file is, without `.cedar`. It holds at once, without a rollout, on every router; \
+        `myelin rollout start --policies` lets it hold site by site. \
         What does not type-check is refused with file, line and column, and changes nothing."
     )]
     Apply(Apply),

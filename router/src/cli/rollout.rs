@@ -1,5 +1,6 @@
 //! `myelin rollout start|status|pause|resume|promote|abort|history|rollback`
 
+mod changes;
 pub(super) mod plan;
 mod watch;
 
@@ -10,6 +11,7 @@ use super::filter::bindings;
 use super::http::Body;
 use super::listing::{Listing, items, shown, table, text, time};
 use super::values::{print, say};
+use changes::Changes;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use plan::Plan;
@@ -21,6 +23,8 @@ Examples:
   myelin rollout start --note 'stricter schema'
   myelin rollout start --canary eu1 --wave 10,50,100 --gate trap=0.1%,p99=5ms --observe 60s --watch
   myelin rollout start --shadow 60s --shadow-sample 10% --gate diff=1%
+  myelin rollout start --only-changes --schema orders=2 --canary eu1 --gate reject=1% --watch
+  myelin rollout start --only-changes --policies policies/ --canary eu1 --wave 50,100 --watch
 
 Without flags about sites, all routers of all sites prepare the set and then swap together. With them, canaries have it
 first; each step is watched by its gates, and what fails takes every site back to the set before. docs/ROLLOUTS.md
@@ -31,7 +35,7 @@ tells more.";
 pub(super) enum Rollout {
     /// Make everything that is staged active: at once, or over the sites step by step
     #[command(after_help = START_HELP)]
-    Start(Start),
+    Start(Box<Start>),
     /// Show the active generation and what a rollout would change
     Status(Show),
     /// Hold a rollout over the sites where it is; its gates are watched all the same
@@ -58,6 +62,8 @@ pub(super) struct Start {
     note: Option<String>,
     #[command(flatten)]
     plan: Plan,
+    #[command(flatten)]
+    changes: Changes,
     /// Watch it until it is over; exit 7 when it is rolled back, or unbalanced
     #[arg(short, long)]
     watch: bool,
@@ -166,13 +172,17 @@ impl Approve {
 impl Start {
     async fn run(self) -> Result<()> {
         let api = self.admin.api()?;
-        let plan = match self.plan.read() {
-            // To be watched, a rollout must be one over the sites.
-            None if self.watch => json!({}),
+        let mut body = json!({ "note": self.note });
+        let has_changes = self.changes.put(&api, &mut body).await?;
+        body["plan"] = match self.plan.read() {
+            // To be watched, and to bring more than filters, a rollout must be one over the sites.
+            None if self.watch || has_changes => json!({}),
             None => return start(&api, self.note).await,
             Some(plan) => plan,
         };
-        let body = json!({ "note": self.note, "plan": plan });
+        if self.changes.accept_failures {
+            body["plan"]["accept_failures"] = true.into();
+        }
         let rollout: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(body)).await?;
         if let Some(told) = proposed(&rollout) {
             print(told);
@@ -339,11 +349,14 @@ fn history(value: &Value) -> String {
         let why = rollout["reason"].as_str().map(shown).unwrap_or_default();
         let fields =
             [text(&rollout["id"]), text(&rollout["state"]), time(&rollout["at_unix_ms"]), text(&rollout["actor"])];
-        fields.into_iter().chain([why]).collect()
+        fields.into_iter().chain([watch::changes(rollout).join(" "), why]).collect()
     });
     let mesh = match items(value, "mesh") {
         [] => String::new(),
-        _ => format!("\nover the sites:\n{}", table(&["rollout", "state", "at", "by", "why"], &["rollout"], mesh)),
+        _ => format!(
+            "\nover the sites:\n{}",
+            table(&["rollout", "state", "at", "by", "rules and policies", "why"], &["rollout"], mesh)
+        ),
     };
     let kept: Vec<_> = items(value, "generations").iter().map(kept).collect();
     format!(

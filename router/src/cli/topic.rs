@@ -26,7 +26,8 @@ pub(super) enum Topic {
         A site must fit every kind that is given: a region, a cloud, and a site. Where several rules match a topic, all \
         of them hold.\nEvents go over allowed sites only, and are refused (code `residency`) where they may not be at \
         all. Payloads are judged where they come in, before any filter: what is not as the schema says is refused (code \
-        `schema-violation`), or goes to `$dead/admission/<topic>`. The rule holds at once, without a rollout.")]
+        `schema-violation`), or goes to `$dead/admission/<topic>`. The rule holds at once, without a rollout; \
+        `myelin rollout start --topics|--schema` lets it hold site by site.")]
     Apply(Apply),
     /// Remove a rule
     Rm(Describe),

@@ -23,6 +23,8 @@ pub enum Change {
     Activate { plan: RolloutPlan },
     /// Start a rollout over the sites.
     Start { plan: Box<RolloutPlan> },
+    /// Start a rollout of the plan's rules and policies alone: what is staged stays staged.
+    Govern { plan: Box<RolloutPlan> },
     /// Make an earlier set active.
     RollBack { to: Option<u64> },
     /// Lift a quarantine.
@@ -64,6 +66,7 @@ impl Keeper {
             Change::Activate { .. } if self.catalog().fleet().sites().len() == 0 => self.catalog().activation(),
             Change::Activate { plan } => self.catalog().rollout_start(plan),
             Change::Start { plan } => self.catalog().rollout_start(*plan),
+            Change::Govern { plan } => self.catalog().governance_start(*plan),
             Change::RollBack { to } => Op::RolledBack { to: self.find_earlier(to)? },
             Change::Release { module } => Op::Released { module },
             Change::Record(op) => *op,
@@ -163,7 +166,14 @@ impl Keeper {
         self.check_demands(op)?;
         match op {
             Op::ModuleAdded { module } if self.is_writer() => self.check_module(module),
-            Op::PolicySet { .. } | Op::PolicyRemoved { .. } => self.policing.check(&after),
+            Op::PolicySet { .. } | Op::PolicyRemoved { .. } => {
+                // They may meet those that a rollout brings.
+                self.policing.check(&after.governance_ahead())?;
+                self.policing.check(&after.governance_at(None))
+            }
+            Op::RolloutStarted { plan, .. } if !plan.changes.is_empty() => {
+                self.policing.check(&after.governance_ahead())
+            }
             Op::KeyRevoked { key_id } => self.check_other_key(key_id),
             Op::BindingStaged { binding } => match after.staged().find(&binding.name).cloned() {
                 Some(staged) => self.deployment.try_out(&staged),

@@ -1,8 +1,9 @@
 //! The keeper of the world: one thread that takes the commands one by one.
 
+mod governing;
 mod reconcile;
-mod screens;
 
+use super::admission::Marks;
 use super::boot::BootGuard;
 use super::changes::{Change, Decided};
 use super::control::Controller;
@@ -13,12 +14,13 @@ use super::propose::Writer;
 use super::report::{OwnPhase, metrics};
 use super::rollout::RolloutKind;
 use super::shared::Part;
-use super::{Actor, Answer, Blame, Command, View, WorldError, active_at, members, unix_ms};
+use super::{Account, Actor, Answer, Blame, Command, View, WorldError, active_at, members, unix_ms};
 use crate::peering::Tell;
 use crate::registry::Registry;
 use crate::residency::Residency;
 use crate::screen::Screens;
 use arc_swap::ArcSwap;
+use governing::Ahead;
 use myelin_catalog::exchange::Answer as Told;
 use myelin_catalog::{
     BootDecision, Catalog, Demands, Fleet, Follower, Generation, Head, Inbox, Metrics, Name, Op, Phase, Record,
@@ -72,6 +74,13 @@ pub(super) struct Keeper {
     registry: Arc<Registry>,
     /// What that table was made of: the rules, and the registry's revision.
     screened: (Vec<TopicRule>, u64),
+    /// What a rollout brings beside filters, compiled.
+    ahead: Ahead,
+    /// Where the counters stood when that began to hold here, and what they said last.
+    marks: Option<Arc<Marks>>,
+    measured: Option<(Instant, Metrics)>,
+    /// Where the counters are read.
+    account: Account,
     view: Arc<ArcSwap<View>>,
     /// The catalog and the copy of the newest view, which most views share.
     shown: (Head, Arc<Catalog>, Arc<Follower>),
@@ -108,6 +117,7 @@ pub(super) struct Parts {
     pub(super) demands: Demands,
     pub(super) screens: Arc<ArcSwap<Screens>>,
     pub(super) registry: Arc<Registry>,
+    pub(super) account: Account,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) revision: watch::Sender<u64>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -127,6 +137,7 @@ impl Keeper {
             demands,
             screens,
             registry,
+            account,
             view,
             revision,
             runtime,
@@ -153,6 +164,10 @@ impl Keeper {
             screens,
             registry,
             screened: (Vec::new(), 0),
+            ahead: Ahead::default(),
+            marks: None,
+            measured: None,
+            account,
             view,
             shown,
             revision,
@@ -310,6 +325,7 @@ impl Keeper {
 
     /// Tells the mesh where the log ends now, and who belongs to it.
     pub(super) fn log_moved(&mut self) {
+        self.mark_admission();
         self.follow_policies();
         self.follow_trust();
         self.renew_screens();
@@ -318,13 +334,14 @@ impl Keeper {
         // The links' thread takes them at once, and ends before this one.
         let _ = mesh.tell.blocking_send(Tell::Head(catalog.head()));
         let (fleet, is_new) = (catalog.fleet(), *catalog.fleet() != mesh.fleet);
-        if !is_new && catalog.topic_rules().eq(&mesh.topics) {
+        let governance = catalog.governance_at(self.site.as_ref());
+        if !is_new && governance.topic_rules().eq(&mesh.topics) {
             return;
         }
         mesh.fleet = fleet.clone();
         match members::directory(fleet, &mesh.members, (self.site.as_ref(), &mesh.router), mesh.number) {
             Ok(directory) => {
-                mesh.topics = catalog.topic_rules().cloned().collect();
+                mesh.topics = governance.topic_rules().cloned().collect();
                 let residency = Residency::after(&mesh.residency.load(), mesh.topics.iter(), &directory);
                 mesh.residency.store(Arc::new(residency));
                 if is_new {
@@ -335,15 +352,6 @@ impl Keeper {
                 tracing::warn!(why, "the links keep the sites and routers that they know");
                 *self.alarms.entry("directory".to_owned()).or_default() += 1;
             }
-        }
-    }
-
-    /// Lets the policies hold that the log has now.
-    fn follow_policies(&mut self) {
-        if let Err(errors) = self.policing.follow(self.log.catalog()) {
-            // Its writer has compiled them: it is of another version.
-            tracing::error!(%errors, "the policies of the catalog cannot be compiled: those before hold on, or nobody may anything");
-            *self.alarms.entry("policies".to_owned()).or_default() += 1;
         }
     }
 
@@ -450,9 +458,11 @@ impl Keeper {
     }
 
     /// How the new filters do here, in that phase.
-    pub(super) fn own_metrics(&self, phase: &Phase) -> Metrics {
+    pub(super) fn own_metrics(&mut self, phase: &Phase) -> Metrics {
         let shadow = self.deployment.shadow();
-        metrics(phase, shadow, &self.deployment.cards(), &self.deployment.cards_before())
+        let mut metrics = metrics(phase, shadow, &self.deployment.cards(), &self.deployment.cards_before());
+        self.measure_admission(&mut metrics);
+        metrics
     }
 
     /// All that there is to see now.
@@ -472,6 +482,7 @@ impl Keeper {
             report: self.mesh.as_ref().zip(self.site.clone()).map(|(mesh, site)| self.phase.report(site, &mesh.router)),
             heard: self.controller.heard(),
             alarms: self.alarms.clone(),
+            marks: self.marks.clone(),
         }
     }
 }

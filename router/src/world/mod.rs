@@ -9,6 +9,7 @@
 //! makes no difference by whom and when a record was written.
 
 mod account;
+mod admission;
 mod answer;
 mod boot;
 mod changes;
@@ -133,6 +134,8 @@ pub struct View {
     pub heard: Arc<[(Heard, std::time::Instant)]>,
     /// Alarms by code since the start, such as `catalog-fork`.
     pub alarms: BTreeMap<String, u64>,
+    /// Where the counters stood when the rules and policies of the rollout under way began to hold here.
+    pub(crate) marks: Option<Arc<admission::Marks>>,
 }
 
 impl Default for View {
@@ -151,6 +154,7 @@ impl Default for View {
             report: None,
             heard: Arc::from([]),
             alarms: BTreeMap::new(),
+            marks: None,
         }
     }
 }
@@ -364,6 +368,14 @@ impl World {
     /// When there are no sites, another rollout is under way, or the plan is not right.
     pub async fn start_rollout(&self, plan: RolloutPlan, actor: Actor) -> Result<u64, WorldError> {
         self.change(Change::Start { plan: Box::new(plan) }, None, actor).await
+    }
+
+    /// Starts a rollout of the rules and policies in `plan` alone, and returns its number: what is staged stays staged.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn start_governance(&self, plan: RolloutPlan, actor: Actor) -> Result<u64, WorldError> {
+        self.change(Change::Govern { plan: Box::new(plan) }, None, actor).await
     }
 
     /// Makes an earlier generation's set active again: the one before the active one, or generation `to`.

@@ -5,7 +5,7 @@ use super::{Blame, WorldError};
 use crate::local::Shared;
 use crate::policy::Rules;
 use crate::tenants::Tenants;
-use myelin_catalog::{Catalog, Policy, Tenant};
+use myelin_catalog::{Catalog, Governance, Policy, Tenant};
 use myelin_policy::{Policies, PolicyErrors};
 use std::sync::Arc;
 
@@ -26,11 +26,11 @@ impl Policing {
         Self { shared, holding: Vec::new(), compiled: Default::default(), has_held: false, tenants: Vec::new() }
     }
 
-    /// Checks the policies of a catalog that may be the next one.
+    /// Checks the policies that may be the next ones.
     ///
     /// # Errors
     /// What is wrong with them, each fault with its place.
-    pub(super) fn check(&mut self, after: &Catalog) -> Result<(), WorldError> {
+    pub(super) fn check(&mut self, after: &Governance<'_>) -> Result<(), WorldError> {
         let policies: Vec<_> = after.policies().cloned().collect();
         match self.compile(policies) {
             Ok(_) => Ok(()),
@@ -38,16 +38,15 @@ impl Policing {
         }
     }
 
-    /// Lets the policies of the catalog hold at the workers, if they are others than before.
+    /// Lets the policies hold at the workers that are to hold here, if they are others than before.
     ///
     /// # Errors
     /// Why they do not: those before hold on, and where none have held yet, nobody may anything.
-    pub(super) fn follow(&mut self, catalog: &Catalog) -> Result<(), PolicyErrors> {
-        self.follow_tenants(catalog);
-        if catalog.policies().eq(&self.holding) {
+    pub(super) fn follow(&mut self, wanted: &Governance<'_>) -> Result<(), PolicyErrors> {
+        if wanted.policies().eq(&self.holding) {
             return Ok(());
         }
-        self.holding = catalog.policies().cloned().collect();
+        self.holding = wanted.policies().cloned().collect();
         let compiled = self.compile(self.holding.clone());
         let before = self.shared.rules.load();
         let rules = match &compiled {
@@ -62,8 +61,8 @@ impl Policing {
         compiled.map(drop)
     }
 
-    /// The same for the tenants, of which nothing has to be compiled.
-    fn follow_tenants(&mut self, catalog: &Catalog) {
+    /// The same for the tenants, of which nothing has to be compiled, and which come with no rollout.
+    pub(super) fn follow_tenants(&mut self, catalog: &Catalog) {
         if catalog.tenants().eq(&self.tenants) {
             return;
         }

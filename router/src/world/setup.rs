@@ -178,6 +178,7 @@ impl WorldSetup {
             demands,
             screens: account.shared.screens.clone(),
             registry: account.shared.registry.clone(),
+            account: account.clone(),
             view: view.clone(),
             revision: revision_in,
             runtime: tokio::runtime::Handle::current(),
@@ -252,7 +253,7 @@ impl World {
             tokio::spawn(tick(commands, CONTROL_TICK));
         } else if let Some(site) = site {
             let to = Controllers { writer, shared: self.shared.clone() };
-            tokio::spawn(report(to, phase, site, mesh.router, Arc::downgrade(&self.view)));
+            tokio::spawn(report(to, phase, site, mesh.router, Arc::downgrade(&self.view), self.account.clone()));
         }
         Ok(())
     }
@@ -343,7 +344,14 @@ impl Controllers {
 }
 
 /// Tells the controller where this router is.
-async fn report(to: Controllers, phase: OwnPhase, site: Name, router: Name, view: Weak<ArcSwap<View>>) {
+async fn report(
+    to: Controllers,
+    phase: OwnPhase,
+    site: Name,
+    router: Name,
+    view: Weak<ArcSwap<View>>,
+    account: Account,
+) {
     let mut told: Option<(u32, u64, std::mem::Discriminant<Phase>, Instant)> = None;
     loop {
         tokio::time::sleep(REPORT_POLL).await;
@@ -360,6 +368,9 @@ async fn report(to: Controllers, phase: OwnPhase, site: Name, router: Name, view
             continue;
         }
         report.metrics = metrics(&report.phase, view.shadow.as_ref(), &view.cards, &view.cards_before);
+        if let Some(marks) = &view.marks {
+            marks.measure(&account, &mut report.metrics).await;
+        }
         if let (Phase::Shadowing { for_ms }, Some(shadow)) = (&mut report.phase, &view.shadow) {
             // What the keeper said last may be a while ago.
             *for_ms = shadow.for_ms().max(*for_ms);

@@ -15,6 +15,7 @@ mod easy;
 mod explain;
 mod faults;
 mod filters;
+mod governance;
 mod interest;
 mod jetstream;
 mod kit;

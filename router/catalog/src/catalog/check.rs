@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::{Catalog, Generation};
 use crate::binding::Binding;
 use crate::error::CatalogError;
-use crate::limits::{
-    MODULES_MAX, POLICIES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX, TOPIC_RULES_MAX,
-};
+use crate::governance::Governed;
+use crate::limits::{MODULES_MAX, REASON_LEN_MAX_BYTES, RECORD_LEN_MAX_BYTES, RECORDS_MAX};
 use crate::module::Module;
 use crate::names::{ModuleRef, Name};
 use crate::op::Op;
@@ -38,6 +37,7 @@ impl Catalog {
             return Err(CatalogError::Full { what: "records", max: RECORDS_MAX, mend });
         }
         record.validate()?;
+        self.check_not_held(&record.op)?;
         match &record.op {
             Op::ModuleAdded { module } => self.check_module_added(module, record.at_unix_ms),
             Op::ModuleSigned { module, signature } => self.check_resigned(module, signature, record.at_unix_ms),
@@ -112,20 +112,12 @@ impl Catalog {
 
     fn check_topic_rule(&self, rule: &TopicRule) -> Result<(), CatalogError> {
         rule.validate()?;
-        if self.topics.len() >= TOPIC_RULES_MAX && !self.topics.contains_key(&rule.name) {
-            let mend = "let one with a broader pattern take the place of several";
-            return Err(CatalogError::Full { what: "rules for topics", max: TOPIC_RULES_MAX as u64, mend });
-        }
-        Ok(())
+        self.check_room_for(Governed::TopicRule(&rule.name))
     }
 
     fn check_policy(&self, policy: &Policy) -> Result<(), CatalogError> {
         policy.validate()?;
-        if self.policies.len() >= POLICIES_MAX && !self.policies.contains_key(&policy.name) {
-            let mend = "put the statements of several into one";
-            return Err(CatalogError::Full { what: "policies", max: POLICIES_MAX as u64, mend });
-        }
-        Ok(())
+        self.check_room_for(Governed::Policy(&policy.name))
     }
 
     fn check_module_added(&self, module: &Module, at_unix_ms: u64) -> Result<(), CatalogError> {

@@ -56,6 +56,11 @@ impl Catalog {
         Op::RolloutStarted { bindings: self.staged.revisions(), plan: Box::new(plan) }
     }
 
+    /// The change that starts a rollout of the plan's changes alone: what is staged stays staged.
+    pub fn governance_start(&self, plan: RolloutPlan) -> Op {
+        Op::RolloutStarted { bindings: self.active().bindings.revisions(), plan: Box::new(plan) }
+    }
+
     pub(super) fn check_no_rollout(&self, mend: &'static str) -> Result<(), CatalogError> {
         match self.rollout() {
             None => Ok(()),
@@ -104,7 +109,12 @@ impl Catalog {
             return conflict("there are no sites to roll out over; add them, or activate at once");
         }
         plan.canary.iter().try_for_each(|site| self.fleet.find_site(site).map(|_| ()))?;
-        self.check_activation(bindings)
+        self.check_changes(&plan.changes)?;
+        // A set that is active already: the rollout brings rules and policies alone.
+        match !plan.changes.is_empty() && *bindings == self.active().bindings.revisions() {
+            true => self.check_governance_alone(&plan.changes),
+            false => self.check_activation(bindings),
+        }
     }
 
     fn check_advanced(&self, id: u64, to: Step, sites: &[Name]) -> Result<(), CatalogError> {
@@ -152,9 +162,11 @@ impl Catalog {
 
     pub(super) fn commit_rollout(&mut self, record: &Record) {
         match &record.op {
-            Op::RolloutStarted { plan, .. } => {
+            Op::RolloutStarted { plan, bindings } => {
                 let sites: Vec<Name> = self.fleet.sites().map(|site| site.name.clone()).collect();
-                let (plan, candidate) = (plan.as_ref().clone(), self.staged.clone());
+                let is_staged = *bindings == self.staged.revisions();
+                let candidate = if is_staged { self.staged.clone() } else { self.active().bindings.clone() };
+                let plan = plan.as_ref().clone();
                 let rollout = Rollout::start(record.rev, plan, candidate, &sites, &record.actor, record.at_unix_ms);
                 self.rollouts.push_back(Arc::new(rollout));
                 if self.rollouts.len() > ROLLOUTS_KEPT {
@@ -166,7 +178,7 @@ impl Catalog {
                     rollout.advance(record.rev);
                     rollout.candidate.clone()
                 });
-                let generation = Arc::new(Generation::of(record, record.rev, candidate));
+                let generation = Arc::new(self.generation_of(record, candidate));
                 self.sites.extend(sites.iter().map(|site| (site.clone(), generation.clone())));
             }
             Op::RolloutPaused { .. } => self.change_rollout(|rollout| rollout.is_paused = true),
@@ -198,20 +210,29 @@ impl Catalog {
     /// The new set becomes that of the whole mesh, under a number of its own for routers outside the sites of the
     /// rollout; or what was staged for the rollout is staged no longer, as after any rollback.
     fn finish_rollout(&mut self, record: &Record, outcome: Outcome, reason: &str) {
-        let (candidate, at_sites) = self.change_rollout(|rollout| {
-            let made = (rollout.candidate.clone(), rollout.activations());
+        let (candidate, at_sites, changes) = self.change_rollout(|rollout| {
+            let made = (rollout.candidate.clone(), rollout.activations(), rollout.plan.changes.clone());
             rollout.finish(outcome, reason, record.rev);
             made
         });
         match outcome {
             Outcome::Complete | Outcome::Unbalanced => {
-                self.activate(Generation { at_sites, ..Generation::of(record, record.rev, candidate) });
+                self.govern(changes);
+                let generation = self.generation_of(record, candidate);
+                self.activate(Generation { at_sites, ..generation });
             }
             Outcome::RolledBack => {
                 let old = self.active().bindings.clone();
                 self.unstage(&candidate, &old);
             }
         }
+    }
+
+    /// The generation of a candidate; with the set that is active it is no step that a rollback goes back by.
+    fn generation_of(&self, record: &Record, candidate: BindingSet) -> Generation {
+        let active = self.active();
+        let source = if candidate == active.bindings { active.source } else { record.rev };
+        Generation::of(record, source, candidate)
     }
 
     fn change_rollout<T>(&mut self, change: impl FnOnce(&mut Rollout) -> T) -> T {

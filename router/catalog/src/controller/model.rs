@@ -2,7 +2,8 @@
 //!
 //! The log, its rules and [`decide`] are the real ones. The routers are a model: they pull the log or not, prepare,
 //! refuse, activate, misbehave, retreat, crash and start anew, and what they report arrives late or never. The
-//! controller crashes and another one takes over, knowing the log and nothing else. Time is a choice: a step's deadline
+//! controller crashes and another one takes over, knowing the log and nothing else. Each rollout brings a policy, too.
+//! Time is a choice: a step's deadline
 //! has passed or not, whatever has happened; so is whether the ledger of the mesh balances when it is read. Of the faults (crashes, NACKs, failed gates, retreats, an abort by hand) at
 //! most [`FAULTS_MAX`] happen in one run, at any moments; slowness and silence have no bound.
 //!
@@ -15,6 +16,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::*;
+use crate::governance::GovernanceChange;
+use crate::policy::Policy;
 use crate::testing::{Story, add, binding, name, stage};
 
 /// Faults in one run.
@@ -156,6 +159,7 @@ impl Log {
             Want { generation: small(wanted.active.number), set, prepare, rollout, started }
         });
         let running = catalog.rollout();
+        check_governed(&catalog, &wants);
         let is_forward = running.is_some_and(|rollout| rollout.is_forward());
         let is_last = running.is_some_and(|rollout| rollout.is_forward() && rollout.next().is_none());
         let is_reached = SITES.map(|site| running.is_some_and(|r| r.reached().any(|reached| *reached == name(site))));
@@ -189,6 +193,25 @@ fn set_number(set: &crate::set::BindingSet, catalog: &Catalog) -> u8 {
     }
 }
 
+/// The policy that comes with a set holds where that set is wanted, and there alone: neither is ever without the other.
+fn check_governed(catalog: &Catalog, wants: &[Want; 3]) {
+    for (site, want) in SITES.into_iter().zip(wants) {
+        let governance = catalog.governance_at(Some(&name(site)));
+        let texts: Vec<_> = governance.policies().map(|policy| policy.text.clone()).collect();
+        assert_eq!(
+            texts,
+            [want.set.to_string()],
+            "site {site}: {:?}",
+            catalog.rollout().map(|rollout| rollout.state())
+        );
+    }
+}
+
+/// The policy that comes with the set of that number.
+fn policy_of(set: u8) -> Policy {
+    Policy { name: name("who-may"), text: set.to_string() }
+}
+
 fn small(rev: u64) -> Rev {
     Rev::try_from(rev).unwrap()
 }
@@ -205,12 +228,17 @@ fn fill(catalog: &mut Catalog, rev: u64) {
 impl Model {
     fn new() -> (Self, State) {
         let mut story = Story::with_sites(3);
+        story.add(Op::PolicySet { policy: policy_of(0) });
+        // Right before the rollout: see `set_number`.
+        story.add(Op::BindingRemoved { name: name("redact") });
+        story.add(stage(binding("redact", "redact@2.0.0", "orders/**")));
         let plan = RolloutPlan {
             canary: vec![name("a")],
             waves: vec![100],
             observe_s: 1,
             events_min: 0,
             deadline_s: 1,
+            changes: vec![GovernanceChange::PolicySet { policy: policy_of(1) }],
             ..RolloutPlan::default()
         };
         let base = small(story.catalog.generation());
@@ -342,6 +370,7 @@ impl Model {
     fn start_again(&mut self, at: LogId) -> LogId {
         self.append(at, Token::Start, |catalog| {
             let plan = catalog.rollouts().last().unwrap().plan.clone();
+            let plan = RolloutPlan { changes: vec![GovernanceChange::PolicySet { policy: policy_of(2) }], ..plan };
             let active = catalog.active().bindings.iter().next().unwrap().binding.module.to_string();
             let version = if active == "redact@1.0.0" { "redact@2.0.0" } else { "redact@1.0.0" };
             let staged = stage(binding("redact", version, "orders/**"));

@@ -76,12 +76,27 @@ pub struct Metrics {
     pub module_p99_us: u32,
     /// The 99th percentile of the fuel or CPU time, in percent of what a call may use.
     pub fuel_p99_percent: u8,
+    /// Events that publishers sent since the rules and policies of the rollout hold there, where it brings some.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub arrived: u64,
+    /// How many of a million these hold back where they come in, or withhold from subscribers: where the difference to
+    /// before is the largest.
+    #[serde(skip_serializing_if = "is_zero_ppm")]
+    pub held_ppm: u32,
+    /// How many it was there before.
+    #[serde(skip_serializing_if = "is_zero_ppm")]
+    pub base_held_ppm: u32,
 }
 
 // A router of before knows no such field, and never was in a shadow.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero_ppm(ppm: &u32) -> bool {
+    *ppm == 0
 }
 
 /// The newest that is known of a router.
@@ -181,6 +196,11 @@ impl Observations {
 }
 
 impl Metrics {
+    /// Events that came to what is new.
+    pub fn came(&self) -> u64 {
+        self.events.max(self.arrived)
+    }
+
     /// The first gate that these figures exceed, and how.
     pub fn exceeds(&self, gates: &Gates) -> Option<(Cause, String)> {
         let traps_ppm = share_ppm(self.traps, self.events);
@@ -195,6 +215,13 @@ impl Metrics {
         let (now, before) = (share_ppm(self.rejects, self.events), share_ppm(self.base_rejects, self.base_events));
         if let Some(most) = gates.rejects_ppm.filter(|most| now.saturating_sub(before) > u64::from(*most)) {
             let why = format!("{now} of a million events rejected and {before} before; {most} more are the most");
+            return Some((Cause::GateRejects, why));
+        }
+        let (now, before) = (self.held_ppm, self.base_held_ppm);
+        if let Some(most) = gates.rejects_ppm.filter(|most| now.saturating_sub(before) > *most) {
+            let why = format!(
+                "rules and policies hold back {now} of a million events and {before} before; {most} more are the most"
+            );
             return Some((Cause::GateRejects, why));
         }
         let (differences, events) = (self.differences, self.events);

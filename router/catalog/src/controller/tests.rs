@@ -270,6 +270,16 @@ fn a_quiet_router_is_watched_longer_and_not_for_ever() {
 }
 
 #[test]
+fn where_rules_and_policies_come_alone_what_publishers_send_is_watched() {
+    let mut stage = Stage::at(Step::Observe);
+    let phase = stage.active("a", MINUTE_MS);
+    stage.report_with("a", phase.clone(), Metrics { arrived: 99, ..Metrics::default() });
+    assert_eq!(stage.waits(), Some(600_000 - MINUTE_MS));
+    stage.report_with("a", phase, Metrics { arrived: 100, ..Metrics::default() });
+    assert_eq!(stage.goes_on(), Some(Step::Wave { number: 1 }));
+}
+
+#[test]
 fn bad_news_ends_a_rollout_at_every_step_even_when_paused() {
     for step in [Step::Preparing, Step::Prepared, Step::Canary, Step::Observe, Step::Wave { number: 1 }] {
         for is_paused in [false, true] {
@@ -317,6 +327,11 @@ fn gates_are_judged_for_each_router_at_their_exact_bound() {
         (
             Metrics { events: 50, rejects: 1, ..Metrics::default() },
             Metrics { events: 49, rejects: 1, ..Metrics::default() },
+            Cause::GateRejects,
+        ),
+        (
+            Metrics { held_ppm: 21_000, base_held_ppm: 1_000, ..base },
+            Metrics { held_ppm: 21_001, base_held_ppm: 1_000, ..base },
             Cause::GateRejects,
         ),
         (

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::CatalogError;
+use crate::governance::{self, GovernanceChange};
 use crate::limits::{ROLLOUT_TIME_MAX_S, SITES_EVER_MAX, WAVES_MAX};
 use crate::names::Name;
 
@@ -33,6 +34,13 @@ pub struct RolloutPlan {
     pub gates: Gates,
     /// How long a step may take, beyond the time of observing, until it is given up.
     pub deadline_s: u32,
+    /// What it changes beside the filters. It holds at the sites that have the candidate, and everywhere when the rollout
+    /// is complete.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<GovernanceChange>,
+    /// It goes on although a rule that it brings would turn back events that routers have recorded.
+    #[serde(skip_serializing_if = "is_false")]
+    pub accept_failures: bool,
 }
 
 /// What the candidate may do. Each router is judged by itself: a mean over a site would hide the one that fails.
@@ -79,6 +87,8 @@ impl Default for RolloutPlan {
             events_min: 1_000,
             gates: Gates::default(),
             deadline_s: 600,
+            changes: Vec::new(),
+            accept_failures: false,
         }
     }
 }
@@ -137,6 +147,6 @@ impl RolloutPlan {
                 return refuse(field, format!("{seconds} is outside {least} to {ROLLOUT_TIME_MAX_S}"));
             }
         }
-        Ok(())
+        governance::validate(&self.changes)
     }
 }

@@ -283,6 +283,7 @@ fn what_a_plan_of_before_did_not_know_is_not_written() {
     let written = |plan: &RolloutPlan| serde_json::to_value(plan).unwrap();
     let plan = written(&RolloutPlan { shadow_s: 30, ..RolloutPlan::default() });
     assert!(plan.get("shadow_percent").is_none() && plan["gates"].get("differences_ppm").is_none(), "{plan}");
+    assert!(plan.get("changes").is_none() && plan.get("accept_failures").is_none(), "{plan}");
     let read: RolloutPlan = serde_json::from_value(plan).unwrap();
     assert_eq!((read.shadow_percent, read.gates.differences_ppm), (100, None));
     let gates = Gates { differences_ppm: Some(5), ..Gates::default() };

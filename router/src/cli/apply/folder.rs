@@ -58,6 +58,24 @@ pub(super) fn read(root: &Path) -> Result<Folder> {
     refuse(&folder.faults, Exit::Usage).map(|()| folder)
 }
 
+/// The rule for topics in a file, or all of a folder, checked.
+///
+/// # Errors
+/// All that is wrong with them, together.
+pub(in crate::cli) fn rules(path: &Path) -> Result<Vec<TopicRule>> {
+    let mut folder = Folder::default();
+    match path.is_dir() {
+        true => folder.read_kind(Kind::Topic, path)?,
+        false => {
+            if let Err(why) = folder.read_file(Kind::Topic, path) {
+                folder.fault(path, why);
+            }
+        }
+    }
+    refuse(&folder.faults, Exit::Usage)?;
+    Ok(folder.state.topics.into_values().collect())
+}
+
 /// A failure that tells all of them; none where there are none.
 pub(super) fn refuse(faults: &[String], exit: Exit) -> Result<()> {
     if faults.is_empty() {

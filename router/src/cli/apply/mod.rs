@@ -12,6 +12,9 @@ mod state;
 
 pub(super) use asyncapi::AsyncApi;
 pub(super) use export::Export;
+pub(super) use folder::rules;
+pub(super) use registry::{Named, Registry};
+pub(super) use state::Reference;
 
 use super::admin::{Admin, Api};
 use super::connect::block_on;
@@ -23,7 +26,6 @@ use super::values::{print, say};
 use clap::Args;
 use folder::{Folder, counted};
 use plan::{Action, Change, Plan};
-use registry::Registry;
 use schemas::Judge;
 use serde_json::Value;
 use state::Kind;

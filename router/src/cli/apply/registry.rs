@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A name in a schema's text, and the text that it means.
-pub(super) type Named = (String, Arc<str>);
+pub(in crate::cli) type Named = (String, Arc<str>);
 
 /// A version of a subject.
 #[derive(Debug)]
@@ -38,13 +38,13 @@ struct Written {
 
 /// The registry of a router. What was read once is not asked for again.
 #[derive(Debug)]
-pub(super) struct Registry<'a> {
+pub(in crate::cli) struct Registry<'a> {
     api: &'a Api,
     known: BTreeMap<(SubjectName, u32), Option<Arc<Version>>>,
 }
 
 impl<'a> Registry<'a> {
-    pub(super) fn new(api: &'a Api) -> Self {
+    pub(in crate::cli) fn new(api: &'a Api) -> Self {
         Self { api, known: BTreeMap::new() }
     }
 
@@ -66,7 +66,7 @@ impl<'a> Registry<'a> {
     }
 
     /// All texts that references to versions mean, directly or not, dependencies first, after those in `needed`.
-    pub(super) async fn texts(&mut self, references: &[Reference], needed: &mut Vec<Named>) -> Result<()> {
+    pub(in crate::cli) async fn texts(&mut self, references: &[Reference], needed: &mut Vec<Named>) -> Result<()> {
         // Each reference is looked at twice: to find what it needs itself, then to be added after that.
         let mut open: Vec<(Reference, bool)> = references.iter().rev().map(|one| (one.clone(), false)).collect();
         while let Some((reference, is_ready)) = open.pop() {

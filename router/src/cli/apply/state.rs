@@ -69,14 +69,14 @@ pub(super) struct Subject {
 /// That a schema refers to another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Reference {
+pub(in crate::cli) struct Reference {
     /// How the text names it: an import's path, a URI, a full name.
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     /// The subject that has it.
-    pub(super) subject: SubjectName,
+    pub(in crate::cli) subject: SubjectName,
     /// As which version; `None` = the newest when it is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) version: Option<u32>,
+    pub(in crate::cli) version: Option<u32>,
 }
 
 /// What stands beside a schema, in the file that is called like it and ends in `.toml`.

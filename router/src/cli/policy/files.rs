@@ -11,14 +11,14 @@ const EXTENSION: &str = "cedar";
 
 /// A policy in a file.
 #[derive(Debug)]
-pub(super) struct File {
-    pub(super) name: Name,
+pub(in crate::cli) struct File {
+    pub(in crate::cli) name: Name,
     pub(super) path: PathBuf,
-    pub(super) text: String,
+    pub(in crate::cli) text: String,
 }
 
 /// Reads a file, or all policies of a folder, by name.
-pub(super) fn read(path: &Path) -> Result<Vec<File>> {
+pub(in crate::cli) fn read(path: &Path) -> Result<Vec<File>> {
     if !path.is_dir() {
         return Ok(vec![one(path)?]);
     }
@@ -49,7 +49,7 @@ fn one(path: &Path) -> Result<File> {
 }
 
 /// Compiles files together, and tells faults with file, line and column.
-pub(super) fn compile(files: &[File]) -> Result<Policies> {
+pub(in crate::cli) fn compile(files: &[File]) -> Result<Policies> {
     let names: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
     let texts = names.iter().zip(files).map(|(name, file)| (&**name, &*file.text));
     Policies::compile(texts).map_err(|errors| {

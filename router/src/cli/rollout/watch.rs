@@ -77,6 +77,14 @@ pub(super) fn view(rollout: &Value) -> String {
             None => told += &format!("  {}\n", shown(reason)),
         }
     }
+    for change in items(rollout, "changes") {
+        let field = |name: &str| shown(&text(&change[name]));
+        let detail = match &*field("detail") {
+            "" => String::new(),
+            detail => format!(": {detail}"),
+        };
+        told += &format!("  {} {} {}{detail}\n", field("kind"), field("name"), field("action"));
+    }
     if let Some(off) = rollout["ledger_off"].as_str() {
         told += &format!("  waits for the ledger of the mesh: {}\n", shown(off));
     }
@@ -95,6 +103,12 @@ pub(super) fn view(rollout: &Value) -> String {
         told += &format!("\n{}", table(&HEADER, &HEADER[4..10], routers.iter().map(router)));
     }
     told
+}
+
+/// The rules and policies that it brings, each in a word: `+` for one that is set, `-` for one that goes.
+pub(super) fn changes(rollout: &Value) -> Vec<String> {
+    let sign = |change: &Value| if change["action"] == "set" { "+" } else { "-" };
+    items(rollout, "changes").iter().map(|change| format!("{}{}", sign(change), text(&change["name"]))).collect()
 }
 
 const HEADER: [&str; 11] =
@@ -143,6 +157,13 @@ mod tests {
         let mut waiting = rollout();
         waiting["ledger_off"] = "router eu1/r1 did not give its ledger: no path".into();
         assert!(view(&waiting).contains("waits for the ledger of the mesh: router eu1/r1"), "{}", view(&waiting));
+        let mut governing = rollout();
+        governing["changes"] = json!([{"kind": "topic rule", "name": "orders", "action": "set", "detail": "orders/** judged by o:2"},
+            {"kind": "policy", "name": "old", "action": "removed", "detail": ""}]);
+        assert!(
+            view(&governing).contains("\n  topic rule orders set: orders/** judged by o:2\n  policy old removed\n")
+        );
+        assert_eq!(changes(&governing), ["+orders", "-old"]);
         let over = json!({"id": 9, "state": "complete", "reason": "the ledger of the mesh balances"});
         assert!(view(&over).contains("\n  the ledger of the mesh balances\n"), "{}", view(&over));
     }

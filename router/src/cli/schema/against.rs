@@ -1,35 +1,21 @@
 //! `myelin schema check --against`: which recorded events a schema would turn back.
 
 use super::super::admin::Api;
+use super::super::apply::{Named, Reference, Registry};
 use super::super::failure::{Exit, Failure, Result};
-use super::super::http::Body;
-use super::super::listing::{items, table, text};
+use super::super::listing::{items, table};
 use super::super::values::say;
 use super::candidate::Candidate;
 use super::path;
-use crate::capture::{Recording, Side};
+use crate::capture::{Recording, Tallies, Tally};
 use crate::registry::judged_as;
 use crate::screen::unprefixed;
-use hyper::Method;
+use anyhow::Context;
 use myelin_catalog::SubjectName;
-use myelin_schema::limits::REFERENCES_MAX;
 use myelin_schema::{ReferenceText, Source, Validator};
 use myelin_wire::Pattern;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
-
-/// What came of the events of one topic from one publisher.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    events: u64,
-    turned_back: u64,
-    /// The first reason.
-    reason: String,
-}
-
-/// The events that were judged, by topic and publisher.
-type Tallies = BTreeMap<(String, String), Tally>;
 
 /// A rule that judges by the subject.
 struct Ruled {
@@ -58,28 +44,23 @@ pub(super) async fn judge(api: &Api, candidate: &Candidate, capture: &Path) -> R
 }
 
 /// The texts that the candidate refers to, dependencies first.
-async fn references(api: &Api, candidate: &Candidate) -> Result<Vec<(String, String)>> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut open: Vec<Value> = items(&candidate.body()?, "references").to_vec();
-    while let Some(reference) = open.pop() {
-        let name = text(&reference["name"]);
-        if found.iter().any(|(known, _)| *known == name) {
-            continue;
-        }
-        if found.len() >= REFERENCES_MAX {
-            return Err(Failure::new(Exit::Usage, format!("the schema refers to more than {REFERENCES_MAX} others")));
-        }
-        let subject: SubjectName = text(&reference["subject"])
-            .parse()
-            .map_err(|error| Failure::new(Exit::Usage, format!("the reference {name}: {error}")))?;
-        let version = text(&reference["version"]);
-        let path = path("subjects", &subject, &format!("/versions/{version}?deleted=true"));
-        let schema: Value = api.ask(Method::GET, &path, Body::None).await?;
-        open.extend(items(&schema, "references").iter().cloned());
-        found.push((name, text(&schema["schema"])));
+async fn references(api: &Api, candidate: &Candidate) -> Result<Vec<Named>> {
+    let mut references = Vec::new();
+    for (name, subject, version) in &candidate.reference {
+        let version = match u32::try_from(*version) {
+            Ok(version) => version,
+            // `latest`
+            Err(_) => {
+                let newest = api.get(&path("subjects", subject, "/versions/latest")).await?;
+                let newest = newest["version"].as_u64().and_then(|version| version.try_into().ok());
+                newest.with_context(|| format!("the newest version of {subject} has no number"))?
+            }
+        };
+        references.push(Reference { name: name.clone(), subject: subject.clone(), version: Some(version) });
     }
-    found.reverse();
-    Ok(found)
+    let mut needed = Vec::new();
+    Registry::new(api).texts(&references, &mut needed).await?;
+    Ok(needed)
 }
 
 /// The rules for topics that judge by the subject.
@@ -92,38 +73,28 @@ fn rules(topics: &Value, subject: &SubjectName) -> Vec<Ruled> {
     rules.filter_map(ruled).collect()
 }
 
-/// Judges each event once, where it came in. Without a rule for the subject all events are meant, as they are.
+/// Judges each event as the rules about the subject would. Without one all events are meant, as they are.
 fn tallies(recording: &Recording, validator: &Validator, rules: &[Ruled]) -> Tallies {
-    let mut tallies = Tallies::new();
-    let came_in = recording.batches.iter().filter(|batch| batch.entry && batch.side != Side::Egress);
-    for event in came_in.flat_map(|batch| &batch.events).filter(|event| event.matched) {
-        let ruled: Vec<&Ruled> = rules.iter().filter(|rule| rule.pattern.matches(&event.topic)).collect();
-        if ruled.is_empty() && !rules.is_empty() {
-            continue;
+    let mut tallies = Tallies::default();
+    tallies.add(recording, |event| {
+        let mut ruled = rules.iter().filter(|rule| rule.pattern.matches(&event.topic)).peekable();
+        if ruled.peek().is_none() && !rules.is_empty() {
+            return None;
         }
-        let tally = tallies.entry((event.topic.clone(), event.identity.clone())).or_default();
-        tally.events += 1;
-        let judged = match ruled.iter().any(|rule| rule.is_prefixed) {
+        Some(match ruled.any(|rule| rule.is_prefixed) {
             true => unprefixed(&event.payload.0, validator.format())
                 .ok_or_else(|| "begins with no schema id".to_owned())
                 .and_then(|(_, indexes, rest)| {
                     validator.validate_message(&indexes, rest).map_err(|fault| fault.to_string())
                 }),
             false => validator.validate(&event.payload.0).map_err(|fault| fault.to_string()),
-        };
-        if let Err(reason) = judged {
-            tally.turned_back += 1;
-            if tally.reason.is_empty() {
-                tally.reason = reason;
-            }
-        }
-    }
+        })
+    });
     tallies
 }
 
 fn report(subject: &SubjectName, recording: &Recording, tallies: &Tallies) -> Result<()> {
-    let events: u64 = tallies.values().map(|tally| tally.events).sum();
-    let turned_back: u64 = tallies.values().map(|tally| tally.turned_back).sum();
+    let (events, turned_back) = tallies.total();
     if events == 0 {
         return Err(Failure::new(Exit::NotFound, format!("the capture has no event that subject {subject} is about"))
             .next("take one of its topics: `myelin capture start PATTERN`"));
@@ -133,10 +104,9 @@ fn report(subject: &SubjectName, recording: &Recording, tallies: &Tallies) -> Re
         say!("all {events} events of the capture from site {site} are as the schema says");
         return Ok(());
     }
-    let bad = tallies.iter().filter(|(_, tally)| tally.turned_back > 0);
-    let rows = bad.map(|((topic, producer), tally)| {
-        let Tally { events, turned_back, reason } = tally;
-        vec![topic.clone(), producer.clone(), site.clone(), format!("{turned_back} of {events}"), reason.clone()]
+    let rows = tallies.turned_back().into_iter().map(|(topic, producer, Tally { events, turned_back, reason })| {
+        let (topic, producer) = (topic.to_owned(), producer.to_owned());
+        vec![topic, producer, site.clone(), format!("{turned_back} of {events}"), reason.clone()]
     });
     say!("{}", table(&["topic", "producer", "site", "turned back", "the first reason"], &["turned back"], rows));
     if !recording.head.redacted.is_empty() {
@@ -184,12 +154,12 @@ mod tests {
             {"pattern": "orders/**", "schema": {"subject": "orders-value"}}, {"pattern": "**", "residency": {}}]});
         let subject: SubjectName = "orders-value".parse().unwrap();
         let tallies = tallies(&recording(), &validator, &rules(&topics, &subject));
-        let counts: Vec<_> =
-            tallies.iter().map(|((_, producer), tally)| (&**producer, tally.events, tally.turned_back)).collect();
-        assert_eq!(counts, [("ann", 1, 0), ("bob", 2, 1)]);
+        let bad: Vec<_> =
+            tallies.turned_back().into_iter().map(|(topic, who, tally)| (topic, who, tally.events)).collect();
+        assert_eq!((tallies.total(), &*bad), ((3, 1), &[("orders/1", "bob", 2)][..]));
         let failure = report(&subject, &recording(), &tallies).unwrap_err();
         assert_eq!(failure.exit, Exit::GateFailed);
         let all = super::tallies(&recording(), &validator, &[]);
-        assert_eq!(all.values().map(|tally| tally.events).sum::<u64>(), 4, "without a rule all of them");
+        assert_eq!(all.total().0, 4, "without a rule all of them");
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Candidate {
     format: Option<SchemaFormat>,
     /// What its text refers to, as NAME=SUBJECT:VERSION; may be repeated
     #[arg(long, value_name = "REFERENCE", value_parser = reference)]
-    reference: Vec<(String, SubjectName, i64)>,
+    pub(super) reference: Vec<(String, SubjectName, i64)>,
 }
 
 impl Candidate {

@@ -46,6 +46,12 @@ impl<'a> Here<'a> {
         self.reach.as_ref()
     }
 
+    /// The rollout under way whose rules and policies hold here.
+    pub(super) fn governed_by(&self) -> Option<u64> {
+        let (site, rollout) = self.view.site.as_ref().zip(self.view.catalog.rollout())?;
+        (!rollout.changes_at(site).is_empty()).then_some(rollout.id)
+    }
+
     /// The rules whose schemas judge payloads of `topic`.
     pub(super) fn schemas(&self, topic: &str) -> Vec<ExplainedSchema> {
         let screens = self.shared.screens.load();

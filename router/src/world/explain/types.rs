@@ -18,6 +18,9 @@ pub struct Explanation {
     /// The rules whose schemas judge its payload at the origin, before any filter.
     #[serde(default)]
     pub schemas: Vec<ExplainedSchema>,
+    /// The rollout under way whose rules and policies hold at the origin, and not yet everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governed_by: Option<u64>,
     /// The bindings that judge it at the origin before it is matched, first to last.
     pub ingress: Vec<ExplainedBinding>,
     /// Who wants it at other routers, as those have told the origin.

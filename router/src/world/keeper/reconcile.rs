@@ -24,6 +24,7 @@ impl Keeper {
         match wanted.prepare {
             Some((id, set)) => self.prepare_wanted(id, &set, wanted.is_shadow),
             None => {
+                self.forget_governance();
                 self.deployment.end_shadow();
                 self.phase.runs(rollout, wanted.active.number);
                 if rollout == 0 && self.mesh.is_some() {
@@ -57,7 +58,10 @@ impl Keeper {
         if !wanted.bindings.is_empty() {
             self.guard.activating(wanted.number);
         }
-        let kind = if wanted.source == wanted.number { RolloutKind::Activated } else { RolloutKind::RolledBack };
+        // A set that a rollout has left as it is keeps its source.
+        let is_forward = self.catalog().rollout().is_some_and(|rollout| rollout.is_forward());
+        let is_activated = wanted.source == wanted.number || is_forward;
+        let kind = if is_activated { RolloutKind::Activated } else { RolloutKind::RolledBack };
         let phase = &self.phase;
         match self.deployment.activate(wanted, kind, |step| phase.set(rollout, step)) {
             Ok(()) => {
@@ -93,6 +97,9 @@ impl Keeper {
         // Whoever has written the rollout's record: this router looks for itself.
         if let Err(error) = self.catalog().check_demands(set, self.demands, unix_ms()) {
             return self.fail(id, &error.into());
+        }
+        if let Err(error) = self.prepare_governance(id) {
+            return self.fail(id, &error);
         }
         let phase = &self.phase;
         match self.deployment.prepare(set, |step| phase.set(id, step)) {
