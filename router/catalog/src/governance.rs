@@ -18,6 +18,9 @@ use crate::topic::{SchemaVersion, TopicRule};
 #[cfg(test)]
 mod tests;
 
+/// Changes that are named where there is room for one line.
+const NAMED_MAX: usize = 4;
+
 /// A change of what holds that a rollout brings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -120,6 +123,19 @@ impl Governed<'_> {
             Self::TopicRule(name) | Self::Policy(name) => name,
         }
     }
+}
+
+/// What a rollout brings, for people: the first few, and how many more.
+pub(crate) fn subject(changes: &[GovernanceChange]) -> String {
+    let named = changes.iter().take(NAMED_MAX).map(|change| {
+        let governed = change.governed();
+        format!("{} {}", governed.kind(), governed.name())
+    });
+    let mut subject = named.collect::<Vec<_>>().join(", ");
+    if changes.len() > NAMED_MAX {
+        subject += &format!(" and {} more", changes.len() - NAMED_MAX);
+    }
+    subject
 }
 
 /// Checks the changes of one rollout; whether they fit the catalog is the catalog's to say.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::binding::Binding;
+use crate::governance;
 use crate::keys::PublicKey;
 use crate::minisign::MinisignSignature;
 use crate::module::Module;
@@ -286,7 +287,8 @@ impl Op {
             }
             Self::BindingStaged { binding } => binding.name.to_string(),
             Self::BindingRemoved { name } | Self::TopicRuleRemoved { name } => name.to_string(),
-            Self::Activated { .. } | Self::RolloutStarted { .. } | Self::TrustChanged { .. } => String::new(),
+            Self::Activated { .. } | Self::TrustChanged { .. } => String::new(),
+            Self::RolloutStarted { plan, .. } => governance::subject(&plan.changes),
             Self::RolledBack { to } => format!("generation {to}"),
             Self::Quarantined { module, binding, .. } => format!("{module} in {binding}"),
             Self::KeyTrusted { key_id, .. } | Self::KeyRevoked { key_id } => key_id.to_string(),

@@ -156,7 +156,13 @@ fn the_changes_of_a_rollout_are_bounded_and_each_is_made_once() {
     }
     let two = start(&story, vec![set("x"), set("y")]);
     assert_eq!(story.refusal(two).code(), "catalog-full");
-    story.add(start(&story, vec![set("x")]));
+    let one = start(&story, vec![set("x")]);
+    assert_eq!(one.subject(), "policy x");
+    assert_eq!(
+        start(&story, (0..6).map(|at| set(&format!("p{at}"))).collect()).subject(),
+        "policy p0, policy p1, policy p2, policy p3 and 2 more"
+    );
+    story.add(one);
     assert_eq!(story.refusal(Op::PolicySet { policy: policy("y", 1) }).code(), "catalog-full");
 }
 
