@@ -276,8 +276,12 @@ async fn a_version_of_a_schema_comes_to_one_site_first_and_every_tool_says_so() 
     })
     .await?;
     for name in ["s0", "s1"] {
-        let everywhere = explained(name)?.good()?.out;
-        ensure!(everywhere.contains("orders-value:2") && !everywhere.contains("those of rollout"), "{everywhere}");
+        // The record of the end reaches other sites a moment after its writer.
+        eventually("the end there", || {
+            let everywhere = explained(name)?.good()?.out;
+            Ok(everywhere.contains("orders-value:2") && !everywhere.contains("those of rollout"))
+        })
+        .await?;
     }
     sites.settle().await?;
     sites.end()
