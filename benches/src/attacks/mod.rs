@@ -9,6 +9,7 @@ mod fire;
 mod neighbours;
 mod overload;
 mod probe;
+mod revocation;
 mod sheet;
 
 use anyhow::{Result, ensure};
@@ -54,7 +55,7 @@ struct Scenario {
     run: fn(&tokio::runtime::Runtime, Size, &mut Sheet) -> Result<()>,
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "hostile-modules",
         what: "59 modules that bide their time are woken again and again",
@@ -96,6 +97,12 @@ const SCENARIOS: [Scenario; 8] = [
         what: "a tenant publishes ten times what it may, beside another one",
         takes_s: 45,
         run: |runtime, size, sheet| runtime.block_on(neighbours::noisy_neighbour(size, sheet)),
+    },
+    Scenario {
+        name: "revocation",
+        what: "rights are taken away at one end of three sites",
+        takes_s: 15,
+        run: |runtime, size, sheet| runtime.block_on(revocation::revocation(size, sheet)),
     },
     Scenario {
         name: "overload",
