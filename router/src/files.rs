@@ -14,7 +14,15 @@ const PRIVATE: u32 = 0o600;
 /// # Errors
 /// When the file or its folder cannot be written.
 pub fn write_atomically(file: &Path, text: &str) -> io::Result<()> {
-    write(file, text, OPEN)
+    write(file, text.as_bytes(), OPEN)
+}
+
+/// The same, for what is no text.
+///
+/// # Errors
+/// When the file or its folder cannot be written.
+pub fn write_bytes_atomically(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(file, bytes, OPEN)
 }
 
 /// The same, for what only the router's own user may read.
@@ -22,16 +30,16 @@ pub fn write_atomically(file: &Path, text: &str) -> io::Result<()> {
 /// # Errors
 /// When the file or its folder cannot be written.
 pub fn write_private(file: &Path, text: &str) -> io::Result<()> {
-    write(file, text, PRIVATE)
+    write(file, text.as_bytes(), PRIVATE)
 }
 
-fn write(file: &Path, text: &str, mode: u32) -> io::Result<()> {
+fn write(file: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = file.file_name().ok_or_else(|| io::Error::other("this is no file name"))?.to_string_lossy();
     let aside = folder.join(format!(".{name}.{}", std::process::id()));
     let mut options = OpenOptions::new();
     let written = options.write(true).create(true).truncate(true).mode(mode).open(&aside).and_then(|mut out| {
-        out.write_all(text.as_bytes())?;
+        out.write_all(text)?;
         out.sync_all()
     });
     let moved = written.and_then(|()| fs::rename(&aside, file));

@@ -2,6 +2,7 @@
 //! client library, and hostile filters written by hand.
 
 pub mod admin;
+pub mod artifacts;
 pub mod attacker;
 pub mod guests;
 mod healthy;

@@ -11,9 +11,13 @@ const FOLDER: &str = "tests/fuzz";
 /// Its manifest.
 pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 /// Targets that need the whole router, Wasm engine included: minutes of building instead of seconds.
-const WITH_ROUTER: &[&str] = &["bodies", "config", "module", "policy"];
+const WITH_ROUTER: &[&str] = &["bodies", "config", "module"];
+/// The target that needs Cedar.
+const WITH_POLICY: &[&str] = &["policy"];
 /// Targets that need the libraries of schemas.
 const WITH_SCHEMAS: &[&str] = &["payload", "schema"];
+/// The features of the fuzz workspace, and the targets that need them.
+const FEATURES: [(&str, &[&str]); 3] = [("router", WITH_ROUTER), ("policy", WITH_POLICY), ("schema", WITH_SCHEMAS)];
 /// How long each target runs where nothing else is said.
 const SECONDS_DEFAULT: u64 = 30;
 /// Longest input: what a control frame may have.
@@ -71,11 +75,10 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
         command.args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", FOLDER]);
         // There is no unsafe code in the targets for a sanitizer to look at; without one they are three times as fast.
         command.args(["--sanitizer", "none"]);
-        if WITH_ROUTER.contains(&target.as_str()) {
-            command.args(["--features", "router"]);
-        }
-        if WITH_SCHEMAS.contains(&target.as_str()) {
-            command.args(["--features", "schema"]);
+        for (feature, those) in FEATURES {
+            if those.contains(&target.as_str()) {
+                command.args(["--features", feature]);
+            }
         }
         command.arg(target).arg(&found).arg(format!("{FOLDER}/corpus/{target}"));
         command.arg("--").args(limits(options.seconds));
@@ -122,7 +125,7 @@ fn check_tools(repository: &Repository) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FOLDER, Options, SECONDS_DEFAULT, WITH_ROUTER, WITH_SCHEMAS, targets};
+    use super::{FEATURES, FOLDER, Options, SECONDS_DEFAULT, targets};
     use crate::repository::Repository;
 
     fn parse(words: &[&str]) -> Result<Options, String> {
@@ -149,7 +152,7 @@ mod tests {
         for target in &targets {
             let block = manifest.split("[[bin]]").find(|block| block.contains(&format!("name = \"{target}\"")));
             let block = block.unwrap_or_else(|| panic!("{target} has no program in the manifest"));
-            for (feature, those) in [("router", WITH_ROUTER), ("schema", WITH_SCHEMAS)] {
+            for (feature, those) in FEATURES {
                 let needs = block.contains(&format!("required-features = [\"{feature}\"]"));
                 assert_eq!(needs, those.contains(&target.as_str()), "{target} and {feature}");
             }

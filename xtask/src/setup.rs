@@ -9,6 +9,7 @@
 //! | Node and npm | filters in JavaScript | Debian's packages |
 //! | `ip`, `unshare` | tests in network namespaces | Debian's packages |
 //! | minisign | signatures of ours are checked by the tool, and its own by us | Debian's package |
+//! | docker-registry | filters are pushed to it and pulled from it | Debian's package |
 //! | valgrind | the guard of the hot path counts instructions | Debian's package |
 
 use std::path::{Path, PathBuf};
@@ -54,6 +55,7 @@ pub(crate) fn everything(repository: &Repository) -> Result<()> {
     node(repository)?;
     network_tools(repository)?;
     minisign(repository)?;
+    docker_registry(repository)?;
     valgrind(repository)
 }
 
@@ -230,6 +232,16 @@ fn minisign(repository: &Repository) -> Result<()> {
     }
     say("minisign", "missing: signatures are compared with it");
     apt_install(repository, &["minisign"])
+}
+
+/// Makes sure that the registry of artifacts is there that the tests run on loopback.
+fn docker_registry(repository: &Repository) -> Result<()> {
+    if shell::succeeds(repository.command("docker-registry").arg("--version")) {
+        say("docker-registry", "there");
+        return Ok(());
+    }
+    say("docker-registry", "missing: filters are pushed to it and pulled from it");
+    apt_install(repository, &["docker-registry"])
 }
 
 /// Makes sure that valgrind is there: the instruction guard counts with it.

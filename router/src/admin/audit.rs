@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::access::Caller;
+use super::intake;
 use super::problem::{Problem, ProblemCode};
 use super::rights;
 use super::server::Peer;
@@ -16,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http_body::{Frame, SizeHint};
 use myelin_catalog::Digest;
+use myelin_oci::Reference;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::pin::Pin;
@@ -51,6 +53,7 @@ pub(super) async fn keep(
     // Whoever looks at payloads is written down each time.
     let is_read = is_get && !rights::shows_payloads(route);
     let action = format!("{} {route}", request.method());
+    let origin = intake::origin(request.headers());
     let hashed = Hashed::default();
     let sent = hashed.0.clone();
     let request = if is_read { request } else { request.map(|body| Body::new(Hashing { body, hashed })) };
@@ -72,6 +75,7 @@ pub(super) async fn keep(
             note.detail = format!("with the roles: {}", caller.roles);
         }
         (None, Some(identity)) => note.detail = format!("with the certificate of {identity}"),
+        (Some(_), _) => note.detail = origin.map_or_else(String::new, |origin| origin_told(&origin)),
         _ => {}
     }
     if is_read || caller.is_none() {
@@ -82,6 +86,13 @@ pub(super) async fn keep(
     note.from = Some(peer.addr.to_string());
     context.state.audit.write(note).await;
     response
+}
+
+/// The digest first: a detail is cut where it is too long.
+fn origin_told(origin: &Reference) -> String {
+    let digest = origin.digest().map(|digest| digest.to_string()).unwrap_or_default();
+    let tag = origin.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
+    format!("artifact sha256:{digest} of oci://{}/{}{tag}, as the client says", origin.registry(), origin.repository())
 }
 
 fn finish(hasher: Sha256) -> Digest {

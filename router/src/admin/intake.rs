@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use myelin_catalog::{CatalogError, MinisignSignature, ModuleRef, Name};
+use myelin_oci::Reference;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -28,6 +29,8 @@ pub(super) const JSON_BYTES_MAX: usize = 1024 * 1024;
 pub(super) const BODIES_KIB_MAX: usize = 64 * 1024;
 /// Holds a module's signature, a file of minisign's in base64.
 const SIGNATURE_HEADER: &str = "myelin-signature";
+/// Holds where a module comes from, as the client says: the log of who did what keeps it.
+const ORIGIN_HEADER: &str = "myelin-origin";
 /// How slowly a body may arrive: in 30 seconds, or no slower than 512 kbit/s beyond that.
 const PACE: Pace = Pace { time: Duration::from_secs(30), time_per_step: Duration::from_secs(1) };
 /// The steps of [`Pace`].
@@ -53,6 +56,9 @@ pub(super) struct IfMatch(pub(super) Option<u64>);
 
 /// The signature of a module, in [`SIGNATURE_HEADER`].
 pub(super) struct Signature(pub(super) Option<MinisignSignature>);
+
+/// Where a module comes from, in [`ORIGIN_HEADER`]: an artifact of an OCI registry, by its digest.
+pub(super) struct Origin;
 
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
@@ -124,6 +130,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Signature {
         let signature = text.parse::<MinisignSignature>().map_err(CatalogError::from)?;
         Ok(Self(Some(signature)))
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        if parts.headers.contains_key(ORIGIN_HEADER) && origin(&parts.headers).is_none() {
+            let detail = "`Myelin-Origin` names one artifact, such as oci://registry.example/redact:1.2@sha256:.. with its digest";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-origin", detail));
+        }
+        Ok(Self)
+    }
+}
+
+/// Where a module comes from, as the client says.
+pub(super) fn origin(headers: &HeaderMap) -> Option<Reference> {
+    let mut given = headers.get_all(ORIGIN_HEADER).iter();
+    let origin: Reference = given.next()?.to_str().ok()?.parse().ok()?;
+    (origin.digest().is_some() && given.next().is_none()).then_some(origin)
 }
 
 impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Json<T> {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::bindings;
-use super::intake::{ModulePath, Signature, Wasm};
+use super::intake::{ModulePath, Origin, Signature, Wasm};
 use super::logs::Wanted;
 use super::problem::Problem;
 use super::types::{LogList, ModuleDescription, ModuleList, ModuleState, ModuleSummary, QuarantineInfo, SignatureInfo};
@@ -33,6 +33,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<ModuleList
         ("name" = String, Path, description = "Name of the module"),
         ("version" = String, Path, description = "Semantic version"),
         ("myelin-signature" = Option<String>, Header, description = "Its signature: a file of minisign's, in base64"),
+        ("myelin-origin" = Option<String>, Header, description = "The artifact of an OCI registry that it comes from, by digest; kept in the audit log"),
     ),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
@@ -50,6 +51,7 @@ pub(super) async fn upload(
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
     Signature(signature): Signature,
+    _: Origin,
     Wasm { bytes, place }: Wasm,
 ) -> Result<(StatusCode, Json<ModuleSummary>), Problem> {
     if bytes.is_empty() {

@@ -1,8 +1,10 @@
-//! `myelin filter new|build|test|push|ls|describe|logs|release|rm`
+//! `myelin filter new|build|test|push|pull|ls|describe|logs|release|rm`
 
 mod describe;
 mod logs;
 mod new;
+mod pull;
+mod push;
 mod sign;
 mod test;
 
@@ -12,7 +14,6 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
 use super::listing::{Listing, items, size, table, text, time};
-use super::signing;
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -31,14 +32,6 @@ Examples:
 
 Needs cargo and a Wasm target; `myelin doctor` tells what is missing. Lines of fixtures/*.jsonl become the self-test
 that every router runs before the filter is active.";
-
-const PUSH_HELP: &str = "\
-Examples:
-  myelin filter push redact.wasm             name and version as the filter's package says
-  myelin filter push filters/redact          builds first
-  myelin filter push other.wasm --as redact@0.2.0
-
-Pushing makes nothing active: `myelin bind` does.";
 
 /// Make, test and build filters, and manage the modules of a router
 #[derive(Debug, Subcommand)]
@@ -59,9 +52,12 @@ pub(super) enum Filter {
     /// Sign that a lower version may follow a higher one, once
     #[command(after_help = sign::DOWNGRADE_HELP)]
     AllowDowngrade(sign::AllowDowngrade),
-    /// Upload a component, or build and upload a package
-    #[command(after_help = PUSH_HELP)]
-    Push(Push),
+    /// Upload a component, or build and upload a package: to a router, or to an OCI registry
+    #[command(after_help = push::PUSH_HELP)]
+    Push(push::Push),
+    /// Take a component out of an OCI registry
+    #[command(after_help = pull::PULL_HELP)]
+    Pull(pull::Pull),
     /// List modules and bindings
     Ls(List),
     /// Show everything about a module: bindings, verdicts, faults
@@ -93,21 +89,6 @@ pub(super) struct Build {
     /// Only errors
     #[arg(short, long)]
     quiet: bool,
-}
-
-/// Upload a component, or build and upload a package
-#[derive(Args, Debug)]
-pub(super) struct Push {
-    /// A component's file or a package's folder
-    what: PathBuf,
-    /// Another name and version than the package's
-    #[arg(long = "as", value_name = "NAME@VERSION")]
-    called: Option<String>,
-    /// Its signature [default: the file's name with .minisig behind it, where there is one]
-    #[arg(long, value_name = "FILE")]
-    signature: Option<PathBuf>,
-    #[command(flatten)]
-    admin: Admin,
 }
 
 /// List modules and bindings
@@ -149,6 +130,7 @@ impl Filter {
             Self::Sign(sign) => sign.run(),
             Self::AllowDowngrade(allow) => allow.run(),
             Self::Push(push) => block_on(push.run()),
+            Self::Pull(pull) => block_on(pull.run()),
             Self::Ls(list) => block_on(list.run()),
             Self::Describe(describe) => block_on(describe.run()),
             Self::Logs(logs) => logs.run(),
@@ -180,32 +162,6 @@ fn build(options: &BuildOptions) -> Result<BuiltFilter> {
         Some(step) => Failure::new(Exit::Failed, step.what).next(step.run),
         None => Failure::from(error),
     })
-}
-
-impl Push {
-    async fn run(self) -> Result<()> {
-        let api = self.admin.api()?;
-        let file = match self.what.is_dir() {
-            true => build(&BuildOptions { dir: self.what.clone(), ..BuildOptions::default() })?.path,
-            false => self.what.clone(),
-        };
-        let component = component(&file)?;
-        let module = sign::called(self.called.as_deref(), &component, &file)?;
-        let path = module_path(&module)?;
-        let beside = Some(signing::with_ending(&file, "minisig")).filter(|beside| beside.exists());
-        let body = match self.signature.or(beside) {
-            Some(signature) => Body::SignedWasm(component.into(), signing::read_text(&signature)?),
-            None => Body::Wasm(component.into()),
-        };
-        let pushed: Value = api.ask(Method::PUT, &path, body).await?;
-        let signed = match text(&pushed["signature"]["key_id"]) {
-            key_id if key_id.is_empty() => "not signed".to_owned(),
-            key_id => format!("signed by {key_id}"),
-        };
-        say!("{module} is there ({}, sha256 {}, {signed})", size(&pushed["size_bytes"]), cut(&text(&pushed["digest"])));
-        say!("  next: myelin bind NAME --module {module} --pattern 'TOPICS/**'");
-        Ok(())
-    }
 }
 
 pub(super) fn component(file: &Path) -> Result<Vec<u8>> {

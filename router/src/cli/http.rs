@@ -49,9 +49,18 @@ pub(super) enum Body {
     /// JSON.
     Json(Value),
     /// A Wasm component.
-    Wasm(Bytes),
-    /// The same with its signature.
-    SignedWasm(Bytes, String),
+    Wasm(Upload),
+}
+
+/// A Wasm component, and what is said beside it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Upload {
+    /// The component.
+    pub(super) component: Bytes,
+    /// The text of its signature.
+    pub(super) signature: Option<String>,
+    /// Where it comes from, for whoever reads the audit log.
+    pub(super) origin: Option<String>,
 }
 
 /// A problem (RFC 9457), or one of the schema registry.
@@ -124,13 +133,16 @@ impl Server {
         if let Some(revision) = if_match {
             request = request.header("if-match", format!("\"{revision}\""));
         }
-        if let Body::SignedWasm(_, signature) = &body {
+        if let Body::Wasm(Upload { signature: Some(signature), .. }) = &body {
             request = request.header("myelin-signature", BASE64.encode(signature));
+        }
+        if let Body::Wasm(Upload { origin: Some(origin), .. }) = &body {
+            request = request.header("myelin-origin", origin);
         }
         let (content_type, bytes) = match body {
             Body::None => (None, Bytes::new()),
             Body::Json(value) => (Some("application/json"), serde_json::to_vec(&value)?.into()),
-            Body::Wasm(bytes) | Body::SignedWasm(bytes, _) => (Some("application/wasm"), bytes),
+            Body::Wasm(upload) => (Some("application/wasm"), upload.component),
         };
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);

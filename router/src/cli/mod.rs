@@ -29,6 +29,7 @@ mod listing;
 mod logging;
 mod made_up;
 mod mesh;
+mod oci;
 mod policy;
 mod publish;
 mod replay;

@@ -39,6 +39,25 @@ async fn a_module_is_uploaded_shown_and_removed() {
 }
 
 #[tokio::test]
+async fn where_a_module_comes_from_is_an_artifact_by_its_digest_or_nothing() {
+    let router = Router::start().await;
+    let bytes = component("1.0.0");
+    let upload = async |origin: &str| {
+        let headers = [("Content-Type", "application/wasm"), ("Myelin-Origin", origin)];
+        router.ask("PUT", "/v1/modules/quiet/versions/1.0.0", &headers, &bytes).await
+    };
+    for bad in ["", "somewhere", "oci://r.example/quiet:1", "https://r.example/quiet", &"x".repeat(4_096)] {
+        assert_eq!(upload(bad).await.problem(), (400, "invalid-origin".into()), "{bad:.40}");
+    }
+    let digest = "0".repeat(64);
+    let good = upload(&format!("oci://r.example/team/quiet:1@sha256:{digest}")).await;
+    assert_eq!(good.status, 201, "{good:?}");
+    let audit = router.show("/v1/audit").await.to_string();
+    assert!(audit.contains(&format!("artifact sha256:{digest} of oci://r.example/team/quiet:1")), "{audit}");
+    router.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_no_filter_is_refused_and_nothing_is_kept() {
     let router = Router::start().await;
     let before = router.revision().await;

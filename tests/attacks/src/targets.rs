@@ -11,8 +11,12 @@ use myelin_wire::stream::{DataDecoder, Item};
 use myelin_wire::topic::{validate_pattern, validate_topic_bytes};
 use myelin_wire::{Code, EventHead, Limits, Message, Pattern, Refusal, Stamp};
 
+mod artifacts;
+#[cfg(feature = "policy")]
+mod policies;
 #[cfg(feature = "schema")]
 mod schemas;
+mod signatures;
 mod tokens;
 
 /// Headers of an event, as the default limits have it.
@@ -39,7 +43,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "event", run: event },
     Target { name: "topics", run: topics },
     Target { name: "arena", run: arena },
+    Target { name: "oci", run: artifacts::oci },
     Target { name: "token", run: tokens::token },
+    Target { name: "signature", run: signatures::signature },
+    Target { name: "trust", run: signatures::trust },
     #[cfg(feature = "schema")]
     Target { name: "schema", run: schemas::schema },
     #[cfg(feature = "schema")]
@@ -50,8 +57,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bodies", run: with_router::bodies },
     #[cfg(feature = "router")]
     Target { name: "module", run: with_router::module },
-    #[cfg(feature = "router")]
-    Target { name: "policy", run: with_router::policy },
+    #[cfg(feature = "policy")]
+    Target { name: "policy", run: policies::policy },
 ];
 
 /// The target called `name`.
@@ -332,7 +339,6 @@ mod with_router {
     use super::REFUSAL_BYTES_MAX;
     use myelin::config::{Config, Sources};
     use myelin_engine::{ModuleLimits, inspect, parse_vectors};
-    use myelin_policy::{Action, Decider, Policies, Service};
 
     /// A configuration file.
     pub(super) fn config(data: &[u8]) {
@@ -353,28 +359,6 @@ mod with_router {
     pub(super) fn bodies(data: &[u8]) {
         for refused in myelin::admin::read_bodies(data).into_iter().flatten() {
             assert!(refused.len() < REFUSAL_BYTES_MAX, "{} bytes", refused.len());
-        }
-    }
-
-    /// The text of a policy; whatever it says, its decisions are the same again.
-    pub(super) fn policy(data: &[u8]) {
-        let Ok(text) = std::str::from_utf8(data) else { return };
-        match Policies::compile([("p", text)]) {
-            Ok(policies) => {
-                let (service, mut decider) = (Service::new("spiffe://example.org/service/shop"), Decider::default());
-                for action in Action::ALL {
-                    let told = policies.decide(&service, action, "orders/1", "hamburg").verdict;
-                    for _ in 0..2 {
-                        assert_eq!(decider.decide(&policies, &service, action, "orders/1", "hamburg"), told);
-                    }
-                }
-            }
-            Err(errors) => {
-                assert!(errors.iter().next().is_some(), "a refusal says why");
-                for error in errors.iter() {
-                    assert!(error.to_string().len() < REFUSAL_BYTES_MAX, "{error}");
-                }
-            }
         }
     }
 

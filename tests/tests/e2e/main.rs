@@ -22,6 +22,7 @@ mod kit;
 mod ledger;
 mod mesh;
 mod namespaces;
+mod oci;
 mod policies;
 mod registry_scale;
 mod residency;

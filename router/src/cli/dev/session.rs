@@ -6,7 +6,7 @@ use crate::cli::admin::{Api, binding_path, module_path};
 use crate::cli::build::{BuildOptions, BuiltFilter, Toolchain, build_filter, wasm_toolchain};
 use crate::cli::examine::examine;
 use crate::cli::failure::{Exit, Failure, Result};
-use crate::cli::http::Body;
+use crate::cli::http::{Body, Upload};
 use crate::cli::trial::{Engine, told};
 use crate::cli::values::{print, say};
 use anyhow::Context;
@@ -105,7 +105,7 @@ impl Session {
     /// Pushes, binds and rolls out; how long pushing and swapping took, and how long a worker paused.
     async fn deploy(&self, module: &str, component: &[u8]) -> Result<(Duration, Duration, u64)> {
         let begin = Instant::now();
-        let body = Body::Wasm(component.to_vec().into());
+        let body = Body::Wasm(Upload { component: component.to_vec().into(), ..Upload::default() });
         self.api.ask::<Value>(Method::PUT, &module_path(module)?, body).await?;
         let push = begin.elapsed();
         let Package { name, pattern, grants, config, .. } = &self.package;

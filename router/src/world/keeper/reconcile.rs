@@ -51,6 +51,10 @@ impl Keeper {
             return false;
         }
         if let Err(error) = self.catalog().check_all_signed(&wanted.bindings, self.demands) {
+            // Once, however often it is tried: a writer that demands what this router does had refused it.
+            if self.failed.is_none_or(|(number, _)| number != wanted.number) {
+                self.alarm(error.code());
+            }
             self.failed = Some((wanted.number, Instant::now()));
             self.fail(rollout, &error.into());
             return false;
@@ -96,6 +100,7 @@ impl Keeper {
         }
         // Whoever has written the rollout's record: this router looks for itself.
         if let Err(error) = self.catalog().check_demands(set, self.demands, unix_ms()) {
+            self.alarm(error.code());
             return self.fail(id, &error.into());
         }
         if let Err(error) = self.prepare_governance(id) {
@@ -119,6 +124,10 @@ impl Keeper {
             }
             Err(error) => self.fail(id, &error),
         }
+    }
+
+    fn alarm(&mut self, code: &str) {
+        *self.alarms.entry(code.to_owned()).or_default() += 1;
     }
 
     fn fail(&self, rollout: u64, error: &WorldError) {

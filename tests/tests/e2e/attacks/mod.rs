@@ -5,6 +5,7 @@
 
 mod frames;
 mod modules;
+mod names;
 mod peers;
 mod quic;
 mod scale;

@@ -14,6 +14,41 @@ use std::path::{Path, PathBuf};
 
 const WASM: (&str, &str) = ("Content-Type", "application/wasm");
 
+/// Names that try to be paths, or to look like `quiet`, as they stand in the path of a URL.
+pub(super) const NAMES: [&str; 31] = [
+    "..",
+    ".",
+    "%2e%2e",
+    "..%2f..%2fetc",
+    "%2e%2e%2fpasswd",
+    "..%5c..",
+    "%2fetc%2fpasswd",
+    "a%2fb",
+    "a%00b",
+    "%00",
+    "a%0d%0aX-Y:z",
+    "%ff%fe",
+    "%c0%ae%c0%ae",
+    "Quiet",
+    "QUIET",
+    "quiet.",
+    "quiet%20",
+    "%20quiet",
+    "-quiet",
+    "q_uiet",
+    "q%d1%83iet",
+    "qui%d0%b5t",
+    "%ef%bd%91uiet",
+    "quiet%e2%80%8b",
+    "%e2%80%aequiet",
+    "qu%c4%b1et",
+    "quie%cc%81t",
+    "~",
+    "$HOME",
+    "*",
+    "quiet%40evil",
+];
+
 /// A gzip file of `mib` MiB of zeros: one literal, then copies of 258 bytes, 13 bits each.
 fn gzip_bomb(mib: usize) -> Vec<u8> {
     let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
@@ -77,7 +112,7 @@ async fn packed_bodies_are_refused_unopened() -> Result<()> {
 }
 
 /// Every file and folder below `folder`, but for compiled code and what the database writes.
-fn tree(folder: &Path) -> Result<BTreeSet<PathBuf>> {
+pub(super) fn tree(folder: &Path) -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -100,41 +135,7 @@ fn names_that_try_to_be_paths_or_look_like_others_write_nothing() -> Result<()> 
     }
     let before = tree(router.folder())?;
     let long = "a".repeat(4_096);
-    let names = [
-        "..",
-        ".",
-        "%2e%2e",
-        "..%2f..%2fetc",
-        "%2e%2e%2fpasswd",
-        "..%5c..",
-        "%2fetc%2fpasswd",
-        "a%2fb",
-        "a%00b",
-        "%00",
-        "a%0d%0aX-Y:z",
-        "%ff%fe",
-        "%c0%ae%c0%ae",
-        &long,
-        "Quiet",
-        "QUIET",
-        "quiet.",
-        "quiet%20",
-        "%20quiet",
-        "-quiet",
-        "q_uiet",
-        "q%d1%83iet",
-        "qui%d0%b5t",
-        "%ef%bd%91uiet",
-        "quiet%e2%80%8b",
-        "%e2%80%aequiet",
-        "qu%c4%b1et",
-        "quie%cc%81t",
-        "~",
-        "$HOME",
-        "*",
-        "quiet%40evil",
-    ];
-    for name in names {
+    for name in NAMES.into_iter().chain([&*long]) {
         let answer = router.upload(name, "1.0.0", &quiet)?;
         assert_eq!(answer.problem(), (400, "invalid-name".into()), "{name}: {answer:?}");
         let binding = json!({ "module": "quiet@1.0.0", "pattern": "a" });

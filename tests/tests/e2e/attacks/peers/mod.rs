@@ -5,6 +5,7 @@ mod events;
 mod floods;
 mod hello;
 mod records;
+mod unsigned;
 
 use anyhow::{Context, Result, ensure};
 use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions, Subscription};

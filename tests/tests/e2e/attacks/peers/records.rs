@@ -92,7 +92,7 @@ async fn records_that_nobody_trusts_are_refused_with_their_code_and_change_nothi
 }
 
 /// The writer's seed, as its file holds it.
-fn seed(sites: &Sites) -> Result<[u8; 32]> {
+pub(super) fn seed(sites: &Sites) -> Result<[u8; 32]> {
     let text = std::fs::read_to_string(sites.routers[0].data_dir().join("catalog.key"))?;
     let byte = |at: usize| Ok(u8::from_str_radix(text.get(at..at + 2).context("64 digits")?, 16)?);
     let bytes = (0..32).map(|at| byte(2 * at)).collect::<Result<Vec<u8>>>()?;
