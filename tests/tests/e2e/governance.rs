@@ -275,10 +275,10 @@ async fn a_version_of_a_schema_comes_to_one_site_first_and_every_tool_says_so() 
         Ok(history.contains("complete") && history.contains("+orders"))
     })
     .await?;
-    for name in ["s0", "s1"] {
-        // The record of the end reaches other sites a moment after its writer.
-        eventually("the end there", || {
-            let everywhere = explained(name)?.good()?.out;
+    for site in ["s0", "s1"] {
+        // Another router reads of the end a moment later.
+        eventually("the same everywhere", || {
+            let everywhere = explained(site)?.good()?.out;
             Ok(everywhere.contains("orders-value:2") && !everywhere.contains("those of rollout"))
         })
         .await?;
