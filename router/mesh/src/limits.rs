@@ -1,8 +1,11 @@
 //! The one table of limits of the mesh: every map, list, message and wait has its bound here, with the reason.
 
-/// Sites of a full mesh: as many as a destination set has bits. Beyond, areas.
-pub const SITES_MAX: usize = 128;
-/// Routers that are known at a time: 8 for each site.
+/// Sites of a mesh: as many as a destination set has bits, at the largest. Beyond, areas. Stamps of a mesh with more than
+/// [`SITES_NARROW`] are read by routers from this version on.
+pub const SITES_MAX: usize = 1_024;
+/// Sites below this are in the part of a stamp that every router reads.
+pub const SITES_NARROW: usize = 128;
+/// Routers that are known at a time: one for each site of the largest mesh, 8 for each of one with 128.
 pub const ROUTERS_MAX: usize = 1_024;
 /// Neighbours of one router: all others of a mesh in which every site has four, and then some.
 pub const LINKS_MAX: usize = 512;

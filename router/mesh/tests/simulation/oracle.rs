@@ -78,7 +78,7 @@ pub fn converged(world: &World) -> Result<(), String> {
 }
 
 /// The nodes that `from` reaches, itself included, within the allowed sites.
-fn reachable(world: &World, from: usize, allowed: Option<SiteSet>) -> BTreeSet<usize> {
+fn reachable(world: &World, from: usize, allowed: Option<&SiteSet>) -> BTreeSet<usize> {
     let mut edges: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for path in world.network.paths.iter().filter(|path| path.is_whole()) {
         edges.entry(path.ends[0]).or_default().push(path.ends[1]);
@@ -100,7 +100,7 @@ fn reachable(world: &World, from: usize, allowed: Option<SiteSet>) -> BTreeSet<u
 /// Every event from `first` on came to exactly those that want it and can be reached.
 pub fn delivered(world: &World, first: usize) -> Result<(), String> {
     for (number, event) in world.events.iter().enumerate().skip(first) {
-        let reached = reachable(world, event.origin, event.allowed);
+        let reached = reachable(world, event.origin, event.allowed.as_ref());
         let who = format!("event {number} ({} from router {}, {:?})", event.topic, event.origin, event.allowed);
         let mut groups = BTreeSet::new();
         for (at, node) in world.nodes.iter().enumerate().filter(|(_, node)| node.mesh.is_some()) {

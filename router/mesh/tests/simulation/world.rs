@@ -410,11 +410,14 @@ impl World {
     }
 
     fn publish(&mut self, node: usize, topic: String, allowed: Option<SiteSet>) {
-        if self.nodes[node].mesh.is_none() || allowed.is_some_and(|allowed| !allowed.contains(self.nodes[node].site)) {
+        if self.nodes[node].mesh.is_none()
+            || allowed.as_ref().is_some_and(|allowed| !allowed.contains(self.nodes[node].site))
+        {
             return;
         }
         let event = self.events.len();
-        let mut published = Published { topic: topic.clone(), origin: node, allowed, ..Published::default() };
+        let mut published =
+            Published { topic: topic.clone(), origin: node, allowed: allowed.clone(), ..Published::default() };
         let own_groups = self.nodes[node].groups(&topic);
         if self.nodes[node].wants_plain(&topic) {
             published.plain.insert(node, 1);
@@ -422,7 +425,8 @@ impl World {
         own_groups.iter().for_each(|group| *published.groups.entry(*group).or_default() += 1);
         let (matched, routes) = self.nodes[node].matched(&topic);
         let origin = &mut self.nodes[node];
-        let plan = plan(&matched, &routes, &mut origin.residency, allowed, |group| own_groups.contains(&group.id));
+        let plan =
+            plan(&matched, &routes, &mut origin.residency, allowed.clone(), |group| own_groups.contains(&group.id));
         origin.seq += 1;
         let stamp = Stamp {
             origin: origin.router,
@@ -450,7 +454,7 @@ impl World {
         let event = usize::try_from(event).unwrap();
         let stamp = batch.head.stamp;
         let site = self.nodes[node].site;
-        if stamp.allowed.is_some_and(|allowed| !allowed.contains(site)) {
+        if stamp.allowed.as_ref().is_some_and(|allowed| !allowed.contains(site)) {
             self.faults.push(format!("event {event} came to site {site}, where it must not be"));
         }
         let source = Source { origin: stamp.origin, epoch: stamp.epoch, shard: stamp.shard };
@@ -474,7 +478,7 @@ impl World {
             self.faults.push(format!("event {event}: {violation}"));
             return;
         }
-        self.events[event].over_hops |= out.over_hops;
+        self.events[event].over_hops |= &out.over_hops;
         if let Some(local) = &out.local {
             self.local(node, event, stamp, local, site);
         }
