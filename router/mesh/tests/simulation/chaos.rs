@@ -6,7 +6,8 @@ use std::sync::Arc;
 use myelin_mesh::control::GroupName;
 use myelin_mesh::{Directory, Router, RouterNumber, Site, SiteNumber, SiteSet};
 
-use crate::network::{Network, Path};
+use crate::clock::Clock;
+use crate::network::{IDLE_MS, Network, Path};
 use crate::node::Wanted;
 use crate::oracle;
 use crate::world::{Happening, World};
@@ -17,6 +18,11 @@ const HEALED_MS: u64 = 22_000;
 const SETTLED_MS: u64 = 14_000;
 /// After this, from the heal on, every router has everybody's interest.
 const CONVERGED_MS: u64 = 5_000;
+
+/// What the clock of a router shows at the beginning is below this.
+const CLOCK_SHOWS_MS: u64 = 1 << 40;
+/// Clocks are at most that much too fast or too slow, in parts of a million: ten times what a bad crystal is.
+const DRIFT_PPM: i64 = 500;
 
 /// A quarter of the meshes have sites that far apart: 64 of them use the numbers up to 945.
 const SITES_STEP: usize = 15;
@@ -42,6 +48,8 @@ pub struct Summary {
     pub links_lost: u64,
     pub refused_identities: u64,
     pub refused_doubles: u64,
+    pub jumps: u64,
+    pub jumped_ms: u64,
 }
 
 impl Summary {
@@ -64,6 +72,8 @@ impl Summary {
         self.links_lost += other.links_lost;
         self.refused_identities += other.refused_identities;
         self.refused_doubles += other.refused_doubles;
+        self.jumps += other.jumps;
+        self.jumped_ms += other.jumped_ms;
     }
 }
 
@@ -77,6 +87,7 @@ pub fn run(seed: u64) -> Result<Summary, String> {
     let mut crashes = plan_lives(&mut world, &mut rng);
     plan_faults(&mut world, &mut rng);
     plan_use(&mut world, &mut rng);
+    plan_clocks(&mut world, &mut fastrand::Rng::with_seed(seed ^ 0x0063_6c6f_636b));
     for second in 1..=HEALED_MS / 1_000 {
         world.run(second * 1_000);
         oracle::always(&world)?;
@@ -124,6 +135,8 @@ fn summary(world: &World, crashes: u64) -> Summary {
         links_lost: counters.links_lost,
         refused_identities: counters.refused_identities,
         refused_doubles: counters.refused_doubles,
+        jumps: counters.jumps,
+        jumped_ms: counters.jumped_ms,
     }
 }
 
@@ -251,6 +264,22 @@ fn plan_faults(world: &mut World, rng: &mut fastrand::Rng) {
         } else {
             world.at(HEALED_MS, Happening::Heal { path });
         }
+    }
+}
+
+/// Clocks show anything, drift, and jump now and then; long before and shortly before all is to be well again.
+fn plan_clocks(world: &mut World, rng: &mut fastrand::Rng) {
+    for node in &mut world.nodes {
+        node.clock = Clock::drifting(rng.u64(0..CLOCK_SHOWS_MS), rng.i64(-DRIFT_PPM..=DRIFT_PPM));
+    }
+    let most = world.nodes.len().min(8);
+    for _ in 0..rng.usize(0..=most) {
+        let (node, links_end) = (rng.usize(0..world.nodes.len()), rng.bool());
+        // A suspended machine is away for seconds up to a minute; a paused one for less.
+        let by_ms = if links_end || rng.bool() { rng.u64(IDLE_MS..60_000) } else { rng.u64(10..IDLE_MS) };
+        // The other end of a link that ended without a word needs as long as for a cut to give it up.
+        let last = if links_end { HEALED_MS - IDLE_MS } else { HEALED_MS };
+        world.at(rng.u64(1_000..last), Happening::Jump { node, by_ms, links_end });
     }
 }
 
