@@ -1,7 +1,7 @@
 //! Forwarding: the origin decides once where an event goes; every hop only splits that set by next hop.
 //!
 //! No hop looks at a topic to forward: each site of the set goes into exactly one copy, so that there are neither loops
-//! nor doubles, whatever the relays believe, and [`HOPS_MAX`] bounds what a moment of disagreement about the routes does.
+//! nor doubles, whatever the relays believe, and [`Routes::hops_max`] bounds what a moment of disagreement about the routes does.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use smallvec::SmallVec;
 
 use crate::ids::{LinkId, RouterNumber, SiteNumber};
 use crate::interest::{GroupInterest, InterestMatch};
-use crate::limits::{GRANTS_MAX, HOPS_MAX};
+use crate::limits::GRANTS_MAX;
 use crate::site_set::SiteSet;
 use crate::stamp::{Grant, Grants, Stamp, destinations};
-use crate::topology::{NoAllowedPath, ResidencyCache, Routes};
+use crate::topology::{Hop, NoAllowedPath, ResidencyCache, Routes};
 use crate::violation::{Violation, ViolationCode};
 
 /// Where an event is to go, by its origin's decision.
@@ -45,7 +45,7 @@ pub struct Split {
     pub unreachable: SiteSet,
     /// Sites that the directory does not know ([`ViolationCode::UnknownSite`]).
     pub unknown: SiteSet,
-    /// Sites that are further away than [`HOPS_MAX`] routers ([`ViolationCode::HopLimit`]).
+    /// Sites that are further away than [`Routes::hops_max`] routers ([`ViolationCode::HopLimit`]).
     pub over_hops: SiteSet,
     /// Sites outside of what the stamp allows ([`ViolationCode::Residency`]).
     pub not_allowed: SiteSet,
@@ -196,7 +196,7 @@ pub fn split(
         out.not_allowed = &left - allowed;
         left &= allowed;
     }
-    if stamp.hops >= HOPS_MAX {
+    if stamp.hops >= routes.hops_max() {
         out.over_hops = left;
         return Ok(());
     }
@@ -205,7 +205,7 @@ pub fn split(
         match hop {
             // Checked once more where it matters: whatever the routes say, nothing leaves to a site that is not allowed.
             Some(hop) if stamp.allowed.as_ref().is_none_or(|allowed| allowed.contains(hop.site)) => {
-                add(&mut out.copies, stamp, (hop.link, hop.neighbour), site);
+                add(&mut out.copies, stamp, (hop, routes.hops_max()), site);
             }
             Some(_) => out.not_allowed.insert(site),
             None => out.unreachable.insert(site),
@@ -215,9 +215,9 @@ pub fn split(
 }
 
 /// Adds `site`, and what is granted there, to the copy for a neighbour.
-fn add(copies: &mut Vec<Outgoing>, stamp: &Stamp, (link, neighbour): (LinkId, RouterNumber), site: SiteNumber) {
-    let at = copies.iter().position(|copy| copy.link == link).unwrap_or_else(|| {
-        copies.push(outgoing(stamp, link, neighbour));
+fn add(copies: &mut Vec<Outgoing>, stamp: &Stamp, (hop, hops_max): (Hop, u8), site: SiteNumber) {
+    let at = copies.iter().position(|copy| copy.link == hop.link).unwrap_or_else(|| {
+        copies.push(outgoing(stamp, (hop.link, hop.neighbour), hops_max));
         copies.len() - 1
     });
     let copy = &mut copies[at].stamp;
@@ -227,8 +227,8 @@ fn add(copies: &mut Vec<Outgoing>, stamp: &Stamp, (link, neighbour): (LinkId, Ro
     copy.grants.extend(stamp.grants.iter().filter(|grant| grant.site == site).copied());
 }
 
-fn outgoing(stamp: &Stamp, link: LinkId, neighbour: RouterNumber) -> Outgoing {
-    let hops = (stamp.hops + 1).min(HOPS_MAX);
+fn outgoing(stamp: &Stamp, (link, neighbour): (LinkId, RouterNumber), hops_max: u8) -> Outgoing {
+    let hops = (stamp.hops + 1).min(hops_max);
     let allowed = stamp.allowed.clone();
     let stamp = Stamp { hops, sites: SiteSet::EMPTY, allowed, grants: Grants::new(), ..*stamp };
     Outgoing { link, neighbour, stamp }
@@ -254,7 +254,7 @@ pub fn hand_on(
         for sibling in &matched.siblings {
             match routes.direct(*sibling) {
                 Some(hop) => {
-                    let mut copy = here_only(stamp, hop.link, *sibling);
+                    let mut copy = here_only(stamp, (hop.link, *sibling), routes.hops_max());
                     copy.stamp.sites = SiteSet::only(mine);
                     out.push(copy);
                 }
@@ -276,7 +276,7 @@ pub fn hand_on(
             continue;
         };
         let at = out.iter().position(|copy| copy.link == hop.link).unwrap_or_else(|| {
-            out.push(here_only(stamp, hop.link, hop.neighbour));
+            out.push(here_only(stamp, (hop.link, hop.neighbour), routes.hops_max()));
             out.len() - 1
         });
         out[at].stamp.grants.push(Grant { group: *id, site: mine });
@@ -284,8 +284,8 @@ pub fn hand_on(
     served
 }
 
-fn here_only(stamp: &Stamp, link: LinkId, sibling: RouterNumber) -> Outgoing {
-    let mut copy = outgoing(stamp, link, sibling);
+fn here_only(stamp: &Stamp, to: (LinkId, RouterNumber), hops_max: u8) -> Outgoing {
+    let mut copy = outgoing(stamp, to, hops_max);
     copy.stamp.here_only = true;
     copy
 }
@@ -297,6 +297,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::{HOPS_MAX, HOPS_NARROW_MAX};
     use crate::site_set::tests::site_sets;
     use crate::topology::tests::{SITES, View, set, site, views};
 
@@ -347,10 +348,16 @@ mod tests {
     #[test]
     fn an_event_goes_no_further_than_the_hop_limit() {
         let view = View::new(3, &[(0, 1, 10), (1, 2, 10)]);
-        let spent = Stamp { hops: HOPS_MAX, ..stamp(set(&[1, 2])) };
+        let spent = Stamp { hops: HOPS_NARROW_MAX, ..stamp(set(&[1, 2])) };
         let out = split_at(&view, 1, &spent).unwrap();
         assert!(out.copies.is_empty() && out.local.is_some());
         assert_eq!(out.over_hops, set(&[2]));
+        // Where no router is from before, it goes further.
+        let view = View { sites: vec![0, 1, 128], ..view };
+        let out = split_at(&view, 1, &Stamp { hops: HOPS_NARROW_MAX, ..stamp(set(&[128])) }).unwrap();
+        assert_eq!((out.copies[0].stamp.hops, out.copies.len()), (HOPS_NARROW_MAX + 1, 1));
+        let out = split_at(&view, 1, &Stamp { hops: HOPS_MAX, ..stamp(set(&[128])) }).unwrap();
+        assert_eq!((out.copies.len(), out.over_hops), (0, set(&[128])));
     }
 
     #[test]

@@ -88,8 +88,11 @@ pub const ROUTES_INTERVAL_MS: u64 = 100;
 /// Sets of allowed sites whose routes are kept at a time: one for each residency rule that is in use, about.
 pub const RESIDENCY_SETS_MAX: usize = 16;
 
-/// Routers that an event passes at most, its origin not counted: what bounds a transient loop.
-pub const HOPS_MAX: u8 = 8;
+/// Routers that an event passes at most, its origin not counted: what bounds a transient loop. Of a thousand sites with eight
+/// links each some are more than eight apart by the cheapest way (docs/SCALE.md).
+pub const HOPS_MAX: u8 = 16;
+/// The same in a mesh without a site from [`SITES_NARROW`] on: what routers read that know no others.
+pub const HOPS_NARROW_MAX: u8 = 8;
 /// Groups of one event that are served at a chosen site.
 pub const GRANTS_MAX: usize = 64;
 /// Bytes of events after which a batch is full; one that has less takes one more event, whatever its size.

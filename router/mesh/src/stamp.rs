@@ -407,7 +407,7 @@ pub(crate) mod tests {
             bytes[at] = byte;
             Stamp::decode(&bytes).unwrap_err().code
         };
-        assert_eq!(refused(9, 9), ViolationCode::HopLimit);
+        assert_eq!(refused(9, 17), ViolationCode::HopLimit);
         assert_eq!(refused(10, 8), ViolationCode::Malformed);
         assert_eq!(refused(10, 16), ViolationCode::Malformed);
         assert_eq!(refused(11, 65), ViolationCode::TooMany);

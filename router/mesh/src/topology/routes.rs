@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::graph::Reached;
 use super::{Graph, mix};
 use crate::ids::{LinkId, RouterNumber, SiteNumber};
-use crate::limits::RESIDENCY_SETS_MAX;
+use crate::limits::{HOPS_MAX, HOPS_NARROW_MAX, RESIDENCY_SETS_MAX, SITES_NARROW};
 use crate::site_set::SiteSet;
 
 /// The way to a router.
@@ -117,6 +117,12 @@ impl Routes {
     /// The sites that the directory knows.
     pub fn known_sites(&self) -> &SiteSet {
         self.graph.sites()
+    }
+
+    /// How many routers an event passes at most, its origin not counted.
+    pub fn hops_max(&self) -> u8 {
+        let is_narrow = self.known_sites().last().is_none_or(|last| last.index() < SITES_NARROW);
+        if is_narrow { HOPS_NARROW_MAX } else { HOPS_MAX }
     }
 
     /// Whether there is a path to `router`.

@@ -241,7 +241,8 @@ pub fn run(size: Size) {
     report("all want one more", &mesh.agree(&[], AGREED_MS_MAX), started);
     let few = (size.places / 100).max(1);
     println!("{few} events for all came everywhere; {} were too far away", mesh.events(few, true));
-    println!("these took {} batches", mesh.world.counters.batches - before);
+    let most_hops = mesh.world.counters.most_hops;
+    println!("these took {} batches, over {most_hops} links at most", mesh.world.counters.batches - before);
     let computed: u64 = mesh.world.nodes.iter().map(|node| node.mesh.as_ref().unwrap().stats().routes_computed).sum();
     println!("routes computed by a router: {}", computed / routers as u64);
     println!("a quiet router sends {quiet} B/s; it keeps {} KB", mesh.held() / 1_000);

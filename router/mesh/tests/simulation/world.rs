@@ -89,6 +89,8 @@ pub struct Counters {
     pub refused_identities: u64,
     pub refused_doubles: u64,
     pub largest_control_bytes: usize,
+    /// Links that an event passed, at most.
+    pub most_hops: u8,
     /// Jumps of clocks, and how far they went together.
     pub jumps: u64,
     pub jumped_ms: u64,
@@ -474,6 +476,7 @@ impl World {
         let event = u64::from_le_bytes(span.payload(&batch.events).try_into().unwrap());
         let event = usize::try_from(event).unwrap();
         let stamp = batch.head.stamp;
+        self.counters.most_hops = self.counters.most_hops.max(stamp.hops);
         let site = self.nodes[node].site;
         if stamp.allowed.as_ref().is_some_and(|allowed| !allowed.contains(site)) {
             self.faults.push(format!("event {event} came to site {site}, where it must not be"));
