@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod attacker;
+pub mod churn;
 pub mod guests;
 mod healthy;
 pub mod hostile;
