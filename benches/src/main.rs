@@ -12,6 +12,7 @@ mod goals;
 mod load;
 mod machine;
 mod memory;
+mod mesh;
 mod micro;
 mod pair;
 mod peers;
@@ -20,6 +21,7 @@ mod relay;
 mod report;
 mod row;
 mod run;
+mod scenarios;
 mod schemas;
 mod server;
 mod swaps;
@@ -55,7 +57,9 @@ enum Command {
     /// Serve as a bare QUIC relay: events in from publishers, the same bytes out to every subscriber.
     Relay(relay::RelayArgs),
     /// Attack a router and gather crowds at it; print what the others notice.
-    Attacks(attacks::AttackArgs),
+    Attacks(scenarios::ScenarioArgs),
+    /// Break links and kill routers on the way of events, change interest, roll out: how long others wait for it.
+    Mesh(scenarios::ScenarioArgs),
     /// Publish to a server and check every event at the subscribers; prints one line of JSON.
     Load(load::LoadArgs),
 }
@@ -74,5 +78,6 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Relay(arguments)) => relay::run(&arguments),
         Some(Command::Load(arguments)) => load::run(&arguments),
         Some(Command::Attacks(arguments)) => attacks::run(&arguments),
+        Some(Command::Mesh(arguments)) => mesh::run(&arguments),
     }
 }

@@ -193,7 +193,7 @@ impl Judge<'_> {
     pub async fn run_derived(&self, derived: Derived, bench: &mut Workbench) -> Option<Passing> {
         let Derived { topic, attrs, payload, depth, seen, within, seq, is_dead_letter } = derived;
         let topic = self.local.topic(&topic);
-        let route = match within {
+        let route = match &within {
             Some(sites) => self.local.route_within(&topic, self.active, sites),
             None => self.local.route(&topic, self.active),
         };

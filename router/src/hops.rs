@@ -26,7 +26,7 @@ fn here(local: &Local) -> String {
 }
 
 /// The names of sites.
-pub fn site_names(local: &Local, sites: SiteSet) -> Vec<String> {
+pub fn site_names(local: &Local, sites: &SiteSet) -> Vec<String> {
     let Some(outward) = &local.shared.outward else { return Vec::new() };
     let reach = outward.reach.load();
     let directory = reach.interest.directory();
@@ -153,8 +153,7 @@ pub fn placed(local: &Local, watch: &mut Watch, generation: u64, event: Placed<'
         return;
     }
     let here = here(local);
-    let plan =
-        route.plan.as_ref().map(|plan| plan.grants.iter().fold(plan.sites, |all, one| all | SiteSet::only(one.site)));
+    let plan = route.plan.as_ref().map(|plan| plan.destinations());
     let is_wanted = route.copies > 0;
     let (span, sites) = match (&watch.arrival, key) {
         (Some(arrival), Some(seq)) => {
@@ -165,7 +164,7 @@ pub fn placed(local: &Local, watch: &mut Watch, generation: u64, event: Placed<'
         _ if !is_wanted => (HopSpan::random(sampled, attrs), Vec::new()),
         _ => {
             let place = own(local, local.seq.get() + ahead);
-            (HopSpan::known(sampled, place, &here, attrs), site_names(local, plan.unwrap_or(SiteSet::EMPTY)))
+            (HopSpan::known(sampled, place, &here, attrs), site_names(local, &plan.unwrap_or_default()))
         }
     };
     let is_routed = is_wanted || !sites.is_empty();

@@ -431,8 +431,8 @@ impl Local {
     }
 
     /// The same for events that a filter lets go to `sites` only.
-    pub fn route_within(&self, topic: &TopicEntry, active: &Active, sites: SiteSet) -> Rc<Route> {
-        let key = (topic.name.reference, sites);
+    pub fn route_within(&self, topic: &TopicEntry, active: &Active, sites: &SiteSet) -> Rc<Route> {
+        let key = (topic.name.reference, sites.clone());
         let known = self.narrowed.borrow().get(&key).cloned();
         if let Some(route) = known.filter(|route| self.is_current(route, active)) {
             return route;
@@ -472,7 +472,7 @@ impl Local {
         let Some(residency) = &self.residency else { return SiteSet::EMPTY };
         let mut residency = residency.borrow_mut();
         let residency = residency.load();
-        names.fold(SiteSet::EMPTY, |sites, name| sites | residency.site(name))
+        names.fold(SiteSet::EMPTY, |sites, name| sites | &residency.site(name))
     }
 
     #[inline]
@@ -487,7 +487,7 @@ impl Local {
             && route.residency_version == version(&self.residency, Residency::version)
     }
 
-    fn find_route(&self, topic: &TopicEntry, active: &Active, only: Option<SiteSet>) -> Route {
+    fn find_route(&self, topic: &TopicEntry, active: &Active, only: Option<&SiteSet>) -> Route {
         let mut table = self.table.borrow_mut();
         let table = table.load();
         let (targets, rules_version, withheld) = self.targets(table, &topic.name.text);
@@ -509,7 +509,7 @@ impl Local {
         active: &Active,
         (reach, residency): (&Reach, &Residency),
         mut targets: MatchSet,
-        only: Option<SiteSet>,
+        only: Option<&SiteSet>,
     ) -> Route {
         let mine = reach.routes.my_site();
         let ruled = residency.allowed(&topic.name.text);
@@ -521,20 +521,21 @@ impl Local {
         // What a filter narrows down is here already; from here on it passes the sites that it may be at.
         let narrowed = only.map(|only| {
             matched.keep(only, mine);
-            only | SiteSet::only(mine)
+            only.clone() | &SiteSet::only(mine)
         });
+        let may_be_here = ruled.as_ref().is_none_or(|ruled| ruled.contains(mine));
         let allowed = match (ruled, narrowed) {
-            (Some(ruled), Some(narrowed)) => Some(ruled & narrowed),
+            (Some(ruled), Some(narrowed)) => Some(ruled & &narrowed),
             (ruled, narrowed) => ruled.or(narrowed),
         };
         let is_here = |group: &GroupInterest| is_member(&targets, group);
         let plan = myelin_mesh::plan(&matched, &reach.routes, &mut self.allowed_routes.borrow_mut(), allowed, is_here);
-        let held_back = (plan.not_allowed | plan.no_allowed_path).len();
+        let held_back = plan.not_allowed.len() + plan.no_allowed_path.len();
         let plan = (!plan.is_empty()).then(|| Arc::new(plan));
         Route {
             reach_version: reach.version,
             residency_version: residency.version(),
-            may_be_here: ruled.is_none_or(|ruled| ruled.contains(mine)),
+            may_be_here,
             held_back,
             ..self.make_route(topic, active, targets, plan)
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Questions that may wait for the links' thread, and questions of others that may wait for the control plane: a
-/// router asks one thing at a time, so that this is one of each of 128 sites.
+/// router asks one thing at a time, so that this is one of each of 128 sites. Of a larger mesh the others wait at their neighbours.
 pub const QUESTIONS_WAITING_MAX: usize = 128;
 
 /// A question to another router.

@@ -54,12 +54,12 @@ impl Residency {
         // A dead letter whose topic had no room for that of its event: as if it were of all.
         let holds = |pattern: &Pattern| topic.is_none_or(|topic| pattern.matches(topic));
         let rules = self.rules.iter().filter(|(pattern, _)| holds(pattern));
-        rules.map(|(_, sites)| *sites).reduce(|a, b| a & b)
+        rules.map(|(_, sites)| sites.clone()).reduce(|a, b| a & &b)
     }
 
     /// The site of that name, as a set; empty where there is none.
     pub fn site(&self, name: &str) -> SiteSet {
-        self.sites.get(name).copied().unwrap_or(SiteSet::EMPTY)
+        self.sites.get(name).cloned().unwrap_or(SiteSet::EMPTY)
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
             serde_json::json!({"name": "eu", "pattern": "orders/**", "residency": {"regions": ["eu-*"]}}),
             serde_json::json!({"name": "one", "pattern": "orders/secret", "residency": {"sites": ["madrid", "ohio"]}}),
         ]);
-        let set = |names: &[&str]| names.iter().fold(SiteSet::EMPTY, |set, name| set | table.site(name));
+        let set = |names: &[&str]| names.iter().fold(SiteSet::EMPTY, |set, name| set | &table.site(name));
         assert_eq!(table.allowed("orders/1"), Some(set(&["hamburg", "madrid"])));
         assert_eq!(table.allowed("orders/secret"), Some(set(&["madrid"])));
         assert_eq!(table.allowed("other"), None);

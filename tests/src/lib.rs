@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod artifacts;
 pub mod attacker;
+pub mod churn;
 pub mod guests;
 mod healthy;
 pub mod hostile;

@@ -19,15 +19,15 @@ pub struct Fleet {
     sites: BTreeMap<Name, Site>,
     /// By site, then name: a router's name is its own within its site.
     routers: BTreeMap<(Name, Name), Router>,
-    next_site: u8,
+    next_site: u16,
     last_router: u32,
 }
 
 /// A site: a place where routers stand together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// Its number, below 128: its bit in the site bitmap of an event.
-    pub number: u8,
+    /// Its number, below [`SITES_EVER_MAX`]: its bit in the set of sites of an event.
+    pub number: u16,
     /// Its name.
     pub name: Name,
     /// Where it is, for rules of residency.
@@ -63,7 +63,7 @@ impl Fleet {
     }
 
     /// The site of that number.
-    pub fn site_numbered(&self, number: u8) -> Option<&Site> {
+    pub fn site_numbered(&self, number: u16) -> Option<&Site> {
         self.sites().find(|site| site.number == number)
     }
 
@@ -83,7 +83,7 @@ impl Fleet {
     }
 
     /// How many sites there ever were: the number of the next one.
-    pub fn sites_ever(&self) -> u8 {
+    pub fn sites_ever(&self) -> u16 {
         self.next_site
     }
 

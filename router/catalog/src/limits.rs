@@ -111,8 +111,9 @@ pub const TRUST_PATTERNS_MAX: usize = 16;
 pub const PEAKS_MAX: usize = 4 * BINDINGS_MAX;
 /// Functions of the host that a module uses, or a binding approves: the contract has fewer.
 pub const CAPABILITIES_MAX: usize = 64;
-/// Sites that a log ever had: their numbers are bits of a 128-bit set and are never used again.
-pub const SITES_EVER_MAX: u8 = 128;
+/// Sites that a log ever had: their numbers are bits of a set of sites and are never used again. Routers from when
+/// there were 128 refuse the record of the next one: all are upgraded before it is added.
+pub const SITES_EVER_MAX: u16 = 1_024;
 /// Routers of all sites together: what a controller watches during a rollout.
 pub const ROUTERS_MAX: usize = 1_024;
 /// Waves of one rollout.

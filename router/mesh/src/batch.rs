@@ -265,7 +265,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::{RouterNumber, SiteSet};
+    use crate::ids::RouterNumber;
+    use crate::site_set::SiteSet;
     use crate::stamp::{Grants, tests::stamps};
 
     const EVENT_LEN_MAX: u32 = 4_096;

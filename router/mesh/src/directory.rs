@@ -1,10 +1,11 @@
 //! Who belongs to the mesh: sites and routers with their numbers, as the catalog says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ids::{RouterNumber, SiteNumber, SiteSet};
+use crate::ids::{RouterNumber, SiteNumber};
 use crate::limits::{NAME_BYTES_MAX, ROUTERS_MAX};
+use crate::site_set::SiteSet;
 
 /// A site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,13 +82,12 @@ impl Directory {
         sites: impl IntoIterator<Item = Site>,
         routers: impl IntoIterator<Item = Router>,
     ) -> Result<Self, DirectoryError> {
-        let mut directory = Self::default();
+        let (mut directory, mut names) = (Self::default(), BTreeSet::new());
         for site in sites {
             check_name(&site.name, 1)?;
             check_name(&site.region, 0)?;
             check_name(&site.cloud, 0)?;
-            let twice = directory.sites.values().any(|known| known.name == site.name);
-            if twice || directory.sites.contains_key(&site.number) {
+            if !names.insert(site.name.clone()) || directory.sites.contains_key(&site.number) {
                 return Err(DirectoryError::SiteTwice { number: site.number, name: site.name });
             }
             directory.sites.insert(site.number, site);

@@ -1,17 +1,18 @@
 //! Forwarding: the origin decides once where an event goes; every hop only splits that set by next hop.
 //!
 //! No hop looks at a topic to forward: each site of the set goes into exactly one copy, so that there are neither loops
-//! nor doubles, whatever the relays believe, and [`HOPS_MAX`] bounds what a moment of disagreement about the routes does.
+//! nor doubles, whatever the relays believe, and [`Routes::hops_max`] bounds what a moment of disagreement about the routes does.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::ids::{LinkId, RouterNumber, SiteNumber, SiteSet};
+use crate::ids::{LinkId, RouterNumber, SiteNumber};
 use crate::interest::{GroupInterest, InterestMatch};
-use crate::limits::{GRANTS_MAX, HOPS_MAX};
-use crate::stamp::{Grant, Grants, Stamp};
-use crate::topology::{NoAllowedPath, ResidencyCache, Routes};
+use crate::limits::GRANTS_MAX;
+use crate::site_set::SiteSet;
+use crate::stamp::{Grant, Grants, Stamp, destinations};
+use crate::topology::{Hop, NoAllowedPath, ResidencyCache, Routes};
 use crate::violation::{Violation, ViolationCode};
 
 /// Where an event is to go, by its origin's decision.
@@ -44,7 +45,7 @@ pub struct Split {
     pub unreachable: SiteSet,
     /// Sites that the directory does not know ([`ViolationCode::UnknownSite`]).
     pub unknown: SiteSet,
-    /// Sites that are further away than [`HOPS_MAX`] routers ([`ViolationCode::HopLimit`]).
+    /// Sites that are further away than [`Routes::hops_max`] routers ([`ViolationCode::HopLimit`]).
     pub over_hops: SiteSet,
     /// Sites outside of what the stamp allows ([`ViolationCode::Residency`]).
     pub not_allowed: SiteSet,
@@ -87,13 +88,18 @@ impl Plan {
         self.sites.is_empty() && self.grants.is_empty()
     }
 
+    /// All sites that it goes to: for plain subscribers or for a group.
+    pub fn destinations(&self) -> SiteSet {
+        destinations(&self.sites, &self.grants)
+    }
+
     /// What a strict caller refuses: some destination is allowed, and the way to it is not.
     ///
     /// # Errors
     /// `no_allowed_path`.
     pub fn check_paths(&self, allowed: SiteSet) -> Result<(), NoAllowedPath> {
-        let sites = self.no_allowed_path;
-        if sites.is_empty() { Ok(()) } else { Err(NoAllowedPath { sites, allowed }) }
+        let sites = &self.no_allowed_path;
+        if sites.is_empty() { Ok(()) } else { Err(NoAllowedPath { sites: sites.clone(), allowed }) }
     }
 }
 
@@ -108,19 +114,22 @@ pub fn plan(
     allowed: Option<SiteSet>,
     mut has_member: impl FnMut(&GroupInterest) -> bool,
 ) -> Plan {
-    let mut plan = Plan { allowed, ..Plan::default() };
-    let permitted = allowed.unwrap_or(SiteSet::ALL);
-    let within = match allowed {
+    let mut plan = Plan::default();
+    let within = match &allowed {
         Some(allowed) => residency.routes(routes, allowed),
         None => routes.clone(),
     };
-    plan.not_allowed = matched.sites - permitted;
-    let wanted = matched.sites & permitted;
-    plan.sites = wanted & within.reachable();
-    plan.no_allowed_path = (wanted - plan.sites) & routes.reachable();
-    plan.unreachable = wanted - plan.sites - plan.no_allowed_path;
+    let mut wanted = matched.sites.clone();
+    if let Some(allowed) = &allowed {
+        plan.not_allowed = &wanted - allowed;
+        wanted &= allowed;
+    }
+    plan.sites = &wanted & within.reachable();
+    wanted -= &plan.sites;
+    plan.no_allowed_path = &wanted & routes.reachable();
+    plan.unreachable = wanted - &plan.no_allowed_path;
     if !matched.siblings.is_empty() {
-        if permitted.contains(routes.my_site()) {
+        if allowed.as_ref().is_none_or(|allowed| allowed.contains(routes.my_site())) {
             plan.sites.insert(routes.my_site());
         } else {
             plan.not_allowed.insert(routes.my_site());
@@ -135,6 +144,7 @@ pub fn plan(
             _ => plan.unplaced += 1,
         }
     }
+    plan.allowed = allowed;
     plan
 }
 
@@ -161,28 +171,32 @@ pub fn split(
     *out = Split { copies: std::mem::take(&mut out.copies), ..Split::default() };
     out.copies.clear();
     let mine = routes.my_site();
-    if stamp.allowed.is_some_and(|allowed| !allowed.contains(mine)) {
+    if stamp.allowed.as_ref().is_some_and(|allowed| !allowed.contains(mine)) {
         let message = format!("a batch of router {} came to site {mine}, where it must not be", stamp.origin);
         return Err(Violation::new(ViolationCode::Residency, message));
     }
-    let own = SiteSet::only(mine);
-    let elsewhere = stamp.destinations() - own;
-    if stamp.here_only && !elsewhere.is_empty() {
-        let message = format!("a copy for this router alone names the sites {elsewhere:?}");
+    let mut left = stamp.destinations();
+    let is_for_here = left.contains(mine);
+    left.remove(mine);
+    if stamp.here_only && !left.is_empty() {
+        let message = format!("a copy for this router alone names the sites {left:?}");
         return Err(Violation::new(ViolationCode::NotHere, message));
     }
-    if stamp.destinations().contains(mine) {
+    if is_for_here {
         let groups = stamp.grants.iter().filter(|grant| grant.site == mine).map(|grant| grant.group).collect();
         out.local = Some(LocalDelivery { plain: stamp.sites.contains(mine), groups, here_only: stamp.here_only });
     }
-    let routes = match stamp.allowed {
+    let routes = match &stamp.allowed {
         Some(allowed) => residency.routes(routes, allowed),
         None => routes.clone(),
     };
-    out.unknown = elsewhere - routes.known_sites();
-    out.not_allowed = elsewhere - out.unknown - stamp.allowed.unwrap_or(SiteSet::ALL);
-    let left = elsewhere - out.unknown - out.not_allowed;
-    if stamp.hops >= HOPS_MAX {
+    out.unknown = &left - routes.known_sites();
+    left &= routes.known_sites();
+    if let Some(allowed) = &stamp.allowed {
+        out.not_allowed = &left - allowed;
+        left &= allowed;
+    }
+    if stamp.hops >= routes.hops_max() {
         out.over_hops = left;
         return Ok(());
     }
@@ -190,8 +204,8 @@ pub fn split(
         let hop = routes.entry(site, stamp.origin, stamp.shard).and_then(|entry| routes.hop(entry));
         match hop {
             // Checked once more where it matters: whatever the routes say, nothing leaves to a site that is not allowed.
-            Some(hop) if stamp.allowed.is_none_or(|allowed| allowed.contains(hop.site)) => {
-                add(&mut out.copies, stamp, (hop.link, hop.neighbour), site);
+            Some(hop) if stamp.allowed.as_ref().is_none_or(|allowed| allowed.contains(hop.site)) => {
+                add(&mut out.copies, stamp, (hop, routes.hops_max()), site);
             }
             Some(_) => out.not_allowed.insert(site),
             None => out.unreachable.insert(site),
@@ -201,9 +215,9 @@ pub fn split(
 }
 
 /// Adds `site`, and what is granted there, to the copy for a neighbour.
-fn add(copies: &mut Vec<Outgoing>, stamp: &Stamp, (link, neighbour): (LinkId, RouterNumber), site: SiteNumber) {
-    let at = copies.iter().position(|copy| copy.link == link).unwrap_or_else(|| {
-        copies.push(outgoing(stamp, link, neighbour));
+fn add(copies: &mut Vec<Outgoing>, stamp: &Stamp, (hop, hops_max): (Hop, u8), site: SiteNumber) {
+    let at = copies.iter().position(|copy| copy.link == hop.link).unwrap_or_else(|| {
+        copies.push(outgoing(stamp, (hop.link, hop.neighbour), hops_max));
         copies.len() - 1
     });
     let copy = &mut copies[at].stamp;
@@ -213,9 +227,10 @@ fn add(copies: &mut Vec<Outgoing>, stamp: &Stamp, (link, neighbour): (LinkId, Ro
     copy.grants.extend(stamp.grants.iter().filter(|grant| grant.site == site).copied());
 }
 
-fn outgoing(stamp: &Stamp, link: LinkId, neighbour: RouterNumber) -> Outgoing {
-    let hops = (stamp.hops + 1).min(HOPS_MAX);
-    let stamp = Stamp { hops, sites: SiteSet::EMPTY, grants: Grants::new(), ..*stamp };
+fn outgoing(stamp: &Stamp, (link, neighbour): (LinkId, RouterNumber), hops_max: u8) -> Outgoing {
+    let hops = (stamp.hops + 1).min(hops_max);
+    let allowed = stamp.allowed.clone();
+    let stamp = Stamp { hops, sites: SiteSet::EMPTY, allowed, grants: Grants::new(), ..*stamp };
     Outgoing { link, neighbour, stamp }
 }
 
@@ -239,7 +254,7 @@ pub fn hand_on(
         for sibling in &matched.siblings {
             match routes.direct(*sibling) {
                 Some(hop) => {
-                    let mut copy = here_only(stamp, hop.link, *sibling);
+                    let mut copy = here_only(stamp, (hop.link, *sibling), routes.hops_max());
                     copy.stamp.sites = SiteSet::only(mine);
                     out.push(copy);
                 }
@@ -261,7 +276,7 @@ pub fn hand_on(
             continue;
         };
         let at = out.iter().position(|copy| copy.link == hop.link).unwrap_or_else(|| {
-            out.push(here_only(stamp, hop.link, hop.neighbour));
+            out.push(here_only(stamp, (hop.link, hop.neighbour), routes.hops_max()));
             out.len() - 1
         });
         out[at].stamp.grants.push(Grant { group: *id, site: mine });
@@ -269,8 +284,8 @@ pub fn hand_on(
     served
 }
 
-fn here_only(stamp: &Stamp, link: LinkId, sibling: RouterNumber) -> Outgoing {
-    let mut copy = outgoing(stamp, link, sibling);
+fn here_only(stamp: &Stamp, to: (LinkId, RouterNumber), hops_max: u8) -> Outgoing {
+    let mut copy = outgoing(stamp, to, hops_max);
     copy.stamp.here_only = true;
     copy
 }
@@ -282,7 +297,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::topology::tests::{View, set, site, views};
+    use crate::limits::{HOPS_MAX, HOPS_NARROW_MAX};
+    use crate::site_set::tests::site_sets;
+    use crate::topology::tests::{SITES, View, set, site, views};
 
     fn stamp(sites: SiteSet) -> Stamp {
         Stamp {
@@ -321,20 +338,26 @@ mod tests {
         let at_origin = split_at(&view, 0, &stamp(set(&[1, 3]))).unwrap();
         assert_eq!(at_origin.local, None);
         let [copy] = &at_origin.copies[..] else { panic!("{at_origin:?}") };
-        assert_eq!((copy.link, copy.stamp.hops, copy.stamp.sites), (LinkId(101), 1, set(&[1, 3])));
+        assert_eq!((copy.link, copy.stamp.hops, &copy.stamp.sites), (LinkId(101), 1, &set(&[1, 3])));
         let at_first = split_at(&view, 1, &copy.stamp).unwrap();
         assert!(at_first.local.is_some_and(|local| local.plain));
         let [copy] = &at_first.copies[..] else { panic!("{:?}", at_first.copies) };
-        assert_eq!((copy.link, copy.stamp.hops, copy.stamp.sites), (LinkId(102), 2, set(&[3])));
+        assert_eq!((copy.link, copy.stamp.hops, &copy.stamp.sites), (LinkId(102), 2, &set(&[3])));
     }
 
     #[test]
     fn an_event_goes_no_further_than_the_hop_limit() {
         let view = View::new(3, &[(0, 1, 10), (1, 2, 10)]);
-        let spent = Stamp { hops: HOPS_MAX, ..stamp(set(&[1, 2])) };
+        let spent = Stamp { hops: HOPS_NARROW_MAX, ..stamp(set(&[1, 2])) };
         let out = split_at(&view, 1, &spent).unwrap();
         assert!(out.copies.is_empty() && out.local.is_some());
         assert_eq!(out.over_hops, set(&[2]));
+        // Where no router is from before, it goes further.
+        let view = View { sites: vec![0, 1, 128], ..view };
+        let out = split_at(&view, 1, &Stamp { hops: HOPS_NARROW_MAX, ..stamp(set(&[128])) }).unwrap();
+        assert_eq!((out.copies[0].stamp.hops, out.copies.len()), (HOPS_NARROW_MAX + 1, 1));
+        let out = split_at(&view, 1, &Stamp { hops: HOPS_MAX, ..stamp(set(&[128])) }).unwrap();
+        assert_eq!((out.copies.len(), out.over_hops), (0, set(&[128])));
     }
 
     #[test]
@@ -355,11 +378,12 @@ mod tests {
         let allowed = set(&[0, 2, 3, 4]);
         let matched = InterestMatch { sites: set(&[1, 3, 4]), ..InterestMatch::default() };
         let (routes, mut residency) = (view.routes(0), ResidencyCache::default());
-        let plan = plan(&matched, &routes, &mut residency, Some(allowed), |_| false);
-        assert_eq!((plan.sites, plan.not_allowed, plan.no_allowed_path), (set(&[3]), set(&[1]), set(&[4])));
-        let refused = plan.check_paths(allowed).unwrap_err();
+        let plan = plan(&matched, &routes, &mut residency, Some(allowed.clone()), |_| false);
+        let parts = (&plan.sites, &plan.not_allowed, &plan.no_allowed_path);
+        assert_eq!(parts, (&set(&[3]), &set(&[1]), &set(&[4])));
+        let refused = plan.check_paths(allowed.clone()).unwrap_err();
         assert_eq!((refused.code(), refused.sites), ("no_allowed_path", set(&[4])));
-        let bound = Stamp { allowed: Some(allowed), ..stamp(set(&[1, 3, 4])) };
+        let bound = Stamp { allowed: Some(allowed.clone()), ..stamp(set(&[1, 3, 4])) };
         let out = split_at(&view, 0, &bound).unwrap();
         assert_eq!(out.copies[0].link, LinkId(102));
         assert_eq!(out.copies[0].stamp.allowed, Some(allowed));
@@ -412,7 +436,7 @@ mod tests {
             .map(|copy| {
                 assert!(copy.stamp.here_only && copy.stamp.hops == 2);
                 let groups: Vec<_> = copy.stamp.grants.iter().map(|grant| grant.group).collect();
-                (copy.link.0, copy.stamp.sites, groups)
+                (copy.link.0, copy.stamp.sites.clone(), groups)
             })
             .collect();
         assert_eq!(copies, [(101, set(&[0]), vec![2]), (102, SiteSet::EMPTY, vec![3])]);
@@ -425,33 +449,33 @@ mod tests {
     proptest! {
         #[test]
         fn what_becomes_of_a_set_is_a_partition_of_it(
-            view in views(), me in 0u32..10, bits in any::<u128>(), allowed in any::<Option<u128>>(),
-            grants in prop::collection::vec((0u32..5, 0u16..10), 0..8), hops in 0..=HOPS_MAX,
+            view in views(), me in 0u32..10, sites in site_sets(), allowed in prop::option::of(site_sets()),
+            grants in prop::collection::vec((0u32..5, prop::sample::select(SITES.to_vec())), 0..8), hops in 0..=HOPS_MAX,
         ) {
             let me = me % u32::try_from(view.sites.len()).unwrap();
             let mine = site(view.sites[me as usize]);
             let grants: Grants = grants.into_iter().map(|(group, at)| Grant { group, site: site(at) }).collect();
-            let allowed = allowed.map(|bits| SiteSet::from_bits(bits) | SiteSet::only(mine));
-            let came = Stamp { hops, allowed, grants, ..stamp(SiteSet::from_bits(bits)) };
+            let allowed = allowed.map(|allowed| allowed | &SiteSet::only(mine));
+            let came = Stamp { hops, allowed, grants, ..stamp(sites) };
             let out = split_at(&view, me, &came).unwrap();
             let mut parts: Vec<SiteSet> = out.copies.iter().map(|copy| copy.stamp.destinations()).collect();
             parts.extend([out.unreachable, out.unknown, out.over_hops, out.not_allowed]);
             parts.extend(out.local.as_ref().map(|_| SiteSet::only(mine)));
             let (mut all, mut sum) = (SiteSet::EMPTY, 0);
             for part in parts {
-                all |= part;
+                all |= &part;
                 sum += part.len();
             }
-            prop_assert_eq!(all, came.destinations());
+            prop_assert_eq!(&all, &came.destinations());
             prop_assert_eq!(sum, all.len(), "no site is in two parts");
             for copy in &out.copies {
                 prop_assert_eq!(copy.stamp.hops, came.hops + 1);
-                prop_assert!(came.sites.contains_all(copy.stamp.sites));
+                prop_assert!(came.sites.contains_all(&copy.stamp.sites));
                 let to = copy.stamp.destinations();
                 let granted: Vec<_> = came.grants.iter().filter(|grant| to.contains(grant.site)).collect();
                 prop_assert_eq!(granted.len(), copy.stamp.grants.len());
                 prop_assert!(granted.into_iter().all(|grant| copy.stamp.grants.contains(grant)));
-                prop_assert_eq!(copy.stamp.sites, came.sites & to, "plain bits stay plain bits");
+                prop_assert_eq!(&copy.stamp.sites, &(&came.sites & &to), "plain bits stay plain bits");
             }
             let mut links: Vec<_> = out.copies.iter().map(|copy| copy.link).collect();
             links.sort_unstable();

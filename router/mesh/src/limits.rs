@@ -1,8 +1,11 @@
 //! The one table of limits of the mesh: every map, list, message and wait has its bound here, with the reason.
 
-/// Sites of a full mesh: as many as a destination set has bits. Beyond, areas.
-pub const SITES_MAX: usize = 128;
-/// Routers that are known at a time: 8 for each site.
+/// Sites of a mesh: as many as a destination set has bits, at the largest. Beyond, areas. Stamps of a mesh with more than
+/// [`SITES_NARROW`] are read by routers from this version on.
+pub const SITES_MAX: usize = 1_024;
+/// Sites below this are in the part of a stamp that every router reads.
+pub const SITES_NARROW: usize = 128;
+/// Routers that are known at a time: one for each site of the largest mesh, 8 for each of one with 128.
 pub const ROUTERS_MAX: usize = 1_024;
 /// Neighbours of one router: all others of a mesh in which every site has four, and then some.
 pub const LINKS_MAX: usize = 512;
@@ -85,8 +88,11 @@ pub const ROUTES_INTERVAL_MS: u64 = 100;
 /// Sets of allowed sites whose routes are kept at a time: one for each residency rule that is in use, about.
 pub const RESIDENCY_SETS_MAX: usize = 16;
 
-/// Routers that an event passes at most, its origin not counted: what bounds a transient loop.
-pub const HOPS_MAX: u8 = 8;
+/// Routers that an event passes at most, its origin not counted: what bounds a transient loop. Of a thousand sites with eight
+/// links each some are more than eight apart by the cheapest way (docs/SCALE.md).
+pub const HOPS_MAX: u8 = 16;
+/// The same in a mesh without a site from [`SITES_NARROW`] on: what routers read that know no others.
+pub const HOPS_NARROW_MAX: u8 = 8;
 /// Groups of one event that are served at a chosen site.
 pub const GRANTS_MAX: usize = 64;
 /// Bytes of events after which a batch is full; one that has less takes one more event, whatever its size.

@@ -123,7 +123,7 @@ struct SharedLog {
 struct SiteInfo {
     name: String,
     /// Its number, which is never used again.
-    number: u8,
+    number: u16,
     region: String,
     cloud: String,
     /// The generation that judges events there.

@@ -56,7 +56,7 @@ impl Context<'_> {
                 // Other than the event itself, it is not in the pipeline yet.
                 self.count_in();
             }
-            self.push((topic, within), attrs.clone(), payload.clone(), seen.clone(), seq, verdicts);
+            self.push((topic, within.clone()), attrs.clone(), payload.clone(), seen.clone(), seq, verdicts);
         }
     }
 
@@ -67,7 +67,7 @@ impl Context<'_> {
             let names: SmallVec<[&str; 4]> = targets.filter_map(site_of).collect();
             (!names.is_empty()).then(|| self.judge.local.sites(names.into_iter()))
         });
-        named.chain(item.within).reduce(|a, b| a & b)
+        named.chain(item.within.clone()).reduce(|a, b| a & &b)
     }
 
     fn count_in(&self) {
@@ -178,7 +178,7 @@ impl Context<'_> {
             payload: Bytes::copy_from_slice(event.payload),
             depth: self.pass.depth + 1,
             seen: Seen::new(),
-            within: item.within,
+            within: item.within.clone(),
             seq: None,
             is_dead_letter: true,
         });

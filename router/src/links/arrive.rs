@@ -155,9 +155,9 @@ impl Arrivals {
     fn count_left_out(&self, links: &Links, stamp: &Stamp) {
         let split = &self.splitter.split;
         let left_out = [
-            (split.unknown, ViolationCode::UnknownSite),
-            (split.over_hops, ViolationCode::HopLimit),
-            (split.not_allowed, ViolationCode::Residency),
+            (&split.unknown, ViolationCode::UnknownSite),
+            (&split.over_hops, ViolationCode::HopLimit),
+            (&split.not_allowed, ViolationCode::Residency),
         ];
         for (sites, code) in left_out.into_iter().filter(|(sites, _)| !sites.is_empty()) {
             let message = format!("events of router {} name the sites {sites:?}", stamp.origin);
@@ -434,7 +434,7 @@ impl Arrivals {
             span: Some(self.events[at].0),
             topic: topic.clone(),
             route: route.clone(),
-            within: head.stamp.allowed,
+            within: head.stamp.allowed.clone(),
             attrs: None,
             payload: None,
         }));

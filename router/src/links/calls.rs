@@ -20,7 +20,7 @@ const VERSION: u8 = 1;
 /// Bytes of that head: version, hops left, asker, asked.
 const HEAD_BYTES: usize = 10;
 /// Links that a question may cross.
-const HOPS_MAX: u8 = 8;
+const HOPS_MAX: u8 = myelin_mesh::limits::HOPS_MAX;
 /// How long an answer may take: the time to compile a large module, and some.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// Questions of this router that are under way at once.

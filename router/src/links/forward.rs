@@ -37,8 +37,8 @@ pub(super) async fn take(links: Rc<Links>, mut forwards: mpsc::Receiver<Forward>
                 seq: delivery.seq,
                 generation: origin.generation,
                 ttl_ms: 0,
-                sites: plan.sites,
-                allowed: plan.allowed,
+                sites: plan.sites.clone(),
+                allowed: plan.allowed.clone(),
                 grants: plan.grants.clone(),
             };
             send_own(&links, &mut splitter, &stamp, &delivery);

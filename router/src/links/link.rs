@@ -24,8 +24,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
-/// Control messages that may wait for one neighbour: some floods of a mesh of 128 sites.
-const CONTROL_WAITING_MAX: usize = 1024;
+/// Control messages that may wait for one neighbour: some floods of a mesh of 1,000 sites. Those of one flood are one
+/// buffer for all links.
+const CONTROL_WAITING_MAX: usize = 8 * 1024;
 /// Control messages of one neighbour that are taken before others have their turn: far fewer than may wait, as each may
 /// go on to everybody.
 const CONTROL_AT_ONCE: u32 = 64;

@@ -59,7 +59,7 @@ pub(super) fn directory(
 pub(crate) fn read(fleet: &Fleet, members: &[(Name, Name)]) -> Result<Directory, String> {
     let mut sites = Vec::new();
     for site in fleet.sites() {
-        let number = SiteNumber::new(u16::from(site.number)).ok_or("a site has a number above 63")?;
+        let number = SiteNumber::new(site.number).ok_or("a site has a number that this router has no room for")?;
         let (region, cloud) = (place(&site.region).into(), place(&site.cloud).into());
         sites.push(Site { number, name: site.name.as_str().into(), region, cloud });
     }
@@ -70,7 +70,7 @@ pub(crate) fn read(fleet: &Fleet, members: &[(Name, Name)]) -> Result<Directory,
         let site = at(&sites, &router.site).ok_or("a router's site is not there")?;
         routers.push(Router { number: RouterNumber(router.number), name: router.name.as_str().into(), site });
     }
-    let mut next_site = u16::from(fleet.sites_ever());
+    let mut next_site = fleet.sites_ever();
     for (number, (site, name)) in (1..).zip(members).filter(|(number, _)| *number > fleet.routers_ever()) {
         let site = match at(&sites, site) {
             Some(site) => site,

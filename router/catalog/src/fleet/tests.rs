@@ -61,7 +61,11 @@ fn sites_and_routers_are_bounded() {
     for n in 0..SITES_EVER_MAX {
         story.add(add_site(&format!("s{n}")));
     }
-    assert_eq!(story.catalog.fleet().sites().map(|site| site.number).max(), Some(127), "a bit of a set of sites each");
+    assert_eq!(
+        story.catalog.fleet().sites().map(|site| site.number).max(),
+        Some(1_023),
+        "a bit of a set of sites each"
+    );
     story.add(remove_site("s7"));
     assert_eq!(story.refusal(add_site("s7")).code(), "catalog-full", "the number of a removed site stays taken");
     for n in 0..ROUTERS_MAX {

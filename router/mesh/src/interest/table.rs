@@ -11,7 +11,8 @@ use super::group_id;
 use super::trie::{Held, Trie};
 use crate::control::{Entry, GroupName};
 use crate::directory::Directory;
-use crate::ids::{RouterNumber, SiteNumber, SiteSet};
+use crate::ids::{RouterNumber, SiteNumber};
+use crate::site_set::SiteSet;
 
 /// A snapshot of the interest of all other routers: immutable, cheap to clone, good to send to every worker.
 #[derive(Clone)]
@@ -37,14 +38,14 @@ pub struct InterestMatch {
 
 impl InterestMatch {
     /// Forgets everybody who is not at one of `sites`; `mine` is the own one.
-    pub fn keep(&mut self, sites: SiteSet, mine: SiteNumber) {
+    pub fn keep(&mut self, sites: &SiteSet, mine: SiteNumber) {
         let is_here = sites.contains(mine);
-        self.sites = self.sites & sites;
+        self.sites &= sites;
         if !is_here {
             self.siblings.clear();
         }
         for group in &mut self.groups {
-            group.sites = group.sites & sites;
+            group.sites &= sites;
             if !is_here {
                 group.siblings.clear();
             }

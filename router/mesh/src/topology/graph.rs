@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use super::mix;
 use super::states::LinkStates;
 use crate::directory::Directory;
-use crate::ids::{LinkId, RouterNumber, SiteNumber, SiteSet};
+use crate::ids::{LinkId, RouterNumber, SiteNumber};
+use crate::site_set::SiteSet;
 
 /// Parts of a unit of cost: room for the jitter that breaks ties.
 const FINE: u64 = 1_024;
@@ -100,14 +101,14 @@ impl Graph {
         Some((*self.links.get(&router)?, self.vertices[at].site, *cost))
     }
 
-    pub(super) fn sites(&self) -> SiteSet {
-        self.sites
+    pub(super) fn sites(&self) -> &SiteSet {
+        &self.sites
     }
 
     /// The routers that there is a path to within the `allowed` sites, this one included, sorted. Nothing goes through
     /// a router that is draining.
-    pub(super) fn reach(&self, allowed: SiteSet) -> Vec<Reached> {
-        let is_allowed = |at: usize| allowed.contains(self.vertices[at].site);
+    pub(super) fn reach(&self, allowed: Option<&SiteSet>) -> Vec<Reached> {
+        let is_allowed = |at: usize| allowed.is_none_or(|allowed| allowed.contains(self.vertices[at].site));
         if self.vertices.is_empty() || !is_allowed(self.me) {
             return Vec::new();
         }

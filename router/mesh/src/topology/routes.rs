@@ -7,8 +7,9 @@ use smallvec::SmallVec;
 
 use super::graph::Reached;
 use super::{Graph, mix};
-use crate::ids::{LinkId, RouterNumber, SiteNumber, SiteSet};
-use crate::limits::{RESIDENCY_SETS_MAX, SITES_MAX};
+use crate::ids::{LinkId, RouterNumber, SiteNumber};
+use crate::limits::{HOPS_MAX, HOPS_NARROW_MAX, RESIDENCY_SETS_MAX, SITES_NARROW};
+use crate::site_set::SiteSet;
 
 /// The way to a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,19 +29,20 @@ pub struct Hop {
 pub struct Routes {
     version: u64,
     graph: Arc<Graph>,
-    /// The sites that nothing leaves.
-    allowed: SiteSet,
+    /// The sites that nothing leaves; none = all may be passed.
+    allowed: Option<SiteSet>,
     my_site: SiteNumber,
     /// Sorted by router.
     reached: Vec<Reached>,
-    /// By site: the routers that take what is for the site.
+    /// By site, up to the highest that can be reached: the routers that take what is for the site.
     entries: Vec<SmallVec<[RouterNumber; 4]>>,
+    /// By site, as many.
     site_costs: Vec<u32>,
     reachable: SiteSet,
 }
 
 /// A destination is allowed and there is no way to it that stays within the allowed sites.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no path to {sites:?} stays within the allowed sites {allowed:?}; allow a site between, or add a link")]
 pub struct NoAllowedPath {
     /// The destinations.
@@ -59,17 +61,19 @@ impl NoAllowedPath {
 impl Routes {
     /// The routes over `graph`.
     pub(crate) fn new(version: u64, graph: Arc<Graph>, my_site: SiteNumber) -> Self {
-        Self::compute(version, graph, my_site, SiteSet::ALL)
+        Self::compute(version, graph, my_site, None)
     }
 
-    fn compute(version: u64, graph: Arc<Graph>, my_site: SiteNumber, allowed: SiteSet) -> Self {
-        let reached = graph.reach(allowed);
-        let mut entries = vec![SmallVec::<[RouterNumber; 4]>::new(); SITES_MAX];
-        let mut site_costs = vec![u32::MAX; SITES_MAX];
+    fn compute(version: u64, graph: Arc<Graph>, my_site: SiteNumber, allowed: Option<SiteSet>) -> Self {
+        let reached = graph.reach(allowed.as_ref());
         let mut reachable = SiteSet::EMPTY;
+        // For as many as there are, and not for as many as there may be.
+        let sites = reached.iter().map(|router| router.site.index() + 1).max().unwrap_or_default();
+        let mut entries = vec![SmallVec::<[RouterNumber; 4]>::new(); sites];
+        let mut site_costs = vec![u32::MAX; sites];
         // Routers that are about to leave are an entry only where there is no other.
         for draining in [false, true] {
-            let before = reachable;
+            let before = reachable.clone();
             for router in reached.iter().filter(|router| router.draining == draining && !before.contains(router.site)) {
                 entries[router.site.index()].push(router.router);
                 let cost = &mut site_costs[router.site.index()];
@@ -82,7 +86,7 @@ impl Routes {
 
     /// The routes that stay within the `allowed` sites.
     fn within(&self, allowed: SiteSet) -> Self {
-        Self::compute(self.version, self.graph.clone(), self.my_site, allowed)
+        Self::compute(self.version, self.graph.clone(), self.my_site, Some(allowed))
     }
 
     /// Grows whenever the view of the mesh changes; every [`Mesh`](crate::Mesh) counts for itself, from its start.
@@ -100,19 +104,25 @@ impl Routes {
         self.my_site
     }
 
-    /// The sites that these routes stay within.
-    pub fn allowed(&self) -> SiteSet {
-        self.allowed
+    /// The sites that these routes stay within; `None` = they pass through any.
+    pub fn allowed(&self) -> Option<&SiteSet> {
+        self.allowed.as_ref()
     }
 
     /// The sites with a router that can be reached.
-    pub fn reachable(&self) -> SiteSet {
-        self.reachable
+    pub fn reachable(&self) -> &SiteSet {
+        &self.reachable
     }
 
     /// The sites that the directory knows.
-    pub fn known_sites(&self) -> SiteSet {
+    pub fn known_sites(&self) -> &SiteSet {
         self.graph.sites()
+    }
+
+    /// How many routers an event passes at most, its origin not counted.
+    pub fn hops_max(&self) -> u8 {
+        let is_narrow = self.known_sites().last().is_none_or(|last| last.index() < SITES_NARROW);
+        if is_narrow { HOPS_NARROW_MAX } else { HOPS_MAX }
     }
 
     /// Whether there is a path to `router`.
@@ -131,13 +141,13 @@ impl Routes {
     /// The link to `router`, where it is a neighbour, even if another way costs less: the way to a sibling.
     pub fn direct(&self, router: RouterNumber) -> Option<Hop> {
         let (link, site, cost) = self.graph.direct(router)?;
-        self.allowed.contains(site).then_some(Hop { link, neighbour: router, site, cost })
+        self.is_allowed(site).then_some(Hop { link, neighbour: router, site, cost })
     }
 
     /// The router of `site` that takes what this shard of `origin` sends there: by rendezvous, so that the loss of one
     /// router moves its own shards only, and by the same rule at every hop.
     pub fn entry(&self, site: SiteNumber, origin: RouterNumber, shard: u8) -> Option<RouterNumber> {
-        let routers = &self.entries[site.index()];
+        let routers = self.entries.get(site.index())?;
         let sender = mix(u64::from(origin.0) << 8 | u64::from(shard));
         routers.iter().copied().max_by_key(|router| (mix(sender ^ u64::from(router.0)), *router))
     }
@@ -145,6 +155,10 @@ impl Routes {
     /// What the way to the nearest router of `site` costs.
     pub fn site_cost(&self, site: SiteNumber) -> Option<u32> {
         self.reachable.contains(site).then(|| self.site_costs[site.index()])
+    }
+
+    fn is_allowed(&self, site: SiteNumber) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed.contains(site))
     }
 
     /// Every router that can be reached and the hop to it, sorted; this one has none.
@@ -180,7 +194,7 @@ pub struct ResidencyCache {
 
 impl ResidencyCache {
     /// The routes of `base` that stay within `allowed`.
-    pub fn routes(&mut self, base: &Arc<Routes>, allowed: SiteSet) -> Arc<Routes> {
+    pub fn routes(&mut self, base: &Arc<Routes>, allowed: &SiteSet) -> Arc<Routes> {
         if allowed.contains_all(base.known_sites()) && allowed.contains(base.my_site) {
             return base.clone();
         }
@@ -188,14 +202,14 @@ impl ResidencyCache {
             (self.base, self.next) = (Some(base.clone()), 0);
             self.sets.clear();
         }
-        if let Some((_, routes)) = self.sets.iter().find(|(known, _)| *known == allowed) {
+        if let Some((_, routes)) = self.sets.iter().find(|(known, _)| known == allowed) {
             return routes.clone();
         }
-        let routes = Arc::new(base.within(allowed));
+        let routes = Arc::new(base.within(allowed.clone()));
         if self.sets.len() < RESIDENCY_SETS_MAX {
-            self.sets.push((allowed, routes.clone()));
+            self.sets.push((allowed.clone(), routes.clone()));
         } else {
-            self.sets[self.next] = (allowed, routes.clone());
+            self.sets[self.next] = (allowed.clone(), routes.clone());
             self.next = (self.next + 1) % RESIDENCY_SETS_MAX;
         }
         routes

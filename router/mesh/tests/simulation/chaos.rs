@@ -6,7 +6,8 @@ use std::sync::Arc;
 use myelin_mesh::control::GroupName;
 use myelin_mesh::{Directory, Router, RouterNumber, Site, SiteNumber, SiteSet};
 
-use crate::network::{Network, Path};
+use crate::clock::Clock;
+use crate::network::{IDLE_MS, Network, Path};
 use crate::node::Wanted;
 use crate::oracle;
 use crate::world::{Happening, World};
@@ -17,6 +18,14 @@ const HEALED_MS: u64 = 22_000;
 const SETTLED_MS: u64 = 14_000;
 /// After this, from the heal on, every router has everybody's interest.
 const CONVERGED_MS: u64 = 5_000;
+
+/// What the clock of a router shows at the beginning is below this.
+const CLOCK_SHOWS_MS: u64 = 1 << 40;
+/// Clocks are at most that much too fast or too slow, in parts of a million: ten times what a bad crystal is.
+const DRIFT_PPM: i64 = 500;
+
+/// A quarter of the meshes have sites that far apart: 64 of them use the numbers up to 945.
+const SITES_STEP: usize = 15;
 
 /// What a run was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +48,8 @@ pub struct Summary {
     pub links_lost: u64,
     pub refused_identities: u64,
     pub refused_doubles: u64,
+    pub jumps: u64,
+    pub jumped_ms: u64,
 }
 
 impl Summary {
@@ -61,17 +72,22 @@ impl Summary {
         self.links_lost += other.links_lost;
         self.refused_identities += other.refused_identities;
         self.refused_doubles += other.refused_doubles;
+        self.jumps += other.jumps;
+        self.jumped_ms += other.jumped_ms;
     }
 }
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Result<Summary, String> {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x6d65_7368);
-    let (directory, network) = topology(&mut rng);
+    // The numbers of sites in a catalog in which many came and went: most are then above those of a small mesh.
+    let step = if seed % 4 == 3 { SITES_STEP } else { 1 };
+    let (directory, network) = topology(&mut rng, step);
     let mut world = World::new(seed, directory, network);
     let mut crashes = plan_lives(&mut world, &mut rng);
     plan_faults(&mut world, &mut rng);
     plan_use(&mut world, &mut rng);
+    plan_clocks(&mut world, &mut fastrand::Rng::with_seed(seed ^ 0x0063_6c6f_636b));
     for second in 1..=HEALED_MS / 1_000 {
         world.run(second * 1_000);
         oracle::always(&world)?;
@@ -81,11 +97,11 @@ pub fn run(seed: u64) -> Result<Summary, String> {
     oracle::always(&world)?;
     oracle::converged(&world)?;
     let first = world.events.len();
-    let sites = world.directory.sites().count();
+    let sites = sites(&world);
     for node in 0..world.nodes.len() {
         for _ in 0..3 {
             let topic = topic(&mut rng);
-            let allowed = rng.bool().then(|| sites_at_random(&mut rng, sites, 0.7));
+            let allowed = rng.bool().then(|| sites_at_random(&mut rng, &sites, 0.7));
             let at = world.now + rng.u64(1..500);
             world.at(at, Happening::Publish { node, topic, allowed });
         }
@@ -119,12 +135,14 @@ fn summary(world: &World, crashes: u64) -> Summary {
         links_lost: counters.links_lost,
         refused_identities: counters.refused_identities,
         refused_doubles: counters.refused_doubles,
+        jumps: counters.jumps,
+        jumped_ms: counters.jumped_ms,
     }
 }
 
-/// `sites` sites, and the routers at each.
-pub fn directory(sites: usize, routers: &[usize]) -> Directory {
-    let number = |site: usize| SiteNumber::new(u16::try_from(site).unwrap()).unwrap();
+/// `sites` sites, of which every next one has a number higher by `step`, and the routers at each.
+pub fn directory((sites, step): (usize, usize), routers: &[usize]) -> Directory {
+    let number = |site: usize| SiteNumber::new(u16::try_from(site * step).unwrap()).unwrap();
     let site = |site: usize| Site {
         number: number(site),
         name: format!("site-{site}").into(),
@@ -139,7 +157,7 @@ pub fn directory(sites: usize, routers: &[usize]) -> Directory {
     Directory::new((0..sites).map(site), routers).unwrap()
 }
 
-fn topology(rng: &mut fastrand::Rng) -> (Directory, Network) {
+fn topology(rng: &mut fastrand::Rng, step: usize) -> (Directory, Network) {
     let count = match rng.u32(0..100) {
         0..75 => rng.usize(3..=9),
         75..98 => rng.usize(9..=16),
@@ -179,7 +197,7 @@ fn topology(rng: &mut fastrand::Rng) -> (Directory, Network) {
         let loss_percent = if near { 0 } else { rng.u64(0..=loss_max) };
         network.paths.push(Path { loss_percent, ..Path::new([a, b], delay_ms, jitter_ms) });
     }
-    (directory(sites, &sites_of), network)
+    (directory((sites, step), &sites_of), network)
 }
 
 fn is_within_site(world: &World, path: usize) -> bool {
@@ -249,8 +267,24 @@ fn plan_faults(world: &mut World, rng: &mut fastrand::Rng) {
     }
 }
 
+/// Clocks show anything, drift, and jump now and then; long before and shortly before all is to be well again.
+fn plan_clocks(world: &mut World, rng: &mut fastrand::Rng) {
+    for node in &mut world.nodes {
+        node.clock = Clock::drifting(rng.u64(0..CLOCK_SHOWS_MS), rng.i64(-DRIFT_PPM..=DRIFT_PPM));
+    }
+    let most = world.nodes.len().min(8);
+    for _ in 0..rng.usize(0..=most) {
+        let (node, links_end) = (rng.usize(0..world.nodes.len()), rng.bool());
+        // A suspended machine is away for seconds up to a minute; a paused one for less.
+        let by_ms = if links_end || rng.bool() { rng.u64(IDLE_MS..60_000) } else { rng.u64(10..IDLE_MS) };
+        // The other end of a link that ended without a word needs as long as for a cut to give it up.
+        let last = if links_end { HEALED_MS - IDLE_MS } else { HEALED_MS };
+        world.at(rng.u64(1_000..last), Happening::Jump { node, by_ms, links_end });
+    }
+}
+
 fn plan_use(world: &mut World, rng: &mut fastrand::Rng) {
-    let sites = world.directory.sites().count();
+    let sites = sites(world);
     for node in 0..world.nodes.len() {
         for _ in 0..rng.usize(0..12) {
             world.at(rng.u64(1_000..HEALED_MS - 200), Happening::Subscribe { node, wanted: wanted(rng) });
@@ -261,14 +295,18 @@ fn plan_use(world: &mut World, rng: &mut fastrand::Rng) {
         }
         for _ in 0..rng.usize(0..15) {
             let (topic, at) = (topic(rng), rng.u64(1_000..HEALED_MS));
-            let allowed = (rng.u32(0..100) < 20).then(|| sites_at_random(rng, sites, 0.7));
+            let allowed = (rng.u32(0..100) < 20).then(|| sites_at_random(rng, &sites, 0.7));
             world.at(at, Happening::Publish { node, topic, allowed });
         }
     }
 }
 
-fn sites_at_random(rng: &mut fastrand::Rng, sites: usize, share: f64) -> SiteSet {
-    (0..sites).filter(|_| rng.f64() < share).filter_map(|site| SiteNumber::new(u16::try_from(site).unwrap())).collect()
+fn sites(world: &World) -> Vec<SiteNumber> {
+    world.directory.sites().map(|site| site.number).collect()
+}
+
+fn sites_at_random(rng: &mut fastrand::Rng, sites: &[SiteNumber], share: f64) -> SiteSet {
+    sites.iter().filter(|_| rng.f64() < share).copied().collect()
 }
 
 fn topic(rng: &mut fastrand::Rng) -> String {

@@ -1,8 +1,8 @@
 //! Whole meshes in one thread, from a seed: routers that crash, links that are cut both ways or one way, partitions,
 //! clogged links, lines that lose up to 30 % of their packets; and what must hold all the time, and after things have calmed down.
 //!
-//! There is one clock, the simulation's, and it only moves forward: the core reads no other, so that jumps of a wall
-//! clock have nothing to act on.
+//! Every router has a clock of its own, which begins anywhere, drifts, and jumps forward by up to a minute, as that of a
+//! suspended machine does; it never goes back. The core reads no wall clock, so that jumps of one have nothing to act on.
 //!
 //! A seed that fails prints itself. `MYELIN_MESH_SEED=17 cargo test -p myelin-mesh --test simulation seeds` runs that one
 //! again; `MYELIN_MESH_SEEDS=5000` runs more of them, `MYELIN_MESH_FIRST=2500` that many from 2500 on.
@@ -10,6 +10,7 @@
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 mod chaos;
+mod clock;
 mod network;
 mod node;
 mod oracle;
@@ -90,6 +91,8 @@ fn seeds() {
         seen(s.refused_identities, 20);
         seen(s.refused_doubles, 100);
         seen(s.restricted, 500);
+        seen(s.jumps, 1_000);
+        seen(s.jumped_ms, 10_000_000);
     }
 }
 

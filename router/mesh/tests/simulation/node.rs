@@ -9,12 +9,16 @@ use myelin_mesh::{
 };
 use myelin_wire::Pattern;
 
+use crate::clock::Clock;
+
 pub type Wanted = (Pattern, Option<GroupName>);
 
 pub struct Node {
     pub router: RouterNumber,
     pub site: SiteNumber,
     pub epoch: u32,
+    /// What the mesh is told the time by.
+    pub clock: Clock,
     /// None while it is dead.
     pub mesh: Option<Mesh>,
     pub wanted: BTreeMap<Wanted, u32>,
@@ -32,6 +36,7 @@ impl Node {
             router,
             site,
             epoch: 0,
+            clock: Clock::exact(),
             mesh: None,
             wanted: BTreeMap::new(),
             tick_at: u64::MAX,
@@ -44,6 +49,7 @@ impl Node {
 
     pub fn start(&mut self, now: u64, directory: &Arc<Directory>) {
         self.epoch += 1;
+        self.clock.start(now);
         self.seq = 0;
         self.window = DuplicateWindow::new();
         // The cache of residency stays, as where a worker outlives a mesh: it must tell the routes of the new mesh from
@@ -51,7 +57,7 @@ impl Node {
         let site = directory.site(self.site).unwrap().name.clone();
         let name = directory.router(self.router).unwrap().name.clone();
         let config = Config::new(self.site, &site, self.router, &name, self.epoch);
-        self.mesh = Some(Mesh::new(now, config, directory.clone()));
+        self.mesh = Some(Mesh::new(self.clock.at(now), config, directory.clone()));
         self.tick_at = u64::MAX;
     }
 
@@ -62,13 +68,13 @@ impl Node {
 
     pub fn subscribe(&mut self, now: u64, wanted: Wanted) {
         let Some(mesh) = &mut self.mesh else { return };
-        mesh.subscribe(now, &wanted.0, wanted.1.as_ref()).unwrap();
+        mesh.subscribe(self.clock.at(now), &wanted.0, wanted.1.as_ref()).unwrap();
         *self.wanted.entry(wanted).or_default() += 1;
     }
 
     pub fn unsubscribe(&mut self, now: u64, wanted: &Wanted) {
         let Some(mesh) = &mut self.mesh else { return };
-        mesh.unsubscribe(now, &wanted.0, wanted.1.as_ref()).unwrap();
+        mesh.unsubscribe(self.clock.at(now), &wanted.0, wanted.1.as_ref()).unwrap();
         let count = self.wanted.get_mut(wanted).unwrap();
         *count -= 1;
         if *count == 0 {

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use myelin_mesh::InterestMatch;
-use myelin_mesh::limits::SITES_MAX;
 use stats_alloc::Region;
 
 use crate::chaos::directory;
@@ -29,13 +28,16 @@ const LOOK_MS: u64 = 250;
 /// How long it is quiet, in simulated milliseconds: one refresh of everybody's link state.
 const QUIET_MS: u64 = 30_000;
 
+/// What all want in the end.
+const EVERYWHERE: &str = "everywhere";
+
 /// Patterns that each place wants in the runs for figures.
 const PATTERNS: usize = 20;
 
 /// How large it is.
 #[derive(Clone, Copy)]
 pub struct Size {
-    /// Places: routers that are far from each other, or whole sites.
+    /// Places that are far from each other, each a site.
     places: usize,
     /// Routers of a place, all linked with each other.
     each: usize,
@@ -50,12 +52,10 @@ struct Places {
 }
 
 impl Places {
-    /// All start at once. More places than a set of sites has bits share the numbers: then only what is the same for
-    /// all is looked at, and no event is published.
+    /// All start at once; each place is a site.
     fn start(size: Size) -> Self {
         let Size { places, each, .. } = size;
-        let sites = places.min(SITES_MAX);
-        let sites_of: Vec<usize> = (0..places * each).map(|node| node % places % sites).collect();
+        let sites_of: Vec<usize> = (0..places * each).map(|node| node % places).collect();
         let (mut network, mut rng) = (Network::default(), fastrand::Rng::with_seed(1));
         let mut linked = BTreeSet::new();
         let mut link = |a: usize, b: usize, delay_ms: u64| {
@@ -73,7 +73,7 @@ impl Places {
                 link(place + places * from, other + places * to, rng.u64(5..100));
             }
         }
-        let mut made = Self { world: World::new(1, directory(sites, &sites_of), network), size, rng };
+        let mut made = Self { world: World::new(1, directory((places, 1), &sites_of), network), size, rng };
         (0..places * each).for_each(|node| made.start_router(node, 0));
         made
     }
@@ -145,17 +145,27 @@ impl Places {
         }
     }
 
-    /// Events from anywhere come to exactly those who want them, those aside that are too many hops away; says how many.
-    fn events(&mut self, count: usize) -> usize {
+    /// Events from anywhere, for one place each or for all, come to exactly those who want them, those aside that are too
+    /// many hops away; says how many.
+    fn events(&mut self, count: usize, for_all: bool) -> usize {
         let first = self.world.events.len();
         for _ in 0..count {
             let (place, pattern) = (self.rng.usize(0..self.size.places), self.rng.usize(0..self.size.patterns));
             let (topic, node) = (wanted(place, pattern).replace("**", "x"), self.rng.usize(0..self.world.nodes.len()));
+            let topic = if for_all { EVERYWHERE.to_owned() } else { topic };
             self.world.at(self.world.now + 1, Happening::Publish { node, topic, allowed: None });
         }
         self.world.run(self.world.now + 4_000);
         oracle::delivered(&self.world, first).unwrap();
         self.world.events[first..].iter().filter(|event| !event.over_hops.is_empty()).count()
+    }
+
+    /// Every router gets a subscriber to the same pattern.
+    fn all_want(&mut self) {
+        let at = self.world.now;
+        for node in 0..self.world.nodes.len() {
+            self.world.at(at, Happening::Subscribe { node, wanted: (EVERYWHERE.parse().unwrap(), None) });
+        }
     }
 
     fn paths_of(&self, node: usize) -> Vec<usize> {
@@ -225,9 +235,14 @@ pub fn run(size: Size) {
     let before = mesh.world.counters.control_bytes;
     mesh.world.run(mesh.world.now + QUIET_MS);
     let quiet = (mesh.world.counters.control_bytes - before) / routers as u64 / (QUIET_MS / 1_000);
-    if size.places <= SITES_MAX {
-        println!("500 events came where they are wanted; {} were too far away", mesh.events(500));
-    }
+    let before = mesh.world.counters.batches;
+    println!("500 events for one place came there and to no other; {} were too far away", mesh.events(500, false));
+    mesh.all_want();
+    report("all want one more", &mesh.agree(&[], AGREED_MS_MAX), started);
+    let few = (size.places / 100).max(1);
+    println!("{few} events for all came everywhere; {} were too far away", mesh.events(few, true));
+    let most_hops = mesh.world.counters.most_hops;
+    println!("these took {} batches, over {most_hops} links at most", mesh.world.counters.batches - before);
     let computed: u64 = mesh.world.nodes.iter().map(|node| node.mesh.as_ref().unwrap().stats().routes_computed).sum();
     println!("routes computed by a router: {}", computed / routers as u64);
     println!("a quiet router sends {quiet} B/s; it keeps {} KB", mesh.held() / 1_000);

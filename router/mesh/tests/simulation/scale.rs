@@ -49,7 +49,7 @@ impl Scale {
                 }
             }
         }
-        let mut scale = Self { world: World::new(1, directory(sites, &sites_of), network), sites };
+        let mut scale = Self { world: World::new(1, directory((sites, 1), &sites_of), network), sites };
         (0..count).for_each(|node| scale.start_router(node));
         scale
     }

@@ -30,6 +30,7 @@ pub enum Happening {
     Cut { path: usize, ends: [bool; 2] },
     Heal { path: usize },
     Clog { path: usize, by_ms: u64 },
+    Jump { node: usize, by_ms: u64, links_end: bool },
     Crash { node: usize },
     Start { node: usize },
     Subscribe { node: usize, wanted: Wanted },
@@ -88,6 +89,11 @@ pub struct Counters {
     pub refused_identities: u64,
     pub refused_doubles: u64,
     pub largest_control_bytes: usize,
+    /// Links that an event passed, at most.
+    pub most_hops: u8,
+    /// Jumps of clocks, and how far they went together.
+    pub jumps: u64,
+    pub jumped_ms: u64,
 }
 
 pub struct World {
@@ -155,7 +161,7 @@ impl World {
             Happening::Tick { node } => {
                 if self.nodes[node].tick_at <= now {
                     self.nodes[node].tick_at = u64::MAX;
-                    self.with(node, |mesh| mesh.tick(now));
+                    self.with(node, Mesh::tick);
                 }
             }
             Happening::Dial { path, end } => self.dial(path, end),
@@ -164,6 +170,7 @@ impl World {
             Happening::Cut { path, ends } => self.cut(path, ends),
             Happening::Heal { path } => self.heal(path),
             Happening::Clog { path, by_ms } => self.network.paths[path].clog_ms = by_ms,
+            Happening::Jump { node, by_ms, links_end } => self.jump(node, by_ms, links_end),
             Happening::Crash { node } => self.crash(node),
             Happening::Start { node } => {
                 if self.nodes[node].mesh.is_none() {
@@ -187,11 +194,28 @@ impl World {
     }
 
     /// Does something with a router's mesh, and then what it says.
-    fn with(&mut self, node: usize, act: impl FnOnce(&mut Mesh)) {
+    fn with(&mut self, node: usize, act: impl FnOnce(&mut Mesh, u64)) {
+        let local = self.nodes[node].clock.at(self.now);
         if let Some(mesh) = &mut self.nodes[node].mesh {
-            act(mesh);
+            act(mesh, local);
             self.flush(node);
         }
+    }
+
+    /// A router's clock goes forward at once; with `links_end`, the timers of its links have run out over that.
+    fn jump(&mut self, node: usize, by_ms: u64, links_end: bool) {
+        if self.nodes[node].mesh.is_none() {
+            return;
+        }
+        self.nodes[node].clock.jump(self.now, by_ms);
+        self.counters.jumps += 1;
+        self.counters.jumped_ms += by_ms;
+        for path in 0..self.network.paths.len() {
+            let Some(end) = self.network.paths[path].end_of(node).filter(|_| links_end) else { continue };
+            // A connection that has been silent for too long ends without a word to the other side.
+            self.network.over(path).into_iter().for_each(|id| self.down(id, end));
+        }
+        self.with(node, Mesh::tick);
     }
 
     fn flush(&mut self, node: usize) {
@@ -213,7 +237,7 @@ impl World {
             }
         }
         let Some(mesh) = &self.nodes[node].mesh else { return };
-        let due = mesh.next_deadline().unwrap_or(u64::MAX).max(self.now + 1);
+        let due = mesh.next_deadline().map_or(u64::MAX, |due| self.nodes[node].clock.when(due)).max(self.now + 1);
         if due < self.nodes[node].tick_at {
             self.nodes[node].tick_at = due;
             self.at(due, Happening::Tick { node });
@@ -284,7 +308,8 @@ impl World {
         let dialled = connection.dialler == end;
         let identity = PeerIdentity { site: &site, router: &router };
         let up = LinkUp { link: link_id(id, end), identity, dialled, hello };
-        match self.nodes[node].mesh.as_mut().unwrap().link_up(now, up) {
+        let local = self.nodes[node].clock.at(now);
+        match self.nodes[node].mesh.as_mut().unwrap().link_up(local, up) {
             Ok(_) => {
                 self.network.connections.get_mut(&id).unwrap().state[end] = State::Up;
                 if !dialled {
@@ -306,14 +331,13 @@ impl World {
     }
 
     fn control(&mut self, node: usize, link: LinkId, bytes: &[u8]) {
-        let now = self.now;
         let mut decoder = ControlDecoder::new();
         decoder.push(bytes);
         let control: Control = decoder.poll().unwrap().unwrap();
         let came = self.nodes[node].came.entry(kind(&control)).or_default();
         *came = (came.0 + 1, came.1 + bytes.len() as u64);
         let mut done = Ok(());
-        self.with(node, |mesh| done = mesh.receive(now, link, control));
+        self.with(node, |mesh, now| done = mesh.receive(now, link, control));
         if let Err(violation) = done {
             self.faults.push(format!("router {node}: {violation}"));
         }
@@ -324,7 +348,7 @@ impl World {
         let (node, path) = (self.network.node(connection, end), &self.network.paths[connection.path]);
         let rtt_us = 1_000 * (path.delay(&mut self.rng) + path.delay(&mut self.rng));
         let now = self.now;
-        self.with(node, |mesh| mesh.measured(now, link_id(id, end), RoundTrips::one(rtt_us)));
+        self.with(node, |mesh, now| mesh.measured(now, link_id(id, end), RoundTrips::one(rtt_us)));
         self.at(now + MEASURE_MS, Happening::Measure { connection: id, end });
     }
 
@@ -361,8 +385,7 @@ impl World {
         self.end(id, end);
         if was == State::Up {
             self.counters.links_lost += 1;
-            let now = self.now;
-            self.with(node, |mesh| mesh.link_down(now, link_id(id, end)));
+            self.with(node, |mesh, now| mesh.link_down(now, link_id(id, end)));
         }
     }
 
@@ -410,11 +433,14 @@ impl World {
     }
 
     fn publish(&mut self, node: usize, topic: String, allowed: Option<SiteSet>) {
-        if self.nodes[node].mesh.is_none() || allowed.is_some_and(|allowed| !allowed.contains(self.nodes[node].site)) {
+        if self.nodes[node].mesh.is_none()
+            || allowed.as_ref().is_some_and(|allowed| !allowed.contains(self.nodes[node].site))
+        {
             return;
         }
         let event = self.events.len();
-        let mut published = Published { topic: topic.clone(), origin: node, allowed, ..Published::default() };
+        let mut published =
+            Published { topic: topic.clone(), origin: node, allowed: allowed.clone(), ..Published::default() };
         let own_groups = self.nodes[node].groups(&topic);
         if self.nodes[node].wants_plain(&topic) {
             published.plain.insert(node, 1);
@@ -422,7 +448,8 @@ impl World {
         own_groups.iter().for_each(|group| *published.groups.entry(*group).or_default() += 1);
         let (matched, routes) = self.nodes[node].matched(&topic);
         let origin = &mut self.nodes[node];
-        let plan = plan(&matched, &routes, &mut origin.residency, allowed, |group| own_groups.contains(&group.id));
+        let plan =
+            plan(&matched, &routes, &mut origin.residency, allowed.clone(), |group| own_groups.contains(&group.id));
         origin.seq += 1;
         let stamp = Stamp {
             origin: origin.router,
@@ -449,8 +476,9 @@ impl World {
         let event = u64::from_le_bytes(span.payload(&batch.events).try_into().unwrap());
         let event = usize::try_from(event).unwrap();
         let stamp = batch.head.stamp;
+        self.counters.most_hops = self.counters.most_hops.max(stamp.hops);
         let site = self.nodes[node].site;
-        if stamp.allowed.is_some_and(|allowed| !allowed.contains(site)) {
+        if stamp.allowed.as_ref().is_some_and(|allowed| !allowed.contains(site)) {
             self.faults.push(format!("event {event} came to site {site}, where it must not be"));
         }
         let source = Source { origin: stamp.origin, epoch: stamp.epoch, shard: stamp.shard };
@@ -474,7 +502,7 @@ impl World {
             self.faults.push(format!("event {event}: {violation}"));
             return;
         }
-        self.events[event].over_hops |= out.over_hops;
+        self.events[event].over_hops |= &out.over_hops;
         if let Some(local) = &out.local {
             self.local(node, event, stamp, local, site);
         }

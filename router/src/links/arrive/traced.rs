@@ -23,11 +23,11 @@ impl Arrivals {
             return ring.skip(u64::from(count));
         }
         let (stamp, copies) = (&head.stamp, &self.splitter.split.copies);
-        let onward = copies.iter().fold(SiteSet::EMPTY, |all, copy| all | copy.stamp.destinations());
+        let onward = copies.iter().fold(SiteSet::EMPTY, |all, copy| all | &copy.stamp.destinations());
         let arrival = Arrival {
             from: format!("{}/{}", link.site(), link.router()),
             origin: EventId { router: stamp.origin.0, epoch: stamp.epoch, shard: stamp.shard, seq: stamp.seq },
-            onward: hops::site_names(local, onward),
+            onward: hops::site_names(local, &onward),
         };
         let publisher = source.map_or_else(|| Arc::from(""), |name| name.text.clone());
         self.bench.verdicts.watch = Some(Box::new(Watch::new(publisher, unix_ns(), Some(arrival))));

@@ -85,7 +85,7 @@ impl<'a> Here<'a> {
         let (mut wanted, mut left_out) = (Vec::new(), 0);
         if let Some(reach) = &self.reach {
             let allowed = self.shared.outward.as_ref().and_then(|outward| outward.residency.load().allowed(topic));
-            if allowed.is_some_and(|allowed| !allowed.contains(reach.routes.my_site())) {
+            if allowed.as_ref().is_some_and(|allowed| !allowed.contains(reach.routes.my_site())) {
                 answer.hop.refused_here = true;
                 answer.hop.is_destination = false;
                 return Ok((answer, wanted, left_out));
@@ -95,9 +95,9 @@ impl<'a> Here<'a> {
             let (mut residency, has_member) = (ResidencyCache::default(), |group: &_| is_member(&targets, group));
             let plan = plan(&matched, &reach.routes, &mut residency, allowed, has_member);
             (wanted, left_out) = self.wanted(reach, topic, &plan, &targets);
-            answer.hop.no_path = names(reach, plan.unreachable);
-            answer.hop.not_allowed = names(reach, plan.not_allowed);
-            answer.hop.no_allowed_path = names(reach, plan.no_allowed_path);
+            answer.hop.no_path = names(reach, &plan.unreachable);
+            answer.hop.not_allowed = names(reach, &plan.not_allowed);
+            answer.hop.no_allowed_path = names(reach, &plan.no_allowed_path);
             if !plan.is_empty() {
                 self.send(reach, &matched, &self.stamp(&plan), &mut answer)?;
             }
@@ -165,8 +165,8 @@ impl<'a> Here<'a> {
             seq: 0,
             generation: self.view.generation,
             ttl_ms: 0,
-            sites: plan.sites,
-            allowed: plan.allowed,
+            sites: plan.sites.clone(),
+            allowed: plan.allowed.clone(),
             grants: plan.grants.clone(),
         }
     }
@@ -224,8 +224,8 @@ impl<'a> Here<'a> {
 
 impl HopAnswer {
     fn add(&mut self, reach: &Reach, split: &Split) {
-        self.hop.no_path.extend(names(reach, split.unreachable));
-        self.hop.too_far.extend(names(reach, split.over_hops));
+        self.hop.no_path.extend(names(reach, &split.unreachable));
+        self.hop.too_far.extend(names(reach, &split.over_hops));
         self.add_copies(reach, &split.copies);
     }
 
@@ -239,7 +239,7 @@ impl HopAnswer {
             self.hop.copies.push(ExplainedCopy {
                 to: title(reach.interest.directory(), copy.neighbour),
                 cost: reach.routes.direct(copy.neighbour).map_or(0, |hop| hop.cost),
-                sites: names(reach, copy.stamp.destinations()),
+                sites: names(reach, &copy.stamp.destinations()),
             });
             self.next.push(NextHop { router: copy.neighbour.0, stamp: hex::encode(stamp) });
         }
@@ -288,6 +288,6 @@ fn site_name(directory: &Directory, number: SiteNumber) -> String {
     directory.site(number).map_or_else(|| format!("site {number}"), |site| site.name.to_string())
 }
 
-fn names(reach: &Reach, sites: SiteSet) -> Vec<String> {
+fn names(reach: &Reach, sites: &SiteSet) -> Vec<String> {
     sites.iter().map(|site| site_name(reach.interest.directory(), site)).collect()
 }

@@ -1,7 +1,7 @@
 //! Meshes of five router processes over links that delay, lose, double and reorder, and that break in the midst of
 //! traffic. See docs/MESH.md, "What it is tested against".
 //!
-//! They assert outcomes with much patience; how long things take is measured by the example `link_failures`.
+//! They assert outcomes with much patience; how long things take is judged by `cargo xtask bench mesh`.
 
 mod faults;
 mod shapes;

@@ -39,7 +39,7 @@ async fn a_peer_whose_batches_are_broken_loses_its_link_and_nobody_an_event() ->
     let attacks = [
         ("a giant length", vec![0xff; 8], C::FrameTooLarge),
         ("a batch too short for its stamp", [&8u32.to_le_bytes()[..], &[0; 8]].concat(), C::Malformed),
-        ("nine hops", with(HOPS_AT, 9), C::HopLimit),
+        ("seventeen hops", with(HOPS_AT, 17), C::HopLimit),
         ("unknown flags", with(FLAGS_AT, 0x80), C::Malformed),
         ("more grants than there may be", with(GRANTS_AT, 200), C::TooMany),
         ("grants that are not there", with(GRANTS_AT, 60), C::Malformed),

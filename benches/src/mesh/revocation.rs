@@ -1,6 +1,7 @@
 //! A right that is taken away: how long it takes until no router lets anything pass.
 
-use super::{Row, Sheet, Size};
+use super::{Row, Sheet};
+use crate::scenarios::Size;
 use anyhow::{Context, Result, ensure};
 use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions};
 use myelin_tests::sites::{PATIENCE, Sites, shapes};

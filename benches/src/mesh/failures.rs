@@ -1,9 +1,7 @@
-//! How long events stay away when something on their way breaks: prints a row for each kind of failure.
-//!
-//! `cargo run -p myelin-tests --example link_failures -- [RUNS] [RTT_MS]`, beside a built `myelin`. Four router processes in
-//! a ring over relays; site 0 publishes every five milliseconds, site 2 subscribes, and what is between breaks: whichever
-//! of the two ways they take. Figures, not a test: a busy machine makes them longer.
+//! How long events stay away when something on their way breaks: four router processes in a ring over relays; site 0
+//! publishes every five milliseconds, site 2 subscribes, and what is between breaks: whichever of the two ways they take.
 
+use crate::scenarios::{Row, Sheet, Size};
 use anyhow::{Context, Result};
 use myelin_client::{Client, Event, Overflow, SubscribeOptions};
 use myelin_tests::relay::Path;
@@ -18,6 +16,15 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// How long events flow before something breaks, and after.
 const BEFORE: Duration = Duration::from_secs(3);
 const AFTER: Duration = Duration::from_secs(8);
+
+/// The way of events there and back, without queues.
+const RTT: Duration = Duration::from_millis(20);
+/// Runs for each kind of failure; the worst counts.
+const RUNS: u64 = 5;
+/// A neighbour that says nothing any more is routed around within this, in seconds ...
+const SILENT_S: f64 = 5.0;
+/// ... and one whose connection closes within this.
+const CLOSED_S: f64 = 0.3;
 
 /// What breaks: the link or the router that the events pass.
 #[derive(Clone, Copy, Debug)]
@@ -110,9 +117,9 @@ fn site_between(sites: &Sites) -> Result<usize> {
     Ok(if most["site"] == "s1" { 1 } else { 3 })
 }
 
-async fn measure(failure: Failure, run: u64, rtt: Duration) -> Result<(Duration, u64)> {
+async fn once(failure: Failure, run: u64) -> Result<(Duration, u64)> {
     let links = shapes::ring(SITES);
-    let mut sites = Sites::start(SITES, &links, run, |_| Path { delay: rtt / 2, ..Path::default() }).await?;
+    let mut sites = Sites::start(SITES, &links, run, |_| Path { delay: RTT / 2, ..Path::default() }).await?;
     let flow = Flow::start(&sites).await?;
     tokio::time::sleep(BEFORE).await;
     let between = site_between(&sites)?;
@@ -130,24 +137,22 @@ async fn measure(failure: Failure, run: u64, rtt: Duration) -> Result<(Duration,
     Ok(worst)
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>());
-    let runs = arguments.next().transpose()?.unwrap_or(3);
-    let rtt = Duration::from_millis(arguments.next().transpose()?.unwrap_or(20));
-    println!("ring of {SITES}, {} ms round trips, an event every {} ms", rtt.as_millis(), INTERVAL.as_millis());
-    println!("{:<10} {:>14} {:>14} {:>12}", "failure", "away ms", "worst ms", "lost events");
-    for failure in [Failure::NearLink, Failure::FarLink, Failure::Killed, Failure::Ended] {
-        let (mut away, mut lost) = (Vec::new(), Vec::new());
-        for run in 0..runs {
-            let (pause, missing) = measure(failure, run, rtt).await.with_context(|| format!("{failure:?}"))?;
-            away.push(pause.as_millis());
+/// Every kind of failure, each a few times.
+pub(super) async fn dead_neighbours(size: Size, sheet: &mut Sheet) -> Result<()> {
+    for (failure, what, bound_s) in [
+        (Failure::NearLink, "dead-neighbour: away, its link is silent", SILENT_S),
+        (Failure::FarLink, "dead-neighbour: away, a link beyond is silent", SILENT_S),
+        (Failure::Killed, "dead-neighbour: away, killed", SILENT_S),
+        (Failure::Ended, "dead-neighbour: away, it closed its links", CLOSED_S),
+    ] {
+        let (mut worst, mut lost) = (Duration::ZERO, Vec::new());
+        for run in 0..size.of(RUNS) {
+            let (pause, missing) = once(failure, run).await.with_context(|| format!("{failure:?}"))?;
+            worst = worst.max(pause);
             lost.push(missing);
         }
-        away.sort_unstable();
-        let (median, worst) = (away.get(away.len() / 2), away.last());
-        let name = format!("{failure:?}");
-        println!("{name:<10} {:>14} {:>14} {lost:>12?}", median.unwrap_or(&0), worst.unwrap_or(&0));
+        eprintln!("  {failure:?}: lost events {lost:?}");
+        sheet.add(Row::at_most(what, worst.as_secs_f64(), bound_s, "s"))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ const WIDTHS: [usize; 3] = [50, 14, 14];
 
 /// One figure and its bound.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// The scenario and what of it was measured.
     what: String,
     /// What was measured.
@@ -24,11 +24,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn at_most(what: impl Into<String>, figure: f64, bound: f64, unit: &'static str) -> Self {
+    pub(crate) fn at_most(what: impl Into<String>, figure: f64, bound: f64, unit: &'static str) -> Self {
         Self { what: what.into(), figure, bound, unit, is_ceiling: true }
     }
 
-    pub(super) fn at_least(what: impl Into<String>, figure: f64, bound: f64, unit: &'static str) -> Self {
+    pub(crate) fn at_least(what: impl Into<String>, figure: f64, bound: f64, unit: &'static str) -> Self {
         Self { what: what.into(), figure, bound, unit, is_ceiling: false }
     }
 
@@ -53,14 +53,14 @@ fn line([what, figure, bound]: [&str; 3], verdict: &str) -> String {
 
 /// Every figure so far.
 #[derive(Debug)]
-pub(super) struct Sheet {
+pub(crate) struct Sheet {
     rows: Vec<Row>,
     json: Option<PathBuf>,
 }
 
 impl Sheet {
     /// An empty one; its rows go to `json` as well.
-    pub(super) fn new(json: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(json: Option<PathBuf>) -> Result<Self> {
         let sheet = Self { rows: Vec::new(), json };
         // Now, not after minutes: a place that cannot be written to is told before anything is measured.
         sheet.save()?;
@@ -68,7 +68,7 @@ impl Sheet {
     }
 
     /// Takes a figure down: on stdout, and in the file.
-    pub(super) fn add(&mut self, row: Row) -> Result<()> {
+    pub(crate) fn add(&mut self, row: Row) -> Result<()> {
         let mut out = std::io::stdout().lock();
         if self.rows.is_empty() {
             let rule = WIDTHS.map(|width| "-".repeat(width));
@@ -82,12 +82,12 @@ impl Sheet {
     }
 
     /// The figures that are out of their bounds.
-    pub(super) fn broken(&self) -> Vec<&str> {
+    pub(crate) fn broken(&self) -> Vec<&str> {
         self.rows.iter().filter(|row| !row.holds()).map(|row| row.what.as_str()).collect()
     }
 
     /// Where the rows are.
-    pub(super) fn file(&self) -> String {
+    pub(crate) fn file(&self) -> String {
         self.json.as_ref().map_or_else(|| "nowhere".to_owned(), |path| path.display().to_string())
     }
 
