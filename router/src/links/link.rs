@@ -127,6 +127,12 @@ pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: boo
         connection.close(0, "the router stops");
         return End::Ended;
     }
+    // Before anything is heard: nobody else's bytes are read here.
+    let IdentityKind::Router { site, name } = connection.identity().kind() else {
+        let violation = Violation::new(ViolationCode::Identity, "by their identity, only routers link with routers");
+        links.refuse(&connection, &violation);
+        return End::Refused(violation);
+    };
     let hello = tokio::time::timeout(HELLO_WAIT, hear_hello(&links, &connection, dialled)).await;
     let late = || Err(Violation::new(ViolationCode::OutOfOrder, "no hello came in time"));
     let (mut send, recv, decoder, hello) = match hello.unwrap_or_else(|_| late()) {
@@ -135,11 +141,6 @@ pub(super) async fn serve(links: Rc<Links>, connection: Connection, dialled: boo
             links.refuse(&connection, &violation);
             return End::Refused(violation);
         }
-    };
-    let IdentityKind::Router { site, name } = connection.identity().kind() else {
-        let violation = Violation::new(ViolationCode::Identity, "only routers link with routers");
-        refuse(&links, &connection, send, &violation).await;
-        return End::Refused(violation);
     };
     let (control, control_out) = mpsc::channel(CONTROL_WAITING_MAX);
     let link = Rc::new(Link {

@@ -200,14 +200,6 @@ pub(crate) async fn ask_with(
     send(addr, &router.ca, certificate, &bytes).await.unwrap()
 }
 
-/// The same with JSON.
-pub(crate) async fn send_as(router: &Router, certificate: &TlsFiles, path: &str, body: &serde_json::Value) -> Answer {
-    let addr = router.addr();
-    let (host, json) = (format!("localhost:{}", addr.port()), [("Content-Type", "application/json")]);
-    let bytes = request("POST", path, &host, &json, body.to_string().as_bytes());
-    send(addr, &router.ca, Some(certificate), &bytes).await.unwrap()
-}
-
 async fn send(
     addr: SocketAddr,
     ca: &CertificateAuthority,

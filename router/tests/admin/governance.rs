@@ -1,6 +1,6 @@
 //! Rules and policies that a rollout brings: who may let them come, and what is no such thing.
 
-use crate::access::send_as;
+use crate::access::ask_with;
 use crate::world::{Router, files};
 use myelin::config::{Role, RoleMap};
 use serde_json::{Value, json};
@@ -35,15 +35,23 @@ async fn a_rollout_brings_only_what_who_starts_it_may_change_at_once() {
         (json!({"topics": [rule], "policies": [policy]}), [refused, refused, refused]),
     ] {
         for ((certificate, wanted), name) in certificates.iter().zip(wanted).zip(PEOPLE) {
-            let answer = send_as(&router, certificate, "/v1/rollouts", &json!({"changes": changes})).await;
+            let answer =
+                ask_with(&router, Some(certificate), "POST", "/v1/rollouts", &json!({"changes": changes}).to_string())
+                    .await;
             let (status, code) = answer.problem();
             assert_eq!((status, &*code), wanted, "{name}: {changes}");
         }
     }
     // What goes is as much of a change as what comes; and without changes all is as it was.
     let removal = json!({"changes": {"remove_policies": ["all"]}});
-    assert_eq!(send_as(&router, &certificates[1], "/v1/rollouts", &removal).await.problem().1, "forbidden-role");
-    assert_eq!(send_as(&router, &certificates[0], "/v1/rollouts", &json!({"changes": {}})).await.status, 409);
+    assert_eq!(
+        ask_with(&router, Some(&certificates[1]), "POST", "/v1/rollouts", &removal.to_string()).await.problem().1,
+        "forbidden-role"
+    );
+    assert_eq!(
+        ask_with(&router, Some(&certificates[0]), "POST", "/v1/rollouts", r#"{"changes": {}}"#).await.status,
+        409
+    );
     router.stop().await;
 }
 

@@ -10,6 +10,7 @@ mod captures;
 mod catalogs;
 mod chaos;
 mod declared;
+mod doors;
 mod drain;
 mod easy;
 mod explain;
