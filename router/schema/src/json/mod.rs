@@ -3,6 +3,7 @@
 mod compare;
 mod document;
 mod graph;
+mod tree;
 mod work;
 
 pub(crate) use compare::unreadable;
@@ -14,11 +15,12 @@ use document::Document;
 use jsonschema::PatternOptions;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
+use tree::{Payload, Tree};
 
 /// A compiled JSON schema.
 #[derive(Debug)]
 pub(crate) struct Validator {
-    compiled: jsonschema::Validator,
+    compiled: jsonschema::Validator<Payload>,
     /// How much more often a value is judged with every step down, where the schema is recursive and has a choice: judging
     /// takes that to the power of the depth. `None` for all others, whose work grows with the payload only.
     growth: Option<u64>,
@@ -32,7 +34,8 @@ impl Validator {
             .size_limit(REGEX_BYTES_MAX)
             .dfa_size_limit(REGEX_BYTES_MAX)
             .backtrack_limit(REGEX_STEPS_MAX);
-        let options = jsonschema::options().with_retriever(document.given.clone()).with_pattern_options(patterns);
+        let options =
+            jsonschema::options_for::<Payload>().with_retriever(document.given.clone()).with_pattern_options(patterns);
         let compiled = options.build(&document.root).map_err(|error| match error.kind() {
             ValidationErrorKind::Referencing(error) => document::unresolved(error),
             _ => SchemaError::malformed("JSON", format!("{error}, at `{}`", error.instance_path())),
@@ -41,18 +44,18 @@ impl Validator {
     }
 
     pub(crate) fn validate(&self, payload: &[u8]) -> Result<(), Fault> {
-        let value: Value =
+        let tree: Tree<'_> =
             serde_json::from_slice(payload).map_err(|error| Fault::whole(format!("is no JSON: {error}")))?;
         if let Some(growth) = self.growth
-            && steps(&value, 1, growth) > JSON_STEPS_MAX
+            && steps(&tree, 1, growth) > JSON_STEPS_MAX
         {
             return Err(Fault::whole("is nested too deeply for a recursive schema with choices"));
         }
-        if self.compiled.is_valid(&value) {
+        if self.compiled.is_valid(&tree) {
             return Ok(());
         }
         // Judged again, for the reason: only bad payloads pay for it. The value itself stays out of logs and headers.
-        match self.compiled.validate(&value) {
+        match self.compiled.validate(&tree) {
             Ok(()) => Ok(()),
             Err(error) => Err(Fault::new(error.instance_path().as_str(), error.masked())),
         }
@@ -60,14 +63,14 @@ impl Validator {
 }
 
 /// How often values are judged at most, where each is judged `times` times and what is inside it `growth` times as often.
-fn steps(value: &Value, times: u64, growth: u64) -> u64 {
+fn steps(tree: &Tree<'_>, times: u64, growth: u64) -> u64 {
     let inside = times.saturating_mul(growth);
-    let all = |total: u64, value: &Value| {
-        if total > JSON_STEPS_MAX { total } else { total.saturating_add(steps(value, inside, growth)) }
+    let all = |total: u64, tree: &Tree<'_>| {
+        if total > JSON_STEPS_MAX { total } else { total.saturating_add(steps(tree, inside, growth)) }
     };
-    match value {
-        Value::Array(values) => values.iter().fold(times, all),
-        Value::Object(values) => values.values().fold(times, all),
+    match tree {
+        Tree::Array(elements) => elements.iter().fold(times, all),
+        Tree::Object(members) => members.iter().map(|(_, value)| value).fold(times, all),
         _ => times,
     }
 }
