@@ -21,7 +21,7 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "dead-neighbour",
         what: "a link or a router on the way of events breaks, in four manners",
-        takes_s: 260,
+        takes_s: 340,
         run: |runtime, size, sheet| runtime.block_on(failures::dead_neighbours(size, sheet)),
     },
     Scenario {
