@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER/SESSION/..`, where ROUTER is the hexadecimal
-/// number of the router that the session is at. A router tells other sites once that it wants all of its own, so that an
+/// number of the router that the session is at, and SESSION ends with `:TENANT` where it is of one. A router tells other sites once that it wants all of its own, so that an
 /// answer finds its way however young the session is.
 pub const INBOX: &str = "$inbox/";
 

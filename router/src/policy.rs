@@ -153,13 +153,19 @@ impl Rules {
 
     /// Why `service` may not.
     pub fn refusal(&self, service: &Service, action: Action, topic: &str) -> Refusal {
-        let foreign = self.tenants.check(service, action, topic).err();
-        let Decision { verdict, reasons } = self.decide(service, action, topic, None);
         let shown = &topic[..topic.floor_char_boundary(SHOWN_BYTES_MAX)];
         let name = service.id();
         // What matters comes first: the detail of an event's refusal is short.
-        let why = match (verdict, self.default) {
-            _ if foreign.is_some() => foreign.as_ref().map(told).unwrap_or_default(),
+        let why = match self.tenants.check(service, action, topic) {
+            Err(foreign) => told(&foreign),
+            Ok(()) => self.said(self.decide(service, action, topic, None)),
+        };
+        Refusal::new(Code::Forbidden, format!("{why}: {action} {shown} by {name}"))
+    }
+
+    /// Why the policies do not let somebody do something.
+    fn said(&self, Decision { verdict, reasons }: Decision) -> String {
+        match (verdict, self.default) {
             (Verdict::Forbid, _) => format!("policy {} forbids it (`myelin policy explain`)", reasons.join(", ")),
             // Policies that changed meanwhile: the next event may pass.
             (Verdict::Permit, _) => "the policies have just changed; try again".to_owned(),
@@ -167,15 +173,14 @@ impl Rules {
                 "no policy permits it, and there are some (`myelin policy apply`)".to_owned()
             }
             (Verdict::Silent, _) => "no policy permits it ([policy] default `deny`; `myelin policy apply`)".to_owned(),
-        };
-        Refusal::new(Code::Forbidden, format!("{why}: {action} {shown} by {name}"))
+        }
     }
 }
 
 /// Why a topic is not for somebody, and what to do about it.
 fn told(foreign: &Foreign) -> String {
     match foreign {
-        Foreign::Outside { .. } => format!("{foreign}"),
+        Foreign::Outside { .. } => foreign.to_string(),
         Foreign::Owned { .. } => format!("{foreign}, which does not share it (`myelin tenant`)"),
         Foreign::Inbox => format!("{foreign} (`myelin tenant`: share with `publish`)"),
         Foreign::DeadLetters => format!("{foreign}: subscribe to $dead/*/TOPICS"),

@@ -84,6 +84,10 @@ pub(super) async fn write(session: Rc<Session>, mut send: SendStream) {
 pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvStream, mut decoder: MessageDecoder) {
     let mut subscriptions = Subscriptions::new();
     let mut rules = local.shared.rules_version.subscribe();
+    // The tenants may have changed since the session was given its own; from here on that is told.
+    if let Err(refusal) = session.check_tenant(&local) {
+        return session.seat.ending.set(refusal);
+    }
     let end = loop {
         // All requests that have come are asked for together: the table is published at most once a millisecond.
         let (mut asked, mut is_more) = (Vec::new(), false);
