@@ -3,7 +3,7 @@
 mod compare;
 mod document;
 mod graph;
-mod tree;
+mod tape;
 mod work;
 
 pub(crate) use compare::unreadable;
@@ -15,7 +15,7 @@ use document::Document;
 use jsonschema::PatternOptions;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
-use tree::{Payload, Tree};
+use tape::{At, Payload};
 
 /// A compiled JSON schema.
 #[derive(Debug)]
@@ -44,18 +44,21 @@ impl Validator {
     }
 
     pub(crate) fn validate(&self, payload: &[u8]) -> Result<(), Fault> {
-        let tree: Tree<'_> =
-            serde_json::from_slice(payload).map_err(|error| Fault::whole(format!("is no JSON: {error}")))?;
+        tape::read(payload, |value| self.judge(value))
+            .unwrap_or_else(|error| Err(Fault::whole(format!("is no JSON: {error}"))))
+    }
+
+    fn judge(&self, value: At<'_>) -> Result<(), Fault> {
         if let Some(growth) = self.growth
-            && steps(&tree, 1, growth) > JSON_STEPS_MAX
+            && steps(value, 1, growth) > JSON_STEPS_MAX
         {
             return Err(Fault::whole("is nested too deeply for a recursive schema with choices"));
         }
-        if self.compiled.is_valid(&tree) {
+        if self.compiled.is_valid(value) {
             return Ok(());
         }
         // Judged again, for the reason: only bad payloads pay for it. The value itself stays out of logs and headers.
-        match self.compiled.validate(&tree) {
+        match self.compiled.validate(value) {
             Ok(()) => Ok(()),
             Err(error) => Err(Fault::new(error.instance_path().as_str(), error.masked())),
         }
@@ -63,16 +66,11 @@ impl Validator {
 }
 
 /// How often values are judged at most, where each is judged `times` times and what is inside it `growth` times as often.
-fn steps(tree: &Tree<'_>, times: u64, growth: u64) -> u64 {
+fn steps(value: At<'_>, times: u64, growth: u64) -> u64 {
     let inside = times.saturating_mul(growth);
-    let all = |total: u64, tree: &Tree<'_>| {
-        if total > JSON_STEPS_MAX { total } else { total.saturating_add(steps(tree, inside, growth)) }
-    };
-    match tree {
-        Tree::Array(elements) => elements.iter().fold(times, all),
-        Tree::Object(members) => members.iter().map(|(_, value)| value).fold(times, all),
-        _ => times,
-    }
+    value.children().fold(times, |total, child| {
+        if total > JSON_STEPS_MAX { total } else { total.saturating_add(steps(child, inside, growth)) }
+    })
 }
 
 /// Compact, with sorted keys.

@@ -1,0 +1,110 @@
+//! A payload as it is judged: a tape of its parts, in memory that is kept from payload to payload.
+//!
+//! The library judges any representation of JSON. This one costs an event no allocation, no copy of a text, no map and no
+//! hash, which is most of what the library's own costs. Parts stand on the tape in the order of the text; an object or array
+//! says how many parts are its own, so that one can be stepped over.
+
+mod node;
+mod scan;
+
+pub(super) use node::{At, Payload};
+
+use bumpalo::Bump;
+use scan::Scanner;
+use serde_json::{Number, Value};
+use std::cell::Cell;
+
+/// Members of an object that is looked through; more are sorted. Whoever makes a payload chooses how many there are: looking
+/// through all of them for each name of a schema would be theirs to make dear.
+const SCANNED_MAX: usize = 16;
+/// Memory that each thread keeps. What larger payloads need is given back.
+const KEPT_BYTES_MAX: usize = 64 * 1_024;
+
+/// A value, and its name where it is a member of an object.
+#[derive(Debug)]
+struct Part<'p> {
+    name: &'p str,
+    slot: Slot<'p>,
+}
+
+#[derive(Debug)]
+enum Slot<'p> {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(&'p str),
+    /// As many elements, in as many parts, with this one.
+    Array {
+        len: u32,
+        parts: u32,
+    },
+    /// Every name once; where one comes twice, the last counts, as in the library's own representation.
+    Object {
+        len: u32,
+        parts: u32,
+        sorted: Option<Sorted<'p>>,
+    },
+    /// A member whose name came again.
+    Removed {
+        parts: u32,
+    },
+}
+
+/// Where the members of an object stand, by name, if they are more than [`SCANNED_MAX`]: counted from the first.
+type Sorted<'p> = &'p [usize];
+
+impl Part<'_> {
+    /// How many parts it is, with all that is inside it.
+    fn parts(&self) -> usize {
+        match self.slot {
+            Slot::Array { parts, .. } | Slot::Object { parts, .. } | Slot::Removed { parts } => parts as usize,
+            _ => 1,
+        }
+    }
+}
+
+/// Where the elements or members stand that are on a piece of tape.
+fn children(parts: &[Part<'_>]) -> impl Iterator<Item = usize> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let (at, part) = (next, parts.get(next)?);
+            next += part.parts();
+            if !matches!(part.slot, Slot::Removed { .. }) {
+                return Some(at);
+            }
+        }
+    })
+}
+
+thread_local! {
+    static KEPT: Cell<Bump> = Cell::default();
+}
+
+/// Reads a payload, and has it judged.
+///
+/// # Errors
+///
+/// Why it is no JSON.
+pub(super) fn read<T>(payload: &[u8], judge: impl FnOnce(At<'_>) -> T) -> Result<T, serde_json::Error> {
+    let mut memory = KEPT.take();
+    let judged = simdutf8::basic::from_utf8(payload).ok().and_then(|text| {
+        let parts = Scanner::new(text, &memory).document()?;
+        Some(judge(At::all(&parts)))
+    });
+    if memory.allocated_bytes() <= KEPT_BYTES_MAX {
+        memory.reset();
+        KEPT.set(memory);
+    }
+    // The library says why. Only bad payloads pay for it.
+    judged.ok_or_else(|| unread(payload))
+}
+
+#[cold]
+fn unread(payload: &[u8]) -> serde_json::Error {
+    let read = serde_json::from_slice::<Value>(payload);
+    read.err().unwrap_or_else(|| serde::de::Error::custom("it is not understood"))
+}
+
+#[cfg(test)]
+mod tests;
