@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::approval::Approval;
 use crate::binding::Binding;
 use crate::digest::Digest;
 use crate::error::{CatalogError, ChainFault};
@@ -23,6 +24,7 @@ use crate::tenant::Tenant;
 use crate::topic::TopicRule;
 use crate::trust::Trust;
 
+mod approvals;
 mod check;
 mod governed;
 mod rollouts;
@@ -51,6 +53,8 @@ pub struct Catalog {
     schemas: Schemas,
     policies: BTreeMap<Name, Arc<Policy>>,
     tenants: BTreeMap<Name, Arc<Tenant>>,
+    /// What waits for a second person, oldest first.
+    approvals: Vec<Arc<Approval>>,
     /// Oldest first; the last may be under way.
     rollouts: VecDeque<Arc<Rollout>>,
     /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
@@ -104,6 +108,7 @@ impl Catalog {
             schemas: Schemas::default(),
             policies: BTreeMap::new(),
             tenants: BTreeMap::new(),
+            approvals: Vec::new(),
             rollouts: VecDeque::new(),
             sites: BTreeMap::new(),
         }
@@ -308,6 +313,7 @@ impl Catalog {
     }
 
     fn commit(&mut self, record: &Record) {
+        self.settle_approvals(&record.op);
         match &record.op {
             Op::ModuleAdded { module } => {
                 self.modules.insert(module.module_ref(), Arc::new(module.clone()));
@@ -370,6 +376,7 @@ impl Catalog {
             Op::TenantRemoved { name } => {
                 self.tenants.remove(name);
             }
+            Op::ApprovalRequested { intent, note } => self.commit_approval(record, intent, note),
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }

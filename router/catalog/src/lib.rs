@@ -8,6 +8,7 @@
 //! router's single writer.
 #![forbid(unsafe_code)]
 
+pub mod approval;
 pub mod binding;
 pub mod boot;
 pub mod catalog;
@@ -39,6 +40,7 @@ mod testing;
 pub mod topic;
 pub mod trust;
 
+pub use approval::{Approval, Intent};
 pub use binding::{Binding, BindingLimits, Consent, Grant, OnFault, Stage};
 pub use boot::{BootDecision, BootMarker, Retreat};
 pub use catalog::{Catalog, Demands, Generation, Quarantine, SignatureState, Wanted};

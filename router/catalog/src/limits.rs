@@ -134,6 +134,10 @@ pub const PAGE_RECORDS_MAX: usize = 256;
 pub const PAGE_LEN_MAX_BYTES: usize = 2 * RECORD_LEN_MAX_BYTES;
 /// Hashes of its newest records by which a follower tells a replay from a fork: 128 KiB.
 pub const HASHES_KEPT: usize = 4_096;
+/// Intents that wait for somebody else at a time: each is a person who waits for another.
+pub const APPROVALS_MAX: usize = 16;
+/// How long an intent waits for somebody else: an hour.
+pub const APPROVAL_WAIT_MAX_MS: u64 = 60 * 60 * 1_000;
 /// Proposals whose answers a writer remembers, for askers who lost theirs.
 pub const PROPOSALS_REMEMBERED: usize = 1_024;
 /// Bytes of an encoded record: the largest configuration, its overhead in MessagePack, and room for the rest.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Intent;
 use crate::binding::Binding;
 use crate::governance;
 use crate::keys::PublicKey;
@@ -185,6 +186,14 @@ pub enum Op {
         /// Which.
         name: Name,
     },
+    /// Somebody wants something to begin, and somebody else has to approve it; its number is the revision of this record.
+    ApprovalRequested {
+        /// What shall begin.
+        intent: Intent,
+        /// Why, for people.
+        #[serde(default)]
+        note: String,
+    },
     /// A rollout of the staged set over the sites began; its number is the revision of this record.
     RolloutStarted {
         /// The set: each binding with the revision that staged it.
@@ -268,6 +277,7 @@ impl Op {
             Self::PolicyRemoved { .. } => "policy-removed",
             Self::TenantSet { .. } => "tenant-set",
             Self::TenantRemoved { .. } => "tenant-removed",
+            Self::ApprovalRequested { .. } => "approval-requested",
             Self::RolloutStarted { .. } => "rollout-started",
             Self::RolloutAdvanced { .. } => "rollout-advanced",
             Self::RolloutPaused { .. } => "rollout-paused",
@@ -289,6 +299,7 @@ impl Op {
             Self::BindingRemoved { name } | Self::TopicRuleRemoved { name } => name.to_string(),
             Self::Activated { .. } | Self::TrustChanged { .. } => String::new(),
             Self::RolloutStarted { plan, .. } => governance::subject(&plan.changes),
+            Self::ApprovalRequested { intent, .. } => intent.subject(),
             Self::RolledBack { to } => format!("generation {to}"),
             Self::Quarantined { module, binding, .. } => format!("{module} in {binding}"),
             Self::KeyTrusted { key_id, .. } | Self::KeyRevoked { key_id } => key_id.to_string(),

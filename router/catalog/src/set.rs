@@ -73,7 +73,8 @@ impl BindingSet {
         }
     }
 
-    pub(crate) fn revisions(&self) -> BTreeMap<Name, u64> {
+    /// Each binding with the revision that staged it: that a set is this one and no other.
+    pub fn revisions(&self) -> BTreeMap<Name, u64> {
         self.bindings.iter().map(|(name, staged)| (name.clone(), staged.rev)).collect()
     }
 

@@ -4,7 +4,7 @@ use super::Context;
 use super::governance::ChangeInfo;
 use super::intake::{Json as Body, NamePath};
 use super::problem::Problem;
-use super::proposals::Wanted;
+use super::proposals::propose;
 use super::rollouts::{Begun, check_note};
 use crate::world::{Actor, Change, SharedLogStatus, View};
 use axum::extract::{Path, State};
@@ -12,10 +12,9 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use myelin_catalog::exchange::Heard;
 use myelin_catalog::rollout::{Cause, Outcome, Rollout};
-use myelin_catalog::{Metrics, Name, Op, Phase};
+use myelin_catalog::{Intent, Metrics, Name, Op, Phase};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Instant;
 use utoipa::ToSchema;
 
 /// A rollout over the sites of the mesh.
@@ -322,13 +321,12 @@ pub(super) async fn step(
         }
     };
     let world = &context.state.world;
-    find(&world.view(), id)?;
+    let rollout = find(&world.view(), id)?;
     if let (Op::RolloutPromoted { id }, true) = (&op, context.two_person) {
         let note = Some(request.reason).filter(|reason| !reason.is_empty());
         check_note(note.as_ref())?;
-        let proposal =
-            context.proposals.add(&world.view().catalog, Wanted::Promote(*id), &actor, note, Instant::now())?;
-        return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(proposal))));
+        let intent = Intent::Promote { id: *id, step: rollout.step() };
+        return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(propose(&context, intent, note, actor).await?))));
     }
     world.change(Change::Record(Box::new(op)), None, actor).await?;
     Ok((StatusCode::OK, Json(Begun::Rollout(MeshRollout::new(&*find(&world.view(), id)?)))))

@@ -52,7 +52,6 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Json, Router};
 use logs::LogBook;
 use myelin_transport::{Identity, ListenerStats, TlsIdentity, TlsReloader};
-use proposals::Proposals;
 use rollouts::Notes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -156,7 +155,6 @@ pub(crate) struct Context {
     logs: LogBook,
     notes: Notes,
     two_person: bool,
-    proposals: Proposals,
 }
 
 impl Context {
@@ -176,7 +174,6 @@ impl Context {
             logs: LogBook::default(),
             notes: Notes::default(),
             two_person,
-            proposals: Proposals::default(),
         });
         router
             .fallback(problem::unknown_route)

@@ -1,45 +1,27 @@
 //! The rule of two: with `[admin] two_person` a rollout is proposed by one and begun by another.
 //!
-//! A proposal waits in the memory of the router that took it, an hour at most. It names what is to become active by a
-//! digest; whoever stages something else meanwhile makes it void. Going back needs nobody's leave: `abort`, `pause` and
-//! `rollback` stay with one.
+//! A proposal waits in the catalog, an hour at most, so that any router can be asked for it and none forgets it. It names what
+//! is to become active by a digest; whoever stages something else meanwhile makes it void. Going back needs nobody's leave:
+//! `abort`, `pause` and `rollback` stay with one.
 
 use super::Context;
 use super::problem::Problem;
 use super::rollouts::begin;
-use crate::world::Actor;
+use crate::world::{Actor, Change, View, unix_ms};
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use myelin_catalog::limits::ACTOR_LEN_MAX_BYTES;
-use myelin_catalog::{Catalog, Digest, RolloutPlan};
+use myelin_catalog::{Approval, Digest, Intent, Op};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 use utoipa::ToSchema;
-
-/// How long a proposal waits for somebody.
-const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
-/// Proposals that wait at a time: each is a person who waits for another.
-const WAITING_MAX: usize = 16;
-
-/// What shall be done.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Wanted {
-    /// Make the staged set active, everywhere at once or by a plan.
-    Rollout(Option<Box<RolloutPlan>>),
-    /// Let rules and policies hold by a plan, and leave filters as they are.
-    Govern(Box<RolloutPlan>),
-    /// Take the next step of a rollout ahead of time.
-    Promote(u64),
-}
 
 /// What somebody wants to make active, and somebody else has to approve.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Proposal {
-    /// Its number at this router: `POST /v1/rollouts/{id}/approve`.
+    /// Its number, at every router: `POST /v1/rollouts/{id}/approve`.
     pub(super) proposal: u64,
     /// Who wants it.
     by: String,
@@ -57,123 +39,72 @@ pub(super) struct Proposal {
     expires_in_s: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Waiting {
-    id: u64,
-    by: Actor,
-    wanted: Wanted,
-    digest: Digest,
-    note: Option<String>,
-    since: Instant,
-}
-
-/// The proposals that wait at this router.
-#[derive(Debug, Default)]
-pub(super) struct Proposals(Mutex<Book>);
-
-#[derive(Debug, Default)]
-struct Book {
-    last: u64,
-    waiting: Vec<Waiting>,
-}
-
-/// The digest of what `wanted` would make active now.
-fn digest(catalog: &Catalog, wanted: &Wanted) -> Digest {
-    let mut hasher = Sha256::new();
-    for staged in catalog.staged().iter() {
-        // A revision is one staging of one binding, and never another.
-        hasher.update(format!("{}@{} {}\n", staged.binding.name, staged.rev, staged.digest));
-    }
-    hasher.update(format!("{wanted:?}"));
-    Digest::from_bytes(hasher.finalize().into())
-}
-
-impl Proposals {
-    fn book(&self, now: Instant) -> MutexGuard<'_, Book> {
-        // A poisoned lock still guards whole values.
-        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        book.waiting.retain(|waiting| now.duration_since(waiting.since) < WAIT_MAX);
-        book
-    }
-
-    /// Lets `wanted` wait for somebody other than `by`.
-    ///
-    /// # Errors
-    /// When too many wait already.
-    pub(super) fn add(
-        &self,
-        catalog: &Catalog,
-        wanted: Wanted,
-        by: &Actor,
-        note: Option<String>,
-        now: Instant,
-    ) -> Result<Proposal, Problem> {
-        let digest = digest(catalog, &wanted);
-        let mut book = self.book(now);
-        if book.waiting.len() >= WAITING_MAX {
-            let detail = format!("{WAITING_MAX} proposals wait already; have one approved, or wait until one is over");
-            return Err(Problem::new(StatusCode::CONFLICT, "too-many-proposals", detail));
-        }
-        book.last += 1;
-        let waiting = Waiting { id: book.last, by: by.clone(), wanted, digest, note, since: now };
-        let proposal = waiting.shown(now);
-        book.waiting.push(waiting);
-        Ok(proposal)
-    }
-
-    /// Those that wait, oldest first.
-    pub(super) fn list(&self, now: Instant) -> Vec<Proposal> {
-        self.book(now).waiting.iter().map(|waiting| waiting.shown(now)).collect()
-    }
-
-    /// Takes proposal `id` out for `actor` to carry out, once.
-    fn take(&self, catalog: &Catalog, id: u64, actor: &Actor, now: Instant) -> Result<Waiting, Problem> {
-        let mut book = self.book(now);
-        let Some(at) = book.waiting.iter().position(|waiting| waiting.id == id) else {
-            let detail = format!(
-                "no proposal {id} waits at this router; `myelin rollout history` shows those that do, for an hour each"
-            );
-            return Err(Problem::not_found(detail));
+impl Proposal {
+    fn new(approval: &Approval, now_unix_ms: u64) -> Self {
+        let (wants, rollout) = match approval.intent {
+            Intent::Activate { .. } | Intent::Start { .. } | Intent::Govern { .. } => ("rollout", None),
+            Intent::Promote { id, .. } => ("promote", Some(id)),
         };
-        let by = &book.waiting[at].by;
-        if by == actor {
-            let detail = format!("{actor} has proposed {id}; somebody else with the role releaser has to approve it");
-            return Err(Problem::new(StatusCode::FORBIDDEN, "two-person", detail));
-        }
-        let taken = book.waiting.remove(at);
-        if digest(catalog, &taken.wanted) != taken.digest {
-            let detail = format!("what is staged is not what proposal {id} was about; propose it again");
-            return Err(Problem::new(StatusCode::CONFLICT, "proposal-stale", detail));
-        }
-        Ok(taken)
-    }
-
-    /// Puts a proposal back that could not be carried out.
-    fn put_back(&self, waiting: Waiting, now: Instant) {
-        let mut book = self.book(now);
-        if book.waiting.len() < WAITING_MAX {
-            book.waiting.push(waiting);
-            book.waiting.sort_by_key(|waiting| waiting.id);
-        }
-    }
-}
-
-impl Waiting {
-    fn shown(&self, now: Instant) -> Proposal {
-        let (wants, rollout) = match self.wanted {
-            Wanted::Rollout(_) | Wanted::Govern(_) => ("rollout", None),
-            Wanted::Promote(id) => ("promote", Some(id)),
-        };
-        Proposal {
-            proposal: self.id,
-            by: self.by.to_string(),
+        Self {
+            proposal: approval.id,
+            by: approval.by.clone(),
             wants,
             rollout,
-            digest: self.digest,
-            note: self.note.clone(),
-            expires_in_s: WAIT_MAX.saturating_sub(now.duration_since(self.since)).as_secs(),
+            digest: approval.digest,
+            note: Some(approval.note.clone()).filter(|note| !note.is_empty()),
+            expires_in_s: approval.waits_ms(now_unix_ms) / 1_000,
         }
     }
+
+    /// Those that can be approved, oldest first.
+    pub(super) fn list(view: &View) -> Vec<Self> {
+        let now = unix_ms();
+        let waiting = view.catalog.approvals(now).filter(|approval| view.catalog.is_as_asked(&approval.intent));
+        waiting.map(|approval| Self::new(approval, now)).collect()
+    }
+}
+
+/// Lets `intent` wait for somebody other than `by`.
+///
+/// # Errors
+/// When it could not begin, or too many wait already.
+pub(super) async fn propose(
+    context: &Context,
+    intent: Intent,
+    note: Option<String>,
+    by: Actor,
+) -> Result<Proposal, Problem> {
+    let op = Op::ApprovalRequested { intent, note: note.unwrap_or_default() };
+    let id = context.state.world.change(Change::Record(Box::new(op)), None, by).await?;
+    let view = context.state.world.view();
+    Ok(Proposal::new(find(&view, id)?, unix_ms()))
+}
+
+fn find(view: &View, id: u64) -> Result<&Arc<Approval>, Problem> {
+    view.catalog.approval(id, unix_ms()).ok_or_else(|| {
+        Problem::not_found(format!(
+            "no proposal {id} waits; `myelin rollout history` shows those that do, for an hour each"
+        ))
+    })
+}
+
+/// The proposal that `actor` may approve.
+fn approvable(view: &View, id: u64, actor: &Actor) -> Result<Arc<Approval>, Problem> {
+    let approval = find(view, id)?;
+    if *approval.by == **actor {
+        let detail = format!("{actor} has proposed {id}; somebody else with the role releaser has to approve it");
+        return Err(Problem::new(StatusCode::FORBIDDEN, "two-person", detail));
+    }
+    if !view.catalog.is_as_asked(&approval.intent) {
+        let detail = match approval.intent {
+            Intent::Promote { id: rollout, .. } => {
+                format!("rollout {rollout} is not where it was when {id} was proposed; propose it again")
+            }
+            _ => format!("what is staged is not what proposal {id} was about; propose it again"),
+        };
+        return Err(Problem::new(StatusCode::CONFLICT, "proposal-stale", detail));
+    }
+    Ok(approval.clone())
 }
 
 /// Both names, for the catalog's history; cut where a record would not take them.
@@ -184,8 +115,8 @@ fn both(by: &str, approved_by: &str) -> Actor {
     format!("{}{BETWEEN}{}", cut(by), cut(approved_by)).into()
 }
 
-/// Approve what somebody else has proposed (`[admin] two_person`): it begins at once. Only with what was staged then, and
-/// at the router that took the proposal.
+/// Approve what somebody else has proposed (`[admin] two_person`), at any router: it begins at once. Only with what was staged
+/// then.
 #[utoipa::path(post, path = "/v1/rollouts/{id}/approve", tag = "rollouts",
     params(("id" = u64, Path, description = "The proposal's number")),
     responses(
@@ -202,57 +133,16 @@ pub(super) async fn approve(
     Path(id): Path<u64>,
 ) -> Result<Response, Problem> {
     let view = context.state.world.view();
-    let taken = context.proposals.take(&view.catalog, id, &actor, Instant::now())?;
+    let approval = approvable(&view, id, &actor)?;
     // What was compared just now is what is made active, or nothing is.
     let revision = view.catalog.head().rev;
-    let actors = both(&taken.by, &actor);
-    let begun = begin(&context, taken.wanted.clone(), taken.note.clone(), Some(revision), actors).await;
-    if begun.is_err() {
-        context.proposals.put_back(taken, Instant::now());
-    }
-    begun
+    let note = Some(approval.note.clone()).filter(|note| !note.is_empty());
+    begin(&context, approval.intent.clone(), note, Some(revision), both(&approval.by, &actor)).await
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
     use super::*;
-
-    fn code<T: std::fmt::Debug>(done: Result<T, Problem>) -> &'static str {
-        done.unwrap_err().code()
-    }
-
-    #[test]
-    fn another_one_approves_once_and_within_an_hour() {
-        let (proposals, catalog, start) = (Proposals::default(), Catalog::new(), Instant::now());
-        let (ann, bob): (Actor, Actor) = ("ann".into(), "bob".into());
-        let add =
-            |now| proposals.add(&catalog, Wanted::Rollout(None), &ann, None, now).map(|proposal| proposal.proposal);
-        assert_eq!(add(start).unwrap(), 1);
-        assert_eq!(code(proposals.take(&catalog, 1, &ann, start)), "two-person");
-        assert_eq!(code(proposals.take(&catalog, 2, &bob, start)), "not-found");
-        let taken = proposals.take(&catalog, 1, &bob, start).unwrap();
-        assert_eq!(code(proposals.take(&catalog, 1, &bob, start)), "not-found", "it is carried out once");
-        proposals.put_back(taken, start);
-        assert_eq!(proposals.list(start).len(), 1, "what could not be carried out waits on");
-        assert_eq!(code(proposals.take(&catalog, 1, &bob, start + WAIT_MAX)), "not-found");
-
-        assert!((0..WAITING_MAX).all(|_| add(start).is_ok()));
-        assert_eq!(code(add(start)), "too-many-proposals");
-        assert!(add(start + WAIT_MAX).is_ok(), "those that are over make room");
-    }
-
-    #[test]
-    fn a_plan_is_part_of_what_is_approved() {
-        let catalog = Catalog::new();
-        let plan = |observe_s| Wanted::Rollout(Some(Box::new(RolloutPlan { observe_s, ..RolloutPlan::default() })));
-        let digests =
-            [plan(1), plan(2), Wanted::Rollout(None), Wanted::Promote(1)].map(|wanted| digest(&catalog, &wanted));
-        let different = |(at, digest): (usize, &Digest)| digests.iter().skip(at + 1).all(|other| other != digest);
-        assert!(digests.iter().enumerate().all(different));
-        assert_eq!(digest(&catalog, &plan(1)), digests[0]);
-    }
 
     #[test]
     fn a_record_takes_both_names() {

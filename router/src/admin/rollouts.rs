@@ -5,19 +5,18 @@ use super::access::Caller;
 use super::fleet::{MeshRollout, find, newest};
 use super::intake::OptionalJson;
 use super::problem::Problem;
-use super::proposals::{Proposal, Wanted};
+use super::proposals::{Proposal, propose};
 use super::types::{GenerationInfo, RollbackRequest, Rollout, RolloutList, RolloutRequest};
 use crate::world::{Actor, Change, ROLLOUTS_REMEMBERED, RolloutReport, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use myelin_catalog::Op;
+use myelin_catalog::{Intent, Op};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 use utoipa::ToSchema;
 
 /// Bytes of a note.
@@ -61,7 +60,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
         bindings: generation.bindings.len(),
     });
     let active_generation = view.generation;
-    let proposals = context.proposals.list(Instant::now());
+    let proposals = Proposal::list(&view);
     Json(RolloutList {
         proposals,
         rollouts,
@@ -99,20 +98,21 @@ pub(super) async fn start(
     let RolloutRequest { note, plan, changes, only_changes } = request;
     let plan = if changes.is_empty() { plan } else { Some(plan.unwrap_or_default()) };
     let changes = changes.read();
-    let wanted = match plan.map(|plan| plan.read(changes).map(Box::new)).transpose()? {
-        Some(plan) if only_changes => Wanted::Govern(plan),
+    let bindings = context.state.world.view().catalog.staged().revisions();
+    let intent = match plan.map(|plan| plan.read(changes).map(Box::new)).transpose()? {
+        Some(plan) if only_changes => Intent::Govern { plan },
         None if only_changes => {
             let detail = "`only_changes` leaves the filters out, and there are no `changes`; give some";
             return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail));
         }
-        plan => Wanted::Rollout(plan),
+        Some(plan) => Intent::Start { bindings, plan },
+        None => Intent::Activate { bindings },
     };
     if context.two_person {
-        let view = context.state.world.view();
-        let proposal = context.proposals.add(&view.catalog, wanted, &actor, note, Instant::now())?;
+        let proposal = propose(&context, intent, note, actor).await?;
         return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(proposal))).into_response());
     }
-    begin(&context, wanted, note, None, actor).await
+    begin(&context, intent, note, None, actor).await
 }
 
 /// What has begun, or waits to.
@@ -125,23 +125,23 @@ pub(super) enum Begun {
     Proposed(Proposal),
 }
 
-/// Does what is wanted, if the catalog's revision is still `if_match`.
+/// Begins it, if the catalog's revision is still `if_match`. The set is whatever is staged.
 pub(super) async fn begin(
     context: &Arc<Context>,
-    wanted: Wanted,
+    intent: Intent,
     note: Option<String>,
     if_match: Option<u64>,
     actor: Actor,
 ) -> Result<Response, Problem> {
     let world = context.state.world.clone();
-    let id = match wanted {
-        Wanted::Rollout(None) => {
+    let id = match intent {
+        Intent::Activate { .. } => {
             let change = async move { world.rollout_if(if_match, actor).await };
             return Ok(finish(context.clone(), note, change).await?.into_response());
         }
-        Wanted::Rollout(Some(plan)) => world.change(Change::Start { plan }, if_match, actor).await?,
-        Wanted::Govern(plan) => world.change(Change::Govern { plan }, if_match, actor).await?,
-        Wanted::Promote(id) => {
+        Intent::Start { plan, .. } => world.change(Change::Start { plan }, if_match, actor).await?,
+        Intent::Govern { plan } => world.change(Change::Govern { plan }, if_match, actor).await?,
+        Intent::Promote { id, .. } => {
             world.change(Change::Record(Box::new(Op::RolloutPromoted { id })), if_match, actor).await?;
             id
         }

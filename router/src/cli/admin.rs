@@ -40,7 +40,7 @@ pub(super) struct Admin {
     /// The authorities whose routers are trusted, for HTTPS (PEM)
     #[arg(long, value_name = "FILE", env = "MYELIN_CA")]
     ca: Option<PathBuf>,
-    /// How long a call may take
+    /// How long a call may take; one that makes filters active waits longer for all routers
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
     timeout: Duration,
     /// Data directory of the --dev router that is asked where no URL is given
@@ -107,6 +107,13 @@ pub(super) fn development_api(ready: &Ready, data_dir: &Path, timeout: Duration)
 pub(super) struct Api(Server);
 
 impl Api {
+    /// The same, for calls that wait for other routers: they may take `least` even where less is usual.
+    pub(super) fn patient(&self, least: Duration) -> Self {
+        let mut server = self.0.clone();
+        server.timeout = server.timeout.max(least);
+        Self(server)
+    }
+
     /// Asks and reads the answer as `T`.
     pub(super) async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Body) -> Result<T> {
         read(path, &self.0.call(method, path, None, body).await?)

@@ -4,7 +4,8 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{Listing, items, size, table, text, time};
+use super::listing::{items, size, table, text, time};
+use super::resource::Show;
 use super::values::{bytes, duration, say};
 use crate::files::write_private;
 use anyhow::Context;
@@ -86,15 +87,6 @@ enum Keep {
     Last,
 }
 
-/// Show the captures
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
-}
-
 /// One capture
 #[derive(Args, Debug)]
 pub(super) struct One {
@@ -123,10 +115,7 @@ impl Capture {
         block_on(async {
             match self {
                 Self::Start(start) => start.run().await,
-                Self::Ls(Show { listing, admin }) => {
-                    let api = admin.api()?;
-                    listing.show(|| api.get("/v1/captures"), show).await
-                }
+                Self::Ls(all) => all.run("/v1/captures", show).await,
                 Self::Stop(One { id, admin }) => {
                     let path = format!("/v1/captures/{id}/stop");
                     let info: Value = admin.api()?.ask(Method::POST, &path, Body::None).await?;

@@ -14,6 +14,7 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
 use super::listing::{Listing, items, size, table, text, time};
+use super::resource::Show;
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -59,7 +60,7 @@ pub(super) enum Filter {
     #[command(after_help = pull::PULL_HELP)]
     Pull(pull::Pull),
     /// List modules and bindings
-    Ls(List),
+    Ls(Show),
     /// Show everything about a module: bindings, verdicts, faults
     #[command(after_help = "Example:\n  myelin filter describe redact@0.1.0")]
     Describe(Describe),
@@ -89,15 +90,6 @@ pub(super) struct Build {
     /// Only errors
     #[arg(short, long)]
     quiet: bool,
-}
-
-/// List modules and bindings
-#[derive(Args, Debug)]
-pub(super) struct List {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
 }
 
 /// Show everything about a module
@@ -131,7 +123,7 @@ impl Filter {
             Self::AllowDowngrade(allow) => allow.run(),
             Self::Push(push) => block_on(push.run()),
             Self::Pull(pull) => block_on(pull.run()),
-            Self::Ls(list) => block_on(list.run()),
+            Self::Ls(all) => block_on(list(all)),
             Self::Describe(describe) => block_on(describe.run()),
             Self::Logs(logs) => logs.run(),
             Self::Release(named) => block_on(named.release()),
@@ -176,20 +168,18 @@ pub(super) fn component(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).map_err(told)
 }
 
-impl List {
-    async fn run(self) -> Result<()> {
-        let api = self.admin.api()?;
-        let fetch = || async {
-            let (modules, bindings) = (api.get("/v1/modules").await?, api.get("/v1/bindings").await?);
-            Ok(json!({
-                "modules": modules["modules"],
-                "bindings": bindings["bindings"],
-                "revision": bindings["revision"],
-                "active_generation": bindings["active_generation"],
-            }))
-        };
-        self.listing.show(fetch, lists).await
-    }
+async fn list(Show { listing, admin }: Show) -> Result<()> {
+    let api = admin.api()?;
+    let fetch = || async {
+        let (modules, bindings) = (api.get("/v1/modules").await?, api.get("/v1/bindings").await?);
+        Ok(json!({
+            "modules": modules["modules"],
+            "bindings": bindings["bindings"],
+            "revision": bindings["revision"],
+            "active_generation": bindings["active_generation"],
+        }))
+    };
+    listing.show(fetch, lists).await
 }
 
 fn lists(value: &Value) -> String {

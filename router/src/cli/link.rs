@@ -3,8 +3,9 @@
 use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
-use super::listing::{Listing, items, text};
+use super::listing::{items, text};
 use super::mesh;
+use super::resource::Show;
 use super::values::say;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -20,15 +21,6 @@ pub(super) enum Link {
     Describe(Describe),
 }
 
-/// Show the links
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
-}
-
 /// One link
 #[derive(Args, Debug)]
 pub(super) struct Describe {
@@ -42,10 +34,7 @@ impl Link {
     pub(super) fn run(self) -> Result<()> {
         block_on(async {
             match self {
-                Self::Ls(Show { listing, admin }) => {
-                    let api = admin.api()?;
-                    listing.show(|| api.get("/v1/mesh"), mesh::links).await
-                }
+                Self::Ls(all) => all.run("/v1/mesh", mesh::links).await,
                 Self::Describe(Describe { peer, admin }) => {
                     let mesh = admin.api()?.get("/v1/mesh").await?;
                     say!("{}", serde_json::to_string_pretty(find(&mesh, &peer)?).unwrap_or_default());

@@ -5,6 +5,7 @@ use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
 use super::listing::{Listing, items, shown, table, text};
+use super::resource::Show;
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -52,15 +53,6 @@ enum Keys {
     Revoke(Revoke),
 }
 
-/// Show the keys
-#[derive(Args, Debug)]
-struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
-}
-
 /// Revoke a key
 #[derive(Args, Debug)]
 struct Revoke {
@@ -74,10 +66,7 @@ struct Revoke {
 impl Keys {
     async fn run(self) -> Result<()> {
         match self {
-            Self::Ls(Show { listing, admin }) => {
-                let api = admin.api()?;
-                listing.show(|| api.get("/v1/mesh/keys"), show_keys).await
-            }
+            Self::Ls(all) => all.run("/v1/mesh/keys", show_keys).await,
             Self::Revoke(Revoke { name, admin }) => {
                 admin.api()?.tell(Method::DELETE, &format!("/v1/mesh/keys/{name}"), Body::None).await?;
                 say!("{name} is revoked; what it signed before stays valid");

@@ -34,6 +34,7 @@ mod policy;
 mod publish;
 mod replay;
 mod request;
+mod resource;
 mod rollout;
 mod schema;
 mod serve;

@@ -7,14 +7,16 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::{Listing, items, table, text};
+use super::listing::{items, table, text};
+use super::resource::{Kind, One, Show};
 use super::values::{print, say};
 use clap::{Args, Subcommand};
 use hyper::Method;
-use myelin_catalog::Name;
 use myelin_policy::{Action, SCHEMA};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+
+const POLICIES: Kind = Kind { word: "policy", path: "/v1/policies" };
 
 /// Who may publish and subscribe
 #[derive(Debug, Subcommand)]
@@ -30,9 +32,9 @@ pub(super) enum Policy {
     /// Show the policies, and what they have denied
     Ls(Show),
     /// Print the text of one
-    Describe(Describe),
+    Describe(One),
     /// Remove one
-    Rm(Describe),
+    Rm(One),
     /// Say whether somebody may do something, and which policies decide
     #[command(
         after_help = "Examples:\n  myelin policy explain spiffe://example.org/service/billing publish orders/eu/1\n  \
@@ -56,24 +58,6 @@ pub(super) struct Apply {
     /// Only check them, here and at the router
     #[arg(long)]
     dry_run: bool,
-    #[command(flatten)]
-    admin: Admin,
-}
-
-/// Show policies
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
-}
-
-/// One policy
-#[derive(Args, Debug)]
-pub(super) struct Describe {
-    /// Name of the policy
-    name: Name,
     #[command(flatten)]
     admin: Admin,
 }
@@ -106,30 +90,18 @@ impl Policy {
         }
         block_on(async {
             match self {
-                Self::Ls(Show { listing, admin }) => {
-                    let api = admin.api()?;
-                    listing.show(|| api.get("/v1/policies"), show).await
-                }
-                Self::Describe(Describe { name, admin }) => {
-                    let policy = admin.api()?.get(&path(&name)).await?;
-                    print(text(&policy["text"]));
+                Self::Ls(all) => all.run(POLICIES.path, show).await,
+                Self::Describe(one) => {
+                    print(text(&one.fetch(&POLICIES).await?["text"]));
                     Ok(())
                 }
-                Self::Rm(Describe { name, admin }) => {
-                    admin.api()?.tell(Method::DELETE, &path(&name), Body::None).await?;
-                    say!("policy {name} is gone");
-                    Ok(())
-                }
+                Self::Rm(one) => one.remove(&POLICIES).await,
                 Self::Apply(apply) => apply.run().await,
                 Self::Explain(explain) => explain.run().await,
                 Self::Test(_) | Self::Schema => Ok(()),
             }
         })
     }
-}
-
-fn path(name: &Name) -> String {
-    format!("/v1/policies/{name}")
 }
 
 impl Apply {
@@ -139,7 +111,8 @@ impl Apply {
         files::compile(&files)?;
         let api = self.admin.api()?;
         for file in &files {
-            let path = if self.dry_run { path(&file.name) + "?dry-run=true" } else { path(&file.name) };
+            let query = if self.dry_run { "?dry-run=true" } else { "" };
+            let path = POLICIES.at(&file.name) + query;
             let told = api.tell(Method::PUT, &path, Body::Json(json!({"text": file.text}))).await;
             told.map_err(|failure| failure.doing(file.path.display()))?;
             match self.dry_run {

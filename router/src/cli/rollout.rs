@@ -9,13 +9,18 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::filter::bindings;
 use super::http::Body;
-use super::listing::{Listing, items, shown, table, text, time};
+use super::listing::{items, shown, table, text, time};
+use super::resource::Show;
 use super::values::{print, say};
 use changes::Changes;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use plan::Plan;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long it may take until all routers run a set, or have given it up: the router waits two minutes for each of the steps.
+const ACTIVATION_MAX: Duration = Duration::from_secs(5 * 60);
 
 const START_HELP: &str = "\
 Examples:
@@ -87,18 +92,9 @@ pub(super) struct Step {
 /// Begin what somebody else has proposed
 #[derive(Args, Debug)]
 pub(super) struct Approve {
-    /// The proposal's number, at the router that took it
+    /// The proposal's number; `myelin rollout history` shows those that wait
     #[arg(value_name = "PROPOSAL")]
     proposal: u64,
-    #[command(flatten)]
-    admin: Admin,
-}
-
-/// Show rollouts
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
     #[command(flatten)]
     admin: Admin,
 }
@@ -125,8 +121,8 @@ impl Rollout {
             Self::Promote(step) => block_on(step.take("promote")),
             Self::Abort(step) => block_on(step.take("abort")),
             Self::Approve(approve) => block_on(approve.run()),
-            Self::Status(show) => block_on(show.status()),
-            Self::History(show) => block_on(show.history()),
+            Self::Status(show) => block_on(show_status(show)),
+            Self::History(show) => block_on(show.run("/v1/rollouts", history)),
             Self::Rollback(rollback) => block_on(rollback.run()),
         }
     }
@@ -143,9 +139,10 @@ pub(super) fn begun(answer: &Value) -> String {
     proposed(answer).unwrap_or_else(|| told(answer))
 }
 
-/// The same; tells nothing.
+/// The same; tells only which routers it waits for, where that takes long.
 pub(super) async fn activate(api: &Api, note: Option<String>) -> Result<Value> {
-    api.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note }))).await
+    let patient = api.patient(ACTIVATION_MAX);
+    watch::telling(api, patient.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note })))).await
 }
 
 /// That somebody else has to approve it, where that is so.
@@ -257,24 +254,17 @@ impl Rollback {
     }
 }
 
-impl Show {
-    async fn status(self) -> Result<()> {
-        let api = self.admin.api()?;
-        let fetch = async || {
-            let mut value = api.get("/v1/bindings").await?;
-            let rollouts = api.get("/v1/rollouts").await?;
-            if let Some(id) = running(&rollouts).map(|rollout| text(&rollout["id"])) {
-                value["rollout"] = api.get(&format!("/v1/rollouts/{id}")).await?;
-            }
-            Ok(value)
-        };
-        self.listing.show(fetch, status).await
-    }
-
-    async fn history(self) -> Result<()> {
-        let api = self.admin.api()?;
-        self.listing.show(|| api.get("/v1/rollouts"), history).await
-    }
+async fn show_status(Show { listing, admin }: Show) -> Result<()> {
+    let api = admin.api()?;
+    let fetch = async || {
+        let mut value = api.get("/v1/bindings").await?;
+        let rollouts = api.get("/v1/rollouts").await?;
+        if let Some(id) = running(&rollouts).map(|rollout| text(&rollout["id"])) {
+            value["rollout"] = api.get(&format!("/v1/rollouts/{id}")).await?;
+        }
+        Ok(value)
+    };
+    listing.show(fetch, status).await
 }
 
 /// What a rollout did.
@@ -326,6 +316,25 @@ fn status(value: &Value) -> String {
     )
 }
 
+/// What waits for a second person.
+fn waiting(value: &Value) -> String {
+    let proposals = items(value, "proposals");
+    if proposals.is_empty() {
+        return String::new();
+    }
+    let rows = proposals.iter().map(|proposal| {
+        let wants = match &proposal["rollout"] {
+            Value::Null => text(&proposal["wants"]),
+            rollout => format!("{} of {}", text(&proposal["wants"]), text(rollout)),
+        };
+        let minutes = proposal["expires_in_s"].as_u64().unwrap_or_default().div_ceil(60);
+        let number = text(&proposal["proposal"]);
+        vec![number, wants, text(&proposal["by"]), format!("{minutes} min"), text(&proposal["note"])]
+    });
+    let rows = table(&["proposal", "wants", "by", "waits still", "note"], &["proposal"], rows);
+    format!("\nwaiting for somebody else (`myelin rollout approve`):\n{rows}")
+}
+
 fn history(value: &Value) -> String {
     let rollouts = items(value, "rollouts").iter().map(|rollout| {
         let plan = &rollout["plan"];
@@ -360,7 +369,8 @@ fn history(value: &Value) -> String {
     };
     let kept: Vec<_> = items(value, "generations").iter().map(kept).collect();
     format!(
-        "{rollouts}{mesh}\nactive: {}; a rollback can return to: {}\n",
+        "{rollouts}{mesh}{}\nactive: {}; a rollback can return to: {}\n",
+        waiting(value),
         text(&value["active_generation"]),
         kept.join(", ")
     )
@@ -406,5 +416,16 @@ mod tests {
         );
         assert!(shown.contains("90 us, 40 us CPU"), "{shown}");
         assert!(shown.contains("+a ~b -c") && shown.contains("return to: 3, 6 (at sites 4, 5)"), "{shown}");
+        assert!(!shown.contains("waiting"), "{shown}");
+    }
+
+    #[test]
+    fn history_shows_what_waits_for_somebody_else() {
+        let shown = waiting(&json!({"proposals": [
+            {"proposal": 41, "by": "ann", "wants": "rollout", "note": "try it", "expires_in_s": 3_541},
+            {"proposal": 42, "by": "bob", "wants": "promote", "rollout": 17, "expires_in_s": 30}]}));
+        for part in ["41", "try it", "60 min", "promote of 17", " 1 min"] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
     }
 }

@@ -4,7 +4,8 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{Listing, items, table, text};
+use super::listing::{items, table, text};
+use super::resource::Show;
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -24,15 +25,6 @@ pub(super) enum Site {
     Add(Add),
     /// Remove a router that is gone for good, or a site without routers
     Rm(Remove),
-}
-
-/// Show the sites
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
 }
 
 /// Add a site or a router
@@ -89,10 +81,7 @@ impl Site {
     pub(super) fn run(self) -> Result<()> {
         block_on(async {
             match self {
-                Self::Ls(Show { listing, admin }) => {
-                    let api = admin.api()?;
-                    listing.show(|| api.get("/v1/mesh/sites"), show).await
-                }
+                Self::Ls(all) => all.run("/v1/mesh/sites", show).await,
                 Self::Add(add) => add.run().await,
                 Self::Rm(Remove { place, admin }) => {
                     admin.api()?.tell(Method::DELETE, &place.path(), Body::None).await?;

@@ -4,7 +4,8 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::{Listing, items, table, text};
+use super::listing::{items, table, text};
+use super::resource::{Kind, One, Show};
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -13,13 +14,15 @@ use myelin_wire::{Pattern, Topic};
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
 
+const TENANTS: Kind = Kind { word: "tenant", path: "/v1/tenants" };
+
 /// Whose topics are whose, and how much each tenant may use
 #[derive(Debug, Subcommand)]
 pub(super) enum Tenant {
     /// Show the tenants, and what they have used of this router
     Ls(Show),
     /// Show one tenant
-    Describe(Describe),
+    Describe(One),
     /// Let a tenant be as said, in place of the one of the same name
     #[command(after_help = "Examples:\n  \
         myelin tenant apply acme --service 'spiffe://acme.example/*' --events 5000 --connections 200\n  \
@@ -30,25 +33,7 @@ pub(super) enum Tenant {
         holds at once, without a rollout; sessions whose tenant is another one by that connect again.")]
     Apply(Apply),
     /// Remove a tenant: its topics are everybody's, as far as the policies permit
-    Rm(Describe),
-}
-
-/// Show the tenants
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
-}
-
-/// One tenant
-#[derive(Args, Debug)]
-pub(super) struct Describe {
-    /// Name of the tenant
-    name: Name,
-    #[command(flatten)]
-    admin: Admin,
+    Rm(One),
 }
 
 /// Set a tenant
@@ -142,28 +127,13 @@ impl Tenant {
     pub(super) fn run(self) -> Result<()> {
         block_on(async {
             match self {
-                Self::Ls(Show { listing, admin }) => {
-                    let api = admin.api()?;
-                    listing.show(|| api.get("/v1/tenants"), show).await
-                }
-                Self::Describe(Describe { name, admin }) => {
-                    let tenant = admin.api()?.get(&path(&name)).await?;
-                    say!("{}", serde_json::to_string_pretty(&tenant).unwrap_or_default());
-                    Ok(())
-                }
+                Self::Ls(all) => all.run(TENANTS.path, show).await,
+                Self::Describe(one) => one.describe(&TENANTS).await,
                 Self::Apply(apply) => apply.run().await,
-                Self::Rm(Describe { name, admin }) => {
-                    admin.api()?.tell(Method::DELETE, &path(&name), Body::None).await?;
-                    say!("tenant {name} is gone");
-                    Ok(())
-                }
+                Self::Rm(one) => one.remove(&TENANTS).await,
             }
         })
     }
-}
-
-fn path(name: &Name) -> String {
-    format!("/v1/tenants/{name}")
 }
 
 impl Apply {
@@ -180,7 +150,7 @@ impl Apply {
         if let Some(root) = &self.root {
             body["root"] = json!(root);
         }
-        self.admin.api()?.tell(Method::PUT, &path(&self.name), Body::Json(body)).await?;
+        self.admin.api()?.tell(Method::PUT, &TENANTS.at(&self.name), Body::Json(body)).await?;
         let root = self.root.as_ref().map_or(self.name.as_str(), Topic::as_str);
         say!("tenant {} holds: its topics are {root}/**", self.name);
         Ok(())

@@ -4,7 +4,8 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::{Listing, items, table, text};
+use super::listing::{items, table, text};
+use super::resource::{Kind, One, Show};
 use super::values::say;
 use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
@@ -12,13 +13,15 @@ use myelin_catalog::{Name, SchemaVersion, Selector};
 use myelin_wire::Pattern;
 use serde_json::{Value, json};
 
+const RULES: Kind = Kind { word: "rule", path: "/v1/topics" };
+
 /// Where events of which topics may be, and what their payloads must be like
 #[derive(Debug, Subcommand)]
 pub(super) enum Topic {
     /// Show the rules for topics, and what they have held back
     Ls(Show),
     /// Show one rule, and the sites that it means
-    Describe(Describe),
+    Describe(One),
     /// Let a rule hold, in place of the one of the same name
     #[command(after_help = "Examples:\n  myelin topic apply eu-orders 'orders/eu/**' --region 'eu-*'\n  \
         myelin topic apply secrets 'secrets/**' --cloud own --site hamburg --site madrid\n  \
@@ -30,25 +33,7 @@ pub(super) enum Topic {
         `myelin rollout start --topics|--schema` lets it hold site by site.")]
     Apply(Apply),
     /// Remove a rule
-    Rm(Describe),
-}
-
-/// Show the rules
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
-}
-
-/// One rule
-#[derive(Args, Debug)]
-pub(super) struct Describe {
-    /// Name of the rule
-    name: Name,
-    #[command(flatten)]
-    admin: Admin,
+    Rm(One),
 }
 
 /// Set a rule
@@ -116,28 +101,13 @@ impl Topic {
     pub(super) fn run(self) -> Result<()> {
         block_on(async {
             match self {
-                Self::Ls(Show { listing, admin }) => {
-                    let api = admin.api()?;
-                    listing.show(|| api.get("/v1/topics"), show).await
-                }
-                Self::Describe(Describe { name, admin }) => {
-                    let rule = admin.api()?.get(&path(&name)).await?;
-                    say!("{}", serde_json::to_string_pretty(&rule).unwrap_or_default());
-                    Ok(())
-                }
+                Self::Ls(all) => all.run(RULES.path, show).await,
+                Self::Describe(one) => one.describe(&RULES).await,
                 Self::Apply(apply) => apply.run().await,
-                Self::Rm(Describe { name, admin }) => {
-                    admin.api()?.tell(Method::DELETE, &path(&name), Body::None).await?;
-                    say!("rule {name} is gone");
-                    Ok(())
-                }
+                Self::Rm(one) => one.remove(&RULES).await,
             }
         })
     }
-}
-
-fn path(name: &Name) -> String {
-    format!("/v1/topics/{name}")
 }
 
 impl Apply {
@@ -148,8 +118,8 @@ impl Apply {
             "residency": {"regions": self.region, "clouds": self.cloud, "sites": self.site},
             "schema": self.schema.body(),
         });
-        api.tell(Method::PUT, &path(&self.name), Body::Json(body)).await?;
-        let rule = api.get(&path(&self.name)).await?;
+        api.tell(Method::PUT, &RULES.at(&self.name), Body::Json(body)).await?;
+        let rule = api.get(&RULES.at(&self.name)).await?;
         if let Some(by) = rule["screening"]["by"].as_str() {
             say!("rule {}: payloads of {} are judged by {by}", self.name, self.pattern.as_str());
         }

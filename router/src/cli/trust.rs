@@ -4,7 +4,8 @@ use super::admin::{Admin, Api};
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{Listing, items, table, text};
+use super::listing::{items, table, text};
+use super::resource::Show;
 use super::signing::{Signer, public_key, read_text};
 use super::values::{print, say};
 use crate::files::write_atomically;
@@ -46,15 +47,6 @@ pub(super) enum Trust {
     Show(ShowChange),
     /// Apply a change that enough have signed
     Apply(Apply),
-}
-
-/// Show whom the mesh trusts
-#[derive(Args, Debug)]
-pub(super) struct Show {
-    #[command(flatten)]
-    listing: Listing,
-    #[command(flatten)]
-    admin: Admin,
 }
 
 /// Make a change
@@ -124,10 +116,7 @@ impl Trust {
         match self {
             Self::Sign(sign) => sign.run(),
             Self::Show(show) => show.run(),
-            Self::Ls(Show { listing, admin }) => block_on(async {
-                let api = admin.api()?;
-                listing.show(|| api.get("/v1/trust"), shown).await
-            }),
+            Self::Ls(all) => block_on(all.run("/v1/trust", shown)),
             Self::Change(change) => block_on(change.run()),
             Self::Apply(Apply { file, admin }) => block_on(async { apply(&admin.api()?, &read(&file)?).await }),
         }

@@ -212,6 +212,10 @@ impl Keeper {
             Op::Activated { .. } | Op::RolloutStarted { .. } => {
                 catalog.check_demands(catalog.staged(), demands, unix_ms())?;
             }
+            // Nobody shall be asked to approve what is refused then.
+            Op::ApprovalRequested { intent, .. } if intent.bindings().is_some() => {
+                catalog.check_demands(catalog.staged(), demands, unix_ms())?;
+            }
             // A rollback is explicit, and a way out: it asks for no more than that what it runs was ever signed.
             Op::RolledBack { to } => {
                 if let Some(target) = catalog.find_generation(*to) {

@@ -89,6 +89,7 @@ impl Catalog {
                 Some(_) => Ok(()),
                 None => Err(not_found("tenant", name, "list them with `myelin tenant ls`")),
             },
+            Op::ApprovalRequested { intent, note } => self.check_approval(intent, note, record.at_unix_ms),
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }

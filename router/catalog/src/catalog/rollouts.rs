@@ -104,6 +104,15 @@ impl Catalog {
 
     fn check_started(&self, bindings: &BTreeMap<Name, u64>, plan: &RolloutPlan) -> Result<(), CatalogError> {
         self.check_no_rollout("one rollout runs at a time: wait for its end, or abort it")?;
+        self.check_startable(bindings, plan)
+    }
+
+    /// Whether a rollout could start, once none is under way.
+    pub(super) fn check_startable(
+        &self,
+        bindings: &BTreeMap<Name, u64>,
+        plan: &RolloutPlan,
+    ) -> Result<(), CatalogError> {
         plan.validate()?;
         if self.fleet.sites().len() == 0 {
             return conflict("there are no sites to roll out over; add them, or activate at once");
@@ -246,7 +255,7 @@ impl Catalog {
     }
 }
 
-fn check_reason(reason: &str) -> Result<(), CatalogError> {
+pub(super) fn check_reason(reason: &str) -> Result<(), CatalogError> {
     if reason.len() > REASON_LEN_MAX_BYTES || reason.chars().any(char::is_control) {
         let why = format!("it has at most {REASON_LEN_MAX_BYTES} bytes and no control characters; shorten it");
         return Err(CatalogError::InvalidRecord { field: "reason", why });

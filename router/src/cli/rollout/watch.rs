@@ -9,6 +9,10 @@ use serde_json::Value;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+/// How long an answer may take before somebody is told what it waits for, and how often then.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A router is silent that has told nothing for so many milliseconds.
+const SILENT_MS: u64 = 3_000;
 /// How often the progress is asked for.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Clears a terminal and goes to its upper left corner.
@@ -44,6 +48,57 @@ pub(super) async fn watch(api: &Api, id: u64) -> Result<()> {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Waits for the answer to a request that makes a set active, and tells meanwhile which routers it waits for: on the standard
+/// error, as the answer is what the command prints.
+///
+/// # Errors
+/// Those of the request.
+pub(super) async fn telling<T>(api: &Api, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut asked = std::pin::pin!(asked);
+    let mut last = String::new();
+    loop {
+        tokio::select! {
+            answer = &mut asked => return answer,
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        let told = tokio::select! {
+            answer = &mut asked => return answer,
+            told = waited_for(api) => told,
+        };
+        // Who may begin a rollout need not be one who may look.
+        let told = told.unwrap_or_default();
+        if !told.is_empty() && told != last {
+            eprintln!("{told}");
+            last = told;
+        }
+    }
+}
+
+/// What the rollout that is under way waits for.
+async fn waited_for(api: &Api) -> Result<String> {
+    let rollouts = api.get("/v1/rollouts").await?;
+    let Some(rollout) = super::running(&rollouts) else { return Ok(String::new()) };
+    Ok(waiting(&api.get(&format!("/v1/rollouts/{}", text(&rollout["id"]))).await?))
+}
+
+/// The routers that are not where the step wants them, on one line; empty where all are.
+fn waiting(rollout: &Value) -> String {
+    let behind = items(rollout, "routers").iter().filter_map(|router| {
+        let name = format!("{}/{}", text(&router["site"]), text(&router["router"]));
+        match (router["phase"].as_str(), router["age_ms"].as_u64()) {
+            (None, _) => Some(format!("{name} (not heard of)")),
+            (_, Some(age)) if age > SILENT_MS => Some(format!("{name} (silent for {} s)", age / 1_000)),
+            (Some("PREPARED" | "ACTIVE"), _) => None,
+            (Some(phase), _) => Some(format!("{name} ({phase})")),
+        }
+    });
+    let behind = behind.collect::<Vec<_>>();
+    match &*behind {
+        [] => String::new(),
+        _ => format!("rollout {}, {}: waiting for {}", text(&rollout["id"]), text(&rollout["state"]), behind.join(", ")),
     }
 }
 
@@ -166,6 +221,17 @@ mod tests {
         assert_eq!(changes(&governing), ["+orders", "-old"]);
         let over = json!({"id": 9, "state": "complete", "reason": "the ledger of the mesh balances"});
         assert!(view(&over).contains("\n  the ledger of the mesh balances\n"), "{}", view(&over));
+    }
+
+    #[test]
+    fn whoever_waits_is_told_for_which_routers() {
+        let mut held_up = rollout();
+        assert_eq!(waiting(&held_up), "rollout 9, canary: waiting for eu1/r1 (not heard of)");
+        held_up["routers"][1] = json!({"site": "eu1", "router": "r1", "phase": "COMPILED", "age_ms": 40});
+        held_up["routers"][0]["age_ms"] = 9_500.into();
+        assert_eq!(waiting(&held_up), "rollout 9, canary: waiting for us1/r1 (silent for 9 s), eu1/r1 (COMPILED)");
+        held_up["routers"] = json!([{"site": "us1", "router": "r1", "phase": "PREPARED", "age_ms": 1}]);
+        assert_eq!(waiting(&held_up), "");
     }
 
     #[test]

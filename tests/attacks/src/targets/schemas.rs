@@ -46,6 +46,11 @@ static VALIDATORS: LazyLock<[Validator; 3]> = LazyLock::new(|| {
     ]
 });
 
+/// A schema that every JSON is valid by: what it refuses is none.
+static ANYTHING: LazyLock<Validator> = LazyLock::new(|| {
+    Validator::compile(&Source { format: Format::Json, text: "true", references: &[] }).expect("our own")
+});
+
 /// A payload: the first byte is the format, the second the message of a Protobuf file.
 pub(super) fn payload(data: &[u8]) {
     let [format, index, payload @ ..] = data else { return };
@@ -55,5 +60,9 @@ pub(super) fn payload(data: &[u8]) {
     if let Err(fault) = judged {
         assert!(fault.path.len() <= FAULT_TEXT_MAX && fault.text.len() <= FAULT_TEXT_MAX, "{fault}");
         assert!(!fault.text.is_empty() && !fault.text.contains(char::is_control), "{fault}");
+    }
+    if validator.format() == Format::Json {
+        let is_json = serde_json::from_slice::<serde_json::Value>(payload).is_ok();
+        assert_eq!(ANYTHING.validate(payload).is_ok(), is_json, "ours and the library's reading of JSON differ");
     }
 }

@@ -38,7 +38,7 @@ enum Slot<'p> {
         len: u32,
         parts: u32,
     },
-    /// Every name once; where one comes twice, the last counts, as in the library's own representation.
+    /// Every name once; where one comes again, the last counts, as in the library's own representation.
     Object {
         len: u32,
         parts: u32,
@@ -50,7 +50,7 @@ enum Slot<'p> {
     },
 }
 
-/// Where the members of an object stand, by name, if they are more than [`SCANNED_MAX`]: counted from the first.
+/// Where the members of an object stand, by name, if more than [`SCANNED_MAX`] were read: counted from the first.
 type Sorted<'p> = &'p [usize];
 
 impl Part<'_> {

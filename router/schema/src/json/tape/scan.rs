@@ -16,8 +16,10 @@ const DEPTH_MAX: usize = 127;
 const DIGITS_MAX: usize = 18;
 /// Bytes that are looked at together.
 const LANES: usize = 16;
-/// Parts that room is made for before they are there.
+/// Parts that room is made for before they are there, if the text is short.
 const ROOM: usize = 32;
+/// Bytes of a text whose parts are not counted before: room for them grows.
+const SHORT_BYTES: usize = 512;
 
 /// A text, and how far it has been read.
 pub(super) struct Scanner<'p> {
@@ -29,7 +31,8 @@ pub(super) struct Scanner<'p> {
 
 impl<'p> Scanner<'p> {
     pub(super) fn new(text: &'p str, memory: &'p Bump) -> Self {
-        Self { text, at: 0, parts: Vec::with_capacity_in(ROOM, memory), memory }
+        let room = if text.len() <= SHORT_BYTES { ROOM } else { parts_at_most(text) };
+        Self { text, at: 0, parts: Vec::with_capacity_in(room, memory), memory }
     }
 
     /// The whole text, as one value; `None` where it is none.
@@ -128,7 +131,7 @@ impl<'p> Scanner<'p> {
     }
 
     fn object(&mut self, name: &'p str, depth: usize) -> Option<()> {
-        let (at, mut len) = (self.open(name, depth)?, 0);
+        let (at, mut seen, mut len) = (self.open(name, depth)?, 0, 0);
         let mut next = self.peek()?;
         if next == b'}' {
             self.at += 1;
@@ -142,14 +145,15 @@ impl<'p> Scanner<'p> {
                 return None;
             }
             self.at += 1;
-            // Beyond that, doubles are found once for all.
-            if len >= SCANNED_MAX || !replace(&mut self.parts[at + 1..], name) {
+            // Beyond that, doubles are found once for all: a payload of nothing else takes no longer than others.
+            if seen >= SCANNED_MAX || !replace(&mut self.parts[at + 1..], name) {
                 len += 1;
             }
+            seen += 1;
             self.value(name, depth + 1)?;
             next = self.separator(b'}')?;
         }
-        let sorted = (len > SCANNED_MAX).then(|| sort(&mut self.parts[at + 1..], self.memory));
+        let sorted = (seen > SCANNED_MAX).then(|| sort(&mut self.parts[at + 1..], self.memory));
         let len = count(sorted.map_or(len, <[usize]>::len));
         self.parts[at].slot = Slot::Object { len, parts: count(self.parts.len() - at), sorted };
         Some(())
@@ -171,6 +175,12 @@ impl<'p> Scanner<'p> {
         self.at += 1;
         (next == b',' || next == end).then_some(next)
     }
+}
+
+/// How many parts a text has at most: one, and one for each that begins another. Where that is too many - in texts of
+/// commas - memory is asked for that is never touched.
+fn parts_at_most(text: &str) -> usize {
+    1 + text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
 }
 
 /// There are no more parts than bytes of text, which were counted.

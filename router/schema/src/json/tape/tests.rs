@@ -117,6 +117,17 @@ fn a_large_payload_leaves_no_memory_behind() {
     }
 }
 
+/// Looking for each among all before it would take minutes.
+#[test]
+fn many_members_of_one_name_are_one() {
+    let doubles = format!("{{{}\"b\":[true],\"a\":2}}", "\"a\":1,".repeat(300_000));
+    let value = read(doubles.as_bytes(), |tape| {
+        assert_eq!(tape.as_object().unwrap().len(), 2);
+        tape.to_value().into_owned()
+    });
+    assert_eq!(value.unwrap(), serde_json::json!({"a": 2, "b": [true]}));
+}
+
 /// Of the last payload nothing is seen in the next.
 #[test]
 fn what_is_judged_inside_a_judgement_has_its_own_memory() {
