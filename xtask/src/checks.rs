@@ -54,10 +54,10 @@ impl Options {
 /// Runs the steps and prints their times.
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<()> {
     let mut steps = Steps::new(options.keep_going, options.only.clone());
-    steps.step("tidy", "layers, sizes, words, links", || tidy::run(repository));
     if !options.quick {
         steps.step("setup", "what the tests need, installed once", || setup::everything(repository));
     }
+    steps.step("tidy", "layers, sizes, words, links", || tidy::run(repository));
     steps.step("format", "cargo fmt --check", || format(repository));
     steps.step("dependencies", "bans, licences and sources of every crate", || supply::run(repository));
     steps.step("clippy", "lints of all targets, warnings are errors", || clippy(repository, options.quick));

@@ -35,6 +35,35 @@ const NODE_MIN: u32 = 18;
 /// Pinned Python packages of the tests.
 const PYTHON_REQUIREMENTS: &str = "tests/python/requirements.txt";
 
+/// A program of Debian's that the tests run.
+struct Program {
+    name: &'static str,
+    /// The argument that has it tell its version.
+    version: &'static str,
+    packages: &'static [&'static str],
+    /// What it is needed for.
+    why: &'static str,
+}
+
+const VALGRIND: Program = Program {
+    name: "valgrind",
+    version: "--version",
+    packages: &["valgrind", "libc6-dbg"],
+    why: "the guard of the hot path counts instructions",
+};
+
+const PROGRAMS: &[Program] = &[
+    Program { name: "git", version: "--version", packages: &["git"], why: "what is checked is what is committed" },
+    Program { name: "minisign", version: "-v", packages: &["minisign"], why: "signatures are compared with it" },
+    Program {
+        name: "docker-registry",
+        version: "--version",
+        packages: &["docker-registry"],
+        why: "filters are pushed to it and pulled from it",
+    },
+    VALGRIND,
+];
+
 /// How filters can be built on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WasmToolchain {
@@ -54,9 +83,7 @@ pub(crate) fn everything(repository: &Repository) -> Result<()> {
     python(repository)?;
     node(repository)?;
     network_tools(repository)?;
-    minisign(repository)?;
-    docker_registry(repository)?;
-    valgrind(repository)
+    PROGRAMS.iter().try_for_each(|wanted| program(repository, wanted))
 }
 
 /// Fails with the command to run when there is no C compiler.
@@ -224,34 +251,20 @@ pub(crate) fn network_tools(repository: &Repository) -> Result<()> {
     apt_install(repository, &missing)
 }
 
-/// Makes sure that the tool is there whose signatures ours are.
-fn minisign(repository: &Repository) -> Result<()> {
-    if shell::succeeds(repository.command("minisign").arg("-v")) {
-        say("minisign", "there");
-        return Ok(());
-    }
-    say("minisign", "missing: signatures are compared with it");
-    apt_install(repository, &["minisign"])
-}
-
-/// Makes sure that the registry of artifacts is there that the tests run on loopback.
-fn docker_registry(repository: &Repository) -> Result<()> {
-    if shell::succeeds(repository.command("docker-registry").arg("--version")) {
-        say("docker-registry", "there");
-        return Ok(());
-    }
-    say("docker-registry", "missing: filters are pushed to it and pulled from it");
-    apt_install(repository, &["docker-registry"])
-}
-
 /// Makes sure that valgrind is there: the instruction guard counts with it.
 pub(crate) fn valgrind(repository: &Repository) -> Result<()> {
-    if shell::succeeds(repository.command("valgrind").arg("--version")) {
-        say("valgrind", "there");
+    program(repository, &VALGRIND)
+}
+
+/// Installs a program that is not there.
+fn program(repository: &Repository, program: &Program) -> Result<()> {
+    let Program { name, version, packages, why } = program;
+    if shell::succeeds(repository.command(name).arg(version)) {
+        say(name, "there");
         return Ok(());
     }
-    say("valgrind", "missing: the guard of the hot path counts instructions");
-    apt_install(repository, &["valgrind", "libc6-dbg"])
+    say(name, &format!("missing: {why}"));
+    apt_install(repository, packages)
 }
 
 /// Installs Debian packages as root; as anyone else, or on another system, fails with what to do.

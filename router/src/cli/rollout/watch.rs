@@ -98,7 +98,9 @@ fn waiting(rollout: &Value) -> String {
     let behind = behind.collect::<Vec<_>>();
     match &*behind {
         [] => String::new(),
-        _ => format!("rollout {}, {}: waiting for {}", text(&rollout["id"]), text(&rollout["state"]), behind.join(", ")),
+        _ => {
+            format!("rollout {}, {}: waiting for {}", text(&rollout["id"]), text(&rollout["state"]), behind.join(", "))
+        }
     }
 }
 
