@@ -6,9 +6,10 @@
 
 use crate::hops;
 use crate::ledger::Term;
-use crate::local::{Forward, Local, Parcel, Route, TopicEntry};
+use crate::local::{Local, Route, TopicEntry};
 use crate::names::Name;
 use crate::outbox::{Delivery, Gauge, NameSet, Offered, Origin};
+use crate::shared::{Forward, Parcel};
 use bytes::{Bytes, BytesMut};
 use myelin_core::{SessionKey, pick_member};
 use myelin_wire::attrs::KEY;

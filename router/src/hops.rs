@@ -3,8 +3,9 @@
 
 use crate::generation::Active;
 use crate::ledger::Term;
-use crate::local::{Local, Route, unix_ns};
+use crate::local::{Local, Route};
 use crate::outbox::Delivery;
+use crate::shared::unix_ns;
 use crate::trace::{
     DeliveryRecord, EventId, HopRecord, LinkRecord, Record, SENT, Sampled, SpanId, SpanOf, Verdict, Watch, sampled,
 };

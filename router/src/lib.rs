@@ -28,6 +28,7 @@ pub mod residency;
 pub mod screen;
 pub mod sessions;
 pub mod shadow;
+pub mod shared;
 pub mod subscriptions;
 pub mod telemetry;
 pub mod tenants;

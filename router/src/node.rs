@@ -5,11 +5,11 @@ use crate::capture::Captures;
 use crate::config::{Config, Engine, NodeConfig, WasmConfig, members};
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
-use crate::local::{MAILBOX_PARCELS, Phase, Refusals, Shared};
 use crate::otlp::{self, Exporter};
 use crate::peering::Peering;
 use crate::policy::{Denials, Rules};
 use crate::residency::{HeldBack, Residency};
+use crate::shared::{MAILBOX_PARCELS, Outward, Parcel, Phase, Refusals, Shared, TableCommand};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::tokens::Tokens;
 use crate::worker::{Ledgers, Order, Worker};
@@ -18,7 +18,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use myelin_catalog::limits::NAME_LEN_MAX;
 use myelin_catalog::{Catalog, Name};
-use myelin_core::TableWriter;
+use myelin_core::{Table, TableWriter};
 use myelin_engine::{CodeCache, CompilerConfig, CompilerLimits, ModuleLimits, Runtime, RuntimeConfig, SlotLimits};
 use myelin_mesh::Directory;
 use myelin_store::{DiskStore, Recovered};
@@ -56,6 +56,50 @@ pub struct Node {
     world: World,
     exporter: Option<Exporter>,
     audit: Audit,
+}
+
+/// What leads from one thread of a router to another.
+struct Plumbing {
+    /// The router's number in the mesh.
+    origin: u32,
+    table: Arc<ArcSwap<Table>>,
+    table_writer: mpsc::Sender<TableCommand>,
+    outward: Option<Outward>,
+    mailboxes: Vec<mpsc::Sender<Parcel>>,
+}
+
+impl Plumbing {
+    /// What the workers share, before the first event.
+    fn shared(self, config: &Config, epoch: u32, tokens: Option<Arc<Tokens>>, audit: Audit) -> Shared {
+        Shared {
+            site: config.node.site.clone(),
+            router: config.node.name.clone(),
+            origin: self.origin,
+            epoch,
+            limits: config.limits,
+            outbox: config.outbox.into(),
+            sessions_max: config.node.sessions_per_worker,
+            table: self.table,
+            table_writer: self.table_writer,
+            outward: self.outward,
+            mailboxes: self.mailboxes.into(),
+            gauges: RwLock::default(),
+            services: RwLock::default(),
+            tokens,
+            rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
+            rules_version: watch::Sender::new(0),
+            denials: Denials::new(audit),
+            phase: watch::Sender::new(Phase::Serving),
+            publishers: Default::default(),
+            held_back: HeldBack::default(),
+            screens: Arc::default(),
+            registry: Arc::default(),
+            sessions: Default::default(),
+            started: Instant::now(),
+            refusals: Refusals::default(),
+            captures: Captures::default(),
+        }
+    }
 }
 
 impl Node {
@@ -98,34 +142,9 @@ impl Node {
         let interest = outward.as_ref().map(|outward| outward.interest.clone());
         tokio::spawn(write_table(table.clone(), writer, changes, interest));
 
-        let shared = Arc::new(Shared {
-            site: config.node.site.clone(),
-            router: config.node.name.clone(),
-            origin: links.as_ref().map_or(1, |links| links.number().0),
-            epoch,
-            limits: config.limits,
-            outbox: config.outbox.into(),
-            sessions_max: config.node.sessions_per_worker,
-            table,
-            table_writer,
-            outward,
-            mailboxes: mailboxes.into(),
-            gauges: RwLock::default(),
-            services: RwLock::default(),
-            tokens,
-            rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
-            rules_version: watch::Sender::new(0),
-            denials: Denials::new(audit.clone()),
-            phase: watch::Sender::new(Phase::Serving),
-            publishers: Default::default(),
-            held_back: HeldBack::default(),
-            screens: Arc::default(),
-            registry: Arc::default(),
-            sessions: Default::default(),
-            started: Instant::now(),
-            refusals: Refusals::default(),
-            captures: Captures::default(),
-        });
+        let origin = links.as_ref().map_or(1, |links| links.number().0);
+        let plumbing = Plumbing { origin, table, table_writer, outward, mailboxes };
+        let shared = Arc::new(plumbing.shared(config, epoch, tokens, audit.clone()));
         let mut workers = Vec::new();
         for ((id, listener), mailbox) in (0..).zip(listeners).zip(mail) {
             workers.push(Worker::start(id, shared.clone(), listener, mailbox).context("starting a worker thread")?);

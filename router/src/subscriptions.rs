@@ -1,6 +1,6 @@
 //! The writer of the subscription table: one task that takes every change and publishes snapshots.
 
-use crate::local::{InterestChange, TableChange, TableCommand};
+use crate::shared::{InterestChange, TableChange, TableCommand};
 use arc_swap::ArcSwap;
 use myelin_core::{Table, TableError, TableWriter};
 use myelin_wire::{Code, Refusal};

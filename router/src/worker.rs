@@ -3,9 +3,10 @@
 use crate::fanout;
 use crate::generation::{Active, Handover, Prepared, Retired};
 use crate::ledger::{Counts, Exchanged};
-use crate::local::{Local, Parcel, Shared};
+use crate::local::Local;
 use crate::sessions;
 use crate::shadow::Instances;
+use crate::shared::{Parcel, Shared};
 use crate::trace::{Portion, Record, TraceId};
 use myelin_engine::thread_cpu_ns;
 use myelin_transport::BoundListener;

@@ -4,7 +4,7 @@ use super::Context;
 use super::intake::Json as Body;
 use super::problem::{Problem, shown};
 use crate::capture::{Capture, CaptureError, CaptureInfo, CaptureSpec};
-use crate::local::unix_ns;
+use crate::shared::unix_ns;
 use crate::world::Actor;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;

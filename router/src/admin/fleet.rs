@@ -299,6 +299,7 @@ fn detail(phase: &Phase, metrics: &Metrics) -> String {
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The rollout is not where this step can be taken"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn step(
     State(context): State<Arc<Context>>,

@@ -3,7 +3,7 @@
 use super::Context;
 use super::problem::Problem;
 use super::types::Health;
-use crate::local::Phase;
+use crate::shared::Phase;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;

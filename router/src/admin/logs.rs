@@ -4,7 +4,7 @@
 use super::Context;
 use super::problem::Problem;
 use super::types::{LogEntry, LogList};
-use crate::local::Phase;
+use crate::shared::Phase;
 use crate::world::View;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;

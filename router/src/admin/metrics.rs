@@ -5,7 +5,7 @@ use super::bindings::figures;
 use super::observe::sum;
 use crate::generation::BindingCard;
 use crate::ledger::{Counts, Term};
-use crate::local::Phase;
+use crate::shared::Phase;
 use crate::telemetry::{BindingReading, CONTENT_TYPE, ExportReading, LedgerReading, Readings, TenantReading, render};
 use crate::tenants::Known;
 use axum::extract::State;

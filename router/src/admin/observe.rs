@@ -4,7 +4,7 @@ use super::Context;
 use super::types::{Clients, LedgerLine, LedgerReport, Status, WorkerClients};
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
-use crate::local::Phase;
+use crate::shared::Phase;
 use crate::world::{MeshLedger, View};
 use axum::Json;
 use axum::extract::State;

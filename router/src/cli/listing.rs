@@ -99,9 +99,14 @@ pub(super) fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Ite
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Text of a stranger, fit for a terminal.
+/// Text of a stranger, fit for a terminal: nothing in it steers the terminal, is invisible, or turns the order of what is
+/// beside it (Unicode TR 36, "Bidirectional Text Spoofing").
 pub(super) fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+    let is_unfit = |c: char| {
+        let is_hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
+        (c.is_control() && c != '\n') || is_hidden || matches!(c, '\u{61c}' | '\u{feff}')
+    };
+    text.chars().map(|c| if is_unfit(c) { '?' } else { c }).collect()
 }
 
 /// The text of a value: texts without quotes, nothing for `null`.
@@ -150,6 +155,12 @@ mod tests {
         let rows = vec![vec!["a".into(), "1".into()], vec!["bb\u{1b}".into(), "100".into()]];
         assert_eq!(table(&["name", "count"], &["count"], rows), "NAME  COUNT\na         1\nbb?     100\n");
         assert_eq!(table(&["name"], &[], []), "none\n");
+    }
+
+    #[test]
+    fn what_strangers_wrote_looks_like_what_it_is() {
+        assert_eq!(shown("pay\u{202e}fdp\u{2066}.exe\u{200b}\u{feff}\r"), "pay?fdp?.exe???");
+        assert_eq!(shown("Größe – \u{5d0}\u{627}\n"), "Größe – \u{5d0}\u{627}\n");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::queue::Outgoing;
 use super::state::Links;
 use crate::ledger::Term;
-use crate::local::Forward;
 use crate::outbox::{Delivery, NameSet};
+use crate::shared::Forward;
 use myelin_mesh::{InterestMatch, LinkId, LocalDelivery, ResidencyCache, RouterNumber, Split, Stamp, hand_on, split};
 use myelin_wire::event::EventHead;
 use std::rc::Rc;

@@ -21,8 +21,9 @@ pub use mark::InterestMark;
 pub use state::{LinkStatus, LinksStatus};
 
 use crate::config::MeshConfig;
-use crate::local::{Forward, INBOX, InterestChange, Local, Outward, Reach, Shared};
+use crate::local::{INBOX, Local};
 use crate::peering::{self, LinksEnd, Peering};
+use crate::shared::{Forward, InterestChange, Outward, Reach, Shared};
 use crate::worker::{Order, Worker, obey};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -38,7 +39,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 /// Runs of events that may wait for the links' thread: as many as for a worker, for the same reasons.
-const FORWARDS_WAITING_MAX: usize = crate::local::MAILBOX_PARCELS;
+const FORWARDS_WAITING_MAX: usize = crate::shared::MAILBOX_PARCELS;
 /// Changes of interest that may wait; whoever writes the subscription table waits for more.
 const INTEREST_WAITING_MAX: usize = 4096;
 /// How long the links may take to send what waits when the router stops.

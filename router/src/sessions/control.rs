@@ -3,7 +3,8 @@
 use super::{BYE, Session};
 use crate::delivery;
 use crate::ledger::Term;
-use crate::local::{Local, TableChange, TableCommand};
+use crate::local::Local;
+use crate::shared::{TableChange, TableCommand};
 use bytes::Bytes;
 use myelin_policy::Action;
 use myelin_transport::{RecvStream, SendStream};

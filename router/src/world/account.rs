@@ -3,7 +3,7 @@
 use super::WorldError;
 use crate::audit::Audit;
 use crate::ledger::{self, Counts, Exchanged};
-use crate::local::Shared;
+use crate::shared::Shared;
 use crate::worker::{Ledgers, Order};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

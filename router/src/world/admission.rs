@@ -5,8 +5,8 @@
 
 use super::Account;
 use crate::ledger::Counts;
-use crate::local::Shared;
 use crate::screen::Screen;
+use crate::shared::Shared;
 use myelin_catalog::{GovernanceChange, Metrics, Rollout};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -2,8 +2,8 @@
 //! tenants beside them.
 
 use super::{Blame, WorldError};
-use crate::local::Shared;
 use crate::policy::Rules;
+use crate::shared::Shared;
 use crate::tenants::Tenants;
 use myelin_catalog::{Catalog, Governance, Policy, Tenant};
 use myelin_policy::{Policies, PolicyErrors};

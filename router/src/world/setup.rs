@@ -145,22 +145,8 @@ impl WorldSetup {
         let log = Log::resume(shelf.clone(), recovered.catalog, root, key, account.audit.clone())?;
         let forge = Forge::new(runtime, cache, compiler, modules, slots);
         let deployment = Deployment::new(forge, shelf.clone(), workers, mesh.is_some());
-        let writer = mesh.as_ref().map(|mesh| Writer {
-            number: mesh.writer.0,
-            title: mesh.writer.1.clone(),
-            is_here: mesh.writer.0 == mesh.peering.number,
-            caller: mesh.peering.caller.clone(),
-        });
-        let membership = mesh.as_ref().zip(writer.clone()).map(|(mesh, writer)| Membership {
-            router: mesh.router.clone(),
-            number: mesh.peering.number,
-            members: mesh.members.clone(),
-            fleet: Fleet::default(),
-            topics: Vec::new(),
-            residency: mesh.residency.clone(),
-            writer,
-            tell: mesh.peering.tell.clone(),
-        });
+        let writer = mesh.as_ref().map(MeshSetup::writer);
+        let membership = mesh.as_ref().map(MeshSetup::membership);
         let guard = BootGuard::open(&data_dir);
         let reader = LedgerReader { account: account.clone(), view: view.clone(), writer: writer.clone() };
         let keeper = Keeper::new(Parts {
@@ -184,10 +170,7 @@ impl WorldSetup {
             runtime: tokio::runtime::Handle::current(),
         });
         let phase = keeper.phase.clone();
-        thread::Builder::new()
-            .name("world".into())
-            .spawn(move || keeper.run(queue))
-            .map_err(|error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}")))?;
+        run(keeper, queue)?;
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
         let witness = Arc::new(Mutex::new(Witness::recall(account.audit.seen_before())));
@@ -201,6 +184,35 @@ impl WorldSetup {
         world.watch_audits();
         tokio::spawn(watch_quarantine(world.commands.downgrade(), Arc::downgrade(&world.view)));
         Ok(world)
+    }
+}
+
+/// Gives the keeper a thread of its own.
+fn run(keeper: Keeper, queue: mpsc::Receiver<Command>) -> Result<(), WorldError> {
+    let started = thread::Builder::new().name("world".into()).spawn(move || keeper.run(queue));
+    let told = |error| WorldError::new(Blame::Router, "internal", format!("the keeper's thread: {error}"));
+    started.map(drop).map_err(told)
+}
+
+impl MeshSetup {
+    /// How this router reaches the one that writes the log.
+    fn writer(&self) -> Writer {
+        let (number, title) = self.writer.clone();
+        Writer { number, title, is_here: number == self.peering.number, caller: self.peering.caller.clone() }
+    }
+
+    /// This router's part in the mesh.
+    fn membership(&self) -> Membership {
+        Membership {
+            router: self.router.clone(),
+            number: self.peering.number,
+            members: self.members.clone(),
+            fleet: Fleet::default(),
+            topics: Vec::new(),
+            residency: self.residency.clone(),
+            writer: self.writer(),
+            tell: self.peering.tell.clone(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::guest::component;
 use crate::world::{Router, files};
-use myelin::local::Phase;
+use myelin::shared::Phase;
 use myelin_client::{Client, ClientConfig, Event};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;

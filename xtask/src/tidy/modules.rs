@@ -26,6 +26,7 @@ const ORDER: &[&str] = &[
     "capture",
     "compare",
     "shadow",
+    "shared",
     "local",
     "hops",
     "subscriptions",

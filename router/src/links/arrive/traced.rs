@@ -3,8 +3,9 @@
 use super::{Arrivals, Link};
 use crate::derived::{Passing, Verdicts};
 use crate::hops::{self, Placed};
-use crate::local::{Local, Route, TopicEntry, unix_ns};
+use crate::local::{Local, Route, TopicEntry};
 use crate::names::Name;
+use crate::shared::unix_ns;
 use crate::trace::{Arrival, EventId, Watch};
 use bytes::Bytes;
 use myelin_mesh::{BatchHead, SiteSet};

@@ -5,8 +5,9 @@ use super::types::{
     ExplainedBinding, ExplainedCopy, ExplainedGroup, ExplainedHop, ExplainedSchema, HopAnswer, NextHop, Wanted,
 };
 use crate::generation::BindingCard;
-use crate::local::{Reach, Shared, is_member};
+use crate::local::is_member;
 use crate::screen::Screen;
+use crate::shared::{Reach, Shared};
 use crate::world::{Blame, View, WorldError};
 use myelin_catalog::Stage;
 use myelin_core::MatchSet;

@@ -13,9 +13,10 @@ pub use types::{
 };
 
 use super::{Blame, View, WorldError};
-use crate::local::{INBOX, Shared};
+use crate::local::INBOX;
 use crate::peering::Caller;
 use crate::policy::sending;
+use crate::shared::Shared;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hop::{Here, title};

@@ -1,6 +1,6 @@
 //! Reads a JSON text onto a tape (RFC 8259).
 //!
-//! Structure, plain texts and small whole numbers are read here, eight or sixteen bytes at a time. Whatever is not plain - an
+//! Structure, plain texts - sixteen bytes at a time - and small whole numbers are read here. Whatever is not plain - an
 //! escape, a fraction - is one token that `serde_json` reads, and so is every text that is not understood: what it says about
 //! the text is what counts.
 
