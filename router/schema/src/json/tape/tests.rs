@@ -128,6 +128,15 @@ fn many_members_of_one_name_are_one() {
     assert_eq!(value.unwrap(), serde_json::json!({"a": 2, "b": [true]}));
 }
 
+#[test]
+fn there_are_never_more_parts_than_room_was_made_for() {
+    let long = format!("[{}{{\"a\":[[]],\"b\":1}}]", "[1,{}],".repeat(20_000));
+    let memory = Bump::new();
+    let parts = Scanner::new(&long, &memory).document().unwrap();
+    assert_eq!(parts.len(), 1 + 3 * 20_000 + 4);
+    assert!(long.len() > 64 * 1_024 && memory.allocated_bytes() < 2 * 40 * parts.len(), "{}", memory.allocated_bytes());
+}
+
 /// Of the last payload nothing is seen in the next.
 #[test]
 fn what_is_judged_inside_a_judgement_has_its_own_memory() {
