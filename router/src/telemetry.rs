@@ -4,18 +4,22 @@
 //! and labels are decided here. Every label set is bounded: codes come from fixed lists, bindings and generations from
 //! the caps below, tenants from the bound of the catalog.
 
+use family::{Family, Series, Value, by, label, single};
 use myelin_transport::{ListenerStats, Refusal, ReloadStats};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+mod bindings;
+mod family;
 mod shadow;
 mod tenants;
 
+pub use bindings::BindingReading;
 pub use shadow::{ShadowBindingReading, ShadowReading};
 pub use tenants::TenantReading;
 
@@ -125,39 +129,6 @@ pub struct ExportReading {
     pub failed: Vec<(&'static str, u64)>,
 }
 
-/// A binding's figures, summed over the workers.
-#[derive(Clone, Debug, Default)]
-pub struct BindingReading {
-    /// Its name.
-    pub binding: String,
-    /// Its module, `name@version`.
-    pub module: String,
-    /// Its stage.
-    pub stage: &'static str,
-    /// Batches judged.
-    pub batches: u64,
-    /// Events by verdict; `faulted` are those without one.
-    pub verdicts: Vec<(&'static str, u64)>,
-    /// Events without a verdict by what became of them.
-    pub faulted: Vec<(&'static str, u64)>,
-    /// Faulted calls by code.
-    pub faults: Vec<(&'static str, u64)>,
-    /// CPU time in seconds.
-    pub cpu_seconds: f64,
-    /// Host calls.
-    pub host_calls: u64,
-    /// Events emitted beside the others.
-    pub emitted: u64,
-    /// Log lines that were over the rate.
-    pub logs_dropped: u64,
-    /// The filter's own counters; the engine bounds how many there are.
-    pub counters: Vec<(String, u64)>,
-    /// Whether it runs on a thread of its own at any worker.
-    pub apart: bool,
-    /// Whether any worker gave it up.
-    pub quarantined: bool,
-}
-
 /// The text for `readings`.
 pub fn render(readings: Readings) -> String {
     let mut registry = Registry::default();
@@ -165,81 +136,6 @@ pub fn render(readings: Readings) -> String {
     let mut out = String::new();
     text::encode(&mut out, &registry).expect("writing to a string does not fail");
     out
-}
-
-/// One series: its labels and its value.
-type Series = (Vec<(&'static str, String)>, Value);
-
-#[derive(Clone, Copy, Debug)]
-enum Value {
-    Count(u64),
-    Level(i64),
-    Real(f64),
-}
-
-impl From<u64> for Value {
-    fn from(value: u64) -> Self {
-        Self::Count(value)
-    }
-}
-
-/// A family of series in the making.
-struct Family<'a, 'b> {
-    encoder: &'a mut DescriptorEncoder<'b>,
-}
-
-impl Family<'_, '_> {
-    fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = Series>) -> fmt::Result {
-        self.write(MetricType::Counter, name, help, None, series)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = Series>) -> fmt::Result {
-        self.write(MetricType::Gauge, name, help, None, series)
-    }
-
-    fn write(
-        &mut self,
-        kind: MetricType,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        series: impl IntoIterator<Item = Series>,
-    ) -> fmt::Result {
-        let mut series = series.into_iter().peekable();
-        if series.peek().is_none() {
-            return Ok(());
-        }
-        let mut metric = self.encoder.encode_descriptor(name, help, unit, kind)?;
-        for (labels, value) in series {
-            match labels.is_empty() {
-                true => one(kind, &mut metric, value)?,
-                false => one(kind, &mut metric.encode_family(&labels)?, value)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn one(kind: MetricType, metric: &mut MetricEncoder<'_>, value: Value) -> fmt::Result {
-    match (kind, value) {
-        (MetricType::Counter, Value::Count(count)) => metric.encode_counter::<NoLabelSet, u64, f64>(&count, None),
-        (MetricType::Counter, Value::Real(real)) => metric.encode_counter::<NoLabelSet, f64, f64>(&real, None),
-        (_, Value::Count(count)) => metric.encode_gauge(&count),
-        (_, Value::Level(level)) => metric.encode_gauge(&level),
-        (_, Value::Real(real)) => metric.encode_gauge(&real),
-    }
-}
-
-fn single(value: impl Into<Value>) -> [Series; 1] {
-    [(Vec::new(), value.into())]
-}
-
-fn label(name: &'static str, value: impl Into<String>) -> Vec<(&'static str, String)> {
-    vec![(name, value.into())]
-}
-
-fn by(name: &'static str, values: &[(&'static str, u64)]) -> Vec<Series> {
-    values.iter().map(|(key, count)| (label(name, *key), Value::Count(*count))).collect()
 }
 
 impl Collector for Readings {
@@ -378,59 +274,6 @@ impl Readings {
         family.counter("myelin_trace_spans_rejected", help, single(export.spans_rejected))?;
         let help = "Requests to the collector that were in vain, by reason";
         family.counter("myelin_trace_export_failures", help, by("reason", &export.failed))
-    }
-
-    fn encode_bindings(&self, family: &mut Family<'_, '_>) -> fmt::Result {
-        let shown = || self.bindings.iter().take(BINDINGS_SHOWN);
-        let each = |read: fn(&BindingReading) -> Value| {
-            shown().map(move |binding| (binding.labels(), read(binding))).collect::<Vec<Series>>()
-        };
-        let split = |key: &'static str, read: fn(&BindingReading) -> &[(&'static str, u64)]| {
-            let series = shown().flat_map(move |binding| {
-                read(binding).iter().map(move |(name, count)| {
-                    let mut labels = binding.labels();
-                    labels.push((key, (*name).into()));
-                    (labels, Value::Count(*count))
-                })
-            });
-            series.collect::<Vec<Series>>()
-        };
-        let events = split("verdict", |binding| &binding.verdicts);
-        family.counter("myelin_filter_events", "Events that came to a filter, by its verdict", events)?;
-        let faulted = split("became", |binding| &binding.faulted);
-        family.counter(
-            "myelin_filter_faulted_events",
-            "Events on which a filter failed, by what became of them",
-            faulted,
-        )?;
-        let faults = split("code", |binding| &binding.faults);
-        family.counter("myelin_filter_faults", "Calls of a filter that failed, by code", faults)?;
-        family.counter("myelin_filter_batches", "Batches that a filter judged", each(|b| b.batches.into()))?;
-        family.counter("myelin_filter_emitted_events", "Events that a filter made", each(|b| b.emitted.into()))?;
-        family.counter("myelin_filter_host_calls", "Calls of a filter to its host", each(|b| b.host_calls.into()))?;
-        let dropped = each(|b| b.logs_dropped.into());
-        family.counter("myelin_filter_log_lines_dropped", "Log lines of a filter that were over the rate", dropped)?;
-        let (help, seconds) = ("CPU time that a filter used", Some(&Unit::Seconds));
-        let cpu = each(|b| Value::Real(b.cpu_seconds));
-        family.write(MetricType::Counter, "myelin_filter_cpu", help, seconds, cpu)?;
-        let apart = each(|b| u64::from(b.apart).into());
-        family.gauge("myelin_filter_apart", "1 while a filter runs on a thread of its own after a fault", apart)?;
-        let quarantined = each(|b| u64::from(b.quarantined).into());
-        family.gauge("myelin_filter_quarantined", "1 when a filter was given up", quarantined)?;
-        let own = shown().flat_map(|binding| {
-            binding.counters.iter().map(|(name, count)| {
-                let mut labels = binding.labels();
-                labels.push(("counter", name.clone()));
-                (labels, Value::Count(*count))
-            })
-        });
-        family.counter("myelin_filter_counter", "The filters' own counters", own)
-    }
-}
-
-impl BindingReading {
-    fn labels(&self) -> Vec<(&'static str, String)> {
-        vec![("binding", self.binding.clone()), ("module", self.module.clone()), ("stage", self.stage.into())]
     }
 }
 

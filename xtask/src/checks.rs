@@ -103,6 +103,8 @@ fn with_router<'a>(repository: &Repository, command: &'a mut std::process::Comma
         .env("MYELIN_BIN", filters::router(repository, Profile::Dev))
         .env("MYELIN_FILTERS_DIR", repository.filter_components())
         .env("MYELIN_NATS_SERVER", setup::nats_server(repository))
+        // A test that returns an error says what it found in its last lines, not forty frames before them.
+        .env("RUST_LIB_BACKTRACE", "0")
 }
 
 fn format(repository: &Repository) -> Result<()> {

@@ -3,7 +3,8 @@
 use super::arrive::{self, Arrivals};
 use super::calls;
 use super::queue::{Outgoing, Queue};
-use super::state::{LinkStatus, Links, RECEIPT};
+use super::state::{Links, RECEIPT};
+use super::status::LinkStatus;
 use crate::delivery::Outstanding;
 use crate::fanout::split_expired;
 use crate::ledger::{Exchanged, Term};

@@ -16,9 +16,10 @@ mod link;
 mod mark;
 mod queue;
 mod state;
+mod status;
 
 pub use mark::InterestMark;
-pub use state::{LinkStatus, LinksStatus};
+pub use status::{LinkStatus, LinksStatus};
 
 use crate::config::MeshConfig;
 use crate::local::{INBOX, Local};

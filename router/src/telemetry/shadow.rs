@@ -1,6 +1,7 @@
 //! What the newest shadow of a candidate found out.
 
-use super::{BINDINGS_SHOWN, Family, Readings, Series, Value, by, label, single};
+use super::family::{Family, Series, Value, by, label, single};
+use super::{BINDINGS_SHOWN, Readings};
 use std::fmt;
 
 /// What the newest shadow of a candidate found out here.

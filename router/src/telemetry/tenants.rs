@@ -1,6 +1,7 @@
 //! What each tenant has used.
 
-use super::{Family, Readings, Series, Value, label};
+use super::Readings;
+use super::family::{Family, Series, Value, label};
 use std::fmt;
 
 /// What a tenant has used.

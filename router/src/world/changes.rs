@@ -180,7 +180,7 @@ impl Keeper {
                 None => Ok(()),
             },
             Op::Activated { .. } | Op::RolledBack { .. } => {
-                let set = super::active_at(&after, self.site()).bindings.clone();
+                let set = super::view::active_at(&after, self.site()).bindings.clone();
                 if self.deployment.is_warm(&set) {
                     return Ok(());
                 }

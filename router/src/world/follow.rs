@@ -7,7 +7,8 @@
 use super::answer::{ANSWER_BYTES_MAX, aside};
 use super::log::Shelf;
 use super::shared::SharedLog;
-use super::{Blame, Command, View, WorldError, active_at};
+use super::view::active_at;
+use super::{Blame, Command, View, WorldError};
 use crate::peering::{Caller, PeerHead};
 use arc_swap::ArcSwap;
 use bytes::Bytes;

@@ -15,6 +15,7 @@ mod boot;
 mod changes;
 mod control;
 mod deploy;
+mod error;
 mod explain;
 mod follow;
 mod forge;
@@ -33,11 +34,13 @@ mod setup;
 mod shadow;
 mod shared;
 mod traces;
+mod view;
 mod witness;
 mod writing;
 
 pub use account::{Account, LinkLedger, MeshLedger, RouterLedger};
 pub use changes::Change;
+pub use error::{Blame, WorldError};
 pub use explain::{
     AdmissionRefusal, Destination, DestinationState, ExplainedBinding, ExplainedCopy, ExplainedGroup, ExplainedHop,
     Explanation, Wanted,
@@ -48,23 +51,17 @@ pub use setup::{MeshSetup, WorldSetup};
 pub use shadow::MeshShadow;
 pub use shared::SharedLogStatus;
 pub use traces::{RouterTrace, Trace};
+pub use view::View;
 pub use witness::MeshAudit;
 pub(crate) use witness::unreadable;
 
 use crate::audit::Witness;
-use crate::generation::BindingCard;
-use crate::shadow::Shadow;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use myelin_catalog::exchange::{Answer as Told, Heard, RouterReport};
-use myelin_catalog::rollout::{Outcome, Rollout};
-use myelin_catalog::{
-    Binding, Catalog, CatalogError, Follower, Gates, MinisignSignature, Module, ModuleRef, Name, Proposal, RolloutPlan,
-    Version,
-};
+use myelin_catalog::{Binding, Gates, MinisignSignature, Module, ModuleRef, Name, Proposal, RolloutPlan, Version};
 use reconcile::LedgerReader;
 use serde_bytes::ByteBuf;
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -103,144 +100,6 @@ pub struct World {
     witness: Arc<Mutex<Witness>>,
     /// Judges schemas.
     desk: schemas::Desk,
-}
-
-/// What is deployed, at one moment.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// Modules, staged bindings, generations.
-    pub catalog: Arc<Catalog>,
-    /// The same as a copy that others can be compared with.
-    pub copy: Arc<Follower>,
-    /// This router's site, where its name can be in a catalog.
-    pub site: Option<Name>,
-    /// The bindings that judge events now: what their modules declared, and their live figures.
-    pub cards: Vec<Arc<BindingCard>>,
-    /// The bindings that judged before: what the new ones are compared with.
-    pub cards_before: Vec<Arc<BindingCard>>,
-    /// The newest shadow of a candidate at this router, running or over.
-    pub shadow: Option<Arc<Shadow>>,
-    /// The generation that judges events now.
-    pub generation: u64,
-    /// The newest rollouts of this process, newest last.
-    pub rollouts: VecDeque<Arc<RolloutReport>>,
-    /// All of them, counted.
-    pub rollout_counts: RolloutCounts,
-    /// Every worker runs the active generation.
-    pub is_ready: bool,
-    /// What this router says of itself to whoever controls a rollout.
-    pub report: Option<RouterReport>,
-    /// What the controller heard of all routers: at the writer only.
-    pub heard: Arc<[(Heard, std::time::Instant)]>,
-    /// Alarms by code since the start, such as `catalog-fork`.
-    pub alarms: BTreeMap<String, u64>,
-    /// Where the counters stood when the rules and policies of the rollout under way began to hold here.
-    pub(crate) marks: Option<Arc<admission::Marks>>,
-}
-
-impl Default for View {
-    fn default() -> Self {
-        Self {
-            catalog: Arc::default(),
-            copy: Arc::new(Follower::new(None)),
-            site: None,
-            cards: Vec::new(),
-            cards_before: Vec::new(),
-            shadow: None,
-            generation: 0,
-            rollouts: VecDeque::new(),
-            rollout_counts: RolloutCounts::default(),
-            is_ready: false,
-            report: None,
-            heard: Arc::from([]),
-            alarms: BTreeMap::new(),
-            marks: None,
-        }
-    }
-}
-
-/// Whose fault a refused change is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The asker's: what was sent is wrong.
-    Request,
-    /// What the change names does not exist.
-    NotFound,
-    /// The change does not fit what is there now.
-    Conflict,
-    /// Nobody's: a bound of the catalog is reached.
-    Full,
-    /// The filter's: it does not compile, refuses its configuration, or fails its self-test.
-    Filter,
-    /// The router's.
-    Router,
-}
-
-impl Blame {
-    const ALL: [(Self, &str); 6] = [
-        (Self::Request, "request"),
-        (Self::NotFound, "not-found"),
-        (Self::Conflict, "conflict"),
-        (Self::Full, "full"),
-        (Self::Filter, "filter"),
-        (Self::Router, "router"),
-    ];
-
-    /// As it is spelled between routers.
-    fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(blame, _)| *blame == self).map_or("router", |(_, name)| name)
-    }
-
-    fn named(name: &str) -> Self {
-        Self::ALL.iter().find(|(_, known)| *known == name).map_or(Self::Router, |(blame, _)| *blame)
-    }
-}
-
-/// Why a change was refused. Nothing of it is applied.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct WorldError {
-    /// The stable code.
-    pub code: std::borrow::Cow<'static, str>,
-    /// Whose fault it is.
-    pub blame: Blame,
-    /// What, where and how to mend it.
-    pub message: String,
-}
-
-impl WorldError {
-    /// An error with these parts.
-    pub fn new(blame: Blame, code: impl Into<std::borrow::Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), blame, message: message.into() }
-    }
-
-    /// The router is shutting down, or its keeper has failed.
-    fn stopped() -> Self {
-        Self::new(Blame::Router, "stopping", "the router is shutting down; ask again when it is back")
-    }
-}
-
-impl From<CatalogError> for WorldError {
-    fn from(error: CatalogError) -> Self {
-        let blame = match error.code() {
-            "not-found" => Blame::NotFound,
-            "subject-not-found"
-            | "version-not-found"
-            | "subject-deleted"
-            | "version-deleted"
-            | "compatibility-not-set"
-            | "mode-not-set" => Blame::NotFound,
-            "trust-stale" | "trust-signatures" | "capability-approval" | "downgrade" => Blame::Conflict,
-            "conflict" | "rollout-running" | "schema-referenced" | "subject-not-deleted" | "version-not-deleted" => {
-                Blame::Conflict
-            }
-            "catalog-full" => Blame::Full,
-            // A router without the key that its log demands cannot write, whoever asks.
-            "chain-broken" | "unsigned-record" | "unknown-key" | "revoked-key" | "bad-signature" => Blame::Router,
-            _ => Blame::Request,
-        };
-        Self::new(blame, error.code(), error.to_string())
-    }
 }
 
 /// Where the answer to a command goes.
@@ -516,7 +375,7 @@ impl World {
             let rollout = view.catalog.rollouts().find(|rollout| rollout.id == rev).cloned();
             let is_over = rollout.as_ref().is_none_or(|rollout| !rollout.is_running());
             if is_over {
-                if let Some(failure) = rollout.as_deref().and_then(failure) {
+                if let Some(failure) = rollout.as_deref().and_then(error::failure) {
                     return Err(failure);
                 }
                 if let Some(report) = view.rollouts.iter().rev().find(|report| report.generation >= rev) {
@@ -529,60 +388,8 @@ impl World {
     }
 }
 
-impl View {
-    /// What the controller heard, and how old that is now.
-    pub fn heard(&self) -> Vec<Heard> {
-        let aged = |(heard, at): &(Heard, std::time::Instant)| {
-            let since = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-            Heard { report: heard.report.clone(), age_ms: heard.age_ms.saturating_add(since) }
-        };
-        self.heard.iter().map(aged).collect()
-    }
-
-    /// The set that judges at this router's site, as the log says.
-    pub fn active(&self) -> &Arc<myelin_catalog::Generation> {
-        active_at(&self.catalog, self.site.as_ref())
-    }
-}
-
-/// The generation that the log wants at `site`.
-fn active_at<'a>(catalog: &'a Catalog, site: Option<&Name>) -> &'a Arc<myelin_catalog::Generation> {
-    site.map_or_else(|| catalog.active(), |site| catalog.active_for(site))
-}
-
-/// Why a rollout that is over is not complete.
-fn failure(rollout: &Rollout) -> Option<WorldError> {
-    let end = rollout.end.as_ref()?;
-    match end.outcome {
-        Outcome::Complete => return None,
-        Outcome::Unbalanced => {
-            let message = format!("rollout {}: {}; look at `myelin ledger --mesh`", rollout.id, end.reason);
-            return Some(WorldError::new(Blame::Router, "ledger-unbalanced", message));
-        }
-        Outcome::RolledBack => {}
-    }
-    let abort = rollout.abort.as_ref();
-    let code = abort.map_or("rolled-back", |abort| abort.cause.code());
-    let why = abort.map_or(&end.reason, |abort| &abort.reason);
-    let message = format!("rollout {} was rolled back at every site: {why}", rollout.id);
-    Some(WorldError::new(if code == "nack" { Blame::Filter } else { Blame::Conflict }, code, message))
-}
-
 /// Milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blame_is_read_as_it_was_written() {
-        for (blame, name) in Blame::ALL {
-            assert_eq!((blame.name(), Blame::named(name)), (name, blame));
-        }
-        assert_eq!(Blame::named("of a newer router"), Blame::Router);
-    }
 }

@@ -134,14 +134,8 @@ impl WorldSetup {
             Some(mut mesh) => (mesh.root, mesh.key.take(), Some(mesh)),
             None => (None, None, None),
         };
-        let shared = match mesh.as_ref().and_then(|mesh| mesh.shared.clone()).zip(key.as_ref()) {
-            Some((options, key)) => {
-                let title = format!("{}/{}", account.site, account.router);
-                let me = shared::Me { title, key_id: key.id().clone(), public_key: key.public_key() };
-                Some(Desk::open(options, me, shelf.clone(), view.clone(), commands.downgrade())?)
-            }
-            None => None,
-        };
+        let desk = |mesh: &MeshSetup| mesh.desk(key.as_ref(), &account, (&shelf, &view), &commands);
+        let shared = mesh.as_ref().and_then(desk).transpose()?;
         let log = Log::resume(shelf.clone(), recovered.catalog, root, key, account.audit.clone())?;
         let forge = Forge::new(runtime, cache, compiler, modules, slots);
         let deployment = Deployment::new(forge, shelf.clone(), workers, mesh.is_some());
@@ -149,14 +143,15 @@ impl WorldSetup {
         let membership = mesh.as_ref().map(MeshSetup::membership);
         let guard = BootGuard::open(&data_dir);
         let reader = LedgerReader { account: account.clone(), view: view.clone(), writer: writer.clone() };
+        let part = |(mesh, log): (&MeshSetup, SharedLog)| {
+            Part::new(log, mesh.peering.peers.clone(), commands.downgrade(), root)
+        };
+        let part = mesh.as_ref().zip(shared.clone()).map(part);
         let keeper = Keeper::new(Parts {
             log,
             deployment,
             mesh: membership,
-            shared: mesh
-                .as_ref()
-                .zip(shared.clone())
-                .map(|(mesh, log)| Part::new(log, mesh.peering.peers.clone(), commands.downgrade(), root)),
+            shared: part,
             site: site.clone(),
             controller: Controller::new(Readings::new(reader, commands.downgrade())),
             guard,
@@ -195,6 +190,20 @@ fn run(keeper: Keeper, queue: mpsc::Receiver<Command>) -> Result<(), WorldError>
 }
 
 impl MeshSetup {
+    /// This router's desk at the log that all routers share; none where one of them writes it.
+    fn desk(
+        &self,
+        key: Option<&SigningKey>,
+        account: &Account,
+        (shelf, view): (&Shelf, &Arc<ArcSwap<View>>),
+        commands: &mpsc::Sender<Command>,
+    ) -> Option<Result<SharedLog, WorldError>> {
+        let (options, key) = self.shared.clone().zip(key)?;
+        let title = format!("{}/{}", account.site, account.router);
+        let me = shared::Me { title, key_id: key.id().clone(), public_key: key.public_key() };
+        Some(Desk::open(options, me, shelf.clone(), view.clone(), commands.downgrade()))
+    }
+
     /// How this router reaches the one that writes the log.
     fn writer(&self) -> Writer {
         let (number, title) = self.writer.clone();

@@ -37,6 +37,18 @@ async fn is_at(router: &Router, id: &Value, states: &[&str]) -> Result<()> {
     .await
 }
 
+/// Asks for a rollout that observes its canary for an hour.
+fn asks_to_start(router: &Router) -> Result<Value> {
+    ensure!(router.upload("gate", "1.0.0", &component(Behaviour::Allow)?)?.status == 201);
+    let binding = json!({"module": "gate@1.0.0", "pattern": "orders/**"});
+    ensure!(router.send_json("PUT", "/v1/bindings/gate", &binding)?.status == 202);
+    let plan = json!({"canary": ["s0"], "waves": [100], "observe_s": 3_600, "events_min": 0});
+    let asked = router.send_json("POST", "/v1/rollouts", &json!({"plan": plan, "note": "try it"}))?;
+    let proposal = asked.json();
+    ensure!(asked.status == 202 && proposal["by"] == "local", "{proposal}");
+    Ok(proposal)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_and_a_promotion_are_approved_at_another_router_also_after_a_restart() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -46,14 +58,7 @@ async fn a_start_and_a_promotion_are_approved_at_another_router_also_after_a_res
     let keys = [("ADMIN__TWO_PERSON", "true"), ("ADMIN__TOKEN_FILE", &*token_file)];
     let mut sites = Sites::start_with(2, &shapes::line(2), &keys).await?;
     let [first, second] = [0, 1];
-
-    ensure!(sites.routers[first].upload("gate", "1.0.0", &component(Behaviour::Allow)?)?.status == 201);
-    let binding = json!({"module": "gate@1.0.0", "pattern": "orders/**"});
-    ensure!(sites.routers[first].send_json("PUT", "/v1/bindings/gate", &binding)?.status == 202);
-    let plan = json!({"canary": ["s0"], "waves": [100], "observe_s": 3_600, "events_min": 0});
-    let asked = sites.routers[first].send_json("POST", "/v1/rollouts", &json!({"plan": plan, "note": "try it"}))?;
-    let proposal = asked.json();
-    ensure!(asked.status == 202 && proposal["by"] == "local", "{proposal}");
+    let proposal = asks_to_start(&sites.routers[first])?;
     let number = proposal["proposal"].as_u64().context("its number")?;
 
     // It is there at the other router, also when both have started anew.

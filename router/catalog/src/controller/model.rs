@@ -13,12 +13,16 @@
 //! follows are the same whenever it came.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::{HashMap, VecDeque};
+mod node;
+mod search;
+
+use std::collections::HashMap;
 
 use super::*;
 use crate::governance::GovernanceChange;
 use crate::policy::Policy;
 use crate::testing::{Story, add, binding, name, stage};
+use node::{Heard, Node, Want, report};
 
 /// Faults in one run.
 const FAULTS_MAX: u8 = 2;
@@ -51,18 +55,6 @@ struct Log {
     started: u8,
 }
 
-/// What a log wants of a router; sets are numbered by the rollout that brought them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Want {
-    generation: Rev,
-    set: u8,
-    prepare: Option<u8>,
-    /// The running rollout; 0 = none.
-    rollout: Rev,
-    /// How many have started.
-    started: u8,
-}
-
 /// The records that differ in more than their words.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Token {
@@ -71,48 +63,6 @@ enum Token {
     Abort,
     Complete,
     RolledBack,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-struct Node {
-    is_up: bool,
-    /// What the log wants of it, as far as it has read.
-    want: WantId,
-    /// Sets that are warm, one bit each.
-    warm: u8,
-    /// The generation that judges events, and its set; 0 = none yet.
-    runs: Rev,
-    runs_set: u8,
-    /// It has run that for as long as steps observe.
-    is_long: bool,
-    /// It faults more often than the gates allow.
-    is_bad: bool,
-    /// The rollout whose set it refused.
-    refused: Rev,
-    /// The generation that it left on its own.
-    left: Rev,
-}
-
-/// What the controller heard of a router last.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-enum Heard {
-    /// Nothing, or nothing that helps.
-    Nothing,
-    Prepared {
-        rollout: Rev,
-    },
-    Refused {
-        rollout: Rev,
-    },
-    Left {
-        from: Rev,
-    },
-    Active {
-        rollout: Rev,
-        generation: Rev,
-        is_long: bool,
-        is_bad: bool,
-    },
 }
 
 /// What the controller read of the ledger of the mesh in the present step.
@@ -471,81 +421,6 @@ impl Model {
     }
 }
 
-impl Want {
-    /// Whether a router that runs `generation` runs the candidate of the running rollout.
-    fn runs_candidate(self, generation: Rev) -> bool {
-        self.rollout != 0 && generation == self.generation && self.set == self.started
-    }
-}
-
-impl Node {
-    /// Reads the log. A word of the log ends a retreat from another generation, and a refusal of another rollout.
-    fn reads(self, id: WantId, want: Want) -> Self {
-        let left = if self.left == want.generation { self.left } else { 0 };
-        let refused = if self.refused == want.rollout && want.prepare.is_some() { self.refused } else { 0 };
-        // Only of a candidate does anybody ask how it does, and for how long.
-        let is_long = self.is_long || !want.runs_candidate(self.runs);
-        let is_bad = self.is_bad && want.runs_candidate(self.runs);
-        Self { want: id, left, refused, is_long, is_bad, ..self }
-    }
-
-    /// The next thing that a router does by itself: prepare what it must run, run it, prepare what it shall.
-    fn work(self, want: Want) -> Option<Self> {
-        let has = |set: u8| self.warm & (1 << set) != 0;
-        let has_left = self.left == want.generation;
-        if !has(want.set) && !has_left {
-            return Some(Self { warm: self.warm | 1 << want.set, ..self });
-        }
-        if self.runs != want.generation && !has_left {
-            assert!(has(want.set), "never activate what is not prepared");
-            // Warm are the new set and the one before.
-            let warm = self.warm & (1 << want.set | 1 << self.runs_set);
-            let (runs, runs_set) = (want.generation, want.set);
-            let is_long = !want.runs_candidate(runs);
-            return Some(Self { runs, runs_set, warm, is_long, is_bad: false, left: 0, ..self });
-        }
-        let prepare = want.prepare.filter(|set| !has(*set) && self.refused != want.rollout)?;
-        Some(Self { warm: self.warm | 1 << prepare, ..self })
-    }
-
-    /// What it reports.
-    fn says(self, want: Want) -> Heard {
-        let rollout = want.rollout;
-        let is_warm = |set: u8| self.warm & (1 << set) != 0;
-        if self.left == want.generation {
-            Heard::Left { from: self.left }
-        } else if want.prepare.is_some() && self.refused == rollout {
-            Heard::Refused { rollout }
-        } else if self.runs != want.generation {
-            Heard::Nothing
-        } else {
-            match want.prepare {
-                Some(set) if is_warm(set) => Heard::Prepared { rollout },
-                Some(_) => Heard::Nothing,
-                None => {
-                    let Self { is_long, is_bad, .. } = self;
-                    Heard::Active { rollout, generation: self.runs, is_long, is_bad }
-                }
-            }
-        }
-    }
-}
-
-fn report(heard: Heard) -> Option<Report> {
-    let mut metrics = Metrics::default();
-    let (rollout, phase) = match heard {
-        Heard::Nothing => return None,
-        Heard::Prepared { rollout } => (rollout, Phase::Prepared),
-        Heard::Refused { rollout } => (rollout, Phase::Nack { code: "self-test-failed".into(), reason: "no".into() }),
-        Heard::Left { from } => (0, Phase::Retreated { from: from.into(), to: 0, reason: "boot guard".into() }),
-        Heard::Active { rollout, generation, is_long, is_bad } => {
-            metrics = Metrics { events: 10, traps: if is_bad { 5 } else { 0 }, ..metrics };
-            (rollout, Phase::Active { generation: generation.into(), for_ms: if is_long { 1_000 } else { 0 } })
-        }
-    };
-    Some(Report { seen_ms: NOW_MS, rollout: rollout.into(), phase, metrics })
-}
-
 impl State {
     fn normal(mut self, model: &Model) -> Self {
         let log = &model.logs[usize::from(self.head)];
@@ -581,84 +456,4 @@ fn check_ledger(op: &Op, ledger: Ledger, is_late: bool) {
         Op::RolloutFinished { outcome: Outcome::Unbalanced, .. } => assert!(ledger != Ledger::Unread && is_late),
         _ => {}
     }
-}
-
-/// If from now on nobody answers, the controller alone brings the rollout to an end.
-fn check_ends(model: &mut Model, state: &State) {
-    let heard = state.nodes.map(|(_, heard)| heard);
-    let (mut head, mut ledger) = (state.head, state.ledger);
-    for _ in 0..10 {
-        if model.logs[usize::from(head)].rollout == 0 {
-            return;
-        }
-        match model.decide(head, heard, ledger, true) {
-            Does::Writes(next) => (head, ledger) = (next, Ledger::Unread),
-            // Nobody answers.
-            Does::Reads => ledger = Ledger::Off,
-            Does::Waits => panic!("a deadline is never waited out twice"),
-        }
-    }
-    panic!("a rollout without an end: {state:?}");
-}
-
-/// All states, and the transitions between them: where to, where from.
-fn explore(model: &mut Model, first: State) -> (Vec<State>, Vec<(u32, u32)>) {
-    let mut numbers: HashMap<State, u32> = HashMap::from([(first.normal(model), 0)]);
-    let (mut states, mut transitions) = (vec![first.normal(model)], Vec::new());
-    let (mut waiting, mut found) = (VecDeque::from([0u32]), Vec::new());
-    while let Some(number) = waiting.pop_front() {
-        let state = states[number as usize];
-        check_ends(model, &state);
-        found.clear();
-        model.successors(&state, &mut found);
-        for next in found.drain(..).map(|next| next.normal(model)) {
-            let known = *numbers.entry(next).or_insert_with(|| {
-                states.push(next);
-                let new = u32::try_from(states.len() - 1).unwrap();
-                waiting.push_back(new);
-                new
-            });
-            if known != number {
-                transitions.push((known, number));
-            }
-        }
-        assert!(states.len() < STATES_MAX, "{STATES_MAX} states are not all");
-    }
-    transitions.sort_unstable();
-    (states, transitions)
-}
-
-#[test]
-fn every_rollout_ends_with_one_set_whatever_happens_on_its_way() {
-    let (mut model, first) = Model::new();
-    let (states, transitions) = explore(&mut model, first);
-
-    // From everywhere there is a way to where both are over and all routers have caught up from the log.
-    let mut can_settle: Vec<bool> = states.iter().map(|state| state.is_settled(&model)).collect();
-    let mut waiting: Vec<u32> = (0u32..).zip(&can_settle).filter(|(_, settled)| **settled).map(|(n, _)| n).collect();
-    while let Some(number) = waiting.pop() {
-        let begin = transitions.partition_point(|(to, _)| *to < number);
-        for (_, from) in transitions[begin..].iter().take_while(|(to, _)| *to == number) {
-            if !std::mem::replace(&mut can_settle[*from as usize], true) {
-                waiting.push(*from);
-            }
-        }
-    }
-    let stuck = states.iter().zip(&can_settle).find(|(_, can_settle)| !**can_settle);
-    assert!(stuck.is_none(), "{stuck:?}");
-
-    let settled_at = states.iter().filter(|state| state.is_settled(&model));
-    let mut ends: Vec<u8> = settled_at.map(|state| model.logs[usize::from(state.head)].wants[0].set).collect();
-    println!(
-        "{} states, {} transitions, {} logs, {} settled",
-        states.len(),
-        transitions.len(),
-        model.logs.len(),
-        ends.len()
-    );
-    ends.sort_unstable();
-    ends.dedup();
-    assert_eq!(ends, [0, 1, 2], "both are rolled back, or the first stays, or the second");
-    // The check that finds nothing because it looks at nothing.
-    assert!(states.len() > 1_000_000, "{} states", states.len());
 }

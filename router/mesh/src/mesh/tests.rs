@@ -5,7 +5,7 @@ use crate::control::{Digest, FixedBytes, InterestPull};
 use crate::directory::{Router, Site};
 use crate::limits::{COST_UNKNOWN, OWNER_EXPIRY_MS};
 use crate::topology::states::tests::state;
-use crate::violation::ViolationCode;
+use crate::violation::{Violation, ViolationCode};
 
 mod lies;
 

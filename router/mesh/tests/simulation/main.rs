@@ -11,6 +11,7 @@
 
 mod chaos;
 mod clock;
+mod events;
 mod network;
 mod node;
 mod oracle;
