@@ -167,6 +167,8 @@ fn worker(table: Table) -> Local {
         table_writer: mpsc::channel(1).0,
         mailboxes: Box::default(),
         outward: None,
+        residency: Arc::default(),
+        alone: Default::default(),
         gauges: RwLock::default(),
         tokens: None,
         services: Default::default(),

@@ -3,7 +3,7 @@
 use crate::goals::{Better, Goal};
 use crate::micro::time_ns;
 use anyhow::ensure;
-use myelin_policy::{Action, Decider, Policies, Service, Verdict};
+use myelin_policy::{Action, Decider, Place, Policies, Question, Service, Verdict};
 use std::fmt::Write;
 use std::hint::black_box;
 
@@ -13,6 +13,9 @@ const STATEMENTS: usize = 1_000;
 const DECISIONS: usize = 10_000;
 /// Services and topics that are asked about in turn: all of them are remembered.
 const ASKED: usize = 100;
+
+/// Where it is asked.
+const PLACE: Place<'_> = Place { site: "hamburg", tenant: "" };
 
 /// A set as a company has it: what each service may, beginnings of topics, and some rules for everybody.
 fn policies() -> anyhow::Result<Policies> {
@@ -73,7 +76,7 @@ pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
         (0..ASKED).map(|number| (Service::new(service(number * 10)), format!("orders/{}/1", number * 10))).collect();
     let miss_ns = time_ns(DECISIONS, || {
         for (service, topic) in asked.iter().cycle().take(DECISIONS) {
-            let decision = policies.decide(service, Action::Publish, topic, "hamburg");
+            let decision = policies.decide(&Question { service, action: Action::Publish, topic, place: PLACE });
             ensure!(black_box(decision).verdict == Verdict::Permit);
         }
         Ok(())
@@ -81,7 +84,7 @@ pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
     let mut decider = Decider::default();
     let hit_ns = time_ns(DECISIONS, || {
         for (service, topic) in asked.iter().cycle().take(DECISIONS) {
-            let verdict = decider.decide(&policies, service, Action::Publish, topic, "hamburg");
+            let verdict = decider.decide(&policies, (service, Action::Publish, topic), || PLACE);
             ensure!(black_box(verdict) == Verdict::Permit);
         }
         Ok(())

@@ -156,7 +156,7 @@ pub struct Local {
     /// What is remembered of the rules of this version.
     decider: RefCell<(u64, Decider)>,
     reach: Option<Cached<Reach>>,
-    residency: Option<Cached<Residency>>,
+    residency: Cached<Residency>,
     screens: Cached<Screens>,
     allowed_routes: RefCell<ResidencyCache>,
     /// Routes of events that a filter lets go to some sites only, by topic and sites.
@@ -187,7 +187,7 @@ impl Local {
             rules: RefCell::new(Cache::new(shared.rules.clone())),
             decider: RefCell::default(),
             reach: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.reach.clone()))),
-            residency: shared.outward.as_ref().map(|outward| RefCell::new(Cache::new(outward.residency.clone()))),
+            residency: RefCell::new(Cache::new(shared.residency.clone())),
             screens: RefCell::new(Cache::new(shared.screens.clone())),
             allowed_routes: RefCell::default(),
             narrowed: RefCell::default(),
@@ -278,8 +278,7 @@ impl Local {
 
     /// The sites of these names.
     pub fn sites<'a>(&self, names: impl Iterator<Item = &'a str>) -> SiteSet {
-        let Some(residency) = &self.residency else { return SiteSet::EMPTY };
-        let mut residency = residency.borrow_mut();
+        let mut residency = self.residency.borrow_mut();
         let residency = residency.load();
         names.fold(SiteSet::EMPTY, |sites, name| sites | &residency.site(name))
     }
@@ -293,22 +292,40 @@ impl Local {
             && route.rules_version == self.rules_version()
             && route.generation == active.number
             && route.reach_version == version(&self.reach, |reach| reach.version)
-            && route.residency_version == version(&self.residency, Residency::version)
+            && route.residency_version == self.residency.borrow_mut().load().version()
     }
 
     fn find_route(&self, topic: &TopicEntry, active: &Active, only: Option<&SiteSet>) -> Route {
         let mut table = self.table.borrow_mut();
         let table = table.load();
         let (targets, rules_version, withheld) = self.targets(table, &topic.name.text);
-        let mut route = match (&self.reach, &self.residency) {
-            (Some(reach), Some(residency)) => {
-                let (mut reach, mut residency) = (reach.borrow_mut(), residency.borrow_mut());
-                self.mesh_route(topic, active, (reach.load(), residency.load()), targets, only)
-            }
-            _ => self.make_route(topic, active, targets, None),
+        let mut residency = self.residency.borrow_mut();
+        let residency = residency.load();
+        let mut route = match &self.reach {
+            Some(reach) => self.mesh_route(topic, active, (reach.borrow_mut().load(), residency), targets, only),
+            None => self.lone_route(topic, active, residency, targets, only),
         };
         (route.table_version, route.rules_version, route.withheld) = (table.version(), rules_version, withheld);
         route
+    }
+
+    /// A route of a router without links: the one site that it knows is here.
+    fn lone_route(
+        &self,
+        topic: &TopicEntry,
+        active: &Active,
+        residency: &Residency,
+        mut targets: MatchSet,
+        only: Option<&SiteSet>,
+    ) -> Route {
+        if only.is_some_and(SiteSet::is_empty) {
+            targets = MatchSet::default();
+        }
+        Route {
+            residency_version: residency.version(),
+            may_be_here: residency.allowed(&topic.name.text).is_none_or(|sites| !sites.is_empty()),
+            ..self.make_route(topic, active, targets, None)
+        }
     }
 
     /// A route that may lead to other sites.

@@ -8,7 +8,7 @@ use crate::links::{BoundLinks, LinksStatus};
 use crate::otlp::{self, Exporter};
 use crate::peering::Peering;
 use crate::policy::{Denials, Rules};
-use crate::residency::{HeldBack, Residency};
+use crate::residency::HeldBack;
 use crate::shared::{MAILBOX_PARCELS, Outward, Parcel, Phase, Refusals, Shared, TableCommand};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::tokens::Tokens;
@@ -20,7 +20,7 @@ use myelin_catalog::limits::NAME_LEN_MAX;
 use myelin_catalog::{Catalog, Name};
 use myelin_core::{Table, TableWriter};
 use myelin_engine::{CodeCache, CompilerConfig, CompilerLimits, ModuleLimits, Runtime, RuntimeConfig, SlotLimits};
-use myelin_mesh::Directory;
+use myelin_mesh::{Directory, Site, SiteNumber};
 use myelin_store::{DiskStore, Recovered};
 use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, ResetKey, TlsIdentity};
 use std::collections::BTreeMap;
@@ -65,6 +65,7 @@ struct Plumbing {
     table: Arc<ArcSwap<Table>>,
     table_writer: mpsc::Sender<TableCommand>,
     outward: Option<Outward>,
+    alone: Directory,
     mailboxes: Vec<mpsc::Sender<Parcel>>,
 }
 
@@ -82,6 +83,8 @@ impl Plumbing {
             table: self.table,
             table_writer: self.table_writer,
             outward: self.outward,
+            residency: Arc::default(),
+            alone: self.alone,
             mailboxes: self.mailboxes.into(),
             gauges: RwLock::default(),
             services: RwLock::default(),
@@ -136,14 +139,12 @@ impl Node {
             Some((links, outward, peering)) => (Some(links), Some(outward), Some(peering)),
             None => (None, None, None),
         };
-        let residency = outward.as_ref().map(|outward| outward.residency.clone());
-        let mesh = peering.zip(residency);
-        let mesh = mesh.map(|ends| mesh_setup(config, ends, &directory, &recovered.catalog)).transpose()?;
+        let mesh = peering.map(|peering| mesh_setup(config, peering, &directory, &recovered.catalog)).transpose()?;
         let interest = outward.as_ref().map(|outward| outward.interest.clone());
         tokio::spawn(write_table(table.clone(), writer, changes, interest));
 
         let origin = links.as_ref().map_or(1, |links| links.number().0);
-        let plumbing = Plumbing { origin, table, table_writer, outward, mailboxes };
+        let plumbing = Plumbing { origin, table, table_writer, outward, alone: alone(config)?, mailboxes };
         let shared = Arc::new(plumbing.shared(config, epoch, tokens, audit.clone()));
         let mut workers = Vec::new();
         for ((id, listener), mailbox) in (0..).zip(listeners).zip(mail) {
@@ -289,6 +290,14 @@ fn directory(config: &Config, catalog: &Catalog) -> anyhow::Result<Arc<Directory
     Ok(Arc::new(read?))
 }
 
+/// The own site, as the configuration has it, and no other.
+fn alone(config: &Config) -> anyhow::Result<Directory> {
+    let text = |text: &str| Arc::from(text);
+    let (name, region, cloud) = (text(&config.node.site), text(&config.node.region), text(&config.node.cloud));
+    let number = SiteNumber::try_from(0).map_err(anyhow::Error::msg)?;
+    Directory::new([Site { number, name, region, cloud }], []).map_err(anyhow::Error::msg)
+}
+
 /// The site and the router that `SITE/ROUTER` names.
 fn split(member: &str) -> anyhow::Result<(Name, Name)> {
     let (site, router) = member.split_once('/').context("a member is SITE/ROUTER")?;
@@ -303,7 +312,7 @@ fn named(config: &Config) -> anyhow::Result<Vec<(Name, Name)>> {
 /// What the world needs of the mesh.
 fn mesh_setup(
     config: &Config,
-    (peering, residency): (Peering, Arc<ArcSwap<Residency>>),
+    peering: Peering,
     directory: &Directory,
     catalog: &Catalog,
 ) -> anyhow::Result<MeshSetup> {
@@ -327,7 +336,6 @@ fn mesh_setup(
     };
     Ok(MeshSetup {
         peering,
-        residency,
         router: config.node.name.parse()?,
         members: named(config)?,
         writer,

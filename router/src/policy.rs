@@ -9,8 +9,10 @@ use crate::names::INBOX;
 use crate::residency::DEAD_LETTERS;
 use crate::tenants::{Foreign, Tenants};
 use myelin_core::{MatchSet, SessionKey};
-use myelin_policy::{Action, Decider, Decision, INBOX_TOPIC, Policies, Service, Verdict};
-use myelin_wire::{Code, Refusal};
+use myelin_policy::{
+    Action, Call, Decider, Decision, EventHead, INBOX_TOPIC, Place, Policies, Question, Service, Verdict,
+};
+use myelin_wire::{Attrs, Code, Refusal, attrs};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
@@ -100,16 +102,44 @@ impl Rules {
         self.policies.is_empty() && self.allows_unspoken()
     }
 
-    /// What the policies say, and which of them, asked for this site or another one.
-    pub fn decide(&self, service: &Service, action: Action, topic: &str, site: Option<&str>) -> Decision {
-        self.policies.decide(service, action, subject(action, topic), site.unwrap_or(&self.site))
+    /// Where `service` asks.
+    fn place(&self, service: &Service) -> Place<'_> {
+        Place { site: &self.site, tenant: self.tenants.of(service).map_or("", |known| known.tenant.name.as_str()) }
     }
 
-    /// Whether that verdict lets something be done.
+    /// What the policies say, and which of them, asked for this site or another one; of one event where its head is
+    /// given.
+    pub fn decide(&self, asked: &Asked<'_>, site: Option<&str>) -> Decision {
+        let &Asked { service, action, topic, event } = asked;
+        let here = self.place(service);
+        let place = Place { site: site.unwrap_or(here.site), ..here };
+        let question = Question { service, action, topic: subject(action, topic), place };
+        match event {
+            Some(event) => self.policies.judge(&question, event),
+            None => self.policies.decide(&question),
+        }
+    }
+
+    /// What they say of a call of the admin API by somebody whose roles allow it: forbidden, or nothing.
+    pub fn decide_admin(&self, call: &Call<'_>) -> Decision {
+        self.policies.decide_admin(call)
+    }
+
+    /// Whether they say anything of the admin API.
+    pub fn speak_of_admin(&self) -> bool {
+        self.policies.speak_of_admin()
+    }
+
+    /// The site at which they hold.
+    pub fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// Whether that verdict lets something be done, whatever the event.
     pub fn allow(&self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::Permit => true,
-            Verdict::Forbid => false,
+            Verdict::Forbid | Verdict::ByEvent => false,
             Verdict::Silent => self.allows_unspoken(),
         }
     }
@@ -117,8 +147,24 @@ impl Rules {
     /// Whether `service` may, by what is remembered of these very rules.
     pub fn may(&self, decider: &mut Decider, service: &Service, action: Action, topic: &str) -> bool {
         self.tenants.check(service, action, topic).is_ok()
-            && (self.is_all_permitted()
-                || self.allow(decider.decide(&self.policies, service, action, subject(action, topic), &self.site)))
+            && (self.is_all_permitted() || self.allow(self.remembered(decider, service, action, topic)))
+    }
+
+    fn remembered(&self, decider: &mut Decider, service: &Service, action: Action, topic: &str) -> Verdict {
+        decider.decide(&self.policies, (service, action, subject(action, topic)), || self.place(service))
+    }
+
+    /// Whether `service` may send the event of that head; and whether that is so because of it.
+    pub fn may_send(&self, decider: &mut Decider, asked: &Asked<'_>) -> (bool, bool) {
+        let &Asked { service, action, topic, event } = asked;
+        if self.tenants.check(service, action, topic).is_err() {
+            return (false, false);
+        }
+        match self.remembered(decider, service, action, topic) {
+            _ if self.is_all_permitted() => (true, false),
+            Verdict::ByEvent if event.is_some() => (self.allow(self.decide(asked, None).verdict), true),
+            verdict => (self.allow(verdict), false),
+        }
     }
 
     /// Whether `service` may get events of the very topic. A dead letter may be had only by those who may have had the
@@ -151,14 +197,15 @@ impl Rules {
         u32::try_from(before - targets.plain.len() - targets.groups.len()).unwrap_or(u32::MAX)
     }
 
-    /// Why `service` may not.
-    pub fn refusal(&self, service: &Service, action: Action, topic: &str) -> Refusal {
+    /// Why somebody may not.
+    pub fn refusal(&self, asked: &Asked<'_>) -> Refusal {
+        let &Asked { service, action, topic, .. } = asked;
         let shown = &topic[..topic.floor_char_boundary(SHOWN_BYTES_MAX)];
         let name = service.id();
         // What matters comes first: the detail of an event's refusal is short.
         let why = match self.tenants.check(service, action, topic) {
             Err(foreign) => told(&foreign),
-            Ok(()) => self.said(self.decide(service, action, topic, None)),
+            Ok(()) => self.said(self.decide(asked, None)),
         };
         Refusal::new(Code::Forbidden, format!("{why}: {action} {shown} by {name}"))
     }
@@ -167,6 +214,7 @@ impl Rules {
     fn said(&self, Decision { verdict, reasons }: Decision) -> String {
         match (verdict, self.default) {
             (Verdict::Forbid, _) => format!("policy {} forbids it (`myelin policy explain`)", reasons.join(", ")),
+            (Verdict::ByEvent, _) => format!("policy {} looks at each event", reasons.join(", ")),
             // Policies that changed meanwhile: the next event may pass.
             (Verdict::Permit, _) => "the policies have just changed; try again".to_owned(),
             (Verdict::Silent, PolicyDefault::AllowUntilFirst) => {
@@ -175,6 +223,38 @@ impl Rules {
             (Verdict::Silent, _) => "no policy permits it ([policy] default `deny`; `myelin policy apply`)".to_owned(),
         }
     }
+}
+
+/// What somebody wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Who.
+    pub service: &'a Service,
+    /// What.
+    pub action: Action,
+    /// With which topic, or pattern.
+    pub topic: &'a str,
+    /// The head of the event that it is about; none where it is about all of them.
+    pub event: Option<&'a EventHead<'a>>,
+}
+
+/// The head of an event, as policies see it.
+pub fn head<'a>(attrs: &Attrs<'a>) -> EventHead<'a> {
+    let mut head = EventHead::default();
+    for attr in attrs.iter() {
+        let text = attr.text().unwrap_or_default();
+        match attr.tag {
+            attrs::HEADER => head.headers.push((attr.name, text)),
+            attrs::ID => head.id = text,
+            attrs::SOURCE => head.source = text,
+            attrs::TYPE => head.kind = text,
+            attrs::KEY => head.key = text,
+            attrs::CONTENT_TYPE => head.content_type = text,
+            attrs::SCHEMA => head.schema = text,
+            _ => {}
+        }
+    }
+    head
 }
 
 /// Why a topic is not for somebody, and what to do about it.
@@ -277,6 +357,10 @@ mod tests {
         Rules::new(default, "hamburg").after(Arc::new(Policies::compile(texts).unwrap()))
     }
 
+    fn publishing<'a>(service: &'a Service, topic: &'a str) -> Asked<'a> {
+        Asked { service, action: Action::Publish, topic, event: None }
+    }
+
     #[test]
     fn the_default_holds_where_nobody_speaks() {
         use PolicyDefault::{Allow, AllowUntilFirst, Deny};
@@ -302,14 +386,14 @@ mod tests {
     #[test]
     fn a_refusal_says_who_may_not_what_and_how_to_permit_it() {
         let who = Service::new("spiffe://example.org/service/shop");
-        let told = |default, text: &str| rules(default, text).refusal(&who, Action::Publish, "orders/1").to_string();
+        let told = |default, text: &str| rules(default, text).refusal(&publishing(&who, "orders/1")).to_string();
         let silent = told(PolicyDefault::Deny, "");
         for part in ["service/shop", "publish orders/1", "[policy] default `deny`", "myelin policy apply"] {
             assert!(silent.contains(part), "{silent}");
         }
         let forbidden = told(PolicyDefault::Allow, "forbid (principal, action, resource);");
         assert!(forbidden.contains("p#1"), "{forbidden}");
-        let long = rules(PolicyDefault::Deny, "").refusal(&who, Action::Subscribe, &"x".repeat(200));
+        let long = rules(PolicyDefault::Deny, "").refusal(&publishing(&who, &"x".repeat(200)));
         assert!(long.to_string().len() < 256, "{long}");
     }
 

@@ -9,7 +9,7 @@ use crate::screen::Screens;
 use crate::tokens::Tokens;
 use arc_swap::ArcSwap;
 use myelin_core::{SessionKey, Table};
-use myelin_mesh::{Interest, Plan, Routes};
+use myelin_mesh::{Directory, Interest, Plan, Routes};
 use myelin_wire::{Code, Limits, Pattern, Refusal};
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -71,8 +71,6 @@ pub struct Outward {
     pub forwards: mpsc::Sender<Forward>,
     /// Where changes of the own interest go.
     pub interest: mpsc::Sender<InterestChange>,
-    /// Where events may be.
-    pub residency: Arc<ArcSwap<Residency>>,
 }
 
 /// A change of the subscription table, asked for by a session.
@@ -133,6 +131,10 @@ pub struct Shared {
     pub gauges: RwLock<HashMap<SessionKey, Arc<Gauge>>>,
     /// The other sites, where there are links to them.
     pub outward: Option<Outward>,
+    /// Where events may be.
+    pub residency: Arc<ArcSwap<Residency>>,
+    /// This site as the configuration has it: all that a router without links knows of where it is.
+    pub alone: Directory,
     /// Who the open sessions are.
     pub services: Services,
     /// Whose tokens are believed; none where no issuer is configured.

@@ -27,7 +27,8 @@ from routers import Router, output, run
 
 ROUTER_URI = "spiffe://acme.example/site/hamburg/router/r1"
 ALICE = "spiffe://acme.example/jwt/corp/alice_40acme.example"
-POLICY = f'permit(principal == Service::"{ALICE}", action, resource);'
+POLICY = (f'permit(principal == Service::"{ALICE}", action, resource);'
+          'permit(principal, action, resource) when { principal.groups.contains("night-shift") };')
 LEEWAY_S = 60
 
 
@@ -73,7 +74,8 @@ class Issuer:
     def configuration(self) -> str:
         """As the value of one variable of the environment."""
         return (f'{{ corp = {{ issuer = "{self.url}", audience = ["myelin"], trust_domain = "acme.example", '
-                f'jwks_url = "{self.url}/keys", ca = "{self.ca}", roles_claim = "groups", '
+                f'jwks_url = "{self.url}/keys", ca = "{self.ca}", roles_claim = "groups", groups_claim = "groups", '
+                '
                 'roles = { devs = ["developer"], guards = ["security"] } } }')
 
     def stop(self) -> None:
@@ -155,6 +157,20 @@ def test_a_client_with_a_token_has_the_rights_of_its_name(router: Router, author
 
     denied = run(bob())
     assert denied is not None and denied.code == Code.FORBIDDEN
+
+
+def test_policies_know_the_groups_of_a_token(router: Router, authority: Authority, issuer: Issuer) -> None:
+    carol = "spiffe://acme.example/jwt/corp/carol"
+    assert run(publishes(router, authority, issuer.token("carol", groups=["night-shift"]))) == carol
+
+    async def by_day() -> Refused | None:
+        token = issuer.token("carol", groups=["day-shift"])
+        async with await open_session(router.address, nobody(authority), hello={"token": token}) as session:
+            seqs = await session.publish(Message("orders/new", b"{}"))
+            return (await session.settle(seqs)).get(seqs[0])
+
+    denied = run(by_day())
+    assert denied is not None and denied.code == Code.FORBIDDEN, "the same name, and other groups"
 
 
 def test_without_a_token_that_is_believed_nothing_is_answered(router: Router, authority: Authority,

@@ -2,9 +2,8 @@
 
 use crate::limits::REMEMBERED_MAX;
 use crate::policies::{Policies, Verdict};
-use crate::who::{Action, Service};
+use crate::who::{Action, Place, Question, Service};
 use hashbrown::HashMap;
-use std::sync::Arc;
 
 /// What one thread remembers of a compiled set: nothing until the first decision, nothing about an empty set.
 ///
@@ -16,7 +15,7 @@ pub struct Decider {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Asked {
-    service: Arc<str>,
+    service: Service,
     action: Action,
     topic: Box<str>,
 }
@@ -24,38 +23,37 @@ struct Asked {
 /// An [`Asked`] that borrows its texts; hashes like it.
 #[derive(Hash)]
 struct Asking<'a> {
-    service: &'a str,
+    service: &'a Service,
     action: Action,
     topic: &'a str,
 }
 
 impl hashbrown::Equivalent<Asked> for Asking<'_> {
     fn equivalent(&self, asked: &Asked) -> bool {
-        self.action == asked.action && *self.topic == *asked.topic && *self.service == *asked.service
+        self.action == asked.action && *self.topic == *asked.topic && *self.service == asked.service
     }
 }
 
 impl Decider {
-    /// What `policies` say, at the site `site`, which is always the same one.
-    pub fn decide(
+    /// What `policies` say. The place is asked for only where nothing is remembered, and is no part of what is: the site
+    /// is always the same one, and whoever gives a service another tenant calls [`forget`](Self::forget).
+    pub fn decide<'a>(
         &mut self,
         policies: &Policies,
-        service: &Service,
-        action: Action,
-        topic: &str,
-        site: &str,
+        (service, action, topic): (&'a Service, Action, &'a str),
+        place: impl FnOnce() -> Place<'a>,
     ) -> Verdict {
         if policies.is_empty() {
             return Verdict::Silent;
         }
-        if let Some(verdict) = self.known.get(&Asking { service: service.id(), action, topic }) {
+        if let Some(verdict) = self.known.get(&Asking { service, action, topic }) {
             return *verdict;
         }
-        let verdict = policies.decide(service, action, topic, site).verdict;
+        let verdict = policies.decide(&Question { service, action, topic, place: place() }).verdict;
         if self.known.len() >= REMEMBERED_MAX {
             self.known.clear();
         }
-        self.known.insert(Asked { service: service.shared_id(), action, topic: topic.into() }, verdict);
+        self.known.insert(Asked { service: service.clone(), action, topic: topic.into() }, verdict);
         verdict
     }
 

@@ -12,7 +12,9 @@ mod error;
 mod index;
 mod needs;
 mod policies;
+mod question;
 mod schema;
+mod scope;
 mod who;
 
 pub mod limits;
@@ -20,8 +22,8 @@ pub mod limits;
 pub use decider::Decider;
 pub use error::{PolicyError, PolicyErrors};
 pub use policies::{Decision, Policies, Verdict};
-pub use schema::SCHEMA;
-pub use who::{Action, INBOX_TOPIC, Service};
+pub use schema::{ADMIN_SCHEMA, SCHEMA};
+pub use who::{Action, Call, EventHead, INBOX_TOPIC, Place, Question, Service, Subject};
 
 #[cfg(test)]
 mod tests;

@@ -3,22 +3,28 @@
 use crate::bounds;
 use crate::error::{PolicyError, PolicyErrors, tell};
 use crate::index::Index;
-use crate::limits::{ERRORS_MAX, STATEMENTS_MAX};
+use crate::limits::{ERRORS_MAX, STATEMENTS_MAX, TOGETHER_MAX};
 use crate::needs;
+use crate::question;
 use crate::schema::Types;
-use crate::who::{Action, Service};
+use crate::scope::{self, Scope};
+use crate::who::{Action, Call, EventHead, Question};
 use cedar_policy::{
-    Authorizer, Context, Decision as CedarDecision, Entities, Entity, Policy, PolicyId, PolicySet, Request, Response,
-    RestrictedExpression, ValidationMode,
+    Authorizer, Decision as CedarDecision, Effect, Entities, Policy, PolicyId, PolicySet, Request, Response,
+    ValidationMode,
 };
 use miette::Diagnostic;
-use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 /// A compiled set of policies; the empty one is silent about everything and takes no memory.
 #[derive(Debug, Default)]
 pub struct Policies {
+    /// Those that are decided for a service and a topic.
     index: Index,
+    /// Those that look at each event.
+    by_event: Index,
+    /// Those about the admin API.
+    admin: PolicySet,
     statements: usize,
 }
 
@@ -31,6 +37,8 @@ pub enum Verdict {
     Forbid,
     /// No statement speaks of it.
     Silent,
+    /// Statements that look at the event could speak of it: [`Policies::judge`] says what they do.
+    ByEvent,
 }
 
 /// What policies say, and which of them.
@@ -38,7 +46,7 @@ pub enum Verdict {
 pub struct Decision {
     /// What they say.
     pub verdict: Verdict,
-    /// The statements that decided, as `NAME#NUMBER`, sorted.
+    /// The statements that decided, or that look at the event, as `NAME#NUMBER`, sorted.
     pub reasons: Vec<String>,
 }
 
@@ -70,13 +78,24 @@ impl Policies {
             return errors.push(PolicyError::of(name, what, "let one statement speak of several topics or services"));
         }
         for statement in &statements {
-            let needs = match statement.to_json() {
-                Ok(json) => needs::of(&json),
-                Err(error) => return errors.push(PolicyError::of(name, error.to_string(), "write it more simply")),
-            };
-            if let Err(error) = self.index.insert(name, statement, needs) {
+            if let Err(error) = self.put(name, statement) {
                 return errors.push(error);
             }
+        }
+    }
+
+    /// Puts a statement where questions that it could speak of find it.
+    fn put(&mut self, name: &str, statement: &Policy) -> Result<(), PolicyError> {
+        let refused = |why: String| PolicyError::of(name, why, "write it more simply");
+        let json = statement.to_json().map_err(|error| refused(error.to_string()))?;
+        match scope::of(&json) {
+            Scope::Clients if scope::looks_at_events(&json) => self.by_event.insert(name, statement, needs::of(&json)),
+            Scope::Clients => self.index.insert(name, statement, needs::of(&json)),
+            Scope::Admin | Scope::Both if self.admin.num_of_policies() >= TOGETHER_MAX => {
+                let what = format!("more than {TOGETHER_MAX} statements about the admin API");
+                Err(PolicyError::of(name, what, "let one statement list several with `[..].contains(..)`"))
+            }
+            Scope::Admin | Scope::Both => self.admin.add(statement.clone()).map_err(|error| refused(error.to_string())),
         }
     }
 
@@ -85,31 +104,73 @@ impl Policies {
         self.statements
     }
 
-    /// Whether there are none.
+    /// Whether there are none about clients.
     pub fn is_empty(&self) -> bool {
-        self.statements == 0
+        self.statements == self.admin.num_of_policies()
     }
 
-    /// What the policies say of `service` doing `action` with `topic` at the site `site`.
-    pub fn decide(&self, service: &Service, action: Action, topic: &str, site: &str) -> Decision {
+    /// Whether any is about the admin API.
+    pub fn speak_of_admin(&self) -> bool {
+        !self.admin.is_empty()
+    }
+
+    /// What the policies say of all events that are alike, but for their heads.
+    pub fn decide(&self, asked: &Question<'_>) -> Decision {
+        let plain = self.ask(asked, None);
+        if plain.verdict == Verdict::Forbid || asked.action == Action::Subscribe {
+            return plain;
+        }
+        let looking = || self.by_event.find(asked.service, asked.topic).flat_map(PolicySet::policies);
+        // What one permits that is permitted already is nothing new.
+        let is_open = match plain.verdict {
+            Verdict::Permit => looking().any(|statement| statement.effect() == Effect::Forbid),
+            _ => looking().next().is_some(),
+        };
+        if !is_open {
+            return plain;
+        }
+        let mut reasons: Vec<_> = looking().map(|statement| statement.id().to_string()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        Decision { verdict: Verdict::ByEvent, reasons }
+    }
+
+    /// What they say of one event: never [`Verdict::ByEvent`].
+    pub fn judge(&self, asked: &Question<'_>, event: &EventHead<'_>) -> Decision {
+        self.ask(asked, Some(event))
+    }
+
+    fn ask(&self, asked: &Question<'_>, event: Option<&EventHead<'_>>) -> Decision {
         if self.is_empty() {
             return Decision::SILENT;
         }
-        let mut sets = self.index.find(service, topic).peekable();
-        if sets.peek().is_none() {
-            return Decision::SILENT;
-        }
-        let Ok((request, entities)) = question(service, action, topic, site) else {
-            // Nothing of these could be told: never a reason to let something pass.
-            return Decision { verdict: Verdict::Forbid, reasons: Vec::new() };
-        };
-        let authorizer = Authorizer::new();
-        let mut said = Said::default();
-        for set in sets {
-            said.add(&authorizer.is_authorized(&request, set, &entities));
-        }
-        said.decision()
+        let looking = event.map(|_| self.by_event.find(asked.service, asked.topic)).into_iter().flatten();
+        let sets: Vec<_> = self.index.find(asked.service, asked.topic).chain(looking).collect();
+        decide(&sets, || question::of_client(asked, event))
     }
+
+    /// What they say of a call of the admin API: forbidden, or nothing.
+    pub fn decide_admin(&self, call: &Call<'_>) -> Decision {
+        let sets = [&self.admin];
+        decide(if self.admin.is_empty() { &[] } else { &sets }, || question::of_admin(call))
+    }
+}
+
+/// What the statements of these sets say together.
+fn decide(sets: &[&PolicySet], asked: impl FnOnce() -> Result<(Request, Entities), String>) -> Decision {
+    if sets.is_empty() {
+        return Decision::SILENT;
+    }
+    let Ok((request, entities)) = asked() else {
+        // Nothing of these could be told: never a reason to let something pass.
+        return Decision { verdict: Verdict::Forbid, reasons: Vec::new() };
+    };
+    let authorizer = Authorizer::new();
+    let mut said = Said::default();
+    for set in sets {
+        said.add(&authorizer.is_authorized(&request, set, &entities));
+    }
+    said.decision()
 }
 
 /// What the statements of several sets say together.
@@ -165,8 +226,11 @@ fn read(name: &str, text: &str) -> Result<Vec<Policy>, PolicyErrors> {
         let what = "it has no statement";
         return Err(PolicyError::of(name, what, "write `permit (..);` or `forbid (..);`, or remove it").into());
     }
-    let checked = types.validator.validate(&set, ValidationMode::Strict);
-    tell(&mut errors, (name, text), checked.validation_errors().map(|fault| fault as &dyn Diagnostic));
+    let (admin, clients) = divide(name, &set)?;
+    for (validator, part) in [(&types.clients, &clients), (&types.admin, &admin)] {
+        let checked = validator.validate(part, ValidationMode::Strict);
+        tell(&mut errors, (name, text), checked.validation_errors().map(|fault| fault as &dyn Diagnostic));
+    }
     PolicyErrors::check(errors)?;
     // Cedar numbers statements from 0, in their order.
     let number = |id: &PolicyId| id.to_string().strip_prefix("policy").and_then(|number| number.parse::<usize>().ok());
@@ -178,36 +242,29 @@ fn read(name: &str, text: &str) -> Result<Vec<Policy>, PolicyErrors> {
     Ok(named.collect())
 }
 
+/// The statements about the admin API, and those about clients.
+fn divide(name: &str, set: &PolicySet) -> Result<(PolicySet, PolicySet), PolicyError> {
+    let (mut admin, mut clients) = (PolicySet::new(), PolicySet::new());
+    let refused = |why: &dyn std::error::Error| PolicyError::of(name, why.to_string(), "write it more simply");
+    for statement in set.policies() {
+        let part = match scope::of(&statement.to_json().map_err(|error| refused(&error))?) {
+            Scope::Clients => &mut clients,
+            Scope::Admin if statement.effect() == Effect::Forbid => &mut admin,
+            Scope::Admin => {
+                let what = "it permits something of the admin API, where roles say who may do what";
+                return Err(PolicyError::of(name, what, "give a role ([admin] roles), or `forbid .. unless ..`"));
+            }
+            Scope::Both => {
+                let what = "it names the action of the admin API beside those of clients";
+                return Err(PolicyError::of(name, what, "write two statements"));
+            }
+        };
+        part.add(statement.clone()).map_err(|error| refused(&error))?;
+    }
+    Ok((admin, clients))
+}
+
 fn unknown(name: &str) -> PolicyErrors {
     let mend = format!("Cedar refuses it and names none of up to {ERRORS_MAX} reasons; write it more simply");
     PolicyError::of(name, "it cannot be read", mend).into()
-}
-
-/// A question in Cedar's terms.
-pub(crate) fn question(
-    service: &Service,
-    action: Action,
-    topic: &str,
-    site: &str,
-) -> Result<(Request, Entities), String> {
-    let types = Types::load()?;
-    let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-    let principal = types.service(service.id());
-    let resource = types.topic(topic);
-    let attributes = [
-        ("id", service.id()),
-        ("trust_domain", service.trust_domain()),
-        ("path", service.path()),
-        ("name", service.name()),
-    ];
-    let attributes = attributes.map(|(key, value)| (key.to_owned(), text(value)));
-    let named = HashMap::from([("name".to_owned(), text(topic))]);
-    let told = |error: &dyn std::error::Error| error.to_string();
-    let who = Entity::new(principal.clone(), HashMap::from(attributes), HashSet::new()).map_err(|e| told(&e))?;
-    let what = Entity::new(resource.clone(), named, HashSet::new()).map_err(|e| told(&e))?;
-    let entities = Entities::from_entities([who, what], None).map_err(|e| told(&e))?;
-    let context = Context::from_pairs([("site".to_owned(), text(site))]).map_err(|e| told(&e))?;
-    let request =
-        Request::new(principal, types.action(action), resource, context, None).map_err(|error| told(&error))?;
-    Ok((request, entities))
 }

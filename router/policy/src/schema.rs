@@ -5,42 +5,78 @@ use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema, Validator};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// The schema, as it is read and printed.
+/// The schema of policies for clients, as it is read and printed.
 pub const SCHEMA: &str = include_str!("schema.cedarschema");
+/// The schema of policies for the admin API.
+pub const ADMIN_SCHEMA: &str = include_str!("admin.cedarschema");
+/// The one action of the admin API.
+pub(crate) const ADMIN: &str = "admin";
 
-/// The schema read, and the names that every question needs. Made when the first policy is.
+/// The kinds of entities, in the order of their names in [`Types`].
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Service,
+    Topic,
+    Event,
+    Caller,
+    Module,
+    Binding,
+    Rule,
+    Subject,
+    Tenant,
+    Rollout,
+    Capture,
+    Site,
+}
+
+const KINDS: [&str; 12] = [
+    "Service", "Topic", "Event", "Caller", "Module", "Binding", "Rule", "Subject", "Tenant", "Rollout", "Capture",
+    "Site",
+];
+
+/// The schemas read, and the names that every question needs. Made when the first policy is.
 pub(crate) struct Types {
-    pub(crate) validator: Validator,
-    service: EntityTypeName,
-    topic: EntityTypeName,
+    pub(crate) clients: Validator,
+    pub(crate) admin: Validator,
+    kinds: [EntityTypeName; KINDS.len()],
     actions: [EntityUid; Action::ALL.len()],
+    admin_action: EntityUid,
 }
 
 impl Types {
-    /// Why there are none is a defect of this crate, told like a fault of a policy: a test reads the schema.
+    /// Why there are none is a defect of this crate, told like a fault of a policy: a test reads the schemas.
     pub(crate) fn load() -> Result<&'static Self, &'static str> {
         static TYPES: OnceLock<Result<Types, String>> = OnceLock::new();
         TYPES.get_or_init(Self::read).as_ref().map_err(String::as_str)
     }
 
     fn read() -> Result<Self, String> {
-        let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|error| error.to_string())?;
+        let read = |text| Schema::from_cedarschema_str(text).map_err(|error| error.to_string());
+        let ((clients, _), (admin, _)) = (read(SCHEMA)?, read(ADMIN_SCHEMA)?);
         let named = |name| EntityTypeName::from_str(name).map_err(|error| error.to_string());
-        let (service, topic, action) = (named("Service")?, named("Topic")?, named("Action")?);
-        let actions =
-            Action::ALL.map(|known| EntityUid::from_type_name_and_id(action.clone(), EntityId::new(known.name())));
-        Ok(Self { validator: Validator::new(schema), service, topic, actions })
+        let kinds = KINDS.map(named).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let kinds = kinds.try_into().map_err(|_| "as many kinds as names".to_owned())?;
+        let action = named("Action")?;
+        let uid = |name| EntityUid::from_type_name_and_id(action.clone(), EntityId::new(name));
+        Ok(Self {
+            clients: Validator::new(clients),
+            admin: Validator::new(admin),
+            kinds,
+            actions: Action::ALL.map(|known| uid(known.name())),
+            admin_action: uid(ADMIN),
+        })
     }
 
-    pub(crate) fn service(&self, id: &str) -> EntityUid {
-        EntityUid::from_type_name_and_id(self.service.clone(), EntityId::new(id))
-    }
-
-    pub(crate) fn topic(&self, name: &str) -> EntityUid {
-        EntityUid::from_type_name_and_id(self.topic.clone(), EntityId::new(name))
+    pub(crate) fn entity(&self, kind: Kind, name: &str) -> EntityUid {
+        EntityUid::from_type_name_and_id(self.kinds[kind as usize].clone(), EntityId::new(name))
     }
 
     pub(crate) fn action(&self, action: Action) -> EntityUid {
         self.actions[action as usize].clone()
+    }
+
+    pub(crate) fn admin_action(&self) -> EntityUid {
+        self.admin_action.clone()
     }
 }

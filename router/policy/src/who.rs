@@ -51,25 +51,37 @@ impl FromStr for Action {
     }
 }
 
-/// A program that connects with a certificate, by its SPIFFE name. Cheap to clone.
+/// A program that connects, by its SPIFFE name and the groups that its token tells. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
     id: Arc<str>,
+    /// Sorted, each once.
+    groups: Arc<[Box<str>]>,
 }
 
 impl Service {
     /// The service of that SPIFFE name. Any text will do: parts that it lacks are empty.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
-        Self { id: id.into() }
+        Self { id: id.into(), groups: Arc::default() }
+    }
+
+    /// The same service with these groups.
+    #[must_use]
+    pub fn with_groups<'a>(self, groups: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut groups: Vec<Box<str>> = groups.into_iter().map(Into::into).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        Self { groups: groups.into(), ..self }
+    }
+
+    /// Its groups, sorted.
+    pub fn groups(&self) -> &[Box<str>] {
+        &self.groups
     }
 
     /// The whole name.
     pub fn id(&self) -> &str {
         &self.id
-    }
-
-    pub(crate) fn shared_id(&self) -> Arc<str> {
-        self.id.clone()
     }
 
     fn parts(&self) -> (&str, &str) {
@@ -91,4 +103,83 @@ impl Service {
     pub fn name(&self) -> &str {
         self.path().rsplit('/').next().unwrap_or_default()
     }
+}
+
+/// What is asked: may `service` do this with `topic`?
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Who.
+    pub service: &'a Service,
+    /// What.
+    pub action: Action,
+    /// With which topic, or pattern.
+    pub topic: &'a str,
+    /// Where.
+    pub place: Place<'a>,
+}
+
+/// Where something is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The site.
+    pub site: &'a str,
+    /// The tenant that the service belongs to there; empty where it belongs to none.
+    pub tenant: &'a str,
+}
+
+/// The head of an event; what it lacks is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventHead<'a> {
+    /// Its identifier.
+    pub id: &'a str,
+    /// Where it comes from, as it says.
+    pub source: &'a str,
+    /// Its type.
+    pub kind: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// The type of its payload.
+    pub content_type: &'a str,
+    /// The schema that it names.
+    pub schema: &'a str,
+    /// Its headers; of several with one name the first counts.
+    pub headers: Vec<(&'a str, &'a str)>,
+}
+
+/// What a call of the admin API is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// A module, and its version where one is named.
+    Module(&'a str, &'a str),
+    /// A binding.
+    Binding(&'a str),
+    /// A rule for topics.
+    Rule(&'a str),
+    /// A subject of the schema registry.
+    Subject(&'a str),
+    /// A tenant.
+    Tenant(&'a str),
+    /// A rollout, by its number.
+    Rollout(&'a str),
+    /// A capture.
+    Capture(&'a str),
+    /// Nothing of these: the site of the router that is asked.
+    Site(&'a str),
+}
+
+/// A call of the admin API by somebody whose roles allow it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Who.
+    pub caller: &'a str,
+    /// Their roles.
+    pub roles: &'a [&'a str],
+    /// About what.
+    pub subject: Subject<'a>,
+    /// The method of HTTP.
+    pub method: &'a str,
+    /// As the API's description spells it: `/v1/bindings/{name}`.
+    pub route: &'a str,
+    /// At which site.
+    pub site: &'a str,
 }

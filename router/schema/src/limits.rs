@@ -20,6 +20,11 @@ pub const JSON_IN_PLACE_DEPTH_MAX: usize = 32;
 pub const JSON_CHAIN_MAX: usize = 1_000;
 /// Steps of a payload's judgement by a recursive schema with choices: some tenths of a second at worst.
 pub const JSON_STEPS_MAX: u64 = 1_000_000;
+/// Errors that are looked at for the reason why a payload is not as its schema says: the library collects those of all
+/// branches of a choice, some hundred bytes each.
+pub const JSON_REASONS_MAX: u32 = 4_096;
+/// Parts of the objects that those errors are about: an error may list all names of an object.
+pub const JSON_REASON_PARTS_MAX: usize = 65_536;
 /// Steps of finding out how much work a schema makes.
 pub const ANALYSIS_STEPS_MAX: usize = 5_000_000;
 /// Bytes of one regular expression, compiled.

@@ -3,6 +3,7 @@
 //! Clients of schema registries know user and password only: for the registry the password may be the token.
 
 use super::Context;
+use super::forbids;
 use super::problem::{Problem, shown, unknown_method};
 use super::registry::{self, RegistryProblem};
 use super::rights::{self, Right};
@@ -214,10 +215,13 @@ pub(super) async fn check(
     // Without a route there is nothing to have a right to: that there is none is told.
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let tenant = tenant_of(&context, &caller);
-    let allowed = path.map_or(Ok(()), |path| {
-        caller.check(&request, &path)?;
-        tenant.map_or(Ok(()), |tenant| check_tenant(&caller, &request, &path, &tenant))
+    let mut allowed = path.as_deref().map_or(Ok(()), |path| {
+        caller.check(&request, path)?;
+        tenant.map_or(Ok(()), |tenant| check_tenant(&caller, &request, path, &tenant))
     });
+    if let (Ok(()), Some(path)) = (&allowed, &path) {
+        allowed = forbids::check(&context, &caller, &mut request, path).await;
+    }
     let mut response = match allowed {
         Ok(()) => {
             request.extensions_mut().insert(caller.actor.clone());
@@ -289,7 +293,7 @@ impl Gate {
         let Some(tokens) = self.tokens.as_ref().filter(|_| Tokens::may_be_one(given)) else {
             return Err(unauthorized("the bearer token is not the right one; send what [admin] token_file holds"));
         };
-        let Bearer { identity, roles, expires_unix_s } = tokens
+        let Bearer { identity, roles, expires_unix_s, .. } = tokens
             .verify(given)
             .await
             .map_err(|refused| Problem::new(StatusCode::UNAUTHORIZED, refused.code(), refused.to_string()))?;

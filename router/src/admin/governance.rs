@@ -1,11 +1,14 @@
 //! Rules and policies that a rollout brings: as they are asked for, by whom, and as they are shown.
 
 use super::access::Caller;
+use super::forbids;
 use super::policies::PolicyInfo;
 use super::problem::Problem;
 use super::topics::{ResidencySpec, SchemaSpec};
+use crate::policy::Rules;
 use axum::http::Method;
 use myelin_catalog::{GovernanceChange, Name, Policy, SchemaRule, TopicRule};
+use myelin_policy::Subject;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -69,10 +72,14 @@ impl ChangesSpec {
     /// Whether `caller` may make these changes at once, who then may let a rollout make them.
     ///
     /// # Errors
-    /// `forbidden-role`.
-    pub(super) fn check(&self, caller: &Caller) -> Result<(), Problem> {
+    /// `forbidden-role`, or `forbidden-policy`.
+    pub(super) fn check(&self, caller: &Caller, rules: &Rules) -> Result<(), Problem> {
         if !self.topics.is_empty() || !self.remove_topics.is_empty() {
             caller.may(&Method::PUT, "/v1/topics/{name}")?;
+        }
+        let set = self.topics.iter().map(|rule| ("PUT", &rule.name));
+        for (method, name) in set.chain(self.remove_topics.iter().map(|name| ("DELETE", name))) {
+            forbids::ask(rules, caller, Subject::Rule(name.as_str()), (method, "/v1/topics/{name}"))?;
         }
         if self.has_policies() {
             caller.may(&Method::PUT, "/v1/policies/{name}")?;

@@ -10,6 +10,7 @@ mod bindings;
 mod captures;
 mod explain;
 mod fleet;
+mod forbids;
 mod governance;
 mod health;
 mod intake;

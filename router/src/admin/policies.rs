@@ -3,13 +3,14 @@
 use super::Context;
 use super::intake::{IfMatch, Json as Body, NamePath};
 use super::problem::Problem;
+use crate::policy::Asked;
 use crate::world::{Actor, Blame, Change, WorldError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use myelin_catalog::{Op, Policy};
-use myelin_policy::{Action, Decision, Policies, Service, Verdict};
+use myelin_policy::{Action, Decision, EventHead, Policies, Service, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,6 +75,40 @@ pub(super) struct PolicyQuestion {
     resource: String,
     /// At which site; this router's where none is given.
     site: Option<String>,
+    /// The groups of the service's token.
+    #[serde(default)]
+    groups: Vec<String>,
+    /// The event that it is about: where policies look at events.
+    event: Option<PolicyEvent>,
+}
+
+/// The head of an event; what it lacks is empty.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PolicyEvent {
+    /// Its identifier.
+    id: String,
+    /// Where it comes from.
+    source: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    kind: String,
+    /// Its key.
+    key: String,
+    /// The type of its payload.
+    content_type: String,
+    /// The schema that it names.
+    schema: String,
+    /// Its headers.
+    headers: BTreeMap<String, String>,
+}
+
+impl PolicyEvent {
+    fn head(&self) -> EventHead<'_> {
+        let Self { id, source, kind, key, content_type, schema, headers } = self;
+        let headers = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        EventHead { id, source, kind, key, content_type, schema, headers }
+    }
 }
 
 /// Whether somebody may, and why.
@@ -81,7 +116,7 @@ pub(super) struct PolicyQuestion {
 pub(super) struct PolicyAnswer {
     /// Whether it is allowed.
     allowed: bool,
-    /// What the policies say: `permit`, `forbid`, or `silent`.
+    /// What the policies say: `permit`, `forbid`, `silent`, or `by-event` where they look at each event and none was given.
     verdict: String,
     /// The tenant of the principal.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,12 +239,15 @@ pub(super) async fn explain(
     let action: Action =
         question.action.parse().map_err(|why: String| WorldError::new(Blame::Request, "invalid-action", why))?;
     let rules = context.state.shared.rules.load();
-    let service = Service::new(question.principal);
-    let Decision { verdict, reasons } = rules.decide(&service, action, &question.resource, question.site.as_deref());
+    let service = Service::new(question.principal).with_groups(question.groups.iter().map(|group| &**group));
+    let event = question.event.as_ref().map(PolicyEvent::head);
+    let asked = Asked { service: &service, action, topic: &question.resource, event: event.as_ref() };
+    let Decision { verdict, reasons } = rules.decide(&asked, question.site.as_deref());
     let told = match verdict {
         Verdict::Permit => "permit",
         Verdict::Forbid => "forbid",
         Verdict::Silent => "silent",
+        Verdict::ByEvent => "by-event",
     };
     let foreign = rules.tenants().check(&service, action, &question.resource).err().map(|foreign| foreign.to_string());
     let tenant = rules.tenants().of(&service).map(|known| known.tenant.name.to_string());

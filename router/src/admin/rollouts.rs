@@ -94,7 +94,7 @@ pub(super) async fn start(
     OptionalJson(request): OptionalJson<RolloutRequest>,
 ) -> Result<Response, Problem> {
     check_note(request.note.as_ref())?;
-    request.changes.check(&caller)?;
+    request.changes.check(&caller, &context.state.shared.rules.load())?;
     let RolloutRequest { note, plan, changes, only_changes } = request;
     let plan = if changes.is_empty() { plan } else { Some(plan.unwrap_or_default()) };
     let changes = changes.read();

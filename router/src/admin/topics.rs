@@ -4,6 +4,7 @@ use super::Context;
 use super::intake::{IfMatch, Json as Body, NamePath};
 use super::problem::Problem;
 use crate::screen::{Screen, Screens};
+use crate::shared::Shared;
 use crate::world::members::place;
 use crate::world::{Actor, Blame, Change, View, WorldError};
 use axum::extract::State;
@@ -117,19 +118,31 @@ pub(super) struct TopicRuleSpec {
 }
 
 impl TopicRuleInfo {
-    fn new(rule: &TopicRule, view: &View, screens: &Screens) -> Self {
+    fn new(rule: &TopicRule, view: &View, shared: &Shared, screens: &Screens) -> Self {
         let Residency { regions, clouds, sites } = &rule.residency;
         let texts = |list: &[myelin_catalog::Selector]| list.iter().map(ToString::to_string).collect();
-        let allowed = view
-            .catalog
-            .fleet()
-            .sites()
-            .filter(|site| rule.residency.allows(site.name.as_str(), place(&site.region), place(&site.cloud)));
+        let is_allowed = |name: &str, region: &str, cloud: &str| rule.residency.allows(name, region, cloud);
+        let allowed = match &shared.outward {
+            Some(_) => view
+                .catalog
+                .fleet()
+                .sites()
+                .filter(|site| is_allowed(site.name.as_str(), place(&site.region), place(&site.cloud)))
+                .map(|site| site.name.to_string())
+                .collect(),
+            // Without links there is the own site, whatever the catalog has.
+            None => shared
+                .alone
+                .sites()
+                .filter(|site| is_allowed(&site.name, &site.region, &site.cloud))
+                .map(|site| site.name.to_string())
+                .collect(),
+        };
         Self {
             name: rule.name.to_string(),
             pattern: rule.pattern.as_str().to_owned(),
             residency: ResidencySpec { regions: texts(regions), clouds: texts(clouds), sites: texts(sites) },
-            allowed: allowed.map(|site| site.name.to_string()).collect(),
+            allowed,
             schema: rule.schema.clone(),
             screening: screens.all().find(|screen| screen.rule() == rule.name.as_str()).map(Screening::new),
         }
@@ -142,9 +155,10 @@ impl TopicRuleInfo {
 ))]
 pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<TopicRules> {
     let view = context.state.world.view();
-    let (refused, held_back) = context.state.shared.held_back.read();
-    let screens = context.state.shared.screens.load();
-    let rules = view.catalog.topic_rules().map(|rule| TopicRuleInfo::new(rule, &view, &screens)).collect();
+    let shared = &context.state.shared;
+    let (refused, held_back) = shared.held_back.read();
+    let screens = shared.screens.load();
+    let rules = view.catalog.topic_rules().map(|rule| TopicRuleInfo::new(rule, &view, shared, &screens)).collect();
     Json(TopicRules { rules, revision: view.catalog.head().rev, refused, held_back })
 }
 
@@ -164,7 +178,8 @@ pub(super) async fn describe(
         let message = format!("there is no topic rule `{name}`; list them with `myelin topic ls`");
         WorldError::new(Blame::NotFound, "not-found", message)
     })?;
-    Ok(Json(TopicRuleInfo::new(rule, &view, &context.state.shared.screens.load())))
+    let shared = &context.state.shared;
+    Ok(Json(TopicRuleInfo::new(rule, &view, shared, &shared.screens.load())))
 }
 
 /// Let a rule hold from now on, in place of the one of the same name.

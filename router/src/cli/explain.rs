@@ -70,7 +70,8 @@ fn show(explanation: &Value) -> String {
     let [topic, identity, origin] = ["topic", "identity", "origin"].map(|field| text(&explanation[field]));
     let mut shown = format!("{topic}, published by {identity} at {origin}\n");
     if let Some(refused) = explanation["refused"].as_object() {
-        shown += &format!("\nREFUSED: {} ({})\n", text(&refused["message"]), text(&refused["code"]));
+        let word = if refused["code"] == "depends-on-event" { "IT DEPENDS" } else { "REFUSED" };
+        shown += &format!("\n{word}: {} ({})\n", text(&refused["message"]), text(&refused["code"]));
     }
     if let Some(rollout) = explanation["governed_by"].as_u64() {
         shown += &format!("\nthe rules and policies at {origin} are those of rollout {rollout}, which is under way\n");

@@ -2,6 +2,7 @@
 
 mod check;
 pub(super) mod files;
+mod question;
 
 use super::admin::Admin;
 use super::connect::block_on;
@@ -12,7 +13,7 @@ use super::resource::{Kind, One, Show};
 use super::values::{print, say};
 use clap::{Args, Subcommand};
 use hyper::Method;
-use myelin_policy::{Action, SCHEMA};
+use myelin_policy::{ADMIN_SCHEMA, Action, SCHEMA};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -46,7 +47,7 @@ pub(super) enum Policy {
     #[command(after_help = check::HELP)]
     Test(check::Test),
     /// Print what policies can speak of
-    Schema,
+    Schema(Schema),
 }
 
 /// Apply policies
@@ -74,16 +75,29 @@ pub(super) struct Explain {
     /// At which site [default: that of the router that is asked]
     #[arg(long)]
     site: Option<String>,
+    /// A group of the service's token; may be repeated
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    #[command(flatten)]
+    event: question::EventArgs,
     #[command(flatten)]
     admin: Admin,
+}
+
+/// The types of policies
+#[derive(Args, Debug)]
+pub(super) struct Schema {
+    /// Those of policies about the admin API
+    #[arg(long)]
+    admin: bool,
 }
 
 impl Policy {
     pub(super) fn run(self) -> Result<()> {
         match self {
             Self::Test(test) => return test.run(),
-            Self::Schema => {
-                print(SCHEMA);
+            Self::Schema(Schema { admin }) => {
+                print(if admin { ADMIN_SCHEMA } else { SCHEMA });
                 return Ok(());
             }
             _ => {}
@@ -98,7 +112,7 @@ impl Policy {
                 Self::Rm(one) => one.remove(&POLICIES).await,
                 Self::Apply(apply) => apply.run().await,
                 Self::Explain(explain) => explain.run().await,
-                Self::Test(_) | Self::Schema => Ok(()),
+                Self::Test(_) | Self::Schema(_) => Ok(()),
             }
         })
     }
@@ -131,6 +145,8 @@ impl Explain {
             "action": self.action.name(),
             "resource": self.resource,
             "site": self.site,
+            "groups": self.groups,
+            "event": self.event.read(),
         });
         let api = self.admin.api()?;
         let answer: Value = api.ask(Method::POST, "/v1/policies/explain", Body::Json(question)).await?;
@@ -148,6 +164,9 @@ fn explained(answer: &Value) -> String {
     match answer["verdict"].as_str() {
         Some("permit") => format!("{allowed}: {reasons} permits it, and no policy forbids it"),
         Some("forbid") => format!("{allowed}: {reasons} forbids it"),
+        Some("by-event") => {
+            format!("it depends on the event: {reasons} looks at each; give its head (--type, --header ..)")
+        }
         _ => format!("{allowed}: no policy speaks of it, and [policy] default is `{default}`"),
     }
 }

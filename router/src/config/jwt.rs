@@ -57,6 +57,9 @@ pub struct IssuerConfig {
     /// Whether a `sub` that is the SPIFFE name of a service of `trust_domain` (a JWT-SVID) gives that name.
     #[serde(default)]
     pub spiffe_subjects: bool,
+    /// The claim whose texts are the groups of whoever shows a token, for policies: `principal.groups`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups_claim: Option<String>,
     /// The claim whose texts `roles` maps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roles_claim: Option<String>,

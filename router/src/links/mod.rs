@@ -111,7 +111,7 @@ impl BoundLinks {
             control,
             tls: tls.clone(),
         };
-        let outward = Outward { reach, forwards, interest, residency: Arc::default() };
+        let outward = Outward { reach, forwards, interest };
         Ok(Some((links, outward, peering)))
     }
 

@@ -1,7 +1,7 @@
 //! What the rules say, as a worker asks them: on its cold ways, with what it remembers.
 
 use super::Local;
-use crate::policy::Rules;
+use crate::policy::{Asked, Rules};
 use crate::tenants::Usage;
 use myelin_core::{MatchSet, Table};
 use myelin_policy::{Action, Decider, Service};
@@ -38,7 +38,22 @@ impl Local {
                 return Ok(());
             }
             self.shared.denials.note(self.shared.now_ms(), service, action, topic);
-            Err(rules.refusal(service, action, topic))
+            Err(rules.refusal(&Asked { service, action, topic, event: None }))
+        })
+        .1
+    }
+
+    /// Whether an event may be sent whose topic alone does not say so; what may not be is counted.
+    ///
+    /// # Errors
+    /// `forbidden`, with the reason, and whether that is so because of this very event.
+    pub fn permit_event(&self, asked: &Asked<'_>) -> Result<(), (Refusal, bool)> {
+        self.ask(|rules, decider| match rules.may_send(decider, asked) {
+            (true, _) => Ok(()),
+            (false, is_by_event) => {
+                self.shared.denials.note(self.shared.now_ms(), asked.service, asked.action, asked.topic);
+                Err((rules.refusal(asked), is_by_event))
+            }
         })
         .1
     }

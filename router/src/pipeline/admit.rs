@@ -3,7 +3,7 @@
 use super::topics::{Announced, Rights};
 use super::{Admitted, Forbidden, Publisher};
 use crate::local::{Local, TopicEntry};
-use crate::policy::sending;
+use crate::policy::{self, Asked, sending};
 use crate::trace;
 use myelin_wire::event::{EventHead, EventSpan, FLAG_REQUEST, FLAG_TTL};
 use myelin_wire::stream::Item;
@@ -68,7 +68,7 @@ impl Publisher {
                     self.look_up(local, topic, rights);
                 }
                 if !rights.let_pass(is_request) {
-                    return self.forbid(local, topic, is_request);
+                    self.weigh(local, topic, span)?;
                 }
             }
             Announced::Refused(code, why) => return Err(Refusal::new(*code, why.to_string())),
@@ -88,11 +88,12 @@ impl Publisher {
         rights.set(local.may(&self.service, actions, &topic.name.text));
     }
 
-    /// Why an event may not be sent. The rules are asked again: they may be others by now, and let it pass.
+    /// Whether an event may be sent whose topic alone does not say so: policies look at its head; or why it may not. The
+    /// rules are asked again: they may be others by now, and let it pass.
     #[cold]
-    fn forbid(&self, local: &Local, topic: &Rc<TopicEntry>, is_request: bool) -> Result<(), Refusal> {
+    fn weigh(&self, local: &Local, topic: &Rc<TopicEntry>, span: &EventSpan) -> Result<(), Refusal> {
         let (version, text) = (self.rules_version, &*topic.name.text);
-        let action = sending(text, is_request);
+        let action = sending(text, span.head.flags & FLAG_REQUEST != 0);
         let mut last = self.forbidden.borrow_mut();
         if let Some(known) = &*last
             && (known.version, known.action) == (version, action)
@@ -101,16 +102,23 @@ impl Publisher {
             local.shared.denials.note(local.shared.now_ms(), &self.service, action, text);
             return Err(known.refusal.clone());
         }
-        local.permit(&self.service, action, text).inspect_err(|refusal| {
-            *last = Some(Forbidden { version, action, topic: topic.clone(), refusal: refusal.clone() });
+        sizes(&local.shared.limits, &span.head)?;
+        let block = span.attrs(self.decoder.buffer());
+        validate(&local.shared.limits, block)?;
+        let head = policy::head(&Attrs::new(block));
+        let asked = Asked { service: &self.service, action, topic: text, event: Some(&head) };
+        local.permit_event(&asked).map_err(|(refusal, is_by_event)| {
+            if !is_by_event {
+                *last = Some(Forbidden { version, action, topic: topic.clone(), refusal: refusal.clone() });
+            }
+            refusal
         })
     }
 
     fn check_attrs(&self, local: &Local, span: &EventSpan) -> Result<(), Refusal> {
         let limits = &local.shared.limits;
         let block = span.attrs(self.decoder.buffer());
-        myelin_wire::attrs::validate(block, usize::from(limits.headers))
-            .map_err(|error| Refusal::new(Code::InvalidAttributes, error.to_string()))?;
+        validate(limits, block)?;
         let ttl_ms = Attrs::new(block).ttl_ms();
         if ttl_ms.is_some() != (span.head.flags & FLAG_TTL != 0) {
             let message = "flag bit 0 must be set exactly where tag 9 (ttl) is present";
@@ -124,6 +132,11 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+fn validate(limits: &Limits, block: &[u8]) -> Result<(), Refusal> {
+    myelin_wire::attrs::validate(block, usize::from(limits.headers))
+        .map_err(|error| Refusal::new(Code::InvalidAttributes, error.to_string()))
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Refusal> {

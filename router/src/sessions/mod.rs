@@ -123,7 +123,8 @@ async fn identify(local: &Local, connection: &Connection, token: Option<&Token>)
     };
     let believed = tokens.verify(token.as_bytes()).await;
     let bearer = believed.map_err(|refused| unknown(format!("{}: {refused}", refused.code())))?;
-    Ok(Who { service: Service::new(bearer.identity.as_str()), expires_unix_s: Some(bearer.expires_unix_s) })
+    let service = Service::new(bearer.identity.as_str()).with_groups(bearer.groups.iter().map(|group| &**group));
+    Ok(Who { service, expires_unix_s: Some(bearer.expires_unix_s) })
 }
 
 /// Takes the control stream and the client's HELLO, and finds out who it is.

@@ -63,6 +63,8 @@ pub struct Bearer {
     pub identity: Identity,
     /// The roles of the admin API that the token stands for.
     pub roles: Roles,
+    /// The groups that it names, for policies.
+    pub groups: Vec<String>,
     /// Until when it counts, in Unix seconds.
     pub expires_unix_s: u64,
 }
@@ -185,8 +187,10 @@ impl Issuer {
         } else {
             Identity::bearer(domain, &self.name, &claims.subject).map_err(|_| Refusal::Subject)?
         };
-        let texts = self.config.roles_claim.as_deref().map(|claim| claims.texts(claim)).unwrap_or_default();
-        Ok(Bearer { identity, roles: self.config.roles_of(&texts), expires_unix_s: claims.expires_unix_s })
+        let texts = |claim: &Option<String>| claim.as_deref().map(|claim| claims.texts(claim)).unwrap_or_default();
+        let roles = self.config.roles_of(&texts(&self.config.roles_claim));
+        let groups = texts(&self.config.groups_claim).into_iter().map(str::to_owned).collect();
+        Ok(Bearer { identity, roles, groups, expires_unix_s: claims.expires_unix_s })
     }
 
     /// Has the keys read once more, and waits for that; false where that was done just now.

@@ -77,7 +77,7 @@ impl Server {
     fn config(&self) -> JwtConfig {
         let config = format!(
             "refresh_seconds = 300\n[issuers.corp]\nissuer = '{ISSUER}'\naudience = ['myelin']\n\
-             trust_domain = 'example.org'\njwks_url = 'http://{}/keys'\nroles_claim = 'groups'\n\
+             trust_domain = 'example.org'\njwks_url = 'http://{}/keys'\nroles_claim = 'groups'\ngroups_claim = 'groups'\n\
              roles = {{ dev = ['developer'] }}\n",
             self.addr
         );
@@ -125,9 +125,10 @@ async fn a_token_says_who_somebody_is_and_what_they_may() {
     let bearer = tokens.verify(token.as_bytes()).await.unwrap();
     assert_eq!(bearer.identity.as_str(), "spiffe://example.org/jwt/corp/alice_40example.org");
     assert_eq!(bearer.roles.to_string(), "developer");
+    assert_eq!(bearer.groups, ["dev", "staff"]);
     assert!(bearer.expires_unix_s > unix_s() + 600);
     let nobody = tokens.verify(key.token("bob", json!({})).as_bytes()).await.unwrap();
-    assert!(nobody.roles.is_empty());
+    assert!(nobody.roles.is_empty() && nobody.groups.is_empty());
     assert_eq!(code(&tokens, &key.token("x", json!({"iss": "https://other.example"}))).await, "token-issuer");
     assert_eq!(code(&tokens, &key.token(&"x".repeat(1_000), json!({}))).await, "token-subject");
 }

@@ -73,6 +73,8 @@ pub(super) struct Keeper {
     screens: Arc<ArcSwap<Screens>>,
     /// The schemas, for filters.
     registry: Arc<Registry>,
+    /// The rules by which it is known where events may be.
+    placed: Vec<TopicRule>,
     /// What that table was made of: the rules, and the registry's revision.
     screened: (Vec<TopicRule>, u64),
     /// What a rollout brings beside filters, compiled.
@@ -98,9 +100,6 @@ pub(super) struct Membership {
     pub(super) members: Vec<(Name, Name)>,
     /// What the links were told last.
     pub(super) fleet: Fleet,
-    /// The rules for topics that hold at the workers, and where they are published.
-    pub(super) topics: Vec<TopicRule>,
-    pub(super) residency: Arc<ArcSwap<Residency>>,
     pub(super) writer: Writer,
     pub(super) tell: mpsc::Sender<Tell>,
 }
@@ -164,6 +163,7 @@ impl Keeper {
             alarms: BTreeMap::new(),
             screens,
             registry,
+            placed: Vec::new(),
             screened: (Vec::new(), 0),
             ahead: Ahead::default(),
             marks: None,
@@ -330,21 +330,29 @@ impl Keeper {
         self.follow_policies();
         self.follow_trust();
         self.renew_screens();
-        let Some(mesh) = &mut self.mesh else { return };
         let catalog = self.log.catalog();
+        let governance = catalog.governance_at(self.site.as_ref());
+        let is_placed = governance.topic_rules().eq(&self.placed);
+        let residency = &self.account.shared.residency;
+        let Some(mesh) = &mut self.mesh else {
+            if !is_placed {
+                self.placed = governance.topic_rules().cloned().collect();
+                let alone = &self.account.shared.alone;
+                residency.store(Arc::new(Residency::after(&residency.load(), self.placed.iter(), alone)));
+            }
+            return;
+        };
         // The links' thread takes them at once, and ends before this one.
         let _ = mesh.tell.blocking_send(Tell::Head(catalog.head()));
         let (fleet, is_new) = (catalog.fleet(), *catalog.fleet() != mesh.fleet);
-        let governance = catalog.governance_at(self.site.as_ref());
-        if !is_new && governance.topic_rules().eq(&mesh.topics) {
+        if !is_new && is_placed {
             return;
         }
         mesh.fleet = fleet.clone();
         match members::directory(fleet, &mesh.members, (self.site.as_ref(), &mesh.router), mesh.number) {
             Ok(directory) => {
-                mesh.topics = governance.topic_rules().cloned().collect();
-                let residency = Residency::after(&mesh.residency.load(), mesh.topics.iter(), &directory);
-                mesh.residency.store(Arc::new(residency));
+                self.placed = governance.topic_rules().cloned().collect();
+                residency.store(Arc::new(Residency::after(&residency.load(), self.placed.iter(), &directory)));
                 if is_new {
                     let _ = mesh.tell.blocking_send(Tell::Directory(Arc::new(directory)));
                 }

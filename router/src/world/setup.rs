@@ -17,7 +17,6 @@ use super::shared::{self, Desk, Part, SharedLog};
 use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members, schemas};
 use crate::audit::Witness;
 use crate::peering::Peering;
-use crate::residency::Residency;
 use crate::worker::Order;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Ask;
@@ -83,8 +82,6 @@ pub struct WorldSetup {
 pub struct MeshSetup {
     /// The links' end.
     pub peering: Peering,
-    /// Where events may be, for the workers.
-    pub residency: Arc<ArcSwap<Residency>>,
     /// This router's name at its site.
     pub router: Name,
     /// The routers that the configuration names, as site and name, in the order of their numbers.
@@ -217,8 +214,6 @@ impl MeshSetup {
             number: self.peering.number,
             members: self.members.clone(),
             fleet: Fleet::default(),
-            topics: Vec::new(),
-            residency: self.residency.clone(),
             writer: self.writer(),
             tell: self.peering.tell.clone(),
         }

@@ -5,6 +5,7 @@ mod access;
 mod bounds;
 mod changes;
 mod contract;
+mod forbids;
 mod governance;
 mod guest;
 mod http;

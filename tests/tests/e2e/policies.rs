@@ -336,3 +336,43 @@ fn tables_of_decisions_are_tested_offline() -> Result<()> {
     ensure!(code == Some(0) && told.contains("entity Service"), "{told}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_looks_at_events_judges_each() -> Result<()> {
+    let router = Router::start()?;
+    let client = router.client().await?;
+    let mut events = client.subscribe("claims/**", SubscribeOptions::default()).await?;
+    let text = r#"permit (principal, action, resource) when { resource.name like "claims/*" };
+        forbid (principal, action == Action::"publish", resource)
+        when { resource.name == "claims/eu" && !(context.event.hasTag("region") && context.event.getTag("region") == "eu") };"#;
+    apply(&router, "claims", text)?;
+    let outcome = async |topic: &str, region: Option<&str>| -> Result<Outcome> {
+        let event = region.into_iter().fold(Event::new(topic, "x"), |event, region| event.header("region", region));
+        Ok(timeout(PATIENCE, client.publish(event).await?).await?)
+    };
+    // One after the other on one stream: what was decided of one event is not said of the next.
+    for _ in 0..3 {
+        ensure!(is_acked(&outcome("claims/eu", Some("eu")).await?));
+        let refused = outcome("claims/eu", Some("us")).await?;
+        ensure!(is_forbidden(&refused) && format!("{refused:?}").contains("claims#2"), "{refused:?}");
+        ensure!(is_forbidden(&outcome("claims/eu", None).await?));
+        ensure!(is_acked(&outcome("claims/us", Some("us")).await?));
+    }
+    for _ in 0..3 {
+        for topic in ["claims/eu", "claims/us"] {
+            ensure!(next(&mut events).await?.0 == topic);
+        }
+    }
+    let explain = |more: &[&str]| -> Result<String> {
+        let question = ["policy", "explain", "spiffe://a/service/b", "publish", "claims/eu"];
+        Ok(router.myelin(&[&question[..], more].concat())?.good()?.out)
+    };
+    let told = explain(&[])?;
+    ensure!(told.contains("depends on the event") && told.contains("claims#2"), "{told}");
+    ensure!(
+        explain(&["-H", "region=eu"])?.starts_with("allowed") && explain(&["-H", "region=us"])?.starts_with("denied")
+    );
+    ensure!(router.myelin(&["explain", "claims/eu", "--as", "spiffe://a/service/b"])?.out.contains("IT DEPENDS"));
+    ensure!(router.ledger()?["balances"] == true);
+    Ok(())
+}

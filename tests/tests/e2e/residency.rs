@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions, Subscription};
 use myelin_tests::relay::Path;
 use myelin_tests::sites::{PATIENCE, Sites, shapes};
+use myelin_tests::{Router, Setup};
 use myelin_wire::Code;
 use tokio::time::timeout;
 
@@ -170,4 +171,29 @@ async fn a_filter_lets_events_go_to_some_sites_only() -> Result<()> {
     three.reaches(0, "plain", "all", &[0, 1, 2]).await?;
     three.sites.settle().await?;
     three.sites.end()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_without_links_keeps_to_the_rules_for_its_own_site() -> Result<()> {
+    let variables = vec![("MYELIN_NODE__REGION".to_owned(), "eu-north".to_owned())];
+    let router = Router::start_with(Setup { workers: 2, variables })?;
+    let (client, publisher) = (router.client().await?, router.client().await?);
+    let mut events = client.subscribe("near/**", SubscribeOptions::default()).await?;
+    let rule = |place: &[&str]| router.myelin(&[&["topic", "apply", "near", "near/**"], place].concat())?.good();
+
+    rule(&["--site", "elsewhere"])?;
+    let refused = timeout(PATIENCE, publisher.publish(Event::new("near/1", "secret")).await?).await?;
+    ensure!(matches!(refused, Outcome::Refused { code: Code::Residency, .. }), "{refused:?}");
+    let said = router.myelin(&["explain", "near/1", "--as", "spiffe://a/service/b"])?.out;
+    ensure!(said.contains("a topic rule keeps it from this site"), "{said}");
+    let topics = router.ask("GET", "/v1/topics", &[], b"")?.json();
+    ensure!(topics["refused"] == 1 && topics["rules"][0]["allowed"] == serde_json::json!([]), "{topics}");
+
+    // Its region is all that a rule needs.
+    rule(&["--region", "eu-*"])?;
+    let acked = timeout(PATIENCE, publisher.publish(Event::new("near/1", "open")).await?).await?;
+    ensure!(matches!(acked, Outcome::Acked), "{acked:?}");
+    let event = timeout(PATIENCE, events.next()).await?.context("it ended")?;
+    ensure!(event.payload() == b"open", "what was refused came: {:?}", event.payload());
+    Ok(())
 }

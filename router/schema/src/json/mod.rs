@@ -12,10 +12,10 @@ use crate::error::{Fault, SchemaError};
 use crate::format::Source;
 use crate::limits::{JSON_STEPS_MAX, REGEX_BYTES_MAX, REGEX_STEPS_MAX};
 use document::Document;
-use jsonschema::PatternOptions;
 use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError};
 use serde_json::Value;
-use tape::{At, Payload};
+use tape::{At, Payload, reasons};
 
 /// A compiled JSON schema.
 #[derive(Debug)]
@@ -58,10 +58,21 @@ impl Validator {
             return Ok(());
         }
         // Judged again, for the reason: only bad payloads pay for it. The value itself stays out of logs and headers.
-        match self.compiled.validate(value) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Fault::new(error.instance_path().as_str(), error.masked())),
+        match reasons::within_bounds(|| self.compiled.validate(value)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(told(&error)),
+            None => Err(Fault::whole("fits none of the schema's choices, in more ways than can be told")),
         }
+    }
+}
+
+/// What is wrong, without the value.
+fn told(error: &ValidationError<'_>) -> Fault {
+    let path = error.instance_path().as_str();
+    match error.kind() {
+        // The library would count those that are there.
+        ValidationErrorKind::AdditionalItems { limit } => Fault::new(path, format!("has more than {limit} items")),
+        _ => Fault::new(path, error.masked()),
     }
 }
 

@@ -1,12 +1,13 @@
 //! `myelin policy test`: decisions as they are expected, and as policy files make them.
 
 use super::files;
+use super::question::Event;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::table;
 use crate::cli::values::{print, say};
 use anyhow::Context;
 use clap::Args;
-use myelin_policy::{Action, Policies, Service, Verdict};
+use myelin_policy::{Action, Place, Policies, Question, Service, Verdict};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -22,6 +23,9 @@ A table in TOML (or the same in JSON):
   resource = \"orders/eu/1\"
   expect = \"allow\"
   reasons = [\"orders#1\"]                   # which statements; may be left out
+  groups = [\"staff\"]                       # these three may be left out as well
+  tenant = \"acme\"
+  event = { type = \"invoice\", headers = { region = \"eu\" } }
 
 Exit code 1 where a decision differs, with a table of those.";
 
@@ -60,6 +64,11 @@ struct Case {
     action: String,
     resource: String,
     site: Option<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    tenant: String,
+    event: Option<Event>,
     expect: Expected,
     reasons: Option<Vec<String>>,
 }
@@ -105,10 +114,14 @@ fn differing(cases: &Cases, policies: &Policies) -> Result<Vec<Vec<String>>, Str
     for (number, case) in (1..).zip(&cases.case) {
         let action: Action = case.action.parse().map_err(|why| format!("case {number}: {why}"))?;
         let site = case.site.as_deref().unwrap_or(&cases.site);
-        let decision = policies.decide(&Service::new(&*case.principal), action, &case.resource, site);
+        let service = Service::new(&*case.principal).with_groups(case.groups.iter().map(|group| &**group));
+        let place = Place { site, tenant: &case.tenant };
+        let question = Question { service: &service, action, topic: &case.resource, place };
+        let head = case.event.as_ref().map(Event::head).unwrap_or_default();
+        let decision = policies.judge(&question, &head);
         let is = match decision.verdict {
             Verdict::Permit => Expected::Allow,
-            Verdict::Forbid => Expected::Deny,
+            Verdict::Forbid | Verdict::ByEvent => Expected::Deny,
             Verdict::Silent => cases.default,
         };
         let by = if decision.reasons.is_empty() { "the default".to_owned() } else { decision.reasons.join(", ") };

@@ -84,13 +84,18 @@ impl<'a> Here<'a> {
         let mut answer = HopAnswer { hop: self.hop(), next: Vec::new() };
         answer.hop.is_destination = !targets.plain.is_empty() || !targets.groups.is_empty();
         let (mut wanted, mut left_out) = (Vec::new(), 0);
+        let allowed = self.shared.residency.load().allowed(topic);
+        let is_here = |allowed: &SiteSet| match &self.reach {
+            Some(reach) => allowed.contains(reach.routes.my_site()),
+            // It knows no other site.
+            None => !allowed.is_empty(),
+        };
+        if !allowed.as_ref().is_none_or(is_here) {
+            answer.hop.refused_here = true;
+            answer.hop.is_destination = false;
+            return Ok((answer, wanted, left_out));
+        }
         if let Some(reach) = &self.reach {
-            let allowed = self.shared.outward.as_ref().and_then(|outward| outward.residency.load().allowed(topic));
-            if allowed.as_ref().is_some_and(|allowed| !allowed.contains(reach.routes.my_site())) {
-                answer.hop.refused_here = true;
-                answer.hop.is_destination = false;
-                return Ok((answer, wanted, left_out));
-            }
             let mut matched = InterestMatch::default();
             reach.interest.matches(topic, &mut matched);
             let (mut residency, has_member) = (ResidencyCache::default(), |group: &_| is_member(&targets, group));

@@ -15,7 +15,7 @@ pub use types::{
 use super::{Blame, View, WorldError};
 use crate::local::INBOX;
 use crate::peering::Caller;
-use crate::policy::sending;
+use crate::policy::{Asked, sending};
 use crate::shared::Shared;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use myelin_catalog::Stage;
 use myelin_catalog::exchange::{Answer, Ask};
 use myelin_mesh::limits::HOPS_MAX;
 use myelin_mesh::{RouterNumber, STAMP_BYTES_MAX, Stamp};
-use myelin_policy::{Decider, Service};
+use myelin_policy::{Decider, Decision, Service, Verdict};
 use myelin_transport::Identity;
 use myelin_wire::{Code, Refusal, topic, validate_topic};
 use std::collections::BTreeSet;
@@ -156,7 +156,13 @@ impl Explainer {
         if rules.may(&mut Decider::default(), &service, action, topic) {
             return None;
         }
-        let Refusal { code, message } = rules.refusal(&service, action, topic);
+        let asked = Asked { service: &service, action, topic, event: None };
+        if let Decision { verdict: Verdict::ByEvent, reasons } = rules.decide(&asked, None) {
+            let message =
+                format!("{} looks at the head of each event (`myelin policy explain --type ..`)", reasons.join(", "));
+            return Some(AdmissionRefusal { code: "depends-on-event".to_owned(), message });
+        }
+        let Refusal { code, message } = rules.refusal(&asked);
         Some(AdmissionRefusal { code: code.name().to_owned(), message: message.into_owned() })
     }
 

@@ -5,6 +5,7 @@
 //! says how many parts are its own, so that one can be stepped over.
 
 mod node;
+pub(super) mod reasons;
 mod scan;
 
 pub(super) use node::{At, Payload};

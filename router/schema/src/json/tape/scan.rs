@@ -20,6 +20,8 @@ const LANES: usize = 16;
 const ROOM: usize = 32;
 /// Bytes of a text whose parts are not counted before: room for them grows, and what is left behind is not much.
 const SHORT_BYTES: usize = 64 * 1_024;
+/// Room that is asked for at once at most, in parts: a text of commas only has none of the parts that it could have.
+const ROOM_MAX: usize = 1 << 20;
 
 /// A text, and how far it has been read.
 pub(super) struct Scanner<'p> {
@@ -31,7 +33,7 @@ pub(super) struct Scanner<'p> {
 
 impl<'p> Scanner<'p> {
     pub(super) fn new(text: &'p str, memory: &'p Bump) -> Self {
-        let room = if text.len() <= SHORT_BYTES { ROOM } else { parts_at_most(text) };
+        let room = if text.len() <= SHORT_BYTES { ROOM } else { parts_at_most(text).min(ROOM_MAX) };
         Self { text, at: 0, parts: Vec::with_capacity_in(room, memory), memory }
     }
 
