@@ -138,9 +138,14 @@ impl Preset {
         }
     }
 
-    /// Whether other brokers are compared with, and a ratio behind its goal is a failure.
+    /// Whether other brokers are compared with.
     fn is_beside_peers(self) -> bool {
         matches!(self, Self::Peers | Self::Hops)
+    }
+
+    /// Whether a ratio behind its goal is a failure.
+    fn is_judged(self) -> bool {
+        self.is_beside_peers() || self == Self::Governance
     }
 
     /// Servers that an event passes.
@@ -217,7 +222,7 @@ pub(crate) fn run(arguments: &RunArgs, preset: Preset) -> anyhow::Result<()> {
     ensure!(report.is_exact(), "events were lost, doubled or refused; see the table");
     let behind: Vec<&str> =
         report.goals.iter().filter(|goal| goal.is_behind()).map(|goal| goal.what.as_str()).collect();
-    if preset.is_beside_peers() && !arguments.tolerate_behind && !behind.is_empty() {
+    if preset.is_judged() && !arguments.tolerate_behind && !behind.is_empty() {
         bail!("behind the goal: {}; --tolerate-behind makes this no failure", behind.join("; "));
     }
     Ok(())

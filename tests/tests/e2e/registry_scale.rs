@@ -14,6 +14,9 @@ const SUBJECTS: usize = 10_000;
 const VERSIONS: usize = 5;
 /// Reads whose times are looked at.
 const READS: usize = 2_000;
+/// How long a router may take to start with it, and a read of it at p99, with its connection.
+const START_MAX: Duration = Duration::from_secs(5);
+const READ_P99_MAX: Duration = Duration::from_millis(5);
 /// What a router with such a registry may hold.
 const RESIDENT_KIB_MAX: u64 = 500 * 1024;
 
@@ -67,7 +70,8 @@ fn ten_thousand_subjects_are_started_with_held_and_read() -> Result<()> {
 
     let begin = Instant::now();
     router.restart()?;
-    println!("started in {:?}", begin.elapsed());
+    let started = begin.elapsed();
+    println!("started in {started:?}");
     let own_kib = router.own_memory_kib()?;
     println!("memory: {own_kib} KiB, {empty_kib} KiB without schemas");
     let mut times = Vec::new();
@@ -85,6 +89,7 @@ fn ten_thousand_subjects_are_started_with_held_and_read() -> Result<()> {
         read(&router, "/v1/schemas")?
     );
     ensure!(own_kib < RESIDENT_KIB_MAX, "{own_kib} KiB");
+    ensure!(started <= START_MAX && at(990) <= READ_P99_MAX, "{started:?}, {:?}", at(990));
     router.terminate()?;
     Ok(())
 }
