@@ -17,6 +17,7 @@ mod explain;
 mod faults;
 mod filters;
 mod governance;
+mod handover;
 mod interest;
 mod jetstream;
 mod kit;
