@@ -13,6 +13,7 @@ mod declared;
 mod doors;
 mod drain;
 mod easy;
+mod examples;
 mod explain;
 mod faults;
 mod filters;
