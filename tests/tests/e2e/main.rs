@@ -15,6 +15,7 @@ mod drain;
 mod easy;
 mod examples;
 mod explain;
+mod failpoints;
 mod faults;
 mod filters;
 mod governance;
