@@ -42,11 +42,15 @@ fn write(file: &Path, text: &[u8], mode: u32) -> io::Result<()> {
         out.write_all(text)?;
         out.sync_all()
     });
-    let moved = written.and_then(|()| fs::rename(&aside, file));
+    let moved = written.and_then(|()| {
+        myelin_failpoint::reach("file-aside");
+        fs::rename(&aside, file)
+    });
     if moved.is_err() {
         let _ = fs::remove_file(&aside);
     }
     moved?;
+    myelin_failpoint::reach("file-named");
     // The name is to survive a power cut as well.
     File::open(folder)?.sync_all()
 }

@@ -233,6 +233,8 @@ pub fn obey(local: &Rc<Local>, order: Order) {
             if let Some(earlier) = local.keep_previous(Some(local.activate(Rc::new(next)))) {
                 retired.take(earlier, [&local.active(), &before]);
             }
+            // The other workers may have swapped or not.
+            myelin_failpoint::reach("worker-swapped");
             let _ = answer.send(pause.end(handover, retired));
         }
         Order::Shadow(instances, answer) => {
@@ -250,6 +252,7 @@ pub fn obey(local: &Rc<Local>, order: Order) {
             let swapped = local.keep_previous(None).map(|earlier| {
                 let next = Active::renumbered(&earlier, number, local.id);
                 local.keep_previous(Some(local.activate(Rc::new(next))));
+                myelin_failpoint::reach("worker-swapped-back");
                 pause.end(Handover::default(), retired)
             });
             let _ = answer.send(swapped);

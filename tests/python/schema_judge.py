@@ -25,3 +25,9 @@ def judge(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def compare(schema_format: str, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """For each pair of a newer and an older schema, what the newer one cannot read."""
     return judge([{"format": schema_format, "newer": newer, "older": older} for newer, older in pairs])
+
+
+def compare_at(level: str, schema_format: str, histories: list[list[str]]) -> list[dict[str, Any]]:
+    """For each history of schemas, newest first, what the newest one breaks at a level of compatibility."""
+    return judge([{"format": schema_format, "level": level, "newer": newer, "older": older}
+                  for newer, *older in histories])

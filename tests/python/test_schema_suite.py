@@ -1,4 +1,5 @@
-"""The official JSON-Schema-Test-Suite through the router's own validator.
+"""The official JSON-Schema-Test-Suite: all of it through the router's own validator, and one draft through a whole router,
+as an operator registers schemas and a client publishes instances.
 
 The suite comes with the source package of PyPI's `jsonschema`. What does not pass is listed, with the reason, in
 `json_schema_suite_known.json`: nothing else may fail, and what is listed must.
@@ -11,10 +12,15 @@ import os
 import subprocess
 import sys
 import tarfile
+import urllib.request
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+
+from myelin_client import Message, open_session
+from myelin_wire import Code
+from routers import Router, run
 from schema_judge import judge
 
 PACKAGE = "jsonschema==4.26.0"
@@ -29,6 +35,15 @@ DRAFTS = {
 REMOTE = "http://localhost:1234/"
 # Fewer would mean that the suite was not found whole.
 CASES_MIN = 4_500
+# What goes through a router, in so many groups and instances at least: as many groups as there may be rules for topics.
+ROUTER_DRAFT = "draft7"
+ROUTER_GROUPS = (200, 256)
+ROUTER_CASES_MIN = 700
+ROUTER_TIMEOUT_S = 60.0
+# Instances that are published in one frame.
+FRAME_MESSAGES = 64
+# The first is about documents elsewhere, the second about what no validator has to check.
+ROUTER_LEAVES_OUT = {"refRemote", "format"}
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +76,10 @@ def references(text: str, remotes: dict[str, str]) -> dict[str, str]:
     return {REMOTE + name: remote for name, remote in wanted.items()}
 
 
-def cases(suite: Path, remotes: dict[str, str]) -> Iterator[tuple[str, dict[str, Any], list[tuple[str, bool]]]]:
-    for draft, uri in DRAFTS.items():
+def cases(suite: Path, remotes: dict[str, str],
+          *drafts: str) -> Iterator[tuple[str, dict[str, Any], list[tuple[str, bool]]]]:
+    for draft in drafts or DRAFTS:
+        uri = DRAFTS[draft]
         for file in sorted((suite / "tests" / draft).glob("*.json")):
             for group in json.loads(file.read_text()):
                 schema = group["schema"]
@@ -97,3 +114,43 @@ def test_all_but_what_is_known_passes(suite: Path) -> None:
     unexpected = {name: why for name, why in failed.items() if name not in known}
     assert not unexpected, json.dumps(unexpected, indent=1)
     assert not known.keys() - failed.keys(), "these pass now: take them out of the list"
+
+
+def ask(router: Router, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(f"http://{router.admin}{path}", method=method, data=json.dumps(body).encode(),
+                                     headers={"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=ROUTER_TIMEOUT_S) as answer:
+        return json.loads(answer.read() or b"{}")
+
+
+def test_a_router_refuses_what_the_suite_calls_invalid_and_nothing_else(suite: Path, router: Router) -> None:
+    chosen = [case for case in cases(suite, {}, ROUTER_DRAFT)
+              if case[0].split("/")[1] not in ROUTER_LEAVES_OUT and REMOTE not in case[1]["schema"]]
+    assert ROUTER_GROUPS[0] <= len(chosen) <= ROUTER_GROUPS[1], len(chosen)
+    messages: list[Message] = []
+    expected: list[tuple[str, bool]] = []
+    for number, (name, request, tests) in enumerate(chosen):
+        subject, topic = f"suite-{number}-value", f"suite/{number}"
+        schema = {"schemaType": "JSON", "schema": request["schema"]}
+        assert ask(router, "POST", f"/registry/subjects/{subject}/versions", schema)["id"] > 0, name
+        rule = {"pattern": topic, "schema": {"subject": subject, "on_invalid": "refuse"}}
+        ask(router, "PUT", f"/v1/topics/suite-{number}", rule)
+        messages += [Message(topic, payload.encode()) for payload in request["payloads"]]
+        expected += [(f"{name}/{test}", valid) for test, valid in tests]
+    assert len(expected) >= ROUTER_CASES_MIN
+
+    async def publish() -> dict[int, Code]:
+        refused: dict[int, Code] = {}
+        async with await open_session(router.address, router.credentials) as session:
+            for start in range(0, len(messages), FRAME_MESSAGES):
+                seqs = await session.publish(*messages[start:start + FRAME_MESSAGES])
+                refused |= {start + seq - seqs[0]: why.code for seq, why in (await session.settle(seqs)).items()}
+        return refused
+
+    refused = run(publish(), ROUTER_TIMEOUT_S)
+    assert set(refused.values()) == {Code.SCHEMA_VIOLATION}
+    wrong = {name: refused.get(place) for place, (name, valid) in enumerate(expected) if valid == (place in refused)}
+    assert not wrong, json.dumps(wrong, indent=1, default=str)
+    total = json.loads(router.get("/v1/ledger"))
+    assert total["balances"] and total["total"]["rejected"] == len(refused), total

@@ -21,6 +21,10 @@ pub enum Behaviour {
     DropAfterTen,
     /// Drops events whose payload the host has been asked about before.
     DropSeen,
+    /// Drops every seventh event by a count in its memory, which it hands over to the next version.
+    DropEverySeventh,
+    /// The same, but it takes no state from a version before.
+    DropEverySeventhAlone,
     /// Never comes back.
     Loop,
     /// Calls itself until the stack is gone.
@@ -53,6 +57,9 @@ impl Behaviour {
             Self::DropSeen => {
                 "(call $each (local.get $arena) (local.get $count) (i32.const 2)) (call $outcome (local.get $count))"
             }
+            Self::DropEverySeventh | Self::DropEverySeventhAlone => {
+                "(call $each (local.get $arena) (local.get $count) (i32.const 3)) (call $outcome (local.get $count))"
+            }
             Self::Loop => "(loop $again (br $again)) unreachable",
             Self::Recurse => "(call $recurse (i32.const 1)) drop unreachable",
             Self::Grow => {
@@ -81,9 +88,34 @@ impl Behaviour {
         };
         format!("{import} {EACH}")
     }
+
+    /// What `init` does with the state of a version before, before it answers.
+    fn taking(self) -> &'static str {
+        match self {
+            Self::DropEverySeventh => {
+                "(if (local.get $has_state) (then (global.set $events (i32.load (local.get $state)))))"
+            }
+            // An error, whose text is what the name of the filter is else.
+            Self::DropEverySeventhAlone => {
+                "(if (local.get $has_state) (then
+                   (i32.store8 (i32.const 512) (i32.const 1))
+                   (i32.store (i32.const 516) (i32.const 256)) (i32.store (i32.const 520) (i32.const 7))))"
+            }
+            _ => "",
+        }
+    }
+
+    /// What `save` gives, as its length at 1540; what stands at 1600 is the count.
+    fn state_bytes(self) -> u32 {
+        match self {
+            Self::DropEverySeventh | Self::DropEverySeventhAlone => 4,
+            _ => 0,
+        }
+    }
 }
 
-/// Judges event by event: by the payload's first letter (0), by a count in memory (1), or by asking the host (2).
+/// Judges event by event: by the payload's first letter (0), by a count in memory (1: more than ten, 3: each seventh), or
+/// by asking the host (2).
 const EACH: &str = r#"
   (global $events (mut i32) (i32.const 0))
   (func $payload (param $arena i32) (param $entry i32) (result i32)
@@ -92,6 +124,9 @@ const EACH: &str = r#"
     (if (i32.eq (local.get $how) (i32.const 1)) (then
       (global.set $events (i32.add (global.get $events) (i32.const 1)))
       (return (i32.gt_u (global.get $events) (i32.const 10)))))
+    (if (i32.eq (local.get $how) (i32.const 3)) (then
+      (global.set $events (i32.add (global.get $events) (i32.const 1)))
+      (return (i32.eqz (i32.rem_u (global.get $events) (i32.const 7))))))
     (if (i32.eq (local.get $how) (i32.const 2)) (then
       (return (call $seen (call $payload (local.get $arena) (local.get $entry)) (i32.load offset=20 (local.get $entry))
         (i64.const 600000)))))
@@ -155,11 +190,17 @@ pub fn core_module(behaviour: Behaviour) -> String {
   (func $recurse (param $depth i32) (result i32)
     (i32.add (call $recurse (i32.add (local.get $depth) (i32.const 1))) (i32.const 1)))
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
-  (func (export "myelin:filter/filter@0.1.0#init") (param i32 i32 i32 i32 i32) (result i32) (i32.const 512))
+  (func (export "myelin:filter/filter@0.1.0#init") (param i32 i32) (param $has_state i32) (param $state i32) (param i32) (result i32)
+    {taking} (i32.const 512))
   (func (export "myelin:filter/filter@0.1.0#run") (param $arena i32) (param $len i32) (param $count i32) (param $now i64) (result i32)
     {body})
-  (func (export "myelin:filter/filter@0.1.0#save") (result i32) (i64.store (i32.const 1536) (i64.const 0)) (i32.const 1536)))"#,
+  (func (export "myelin:filter/filter@0.1.0#save") (result i32)
+    (i32.store (i32.const 1600) (global.get $events))
+    (i32.store (i32.const 1536) (i32.const 1600)) (i32.store (i32.const 1540) (i32.const {state_bytes}))
+    (i32.const 1536)))"#,
         judging = behaviour.judging(),
+        taking = behaviour.taking(),
+        state_bytes = behaviour.state_bytes(),
         body = behaviour.body()
     )
 }
@@ -178,6 +219,8 @@ mod tests {
             B::DropMarked,
             B::DropAfterTen,
             B::DropSeen,
+            B::DropEverySeventh,
+            B::DropEverySeventhAlone,
             B::Loop,
             B::Recurse,
             B::Grow,

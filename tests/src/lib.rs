@@ -15,7 +15,7 @@ pub mod sites;
 
 pub use admin::Answer;
 pub use healthy::{Healthy, crowd, crowd_with};
-pub use router::{Ran, Router, Setup, program};
+pub use router::{Ran, Router, Setup, copy_folder, program};
 
 /// The recipes of docs/FILTERS.md: compiled and run as documentation tests.
 #[cfg(doctest)]

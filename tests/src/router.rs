@@ -36,6 +36,24 @@ pub struct Setup {
     pub variables: Vec<(String, String)>,
 }
 
+/// Copies a folder with all that is in it, permissions too.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_folder(&entry.path(), &target)?,
+            false => drop(std::fs::copy(entry.path(), target)?),
+        }
+    }
+    Ok(())
+}
+
 /// A running router with a data directory of its own. Ends with the test.
 #[derive(Debug)]
 pub struct Router {
@@ -100,12 +118,31 @@ impl Router {
     /// # Errors
     /// When it does not come up.
     pub fn start_inside(setup: Setup, namespace: Option<Arc<Namespace>>) -> Result<Self> {
+        let mut router = Self::new(setup, namespace)?;
+        router.restart()?;
+        Ok(router)
+    }
+
+    /// A router that is not started, with a copy of the data directory of another one.
+    ///
+    /// # Errors
+    /// When the data cannot be copied.
+    pub fn prepare(setup: Setup, data: Option<&Path>) -> Result<Self> {
+        let router = Self::new(setup, None)?;
+        data.map_or(Ok(()), |data| copy_folder(data, &router.data_dir()))?;
+        Ok(router)
+    }
+
+    /// How the next start is made.
+    pub fn setup_mut(&mut self) -> &mut Setup {
+        &mut self.setup
+    }
+
+    fn new(setup: Setup, namespace: Option<Arc<Namespace>>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let client_addr = namespace.as_ref().map_or(nowhere, |namespace| (namespace.addr(), 0).into());
-        let mut router = Self { folder, setup, namespace, process: None, client_addr, admin_addr: nowhere };
-        router.restart()?;
-        Ok(router)
+        Ok(Self { folder, setup, namespace, process: None, client_addr, admin_addr: nowhere })
     }
 
     /// Starts the process on the data directory as it is, on the client port of the run before.
@@ -321,6 +358,14 @@ impl Router {
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::KILL)?;
         self.wait()
+    }
+
+    /// How the process has ended, where it has.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.process.as_mut().context("no process")?.try_wait()?)
     }
 
     /// Waits for the router's end.

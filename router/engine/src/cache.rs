@@ -126,6 +126,7 @@ impl CodeCache {
             return Ok(program);
         }
         let artefact = compile_in_child(compiler, wasm)?;
+        myelin_failpoint::reach("code-compiled");
         let program = runtime.load(&artefact)?;
         // Counted in `put`: without the file the next start compiles again, and that is all.
         drop(self.put(&digest, &artefact));
@@ -246,7 +247,10 @@ fn write_whole(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;
         file.sync_all()?;
-        fs::rename(&aside, path)
+        myelin_failpoint::reach("code-aside");
+        fs::rename(&aside, path)?;
+        myelin_failpoint::reach("code-named");
+        Ok(())
     };
     write().inspect_err(|_| drop(fs::remove_file(&aside)))
 }

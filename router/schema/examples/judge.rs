@@ -1,7 +1,8 @@
 //! Judges for tests in other languages: a request in JSON on each line of the input, its answer on a line of the output.
 //!
 //! `{"format": "AVRO", "newer": TEXT, "older": TEXT}` is answered by `{"reasons": [..]}`: why `newer` does not read what
-//! `older` describes. `{"format": "JSON", "schema": TEXT, "references": {NAME: TEXT}, "payloads": [TEXT]}` by
+//! `older` describes; with a list of versions, newest first, and a `"level"` of compatibility, by what it owes to them.
+//! `{"format": "JSON", "schema": TEXT, "references": {NAME: TEXT}, "payloads": [TEXT]}` by
 //! `{"valid": [true]}`. Either by `{"error": CODE, "message": TEXT}`.
 
 use myelin_schema::{Compatibility, Format, ReferenceText, SchemaError, Source, Validator, incompatibilities};
@@ -10,13 +11,32 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
+/// The version before, or all of them, newest first.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Older {
+    One(String),
+    All(Vec<String>),
+}
+
+impl Older {
+    fn texts(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::All(texts) => texts,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Request {
     Compare {
         format: Format,
+        #[serde(default)]
+        level: Compatibility,
         newer: String,
-        older: String,
+        older: Older,
     },
     Judge {
         format: Format,
@@ -29,9 +49,10 @@ enum Request {
 
 fn answer(request: &Request) -> Result<Value, SchemaError> {
     match request {
-        Request::Compare { format, newer, older } => {
+        Request::Compare { format, level, newer, older } => {
             let source = |text| Source { format: *format, text, references: &[] };
-            let reasons = incompatibilities(Compatibility::Backward, &source(newer), &[source(older)])?;
+            let older: Vec<_> = older.texts().iter().map(|text| source(text)).collect();
+            let reasons = incompatibilities(*level, &source(newer), &older)?;
             Ok(json!({"reasons": reasons}))
         }
         Request::Judge { format, schema, references, payloads } => {

@@ -93,7 +93,11 @@ impl Book {
         {
             self.begin_segment()?;
         }
-        let written = self.last.write_all(text.as_bytes()).and_then(|()| self.last.sync_data());
+        let written = self.last.write_all(text.as_bytes()).and_then(|()| {
+            myelin_failpoint::reach("audit-written");
+            self.last.sync_data()
+        });
+        myelin_failpoint::reach("audit-synced");
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
         if written.is_err() {
             let _ = self.last.set_len(last.bytes);

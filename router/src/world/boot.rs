@@ -60,6 +60,7 @@ impl BootGuard {
         if let Err(error) = write_atomically(&self.file, &text) {
             tracing::error!(%error, file = %self.file.display(), "the boot marker is not kept");
         }
+        myelin_failpoint::reach("boot-marked");
         self.marker = marker;
     }
 }

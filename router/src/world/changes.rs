@@ -72,6 +72,7 @@ impl Keeper {
             Change::Record(op) => *op,
         };
         self.vet(&op, actor)?;
+        myelin_failpoint::reach("change-decided");
         Ok(Decided::Write(op))
     }
 
@@ -129,7 +130,9 @@ impl Keeper {
         if module.signature.is_some() {
             self.catalog().check_signature(&module, unix_ms()).map_err(CatalogError::from)?;
         }
+        myelin_failpoint::reach("module-tested");
         self.log.shelf().put(&digest, bytes)?;
+        myelin_failpoint::reach("module-put");
         Ok(Some(Op::ModuleAdded { module }))
     }
 

@@ -76,8 +76,11 @@ impl Keeper {
         let now_ms = self.controller.now_ms();
         let holder = self.mesh.as_ref().map_or("router", |mesh| mesh.router.as_str()).to_owned();
         let written = self.log.lease(LEASE, &holder, LEASE_MS, now_ms).and_then(|fence| {
+            myelin_failpoint::reach("step-leased");
             let record = self.log.draft(op, "rollout", unix_ms())?;
-            self.log.keep_under(&fence, now_ms, &record)
+            self.log.keep_under(&fence, now_ms, &record)?;
+            myelin_failpoint::reach("step-kept");
+            Ok(())
         });
         match written {
             Ok(()) => {

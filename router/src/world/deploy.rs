@@ -123,15 +123,18 @@ impl Deployment {
         let begin = Instant::now();
         tell(Phase::Pulled);
         let plan = self.plan(set)?;
+        myelin_failpoint::reach("set-planned");
         tell(Phase::Compiled);
         for binding in plan.bindings.iter().filter(|binding| !self.is_running(binding)) {
             self.forge.test_bound(binding.program(), &binding.setup())?;
         }
+        myelin_failpoint::reach("set-tested");
         tell(Phase::Tested);
         let beside = self.active.plan.clone();
         let one = |_| Prepared::new(&plan, &beside).map_err(|(name, error)| prepare_error(&name, &error));
         let mut prepared = self.workers.iter().map(one).collect::<Result<Vec<_>, _>>()?;
         prepared.iter_mut().for_each(|prepared| prepared.make_spares(&beside));
+        myelin_failpoint::reach("set-prepared");
         tell(Phase::Prepared);
         self.candidate = Some(Candidate { set: set.clone(), plan, prepared, beside, took: begin.elapsed() });
         Ok(())
@@ -214,6 +217,7 @@ impl Deployment {
         };
         report.prepare_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let number = generation.number;
+        myelin_failpoint::reach("swap-begins");
         let swapped = self.order(prepared, |prepared, answer| Order::Swap(prepared.numbered(number), answer));
         self.finish(Running { number, set, plan }, swapped, report)
     }
@@ -233,6 +237,7 @@ impl Deployment {
     }
 
     fn finish(&mut self, next: Running, swapped: Vec<Swapped>, mut report: RolloutReport) -> Result<(), WorldError> {
+        myelin_failpoint::reach("swap-answered");
         if swapped.len() < self.workers.len() {
             return Err(WorldError::stopped());
         }
@@ -265,6 +270,7 @@ impl Deployment {
         }
         self.counts.add(report.kind);
         self.rollouts.push_back(Arc::new(report));
+        myelin_failpoint::reach("swap-told");
         Ok(())
     }
 }

@@ -313,6 +313,7 @@ impl Keeper {
     /// Lets everybody see the change, then says so to the asker; who may have gone: the change is made all the same.
     fn answer<T>(&mut self, answer: Answer<T>, done: Result<T, WorldError>) {
         self.settle();
+        myelin_failpoint::reach("change-settled");
         let _ = answer.send(done);
     }
 
@@ -320,7 +321,9 @@ impl Keeper {
     pub(super) fn record(&mut self, op: Op, actor: &str) -> Result<Record, WorldError> {
         let record = self.log.draft(op, actor, unix_ms())?;
         self.log.keep(&record)?;
+        myelin_failpoint::reach("change-kept");
         self.log_moved();
+        myelin_failpoint::reach("change-told");
         Ok(record)
     }
 
@@ -406,7 +409,9 @@ impl Keeper {
         let wanted = active_at(self.catalog(), self.site()).clone();
         let generation = self.choose(&wanted)?;
         self.catalog().check_all_signed(&generation.bindings, self.demands)?;
+        myelin_failpoint::reach("boot-chosen");
         self.deployment.activate(&generation, RolloutKind::Started, |_| {})?;
+        myelin_failpoint::reach("boot-judges");
         self.phase.began();
         self.is_booted = true;
         Ok(())

@@ -37,6 +37,7 @@ impl Shelf {
     /// Closes the store: its directory is free for the next start, whoever still holds a shelf.
     pub(super) fn close(&self) {
         self.lock().take();
+        myelin_failpoint::reach("end-closed");
     }
 
     /// Works on the store.
@@ -180,10 +181,13 @@ impl Log {
     ) -> Result<(), WorldError> {
         let page = [record.encode()];
         let verified = self.copy.verify(&page).map_err(|fault| follow_error(&fault))?;
+        myelin_failpoint::reach("record-verified");
         self.shelf.with(append)?;
         let gone = self.unneeded(std::slice::from_ref(record));
         self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
+        myelin_failpoint::reach("record-adopted");
         self.audit.record(record);
+        myelin_failpoint::reach("record-audited");
         self.discard(&gone);
         Ok(())
     }

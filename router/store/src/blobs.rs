@@ -52,7 +52,9 @@ impl FileBlobs {
         if self.read(digest).is_err() {
             fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
             write_synced(&aside, bytes).map_err(StoreError::io("write", &aside))?;
+            myelin_failpoint::reach("blob-aside");
             fs::rename(&aside, &path).map_err(StoreError::io("rename to", &path))?;
+            myelin_failpoint::reach("blob-named");
         }
         // Even where it was there: an earlier try may have failed right here.
         sync_dir(folder)?;
@@ -83,7 +85,10 @@ impl FileBlobs {
     pub(crate) fn remove(&self, digest: &Digest) -> Result<bool, StoreError> {
         let path = self.path(digest);
         match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                myelin_failpoint::reach("blob-removed");
+                Ok(true)
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(StoreError::io("remove", &path)(e)),
         }

@@ -72,7 +72,9 @@ fn begin_log(dir: &Path, path: &Path) -> Result<(), StoreError> {
         fs::remove_file(&aside).map_err(StoreError::io("remove", &aside))?;
     }
     RedbLog::begin(file_backend(&aside)?, &aside.display().to_string())?;
+    myelin_failpoint::reach("log-begun");
     fs::rename(&aside, path).map_err(StoreError::io("rename to", path))?;
+    myelin_failpoint::reach("log-named");
     sync_dir(dir)
 }
 

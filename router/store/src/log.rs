@@ -159,9 +159,12 @@ impl RedbLog {
     fn try_append(&self, head: &Head, bytes: &[u8]) -> Result<(), redb::Error> {
         let change = self.database.begin_write()?;
         change.open_table(RECORDS)?.insert(head.rev, bytes)?;
+        myelin_failpoint::reach("log-record-written");
         change.open_table(META)?.insert(HEAD, encode_head(head).as_slice())?;
+        myelin_failpoint::reach("log-head-written");
         // Durability is immediate by default: it returns when the file is synced.
         change.commit()?;
+        myelin_failpoint::reach("log-committed");
         Ok(())
     }
 
@@ -169,6 +172,7 @@ impl RedbLog {
         let change = self.database.begin_write()?;
         change.open_table(META)?.insert(TERM, term.to_le_bytes().as_slice())?;
         change.commit()?;
+        myelin_failpoint::reach("log-term-kept");
         Ok(())
     }
 

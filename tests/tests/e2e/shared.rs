@@ -27,7 +27,7 @@ fn accepted(router: &Router) -> Result<Vec<u64>> {
 }
 
 /// A client on each of the two workers.
-async fn one_on_each_worker(router: &Router) -> Result<[Client; 2]> {
+pub(crate) async fn one_on_each_worker(router: &Router) -> Result<[Client; 2]> {
     let mut found: [Option<Client>; 2] = [None, None];
     let mut before = accepted(router)?;
     ensure!(before.len() == 2, "two workers: {before:?}");

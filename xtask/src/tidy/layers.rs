@@ -10,7 +10,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     // The guest side: never a router package.
     ("myelin-filter-macros", &[]),
     ("myelin-filter", &["myelin-arena", "myelin-filter-macros"]),
-    // The router side.
+    // The router side. The first is nothing in a release.
+    ("myelin-failpoint", &[]),
     ("myelin-wire", &["myelin-arena"]),
     ("myelin-core", &["myelin-arena", "myelin-wire"]),
     ("myelin-catalog", &["myelin-arena", "myelin-wire"]),
@@ -19,14 +20,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("myelin-policy", &[]),
     ("myelin-token", &[]),
     ("myelin-oci", &["myelin-arena", "myelin-wire", "myelin-catalog"]),
-    ("myelin-store", &["myelin-arena", "myelin-wire", "myelin-catalog"]),
-    ("myelin-engine", &["myelin-arena", "myelin-wire"]),
-    ("myelin-transport", &["myelin-arena", "myelin-wire"]),
+    ("myelin-store", &["myelin-failpoint", "myelin-arena", "myelin-wire", "myelin-catalog"]),
+    ("myelin-engine", &["myelin-failpoint", "myelin-arena", "myelin-wire"]),
+    ("myelin-transport", &["myelin-failpoint", "myelin-arena", "myelin-wire"]),
     ("myelin-client", &["myelin-arena", "myelin-wire", "myelin-core", "myelin-catalog", "myelin-transport"]),
     ("myelin-load", &["myelin-arena", "myelin-wire", "myelin-transport"]),
     (
         "myelin",
         &[
+            "myelin-failpoint",
             "myelin-arena",
             "myelin-wire",
             "myelin-core",

@@ -118,7 +118,9 @@ impl TlsReloader {
         state.seen = now_seen;
         match self.read_same_identity() {
             Ok(loaded) => {
+                myelin_failpoint::reach("certificates-read");
                 self.tls.swap(loaded);
+                myelin_failpoint::reach("certificates-taken");
                 state.stats.reloads += 1;
                 state.stats.last_error = None;
                 ReloadOutcome::Reloaded

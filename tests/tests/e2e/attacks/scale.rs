@@ -47,7 +47,7 @@ async fn one_slow_subscriber_of_many_takes_nothing_from_the_others() -> Result<(
     }
     let publisher = router.client().await?;
     let mut full_kib = 0;
-    let mut payload = vec![7; EVENT_KIB as usize * 1024];
+    let mut payload = vec![7; usize::try_from(EVENT_KIB * 1024)?];
     let mut read_by_the_slow_one = 0;
     for number in 0..EVENTS {
         payload[..8].copy_from_slice(&number.to_le_bytes());
