@@ -204,9 +204,31 @@ fn problem(status: u16, answer: &[u8], path: &str) -> Failure {
         Exit::Denied if status == 401 => {
             failure.next("give --token, or a client certificate with --cert, --key and --ca")
         }
-        Exit::Conflict => failure.next("look at what is there now with `myelin rollout status`, then decide again"),
+        Exit::Denied => match step_for_denial(&code) {
+            Some(step) => failure.next(step),
+            None => failure,
+        },
+        Exit::Conflict => failure.next(match &*code {
+            "subject-not-deleted" | "version-not-deleted" => "delete it without --permanent first",
+            "schema-referenced" => "`myelin schema ls` shows the subjects; delete those that refer to it first",
+            "trust-stale" => "make the change anew: `myelin trust ls` shows what is there now",
+            _ => "look at what is there now with `myelin rollout status`, then decide again",
+        }),
         _ => failure,
     }
+}
+
+/// What to do about a denial, where its sentence does not say.
+fn step_for_denial(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "forbidden-role" | "forbidden-tenant" => "`myelin whoami --may` shows what this identity may do",
+        "signature-missing" => "sign it with `myelin filter sign`; `myelin trust ls` shows whose signatures count",
+        "signature-untrusted" | "signature-invalid" | "signature-expired" | "signature-mismatch" => {
+            "`myelin trust ls` shows whose signatures count, and for which modules"
+        }
+        "registry-mode" => "`myelin schema config SUBJECT` shows the mode and sets it",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `myelin pub`
 
 use super::connect::{self, Attributes, Connect, PAYLOAD_BYTES_MAX, block_on};
-use super::failure::{Exit, Failure, Result, exit_for_code};
+use super::failure::{Exit, Failure, Result, exit_for_refusal, step_for_refusal};
 use super::trace;
 use super::values::duration;
 use crate::trace::Sampled;
@@ -24,7 +24,8 @@ Examples:
   myelin pub load/test -m x --count 100000 --rate 5000   5,000 events a second
   myelin pub orders/eu -m x --trace                      follows the event and prints each hop
 
-Waits until the router has decided about every event. Exit code 4 when a filter or the router denied one.";
+Waits until the router has decided about every event. Exit code 4 when a policy, a rule for topics, a schema or
+a filter denied one.";
 
 /// Publish events
 #[derive(Args, Debug)]
@@ -110,7 +111,7 @@ impl Publish {
             // Whoever reads may have gone.
             let _ = std::io::stdout().write_all(shown.as_bytes());
         }
-        verdict(&summary, &refusals)
+        verdict(&summary, &refusals, &self.topic)
     }
 
     async fn repeat(
@@ -216,9 +217,9 @@ fn told(summary: &Summary, took: Duration) -> String {
 }
 
 /// Whether all went well.
-fn verdict(summary: &Summary, refusals: &Refusals) -> Result<()> {
+fn verdict(summary: &Summary, refusals: &Refusals, topic: &str) -> Result<()> {
     if summary.refused > 0 {
-        let exits: Vec<_> = refusals.iter().filter_map(|(code, ..)| exit_for_code(code.name())).collect();
+        let exits: Vec<_> = refusals.iter().map(|(code, ..)| exit_for_refusal(*code)).collect();
         let exit = match exits.contains(&Exit::Denied) {
             true => Exit::Denied,
             false => exits.first().copied().unwrap_or(Exit::Failed),
@@ -228,8 +229,12 @@ fn verdict(summary: &Summary, refusals: &Refusals) -> Result<()> {
             [(code, 1, detail)] if summary.published == 1 => format!("the event was refused: {}", said(*code, detail)),
             _ => format!("{} of {} events were refused ({})", summary.refused, summary.published, codes.join(", ")),
         };
-        let next = "docs/PROTOCOL.md explains the codes; `myelin filter describe` shows what filters say";
-        return Err(Failure::new(exit, what).next(next));
+        let failure = Failure::new(exit, what);
+        // What refused most is looked at first.
+        return Err(match refusals.iter().max_by_key(|(_, count, _)| *count) {
+            Some((code, ..)) => failure.next(step_for_refusal(*code, &format!("publish {topic}"))),
+            None => failure,
+        });
     }
     if summary.unknown > 0 {
         let what = format!("the connection was lost: what became of {} events is unknown", summary.unknown);
@@ -246,7 +251,7 @@ mod tests {
     fn exit(refused: u64, unknown: u64, codes: &[Code]) -> Option<Exit> {
         let summary = Summary { published: 9, acked: 9 - refused - unknown, refused, unknown, ..Summary::default() };
         let refusals = codes.iter().map(|code| (*code, 1, String::new())).collect();
-        verdict(&summary, &refusals).err().map(|failure| failure.exit)
+        verdict(&summary, &refusals, "orders/eu").err().map(|failure| failure.exit)
     }
 
     #[test]
@@ -254,7 +259,9 @@ mod tests {
         assert_eq!(exit(0, 0, &[]), None);
         assert_eq!(exit(1, 0, &[Code::Denied]), Some(Exit::Denied));
         assert_eq!(exit(2, 0, &[Code::Expired, Code::FilterFault]), Some(Exit::Denied));
-        assert_eq!(exit(1, 0, &[Code::PayloadTooLarge]), Some(Exit::Failed));
+        assert_eq!(exit(1, 0, &[Code::SchemaViolation]), Some(Exit::Denied));
+        assert_eq!(exit(1, 0, &[Code::Residency]), Some(Exit::Denied));
+        assert_eq!(exit(1, 0, &[Code::PayloadTooLarge]), Some(Exit::Usage));
         assert_eq!(exit(0, 1, &[]), Some(Exit::Failed));
     }
 
