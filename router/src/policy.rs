@@ -162,7 +162,7 @@ impl Rules {
             Ok(()) => self.said(self.decide(service, action, topic, None)),
         };
         let name = service.id();
-        let rest = why.len() + name.len() + action.name().len() + ":  by ".len();
+        let rest = why.len() + name.len() + action.name().len() + ":  ".len() + " by ".len();
         let room = DETAIL_BYTES_MAX.saturating_sub(rest).clamp(TOPIC_SHOWN_BYTES_MIN, TOPIC_SHOWN_BYTES_MAX);
         let mut text = format!("{why}: {action} {} by {name}", shortened(topic, room));
         // What mends it is said where it fits; the name of who may not is never cut for it.
@@ -333,10 +333,12 @@ mod tests {
         let who = Service::new("spiffe://example.org/service/shop");
         let told = |default, text: &str| rules(default, text).refusal(&who, Action::Publish, "orders/1").to_string();
         let silent = told(PolicyDefault::Deny, "");
-        for part in ["publish orders/1 by spiffe://example.org/service/shop", "[policy] default `deny`", "policy apply"]
-        {
+        for part in ["publish orders/1 by spiffe://example.org/service/shop", "policy apply"] {
             assert!(silent.contains(part), "{silent}");
         }
+        let short = Service::new("spiffe://a/service/shop");
+        let short = rules(PolicyDefault::Deny, "").refusal(&short, Action::Publish, "orders/1").to_string();
+        assert!(short.ends_with("([policy] default `deny`; `myelin policy apply`)"), "{short}");
         let forbidden = told(PolicyDefault::Allow, "forbid (principal, action, resource);");
         assert!(forbidden.contains("p#1"), "{forbidden}");
         let long = rules(PolicyDefault::Deny, "").refusal(&who, Action::Subscribe, &"x".repeat(200));

@@ -2,6 +2,7 @@
 
 use myelin_client::Code;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 /// What a command returns.
@@ -68,8 +69,32 @@ impl From<Exit> for ExitCode {
 /// Everything that has no exit code of its own.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
+        let failure = Self::new(Exit::Failed, told(&error));
+        let is_taken = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+        };
+        match error.chain().any(is_taken) {
+            true => failure.next(ANOTHER_ADDRESS),
+            false => failure,
+        }
     }
+}
+
+/// What to do where an address is taken; what was being done names the setting.
+const ANOTHER_ADDRESS: &str = "stop the program that has this address (`ss -lntup` shows it), or set another: \
+    `myelin serve` has --listen for [listen] client and --admin for [listen] admin";
+
+/// All causes, each once: many an error says its cause itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut whole = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if whole.is_empty() {
+            whole = cause;
+        } else if !whole.ends_with(&cause) {
+            whole += &format!(": {cause}");
+        }
+    }
+    whole
 }
 
 impl fmt::Display for Failure {
@@ -220,6 +245,22 @@ mod tests {
         }
         let of_status = |status| exit_for_status(status) as u8;
         assert_eq!([400, 401, 403, 404, 408, 409, 412, 500, 504].map(of_status), [1, 4, 4, 3, 6, 5, 5, 1, 6]);
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_told_once_and_with_what_to_set() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen on UDP 127.0.0.1:1: {source}")]
+        struct Taken {
+            source: io::Error,
+        }
+        let source = io::Error::from(io::ErrorKind::AddrInUse);
+        let cause = source.to_string();
+        let failure = Failure::from(anyhow::Error::from(Taken { source }).context("the listener ([listen] client)"));
+        assert_eq!(failure.what.matches(&cause).count(), 1, "{failure}");
+        assert!(failure.what.starts_with("the listener ([listen] client): cannot listen"), "{failure}");
+        assert!(failure.next.is_some_and(|next| next.contains("--listen")));
+        assert_eq!(Failure::from(anyhow::anyhow!("no").context("a")).to_string(), "error: a: no");
     }
 
     #[test]

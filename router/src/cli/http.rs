@@ -36,6 +36,8 @@ pub(super) struct Server {
     pub(super) client: Option<(PathBuf, PathBuf)>,
     /// The authorities that are trusted, for HTTPS.
     pub(super) ca: Option<PathBuf>,
+    /// The name in the router's certificate, where it is not the URL's host.
+    pub(super) server_name: Option<String>,
     /// How long a call may take.
     pub(super) timeout: Duration,
 }
@@ -107,7 +109,7 @@ impl Server {
         };
         let request = self.request(method, path, if_match, body)?;
         if is_secure {
-            let name = ServerName::try_from(host).context("the URL's host")?;
+            let name = ServerName::try_from(self.server_name.clone().unwrap_or(host)).context("the URL's host")?;
             let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls()?));
             let stream = connector.connect(name, stream).await.context("TLS")?;
             send(stream, request).await
@@ -249,7 +251,7 @@ mod tests {
             String::from_utf8_lossy(&request[..read]).into_owned()
         });
         let timeout = Duration::from_secs(10);
-        (Server { url, token: Some("sesame".into()), client: None, ca: None, timeout }, thread)
+        (Server { url, token: Some("sesame".into()), client: None, ca: None, server_name: None, timeout }, thread)
     }
 
     fn call(server: &Server) -> Result<Bytes> {

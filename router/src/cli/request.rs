@@ -2,6 +2,7 @@
 
 use super::connect::{self, Attributes, Connect, block_on};
 use super::failure::{Exit, Failure, Result, exit_for_refusal, step_for_refusal};
+use super::patterns;
 use super::signals::Signals;
 use super::subscribe::{Output, print_once};
 use super::values::duration;
@@ -147,6 +148,7 @@ impl Reply {
             (None, Some(text)) => Answers::Fixed(text.clone()),
             (None, None) => Answers::Echo,
         });
+        patterns::hint(&self.pattern);
         let mut signals = Signals::catch()?;
         let client = self.connect.client(|config| config).await?;
         let options = SubscribeOptions { group: self.group.clone() };
