@@ -1,5 +1,7 @@
 //! `myelin doctor`: what is missing on this machine, and the step that mends it.
 
+mod finding;
+
 use super::admin::development_server;
 use super::build::wasm_toolchain;
 use super::connect::{block_on, dialable, running};
@@ -12,6 +14,7 @@ use super::values::say;
 use crate::config::{Config, Sources};
 use anyhow::Context;
 use clap::Args;
+use finding::{Finding, Level};
 use hyper::Method;
 use hyper::body::Bytes;
 use myelin_engine::{Runtime, RuntimeConfig};
@@ -19,7 +22,7 @@ use myelin_transport::{Identity, QuicConfig, TlsFiles, TlsIdentity};
 use rustix::process::{Resource, getrlimit};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -70,38 +73,6 @@ struct Asker {
     key: Option<PathBuf>,
 }
 
-/// What one look found.
-#[derive(Debug)]
-struct Finding {
-    level: Level,
-    what: &'static str,
-    found: String,
-    /// What to do about it.
-    step: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    Good,
-    /// A router runs without it.
-    Warning,
-    Missing,
-}
-
-impl Finding {
-    fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self { level: Level::Good, what, found: found.into(), step: None }
-    }
-
-    fn warning(what: &'static str, found: impl Into<String>, step: impl Into<String>) -> Self {
-        Self { level: Level::Warning, what, found: found.into(), step: Some(step.into()) }
-    }
-
-    fn missing(what: &'static str, found: impl Into<String>, step: impl Into<String>) -> Self {
-        Self { level: Level::Missing, what, found: found.into(), step: Some(step.into()) }
-    }
-}
-
 impl Doctor {
     pub(super) fn run(self) -> Result<()> {
         let file = config_file(self.config);
@@ -111,8 +82,8 @@ impl Doctor {
         findings.extend(block_on(async { Ok(router(&config, &self.asker).await) })?);
         findings.extend([udp_buffers(), open_files(), engine(&config), toolchain()]);
         match self.shape.is_json() {
-            true => say!("{}", for_programs(&findings)),
-            false => findings.iter().for_each(show),
+            true => say!("{}", finding::for_programs(&findings)),
+            false => findings.iter().for_each(finding::show),
         }
         match findings.iter().filter(|finding| finding.level == Level::Missing).count() {
             0 => Ok(()),
@@ -122,30 +93,6 @@ impl Doctor {
             }
         }
     }
-}
-
-fn show(Finding { level, what, found, step }: &Finding) {
-    let sign = match level {
-        Level::Good => "ok     ",
-        Level::Warning => "warning",
-        Level::Missing => "MISSING",
-    };
-    say!("{sign}  {what:<14} {found}");
-    if let Some(step) = step {
-        say!("         {:<14} do: {step}", "");
-    }
-}
-
-fn for_programs(findings: &[Finding]) -> Value {
-    let told = |Finding { level, what, found, step }: &Finding| {
-        let level = match level {
-            Level::Good => "ok",
-            Level::Warning => "warning",
-            Level::Missing => "missing",
-        };
-        json!({"level": level, "what": what, "found": found, "do": step})
-    };
-    json!({ "findings": findings.iter().map(told).collect::<Vec<_>>() })
 }
 
 /// The configuration, or the default where it is faulty: the other looks go on with that.

@@ -74,15 +74,25 @@ impl From<anyhow::Error> for Failure {
             cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
         };
         match error.chain().any(is_taken) {
-            true => failure.next(ANOTHER_ADDRESS),
+            true => {
+                let step = another_address(&failure.what);
+                failure.next(step)
+            }
             false => failure,
         }
     }
 }
 
-/// What to do where an address is taken; what was being done names the setting.
-const ANOTHER_ADDRESS: &str = "stop the program that has this address (`ss -lntup` shows it), or set another: \
-    `myelin serve` has --listen for [listen] client and --admin for [listen] admin";
+/// What to do where an address is taken: what was being done names the setting.
+fn another_address(what: &str) -> String {
+    let settings = [
+        ("[listen] client", "--listen, or [listen] client"),
+        ("[listen] admin", "--admin, or [listen] admin"),
+        ("[mesh] listen", "[mesh] listen"),
+    ];
+    let set = settings.iter().find(|(setting, _)| what.contains(setting)).map_or("another address", |(_, how)| how);
+    format!("stop what has this address (`ss -lntup` shows it), or set another: {set}")
+}
 
 /// All causes, each once: many an error says its cause itself.
 fn told(error: &anyhow::Error) -> String {

@@ -114,7 +114,7 @@ mod tests {
         let (mut seen, mut wrong) = (0, Vec::new());
         for (words, command) in commands() {
             let text = texts(&command).replace(" \\\n", " ");
-            for example in text.lines().filter_map(|line| line.strip_prefix("  ")).map(|line| squeezed(line)) {
+            for example in text.lines().filter_map(|line| line.strip_prefix("  ")).map(squeezed) {
                 if !example.starts_with("myelin ") {
                     continue;
                 }
