@@ -52,11 +52,7 @@ impl Catalog {
             Op::Quarantined { module, binding, reason } => self.check_quarantined(module, binding, reason),
             Op::Released { module } => match self.quarantine(module) {
                 Some(_) => Ok(()),
-                None => Err(not_found(
-                    "quarantined module",
-                    module,
-                    "`myelin filter ls` lists the modules with their states",
-                )),
+                None => Err(not_found("quarantined module", module, "`myelin filter ls` shows which are")),
             },
             Op::KeyTrusted { key_id, public_key, note } => self.keys.check_trusted(key_id, public_key, note),
             Op::KeyRevoked { key_id } => self.keys.check_revoked(key_id),
