@@ -12,15 +12,19 @@ use myelin_core::{MatchSet, SessionKey};
 use myelin_policy::{
     Action, Call, Decider, Decision, EventHead, INBOX_TOPIC, Place, Policies, Question, Service, Verdict,
 };
+use myelin_wire::limits::DETAIL_BYTES_MAX;
 use myelin_wire::{Attrs, Code, Refusal, attrs};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 
 /// A denial is logged at most once in this time for each action, with the number of those that were not.
 const DENIALS_TOLD_MS: u64 = 1_000;
-/// Bytes of a topic or pattern in a refusal: what a client sent is shown to it, and cannot fill its log.
-const SHOWN_BYTES_MAX: usize = 64;
+/// Most bytes of a topic or pattern in a refusal: what a client sent is shown to it, and cannot fill its log.
+const TOPIC_SHOWN_BYTES_MAX: usize = 64;
+/// Least bytes of it, however long the name of who asks is.
+const TOPIC_SHOWN_BYTES_MIN: usize = 8;
 
 /// Who the open sessions are.
 pub type Services = RwLock<HashMap<SessionKey, Service>>;
@@ -197,30 +201,42 @@ impl Rules {
         u32::try_from(before - targets.plain.len() - targets.groups.len()).unwrap_or(u32::MAX)
     }
 
-    /// Why somebody may not.
+    /// Why somebody may not. What matters comes first, and whole: the detail of an event's refusal is short.
     pub fn refusal(&self, asked: &Asked<'_>) -> Refusal {
         let &Asked { service, action, topic, .. } = asked;
-        let shown = &topic[..topic.floor_char_boundary(SHOWN_BYTES_MAX)];
-        let name = service.id();
-        // What matters comes first: the detail of an event's refusal is short.
-        let why = match self.tenants.check(service, action, topic) {
+        let (why, mend) = match self.tenants.check(service, action, topic) {
             Err(foreign) => told(&foreign),
             Ok(()) => self.said(self.decide(asked, None)),
         };
-        Refusal::new(Code::Forbidden, format!("{why}: {action} {shown} by {name}"))
+        let name = service.id();
+        let rest = why.len() + name.len() + action.name().len() + ":  ".len() + " by ".len();
+        let room = DETAIL_BYTES_MAX.saturating_sub(rest).clamp(TOPIC_SHOWN_BYTES_MIN, TOPIC_SHOWN_BYTES_MAX);
+        let mut text = format!("{why}: {action} {} by {name}", shortened(topic, room));
+        // What mends it is said where it fits; the name of who may not is never cut for it.
+        if let Some(mend) = mend.into_iter().find(|mend| text.len() + mend.len() + " ()".len() <= DETAIL_BYTES_MAX) {
+            text += &format!(" ({mend})");
+        }
+        Refusal::new(Code::Forbidden, text)
     }
 
-    /// Why the policies do not let somebody do something.
-    fn said(&self, Decision { verdict, reasons }: Decision) -> String {
+    /// Why the policies do not let somebody do something, and what mends that, the best first.
+    fn said(&self, Decision { verdict, reasons }: Decision) -> (String, Vec<&'static str>) {
         match (verdict, self.default) {
-            (Verdict::Forbid, _) => format!("policy {} forbids it (`myelin policy explain`)", reasons.join(", ")),
-            (Verdict::ByEvent, _) => format!("policy {} looks at each event", reasons.join(", ")),
-            // Policies that changed meanwhile: the next event may pass.
-            (Verdict::Permit, _) => "the policies have just changed; try again".to_owned(),
-            (Verdict::Silent, PolicyDefault::AllowUntilFirst) => {
-                "no policy permits it, and there are some (`myelin policy apply`)".to_owned()
+            (Verdict::Forbid, _) => {
+                let more = if reasons.len() > 1 { format!(" and {} more", reasons.len() - 1) } else { String::new() };
+                let first = reasons.first().map(String::as_str).unwrap_or_default();
+                (format!("policy {first}{more} forbids it"), vec!["`myelin policy explain`"])
             }
-            (Verdict::Silent, _) => "no policy permits it ([policy] default `deny`; `myelin policy apply`)".to_owned(),
+            (Verdict::ByEvent, _) => (format!("policy {} looks at each event", reasons.join(", ")), Vec::new()),
+            // Policies that changed meanwhile: the next event may pass.
+            (Verdict::Permit, _) => ("the policies have just changed; try again".to_owned(), Vec::new()),
+            (Verdict::Silent, PolicyDefault::AllowUntilFirst) => {
+                ("no policy permits it".to_owned(), vec!["and there are some: `myelin policy apply`", PERMIT])
+            }
+            (Verdict::Silent, _) => {
+                let default = "[policy] default `deny`; `myelin policy apply`";
+                ("no policy permits it".to_owned(), vec![default, PERMIT])
+            }
         }
     }
 }
@@ -257,14 +273,27 @@ pub fn head<'a>(attrs: &Attrs<'a>) -> EventHead<'a> {
     head
 }
 
-/// Why a topic is not for somebody, and what to do about it.
-fn told(foreign: &Foreign) -> String {
-    match foreign {
-        Foreign::Outside { .. } => foreign.to_string(),
-        Foreign::Owned { .. } => format!("{foreign}, which does not share it (`myelin tenant`)"),
-        Foreign::Inbox => format!("{foreign} (`myelin tenant`: share with `publish`)"),
-        Foreign::DeadLetters => format!("{foreign}: subscribe to $dead/*/TOPICS"),
+/// What lets somebody do something.
+const PERMIT: &str = "`myelin policy apply`";
+
+/// The beginning of a topic, marked where more follows.
+fn shortened(topic: &str, bytes_max: usize) -> Cow<'_, str> {
+    const MARK: &str = "…";
+    match topic.len() <= bytes_max {
+        true => topic.into(),
+        false => format!("{}{MARK}", &topic[..topic.floor_char_boundary(bytes_max - MARK.len())]).into(),
     }
+}
+
+/// Why a topic is not for somebody, and what to do about it.
+fn told(foreign: &Foreign) -> (String, Vec<&'static str>) {
+    let mend = match foreign {
+        Foreign::Outside { .. } => "`myelin tenant ls`",
+        Foreign::Owned { .. } => "`myelin tenant`: its tenant must share it",
+        Foreign::Inbox => "`myelin tenant`: share with `publish`",
+        Foreign::DeadLetters => "subscribe to $dead/*/TOPICS",
+    };
+    (foreign.to_string(), vec![mend])
 }
 
 /// What is asked about: answers go to topics that nobody could name in a policy.
@@ -388,13 +417,37 @@ mod tests {
         let who = Service::new("spiffe://example.org/service/shop");
         let told = |default, text: &str| rules(default, text).refusal(&publishing(&who, "orders/1")).to_string();
         let silent = told(PolicyDefault::Deny, "");
-        for part in ["service/shop", "publish orders/1", "[policy] default `deny`", "myelin policy apply"] {
+        for part in ["publish orders/1 by spiffe://example.org/service/shop", "policy apply"] {
             assert!(silent.contains(part), "{silent}");
         }
+        let short = Service::new("spiffe://a/service/shop");
+        let short = rules(PolicyDefault::Deny, "").refusal(&publishing(&short, "orders/1")).to_string();
+        assert!(short.ends_with("([policy] default `deny`; `myelin policy apply`)"), "{short}");
         let forbidden = told(PolicyDefault::Allow, "forbid (principal, action, resource);");
         assert!(forbidden.contains("p#1"), "{forbidden}");
         let long = rules(PolicyDefault::Deny, "").refusal(&publishing(&who, &"x".repeat(200)));
         assert!(long.to_string().len() < 256, "{long}");
+    }
+
+    #[test]
+    fn whoever_may_not_is_named_whole_within_what_an_event_is_told() {
+        let name = "spiffe://example.org/service/a-service-with-a-name";
+        let who = Service::new(name);
+        for (default, text) in [
+            (PolicyDefault::Deny, ""),
+            (PolicyDefault::AllowUntilFirst, r#"permit (principal, action, resource == Topic::"a");"#),
+            (PolicyDefault::Allow, "forbid (principal, action, resource);"),
+        ] {
+            for topic in ["demo/hello".to_owned(), format!("demo/{}", "ä".repeat(90))] {
+                let told = rules(default, text).refusal(&who, Action::Publish, &topic).message;
+                let cut = &told[..told.floor_char_boundary(DETAIL_BYTES_MAX)];
+                assert!(cut.contains(&format!(" by {name}")) && cut.contains("publish demo/"), "{told}");
+                assert_eq!(cut.len(), told.len(), "{told}");
+            }
+        }
+        let endless = format!("spiffe://example.org/service/{}", "x".repeat(200));
+        let told = rules(PolicyDefault::Deny, "").refusal(&Service::new(&*endless), Action::Publish, "demo/hello");
+        assert!(told.message.ends_with(&endless), "{told}");
     }
 
     #[test]

@@ -7,10 +7,12 @@ use super::logs::Wanted;
 use super::problem::Problem;
 use super::types::{LogList, ModuleDescription, ModuleList, ModuleState, ModuleSummary, QuarantineInfo, SignatureInfo};
 use crate::world::{Actor, View, unix_ms};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use myelin_catalog::{BindingSet, Module, ModuleRef};
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// All modules.
@@ -104,22 +106,39 @@ pub(super) async fn describe(
     }))
 }
 
-/// Remove a version of a module that no binding uses.
+/// How a module is removed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoveQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+/// Remove a version of a module that no binding uses. One that the next rollback would use stays, unless `force` is set.
 #[utoipa::path(delete, path = "/v1/modules/{name}/versions/{version}", tag = "modules",
-    params(("name" = String, Path), ("version" = String, Path)),
+    params(
+        ("name" = String, Path),
+        ("version" = String, Path),
+        ("force" = Option<bool>, Query, description = "Also where the next rollback would use it"),
+    ),
     responses(
         (status = 204, description = "Removed"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "A binding uses it"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "A binding uses it, or the next rollback would"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
+    query: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<StatusCode, Problem> {
-    context.state.world.remove_module(module, actor).await?;
+    let Query(RemoveQuery { force }) = query.map_err(|rejection| {
+        let detail = format!("{}; the query may have force=true", rejection.body_text());
+        Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail)
+    })?;
+    context.state.world.remove_module(module, force, actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

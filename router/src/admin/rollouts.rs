@@ -51,14 +51,17 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
     let view = context.state.world.view();
     let known = view.rollouts.iter();
     let rollouts = known.map(|report| Rollout::new(report, context.notes.find(report.generation))).collect();
-    let generations = view.catalog.history().map(|generation| GenerationInfo {
-        generation: generation.number,
-        at_sites: generation.at_sites.clone(),
-        source: generation.source,
-        at_unix_ms: generation.at_unix_ms,
-        actor: generation.actor.clone(),
-        bindings: generation.bindings.len(),
-    });
+    let generations =
+        view.catalog.history().filter(|generation| view.catalog.can_return_to(generation)).map(|generation| {
+            GenerationInfo {
+                generation: generation.number,
+                at_sites: generation.at_sites.clone(),
+                source: generation.source,
+                at_unix_ms: generation.at_unix_ms,
+                actor: generation.actor.clone(),
+                bindings: generation.bindings.len(),
+            }
+        });
     let active_generation = view.generation;
     let proposals = Proposal::list(&view);
     Json(RolloutList {

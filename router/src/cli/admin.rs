@@ -67,7 +67,7 @@ impl Admin {
             None => {
                 let default = || DEFAULT_URL.parse().context("the URL of the admin API");
                 let url = self.admin.clone().map_or_else(default, Ok)?;
-                Server { url, token: None, client: None, ca: None, timeout: self.timeout }
+                Server { url, token: None, client: None, ca: None, server_name: None, timeout: self.timeout }
             }
         };
         let url = &server.url;
@@ -94,7 +94,7 @@ pub(super) fn development_server(ready: &Ready, data_dir: &Path, timeout: Durati
     let scheme = ready.admin_url.split("://").next().unwrap_or("http");
     let url = format!("{scheme}://{}", dialable(ready.admin_addr)).parse().context("the router's admin URL")?;
     let TlsFiles { cert, key, ca } = development::client_files(data_dir);
-    Ok(Server { url, token: None, client: Some((cert, key)), ca: Some(ca), timeout })
+    Ok(Server { url, token: None, client: Some((cert, key)), ca: Some(ca), server_name: None, timeout })
 }
 
 /// The admin API of a running development router.

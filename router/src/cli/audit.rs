@@ -34,10 +34,20 @@ const FULL_BYTES: usize = 1024 * 1024 - audit::LINE_BYTES_MAX;
 #[command(after_help = AFTER_HELP)]
 pub(super) enum Audit {
     /// Show entries, oldest first
+    #[command(after_help = "Examples:\n  \
+        myelin audit ls --failed                    who was refused what\n  \
+        myelin audit ls --kind catalog --limit 20\n  \
+        myelin audit ls --actor token -o json")]
     Ls(Ls),
     /// Check that the log is what was written; exit 1 where it is not
+    #[command(after_help = "Examples:\n  \
+        myelin audit verify\n  \
+        myelin audit verify --file audit.jsonl       without a router")]
     Verify(Verify),
     /// Write the log into a file
+    #[command(after_help = "Examples:\n  \
+        myelin audit export audit.jsonl\n  \
+        myelin audit export --format csv audit.csv")]
     Export(Export),
 }
 

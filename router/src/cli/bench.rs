@@ -14,10 +14,10 @@ use std::time::Duration;
 
 const AFTER_HELP: &str = "\
 Examples:
-  myelin bench                                          10,000 events/s of 128 bytes for 5 seconds
-  myelin bench --scenario 128:1-1,1024:1-8 --seconds 10 two scenarios: bytes:publishers-subscribers
-  myelin bench --flat-out                               as fast as it goes; then latency says nothing
-  myelin bench -H x-tenant=acme --report out            with a header; .hgrm, JSON and one HTML page into out/
+  myelin bench                                           10,000 events/s of 128 bytes for 5 seconds
+  myelin bench --scenario 128:1-1,1024:1-8 --seconds 10  two scenarios: bytes:publishers-subscribers
+  myelin bench --flat-out                                as fast as it goes; then latency says nothing
+  myelin bench -H x-tenant=acme --report out             with a header; .hgrm, JSON and one HTML page into out/
 
 Every event has a number, and every subscriber checks every number: exit code 7 when one was lost, doubled or refused.
 Events have a schedule, and a latency counts from an event's scheduled time: a router that stalls is charged for the

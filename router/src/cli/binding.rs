@@ -4,10 +4,11 @@ use super::admin::{Admin, binding_path, module_path};
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::text;
+use super::listing::{Shape, text};
+use super::patterns;
 use super::rollout;
 use super::signing::read_text;
-use super::values::{bytes, duration, say};
+use super::values::{bytes, duration};
 use clap::{Args, ValueEnum};
 use hyper::Method;
 use myelin_catalog::Name;
@@ -20,6 +21,7 @@ Examples:
   myelin bind check-orders --module schema-json@0.1.0 --pattern 'orders/**' --config schema.json
   myelin bind hide-cards --module redact@0.1.0 --pattern 'payments/**' --config '{\"fields\": [\"card.number\"]}'
   myelin bind route --module content-route@0.1.0 --pattern 'orders/**' --order 20 --grant-topic 'orders/eu/**'
+  myelin bind hide-cards --module redact@0.1.0 --pattern 'payments/**' -o json | jq .generation
   myelin bind -f binding.json                            all of it as JSON, as `GET /v1/bindings` shows it
 
 Stages the binding, then makes everything that is staged active, and waits: every filter is compiled, tested on its own
@@ -118,6 +120,8 @@ struct Change {
     #[arg(long, value_name = "REVISION")]
     if_match: Option<u64>,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -156,6 +160,8 @@ impl Bind {
         let path = binding_path(&name)?;
         // Checked here, so that a slip in a name is told without a router.
         module_path(&text(&body["module"]))?;
+        patterns::hint(&text(&body["pattern"]));
+        self.grant_topic.iter().for_each(|pattern| patterns::hint(pattern));
         block_on(self.change.make(&name, Method::PUT, path, Body::Json(body)))
     }
 
@@ -211,10 +217,13 @@ impl Change {
         let api = self.admin.api()?;
         let staged: Value = api.ask_if(method, &path, self.if_match, body).await?;
         if self.no_rollout {
-            say!("{name} is staged (revision {}); `myelin rollout start` makes it active", staged["revision"]);
+            self.shape.tell(&staged, |staged| {
+                let revision = &staged["revision"];
+                format!("{name} is staged (revision {revision}); `myelin rollout start` makes it active\n")
+            });
             return Ok(());
         }
-        rollout::start(&api, self.note.clone()).await.map_err(|failure| {
+        rollout::start(&api, self.note.clone(), self.shape).await.map_err(|failure| {
             let what = format!("the change of {name} is staged and not active");
             let next = "mend it and run this again, or take it back: `myelin rollout status` shows what is staged";
             Failure { next: Some(failure.next.clone().unwrap_or_else(|| next.to_owned())), ..failure }.doing(what)

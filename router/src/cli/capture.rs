@@ -5,6 +5,7 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
 use super::listing::{items, size, table, text, time};
+use super::patterns;
 use super::resource::Show;
 use super::values::{bytes, duration, say};
 use crate::files::write_private;
@@ -18,12 +19,12 @@ use std::time::Duration;
 
 const START_HELP: &str = "\
 Examples:
-  myelin capture start 'orders/**'                                everything, for a minute, up to 8 MiB
-  myelin capture start 'orders/**' --sample 1% --for 10m          one event in a hundred
-  myelin capture start 'orders/**' --redact authorization,payload parts that nobody is to see
-  myelin capture start '**' --binding orders-schema --keep last   the latest of what one binding judges
+  myelin capture start 'orders/**'                                 everything, for a minute, up to 8 MiB
+  myelin capture start 'orders/**' --sample 1% --for 10m           one event in a hundred
+  myelin capture start 'orders/**' --redact authorization,payload  parts that nobody is to see
+  myelin capture start '**' --binding orders-schema --keep last    the latest of what one binding judges
   myelin capture fetch 1 -o orders.capture
-  myelin replay orders.capture --module new.wasm                  what would the new filter say?
+  myelin replay orders.capture --module new.wasm                   what would the new filter say?
 
 A capture runs at the router that is asked, in its memory, and ends by itself: when it is full, when its time is over, or
 with the router. What --redact names is taken out before anything is kept: headers by their names, `payload`, `identity`
@@ -37,12 +38,20 @@ pub(super) enum Capture {
     #[command(after_help = START_HELP)]
     Start(Start),
     /// Show the captures of a router
+    #[command(after_help = "Examples:\n  \
+        myelin capture ls\n  \
+        myelin capture ls --watch 1")]
     Ls(Show),
     /// End a capture; it keeps what it has
+    #[command(after_help = "Example:\n  myelin capture stop 1")]
     Stop(One),
     /// End a capture and forget what it has
+    #[command(after_help = "Example:\n  myelin capture rm 1")]
     Rm(One),
     /// Write a capture into a file; one that still runs as it stands now
+    #[command(after_help = "Examples:\n  \
+        myelin capture fetch 1 -o orders.capture\n  \
+        myelin replay orders.capture --module new.wasm")]
     Fetch(Fetch),
 }
 
@@ -162,6 +171,7 @@ impl Start {
     }
 
     async fn run(self) -> Result<()> {
+        patterns::hint(&self.pattern);
         let body = Body::Json(self.body()?);
         let info: Value = self.admin.api()?.ask(Method::POST, "/v1/captures", body).await?;
         let id = info["id"].as_u64().unwrap_or_default();

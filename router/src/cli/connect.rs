@@ -2,7 +2,7 @@
 
 use super::admin::Admin;
 use super::development;
-use super::failure::{Exit, Failure, Result, exit_for_code};
+use super::failure::{Exit, Failure, Result, exit_for_refusal, step_for_refusal};
 use super::serve::Ready;
 use super::values::{duration, pair};
 use anyhow::Context;
@@ -277,9 +277,7 @@ impl From<ClientError> for Failure {
                 Exit::Usage
             }
             ClientError::Dial(DialError::Refused { .. } | DialError::Untrusted { .. }) => Exit::Denied,
-            ClientError::Refused(refusal) | ClientError::Closed(refusal) => {
-                exit_for_code(refusal.code.name()).unwrap_or(Exit::Failed)
-            }
+            ClientError::Refused(refusal) | ClientError::Closed(refusal) => exit_for_refusal(refusal.code),
             _ => Exit::Failed,
         };
         let failure = Self::new(exit, error.to_string());
@@ -289,6 +287,9 @@ impl From<ClientError> for Failure {
             }
             ClientError::Dial(DialError::Refused { .. } | DialError::Untrusted { .. }) => {
                 failure.next("check --cert, --key and --ca; `myelin cert issue` makes certificates")
+            }
+            ClientError::Refused(refusal) | ClientError::Closed(refusal) => {
+                failure.next(step_for_refusal(refusal.code, "ACTION TOPIC"))
             }
             _ => failure,
         }
@@ -305,7 +306,7 @@ mod tests {
         let exit = |error: ClientError| Failure::from(error).exit;
         assert_eq!(exit(ClientError::Config(String::new())), Exit::Usage);
         assert_eq!(exit(ClientError::Refused(Refusal::new(Code::Denied, "no"))), Exit::Denied);
-        assert_eq!(exit(ClientError::Refused(Refusal::new(Code::InvalidPattern, "no"))), Exit::Failed);
+        assert_eq!(exit(ClientError::Refused(Refusal::new(Code::InvalidPattern, "no"))), Exit::Usage);
         assert_eq!(exit(ClientError::ClientClosed), Exit::Failed);
     }
 

@@ -1,23 +1,29 @@
 //! `myelin doctor`: what is missing on this machine, and the step that mends it.
 
+mod finding;
+
 use super::admin::development_server;
 use super::build::wasm_toolchain;
 use super::connect::{block_on, dialable, running};
 use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::http::{Body, Server};
+use super::listing::Shape;
 use super::serve::{config_file, tls_files};
 use super::values::say;
 use crate::config::{Config, Sources};
 use anyhow::Context;
 use clap::Args;
+use finding::{Finding, Level};
 use hyper::Method;
 use hyper::body::Bytes;
 use myelin_engine::{Runtime, RuntimeConfig};
-use myelin_transport::{QuicConfig, TlsFiles, TlsIdentity};
+use myelin_transport::{Identity, QuicConfig, TlsFiles, TlsIdentity};
 use rustix::process::{Resource, getrlimit};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +36,11 @@ const OPEN_FILES_WANTED: u64 = 1_024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 const AFTER_HELP: &str = "\
+Examples:
+  myelin doctor
+  myelin doctor -c myelin.toml --cert ops.pem --key ops-key.pem
+  myelin doctor -o json | jq '.findings[] | select(.level != \"ok\")'
+
 Looks at: the configuration, the data directory, certificates, ports or the running router and its version, UDP buffers,
 open files, room for the Wasm engine, and the toolchain for filters. Each finding names the step that mends it. Exit code
 1 when something is missing that a router needs.";
@@ -41,6 +52,8 @@ pub(super) struct Doctor {
     /// Configuration file; ./myelin.toml where there is one
     #[arg(short, long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     asker: Asker,
 }
@@ -60,38 +73,6 @@ struct Asker {
     key: Option<PathBuf>,
 }
 
-/// What one look found.
-#[derive(Debug)]
-struct Finding {
-    level: Level,
-    what: &'static str,
-    found: String,
-    /// What to do about it.
-    step: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    Good,
-    /// A router runs without it.
-    Warning,
-    Missing,
-}
-
-impl Finding {
-    fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self { level: Level::Good, what, found: found.into(), step: None }
-    }
-
-    fn warning(what: &'static str, found: impl Into<String>, step: impl Into<String>) -> Self {
-        Self { level: Level::Warning, what, found: found.into(), step: Some(step.into()) }
-    }
-
-    fn missing(what: &'static str, found: impl Into<String>, step: impl Into<String>) -> Self {
-        Self { level: Level::Missing, what, found: found.into(), step: Some(step.into()) }
-    }
-}
-
 impl Doctor {
     pub(super) fn run(self) -> Result<()> {
         let file = config_file(self.config);
@@ -100,16 +81,9 @@ impl Doctor {
         findings.extend(certificates(&config));
         findings.extend(block_on(async { Ok(router(&config, &self.asker).await) })?);
         findings.extend([udp_buffers(), open_files(), engine(&config), toolchain()]);
-        for Finding { level, what, found, step } in &findings {
-            let sign = match level {
-                Level::Good => "ok     ",
-                Level::Warning => "warning",
-                Level::Missing => "MISSING",
-            };
-            say!("{sign}  {what:<14} {found}");
-            if let Some(step) = step {
-                say!("         {:<14} do: {step}", "");
-            }
+        match self.shape.is_json() {
+            true => say!("{}", finding::for_programs(&findings)),
+            false => findings.iter().for_each(finding::show),
         }
         match findings.iter().filter(|finding| finding.level == Level::Missing).count() {
             0 => Ok(()),
@@ -266,7 +240,21 @@ fn configured_server(config: &Config, asker: &Asker) -> Result<Server> {
     let kept = || Some(std::fs::read_to_string(config.admin.token_file.as_ref()?).ok()?.trim().to_owned());
     let token = asker.token.clone().or_else(kept);
     let client = asker.cert.clone().zip(asker.key.clone());
-    Ok(Server { url, token, client, ca: tls.map(|files| files.ca), timeout: ANSWER_TIMEOUT })
+    let server_name = tls.as_ref().and_then(|files| certified(&files.cert, admin.ip()));
+    Ok(Server { url, token, client, ca: tls.map(|files| files.ca), server_name, timeout: ANSWER_TIMEOUT })
+}
+
+/// A name that the router's certificate carries, where the address that it listens on is none of them: it is looked for
+/// on its own machine, where no name leads elsewhere.
+fn certified(cert: &Path, listens_on: IpAddr) -> Option<String> {
+    let der = CertificateDer::from_pem_file(cert).ok()?;
+    let hosts = Identity::hosts_of_certificate(&der);
+    let asked = dialable(SocketAddr::new(listens_on, 0)).ip().to_string();
+    if hosts.contains(&asked) {
+        return None;
+    }
+    let local = hosts.iter().find(|host| *host == "localhost");
+    local.or_else(|| hosts.iter().find(|host| !host.starts_with('*'))).cloned()
 }
 
 fn is_taken(addr: SocketAddr) -> bool {
@@ -405,6 +393,22 @@ mod tests {
         let asker = Asker { token: None, cert: file("ops.pem"), key: file("ops.key") };
         let server = configured_server(&config, &asker).unwrap();
         assert_eq!((server.url.scheme_str(), server.client), (Some("https"), file("ops.pem").zip(file("ops.key"))));
+    }
+
+    #[test]
+    fn a_router_is_asked_by_a_name_that_its_certificate_carries() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = myelin_transport::ca::CertificateAuthority::create("test", 2).unwrap();
+        let issue = |name: &str, hosts: &[&str]| {
+            let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+            authority.issue_router("site", name, &hosts, 1).unwrap().save(folder.path(), name).unwrap().0
+        };
+        let local = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(certified(&issue("a", &["r1.example.org", "localhost"]), local).as_deref(), Some("localhost"));
+        assert_eq!(certified(&issue("b", &["r1.example.org"]), local).as_deref(), Some("r1.example.org"));
+        assert_eq!(certified(&issue("c", &["r1.example.org", "127.0.0.1"]), local), None);
+        assert_eq!(certified(&issue("d", &["127.0.0.1"]), IpAddr::from([0, 0, 0, 0])), None);
+        assert_eq!(certified(&folder.path().join("none.pem"), local), None);
     }
 
     #[test]

@@ -35,9 +35,6 @@ pub(super) struct Explain {
     /// Where it is published: a site, or SITE/ROUTER; the asked router where none is given
     #[arg(long, value_name = "SITE[/ROUTER]")]
     at: Option<String>,
-    /// The same as `--output json`
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
     #[command(flatten)]
     listing: Listing,
     #[command(flatten)]
@@ -47,10 +44,9 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(self) -> Result<()> {
         let path = self.path()?;
-        let listing = if self.json { self.listing.for_programs() } else { self.listing };
         block_on(async {
             let api = self.admin.api()?;
-            listing.show(|| api.get(&path), show).await
+            self.listing.show(|| api.get(&path), show).await
         })
     }
 

@@ -1,6 +1,8 @@
 //! How a command fails: what, where, why, the next step, and the exit code that scripts read.
 
+use myelin_client::Code;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 /// What a command returns.
@@ -67,8 +69,42 @@ impl From<Exit> for ExitCode {
 /// Everything that has no exit code of its own.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
+        let failure = Self::new(Exit::Failed, told(&error));
+        let is_taken = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+        };
+        match error.chain().any(is_taken) {
+            true => {
+                let step = another_address(&failure.what);
+                failure.next(step)
+            }
+            false => failure,
+        }
     }
+}
+
+/// What to do where an address is taken: what was being done names the setting.
+fn another_address(what: &str) -> String {
+    let settings = [
+        ("[listen] client", "--listen, or [listen] client"),
+        ("[listen] admin", "--admin, or [listen] admin"),
+        ("[mesh] listen", "[mesh] listen"),
+    ];
+    let set = settings.iter().find(|(setting, _)| what.contains(setting)).map_or("another address", |(_, how)| how);
+    format!("stop what has this address (`ss -lntup` shows it), or set another: {set}")
+}
+
+/// All causes, each once: many an error says its cause itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut whole = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if whole.is_empty() {
+            whole = cause;
+        } else if !whole.ends_with(&cause) {
+            whole += &format!(": {cause}");
+        }
+    }
+    whole
 }
 
 impl fmt::Display for Failure {
@@ -83,15 +119,73 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Which exit code a stable code, of a refusal or of a problem of the admin API, stands for.
+/// Which exit code a refusal of a router stands for. Without a wildcard: whoever adds a code decides here.
+pub(super) fn exit_for_refusal(code: Code) -> Exit {
+    match code {
+        Code::Forbidden | Code::Unauthenticated | Code::TokenExpired | Code::ReservedTopic => Exit::Denied,
+        // An event that filters, schemas or rules for topics turn back is denied, whoever of them it was.
+        Code::Denied | Code::DeadLettered | Code::FilterFault | Code::Residency | Code::SchemaViolation => Exit::Denied,
+        Code::NoResponder => Exit::NotFound,
+        Code::Expired | Code::HelloTimeout => Exit::Timeout,
+        // What was given cannot be: the command finds the same by itself where it can.
+        Code::InvalidTopic | Code::InvalidPattern | Code::InvalidGroup => Exit::Usage,
+        Code::PayloadTooLarge | Code::InvalidAttributes => Exit::Usage,
+        Code::Malformed | Code::UnknownFrame | Code::FrameTooLarge | Code::OutOfOrder | Code::Version => Exit::Failed,
+        Code::UnknownTopicRef | Code::SubscriptionId | Code::TooManySubscriptions => Exit::Failed,
+        Code::SlowConsumer | Code::Draining | Code::TooManySessions | Code::Internal => Exit::Failed,
+    }
+}
+
+/// What to do about a refusal of `what`, such as `publish orders/eu`.
+pub(super) fn step_for_refusal(code: Code, what: &str) -> String {
+    match code {
+        Code::Forbidden => format!("`myelin policy explain WHO {what}` says which policies and tenants decide"),
+        Code::Unauthenticated | Code::TokenExpired => {
+            "give --cert, --key and --ca, or a new token with --token-file".to_owned()
+        }
+        Code::ReservedTopic => "topics that begin with `$` are the router's: choose another".to_owned(),
+        Code::SchemaViolation => "`myelin topic ls` shows which schema judges the topic, `myelin schema describe \
+             SUBJECT` what that wants"
+            .to_owned(),
+        Code::Residency => "`myelin topic ls` shows at which sites events of the topic may be".to_owned(),
+        Code::DeadLettered => "`myelin sub '$dead/**' -v` shows dead letters with their reasons".to_owned(),
+        Code::Denied | Code::FilterFault => "`myelin filter ls` shows which filters judge the topic, `myelin filter \
+             describe NAME@VERSION` what they say"
+            .to_owned(),
+        Code::NoResponder => "start one with `myelin reply TOPIC --echo`".to_owned(),
+        Code::Expired => "give it longer with --ttl".to_owned(),
+        Code::Draining | Code::TooManySessions => "name further routers with --addr, or try again later".to_owned(),
+        Code::SlowConsumer => {
+            "subscribe with --overflow drop-oldest or pause, or share the work with --group".to_owned()
+        }
+        _ => "docs/PROTOCOL.md explains the codes".to_owned(),
+    }
+}
+
+/// Which exit code a stable code, of a refusal or of a problem of the admin API, stands for. `None` where the status
+/// says enough.
 pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
+    if let Some(refusal) = Code::ALL.iter().find(|refusal| refusal.name() == code) {
+        return Some(exit_for_refusal(*refusal));
+    }
     Some(match code {
-        "not-found" | "no-responder" | "unknown-module" | "unknown-binding" | "nothing-to-roll-back" => Exit::NotFound,
-        "denied" | "unauthorized" | "forbidden" | "filter-fault" | "dead-lettered" | "reserved-topic" => Exit::Denied,
-        "unauthenticated" | "token-expired" | "forbidden-role" | "two-person" => Exit::Denied,
-        "conflict" | "exists" | "in-use" | "revision-mismatch" | "rollout-running" => Exit::Conflict,
-        "timeout" | "expired" => Exit::Timeout,
-        "self-test-failed" | "gate-failed" | "not-ready" | "incompatible-schema" => Exit::GateFailed,
+        "not-found" | "subject-deleted" | "version-deleted" => Exit::NotFound,
+        "unauthorized" | "forbidden-role" | "forbidden-tenant" | "forbidden-origin" | "forbidden-host" => Exit::Denied,
+        "two-person" | "tenant-quota" | "registry-mode" => Exit::Denied,
+        "signature-missing" | "signature-invalid" | "signature-expired" | "signature-untrusted" => Exit::Denied,
+        "signature-mismatch" | "trust-signatures" | "capability-approval" | "downgrade" => Exit::Denied,
+        "conflict" | "rollout-running" | "catalog-moved" | "trust-stale" | "proposal-stale" => Exit::Conflict,
+        "subject-not-deleted" | "version-not-deleted" | "schema-referenced" | "recorded-events" => Exit::Conflict,
+        "timeout" | "no-answer" | "body-timeout" | "record-late" => Exit::Timeout,
+        // A filter that fails what every router does with it before it judges.
+        "self-test-fault" | "self-test-unexpected" | "self-test-synthetic-fault" => Exit::GateFailed,
+        "gate-failed" | "not-ready" | "incompatible-schema" => Exit::GateFailed,
+        "module-not-wasm" | "module-core" | "module-invalid" | "module-wrong-world" | "wrong-world" => Exit::Usage,
+        "module-unknown-import" | "module-wrong-version" | "module-too-complex" | "module-too-large" => Exit::Usage,
+        "module-vectors" | "module-does-not-compile" | "compile-time" | "compile-memory" => Exit::Usage,
+        "filter-config-refused" | "filter-info-invalid" | "route-not-granted" => Exit::Usage,
+        "schema-unusable" | "body-missing" | "body-too-large" => Exit::Usage,
+        _ if code.starts_with("invalid-") => Exit::Usage,
         _ => return None,
     })
 }
@@ -112,14 +206,71 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_refusal_of_a_router_has_its_exit_code_and_a_next_step() {
+        let table = [
+            (Exit::Denied, "forbidden unauthenticated token-expired reserved-topic denied dead-lettered filter-fault"),
+            (Exit::Denied, "residency schema-violation"),
+            (Exit::NotFound, "no-responder"),
+            (Exit::Timeout, "expired hello-timeout"),
+            (Exit::Usage, "invalid-topic invalid-pattern invalid-group payload-too-large invalid-attributes"),
+            (Exit::Failed, "malformed unknown-frame frame-too-large out-of-order version unknown-topic-ref"),
+            (Exit::Failed, "subscription-id too-many-subscriptions slow-consumer draining too-many-sessions internal"),
+        ];
+        let decided = |name: &str| table.iter().find(|(_, names)| names.split(' ').any(|known| known == name));
+        for code in Code::ALL {
+            let found = decided(code.name()).map(|(exit, _)| *exit);
+            assert_eq!(exit_for_code(code.name()), found, "{code}: decide what scripts are told, and add it here");
+            assert!(!step_for_refusal(*code, "publish a").is_empty());
+        }
+        assert_eq!(table.iter().map(|(_, names)| names.split(' ').count()).sum::<usize>(), Code::ALL.len());
+    }
+
+    #[test]
+    fn a_next_step_is_about_what_refused() {
+        for (code, part) in [
+            (Code::Forbidden, "myelin policy explain WHO publish orders/eu"),
+            (Code::SchemaViolation, "myelin schema describe"),
+            (Code::Residency, "myelin topic ls"),
+            (Code::Denied, "myelin filter describe"),
+        ] {
+            let step = step_for_refusal(code, "publish orders/eu");
+            assert!(step.contains(part), "{code}: {step}");
+        }
+    }
+
+    #[test]
     fn codes_and_statuses_map_to_the_documented_exit_codes() {
         let of_code = |code| exit_for_code(code).map(|exit| exit as u8);
         assert_eq!(
-            ["not-found", "denied", "conflict", "timeout", "gate-failed", "malformed"].map(of_code),
+            ["not-found", "two-person", "conflict", "timeout", "gate-failed", "internal-affairs"].map(of_code),
             [Some(3), Some(4), Some(5), Some(6), Some(7), None]
         );
+        for (exit, codes) in [
+            (2, "module-not-wasm invalid-binding invalid-schema filter-config-refused"),
+            (4, "signature-missing signature-untrusted capability-approval downgrade tenant-quota registry-mode"),
+            (5, "trust-stale subject-not-deleted schema-referenced"),
+            (7, "self-test-fault incompatible-schema"),
+        ] {
+            codes.split(' ').for_each(|code| assert_eq!(of_code(code), Some(exit), "{code}"));
+        }
         let of_status = |status| exit_for_status(status) as u8;
         assert_eq!([400, 401, 403, 404, 408, 409, 412, 500, 504].map(of_status), [1, 4, 4, 3, 6, 5, 5, 1, 6]);
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_told_once_and_with_what_to_set() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen on UDP 127.0.0.1:1: {source}")]
+        struct Taken {
+            source: io::Error,
+        }
+        let source = io::Error::from(io::ErrorKind::AddrInUse);
+        let cause = source.to_string();
+        let failure = Failure::from(anyhow::Error::from(Taken { source }).context("the listener ([listen] client)"));
+        assert_eq!(failure.what.matches(&cause).count(), 1, "{failure}");
+        assert!(failure.what.starts_with("the listener ([listen] client): cannot listen"), "{failure}");
+        assert!(failure.next.is_some_and(|next| next.contains("--listen")));
+        assert_eq!(Failure::from(anyhow::anyhow!("no").context("a")).to_string(), "error: a: no");
     }
 
     #[test]

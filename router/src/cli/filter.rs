@@ -18,11 +18,14 @@ use super::resource::Show;
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
+use myelin_engine::ModuleRefusal;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Largest component that is read from a file, in bytes: more than any router takes.
 const COMPONENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How all WebAssembly begins.
+const WASM_BEGINS: &[u8] = b"\0asm";
 /// Characters of a digest in a table.
 const DIGEST_SHOWN: usize = 12;
 
@@ -60,6 +63,10 @@ pub(super) enum Filter {
     #[command(after_help = pull::PULL_HELP)]
     Pull(pull::Pull),
     /// List modules and bindings
+    #[command(after_help = "Examples:\n  \
+        myelin filter ls\n  \
+        myelin filter ls -o json | jq '.modules[].name'\n  \
+        myelin filter ls --watch 2")]
     Ls(Show),
     /// Show everything about a module: bindings, verdicts, faults
     #[command(after_help = "Example:\n  myelin filter describe redact@0.1.0")]
@@ -67,9 +74,13 @@ pub(super) enum Filter {
     /// Show what filters logged; -f follows
     Logs(logs::Logs),
     /// Lift a quarantine: the module runs again from the next rollout on
+    #[command(after_help = "Example:\n  \
+        myelin filter release redact@0.1.0 && myelin rollout start --note 'redact is mended'")]
     Release(Named),
     /// Remove a module that no binding uses
-    Rm(Named),
+    #[command(after_help = "Examples:\n  myelin filter rm redact@0.1.0\n  myelin filter rm redact@0.1.0 --force\n\n\
+        A module of the generation that `myelin rollout rollback` returns to stays, unless --force is given.")]
+    Rm(Remove),
 }
 
 /// Build a filter's package as a Wasm component
@@ -112,6 +123,16 @@ pub(super) struct Named {
     admin: Admin,
 }
 
+/// Remove a module
+#[derive(Args, Debug)]
+pub(super) struct Remove {
+    /// Also where the next rollback would need it: there is no way back to that generation then
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    named: Named,
+}
+
 impl Filter {
     pub(super) fn run(self) -> Result<()> {
         match self {
@@ -127,7 +148,7 @@ impl Filter {
             Self::Describe(describe) => block_on(describe.run()),
             Self::Logs(logs) => logs.run(),
             Self::Release(named) => block_on(named.release()),
-            Self::Rm(named) => block_on(named.remove()),
+            Self::Rm(Remove { named, force }) => block_on(named.remove(force)),
         }
     }
 }
@@ -165,7 +186,12 @@ pub(super) fn component(file: &Path) -> Result<Vec<u8>> {
     if bytes > COMPONENT_BYTES_MAX {
         return Err(Failure::new(Exit::Usage, format!("{} has {bytes} bytes; no router takes it", file.display())));
     }
-    std::fs::read(file).map_err(told)
+    let bytes = std::fs::read(file).map_err(told)?;
+    if !bytes.starts_with(WASM_BEGINS) {
+        return Err(Failure::new(Exit::Usage, format!("{}: {}", file.display(), ModuleRefusal::NotWasm))
+            .next("`myelin filter build` makes a component of a package; `myelin filter new` makes a package"));
+    }
+    Ok(bytes)
 }
 
 async fn list(Show { listing, admin }: Show) -> Result<()> {
@@ -234,8 +260,8 @@ impl Named {
         Ok(())
     }
 
-    async fn remove(self) -> Result<()> {
-        let path = module_path(&self.module)?;
+    async fn remove(self, force: bool) -> Result<()> {
+        let path = module_path(&self.module)? + if force { "?force=true" } else { "" };
         self.admin.api()?.tell(Method::DELETE, &path, Body::None).await?;
         say!("{} is removed", self.module);
         Ok(())
@@ -245,6 +271,15 @@ impl Named {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_wasm_is_told_before_anything_reads_it() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "hi\n").expect("it is written");
+        let failure = component(file.path()).expect_err("that is no filter");
+        assert!(failure.exit == Exit::Usage && failure.what.contains("no WebAssembly"), "{failure}");
+        assert!(failure.next.is_some_and(|next| next.contains("myelin filter build")));
+    }
 
     #[test]
     fn lists_show_modules_and_bindings() {

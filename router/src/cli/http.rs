@@ -36,6 +36,8 @@ pub(super) struct Server {
     pub(super) client: Option<(PathBuf, PathBuf)>,
     /// The authorities that are trusted, for HTTPS.
     pub(super) ca: Option<PathBuf>,
+    /// The name in the router's certificate, where it is not the URL's host.
+    pub(super) server_name: Option<String>,
     /// How long a call may take.
     pub(super) timeout: Duration,
 }
@@ -107,7 +109,7 @@ impl Server {
         };
         let request = self.request(method, path, if_match, body)?;
         if is_secure {
-            let name = ServerName::try_from(host).context("the URL's host")?;
+            let name = ServerName::try_from(self.server_name.clone().unwrap_or(host)).context("the URL's host")?;
             let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls()?));
             let stream = connector.connect(name, stream).await.context("TLS")?;
             send(stream, request).await
@@ -204,9 +206,31 @@ fn problem(status: u16, answer: &[u8], path: &str) -> Failure {
         Exit::Denied if status == 401 => {
             failure.next("give --token, or a client certificate with --cert, --key and --ca")
         }
-        Exit::Conflict => failure.next("look at what is there now with `myelin rollout status`, then decide again"),
+        Exit::Denied => match step_for_denial(&code) {
+            Some(step) => failure.next(step),
+            None => failure,
+        },
+        Exit::Conflict => failure.next(match &*code {
+            "subject-not-deleted" | "version-not-deleted" => "delete it without --permanent first",
+            "schema-referenced" => "`myelin schema ls` shows the subjects; delete those that refer to it first",
+            "trust-stale" => "make the change anew: `myelin trust ls` shows what is there now",
+            _ => "look at what is there now with `myelin rollout status`, then decide again",
+        }),
         _ => failure,
     }
+}
+
+/// What to do about a denial, where its sentence does not say.
+fn step_for_denial(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "forbidden-role" | "forbidden-tenant" => "`myelin whoami --may` shows what this identity may do",
+        "signature-missing" => "sign it with `myelin filter sign`; `myelin trust ls` shows whose signatures count",
+        "signature-untrusted" | "signature-invalid" | "signature-expired" | "signature-mismatch" => {
+            "`myelin trust ls` shows whose signatures count, and for which modules"
+        }
+        "registry-mode" => "`myelin schema config SUBJECT` shows the mode and sets it",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -227,7 +251,7 @@ mod tests {
             String::from_utf8_lossy(&request[..read]).into_owned()
         });
         let timeout = Duration::from_secs(10);
-        (Server { url, token: Some("sesame".into()), client: None, ca: None, timeout }, thread)
+        (Server { url, token: Some("sesame".into()), client: None, ca: None, server_name: None, timeout }, thread)
     }
 
     fn call(server: &Server) -> Result<Bytes> {

@@ -14,6 +14,9 @@ use serde_json::Value;
 #[derive(Debug, Subcommand)]
 pub(super) enum Link {
     /// Show them, with what waits, went and was shed
+    #[command(after_help = "Examples:\n  \
+        myelin link ls\n  \
+        myelin link ls --watch 1")]
     Ls(Show),
     /// Show one
     #[command(after_help = "Example:\n  myelin link describe ohio/r1\n\n\

@@ -2,6 +2,7 @@
 
 use super::failure::Result;
 use super::signals::Signals;
+use super::values::print;
 use clap::{Args, ValueEnum};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
@@ -16,12 +17,23 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub(super) struct Listing {
-    /// For people or for programs
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    shape: Shape,
     /// Show it again every so many seconds
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = period)]
     watch: Option<Duration>,
+}
+
+/// For whom something is told: the same two flags wherever there is something to tell.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub(super) struct Shape {
+    /// For people or for programs
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// The same as `--output json`
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -31,12 +43,19 @@ pub(super) enum Output {
     Json,
 }
 
-impl Listing {
-    /// The same for programs.
-    pub(super) fn for_programs(self) -> Self {
-        Self { output: Output::Json, ..self }
+impl Shape {
+    /// Whether a program reads it.
+    pub(super) fn is_json(self) -> bool {
+        self.json || self.output == Output::Json
     }
 
+    /// Prints `value`: as `show` makes text of it, or as it is.
+    pub(super) fn tell(self, value: &Value, show: impl FnOnce(&Value) -> String) {
+        print(if self.is_json() { format!("{value}\n") } else { show(value) });
+    }
+}
+
+impl Listing {
     /// Shows what `fetch` gives, as `show` makes text of it, until it need not be shown again.
     pub(super) async fn show<F>(&self, mut fetch: impl FnMut() -> F, show: impl Fn(&Value) -> String) -> Result<()>
     where
@@ -62,9 +81,9 @@ impl Listing {
     /// Whether somebody still reads.
     fn print(&self, value: &Value, show: &impl Fn(&Value) -> String) -> bool {
         let clear = if self.watch.is_some() && std::io::stdout().is_terminal() { CLEAR } else { "" };
-        let text = match self.output {
-            Output::Json => format!("{value}\n"),
-            Output::Table => format!("{clear}{}", show(value)),
+        let text = match self.shape.is_json() {
+            true => format!("{value}\n"),
+            false => format!("{clear}{}", show(value)),
         };
         let mut out = std::io::stdout();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()

@@ -46,6 +46,9 @@ enum Part {
 #[derive(Debug, Subcommand)]
 enum Keys {
     /// Show them, revoked ones too
+    #[command(after_help = "Examples:\n  \
+        myelin mesh keys ls\n  \
+        myelin mesh keys ls -o json")]
     Ls(Show),
     /// Refuse all that a key signs from now on; for good
     #[command(after_help = "Example:\n  myelin mesh keys revoke ohio-r1-3f8a90c1\n\n\

@@ -8,6 +8,7 @@ mod binding;
 pub mod build;
 mod capture;
 mod cert;
+mod client;
 mod config;
 mod connect;
 mod demo;
@@ -22,6 +23,7 @@ mod failure;
 mod filter;
 mod fixtures;
 mod format;
+mod help;
 mod http;
 mod ledger;
 mod link;
@@ -30,6 +32,7 @@ mod logging;
 mod made_up;
 mod mesh;
 mod oci;
+mod patterns;
 mod policy;
 mod publish;
 mod replay;
@@ -55,7 +58,7 @@ mod whoami;
 pub use failure::{Exit, Failure};
 
 use crate::node::COMPILE_COMMAND;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use failure::Result;
 use myelin_engine::{CompilerLimits, compiler_child_main};
 use std::process::ExitCode;
@@ -70,7 +73,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeou
 
 /// The WebAssembly-programmable edge router of an event mesh.
 #[derive(Debug, Parser)]
-#[command(name = "myelin", version, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(name = "myelin", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -121,6 +124,9 @@ enum Command {
     Explain(explain::Explain),
     /// Show the mesh as a router sees it: links, interest, alarms, keys
     Mesh(mesh::Mesh),
+    /// Show how many clients are connected, and what they were refused
+    #[command(subcommand)]
+    Client(client::Client),
     /// Show the links of a router to those of other sites
     #[command(subcommand)]
     Link(link::Link),
@@ -170,7 +176,8 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = help::laid_out(Cli::command()).try_get_matches().and_then(|told| Cli::from_arg_matches(&told));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(told) => {
             // `--help` and `--version` come this way, too, and go to stdout.
@@ -211,6 +218,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ledger(ledger) => ledger.run(),
         Command::Explain(explain) => explain.run(),
         Command::Mesh(mesh) => mesh.run(),
+        Command::Client(client) => client.run(),
         Command::Link(link) => link.run(),
         Command::Site(site) => site.run(),
         Command::Tenant(tenant) => tenant.run(),
@@ -238,7 +246,6 @@ mod tests {
 
     #[test]
     fn the_grammar_holds_together() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

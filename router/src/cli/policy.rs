@@ -8,7 +8,7 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::{items, table, text};
+use super::listing::{Shape, items, table, text};
 use super::resource::{Kind, One, Show};
 use super::values::{print, say};
 use clap::{Args, Subcommand};
@@ -31,15 +31,21 @@ pub(super) enum Policy {
     )]
     Apply(Apply),
     /// Show the policies, and what they have denied
+    #[command(after_help = "Examples:\n  \
+        myelin policy ls\n  \
+        myelin policy ls -o json | jq '.policies[].name'")]
     Ls(Show),
     /// Print the text of one
+    #[command(after_help = "Example:\n  myelin policy describe orders > orders.cedar")]
     Describe(One),
     /// Remove one
+    #[command(after_help = "Example:\n  myelin policy rm orders")]
     Rm(One),
     /// Say whether somebody may do something, and which policies decide
     #[command(
         after_help = "Examples:\n  myelin policy explain spiffe://example.org/service/billing publish orders/eu/1\n  \
-        myelin policy explain spiffe://example.org/service/shop subscribe 'orders/**'\n\n\
+        myelin policy explain spiffe://example.org/service/shop subscribe 'orders/**'\n  \
+        myelin policy explain spiffe://example.org/service/shop publish orders/eu/1 -o json | jq .allowed\n\n\
         To subscribe is decided twice: for the pattern as it is written, and for each topic that has events."
     )]
     Explain(Explain),
@@ -47,6 +53,7 @@ pub(super) enum Policy {
     #[command(after_help = check::HELP)]
     Test(check::Test),
     /// Print what policies can speak of
+    #[command(after_help = "Example:\n  myelin policy schema > myelin.cedarschema\n  myelin policy schema --admin")]
     Schema(Schema),
 }
 
@@ -80,6 +87,8 @@ pub(super) struct Explain {
     groups: Vec<String>,
     #[command(flatten)]
     event: question::EventArgs,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -150,7 +159,7 @@ impl Explain {
         });
         let api = self.admin.api()?;
         let answer: Value = api.ask(Method::POST, "/v1/policies/explain", Body::Json(question)).await?;
-        say!("{}", explained(&answer));
+        self.shape.tell(&answer, |answer| format!("{}\n", explained(answer)));
         Ok(())
     }
 }

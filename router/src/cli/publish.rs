@@ -1,14 +1,15 @@
 //! `myelin pub`
 
 use super::connect::{self, Attributes, Connect, PAYLOAD_BYTES_MAX, block_on};
-use super::failure::{Exit, Failure, Result, exit_for_code};
+use super::failure::{Exit, Failure, Result, exit_for_refusal, step_for_refusal};
 use super::trace;
-use super::values::duration;
+use super::values::{duration, print};
 use crate::trace::Sampled;
 use anyhow::Context;
 use clap::{ArgGroup, Args};
 use hyper::Uri;
 use myelin_client::{Client, Code, PublishException, Summary};
+use serde_json::{Value, json};
 use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,8 +24,10 @@ Examples:
   myelin pub sensors/t1 -l < readings.txt                one event for each line
   myelin pub load/test -m x --count 100000 --rate 5000   5,000 events a second
   myelin pub orders/eu -m x --trace                      follows the event and prints each hop
+  myelin pub orders/eu -m x --json | jq .acknowledged    what became of it, for programs
 
-Waits until the router has decided about every event. Exit code 4 when a filter or the router denied one.";
+Waits until the router has decided about every event. Exit code 4 when a policy, a rule for topics, a schema or
+a filter denied one.";
 
 /// Publish events
 #[derive(Args, Debug)]
@@ -56,8 +59,8 @@ pub(super) struct Publish {
     /// Follow the event through the mesh, and print each hop with verdicts and times
     #[arg(long, conflicts_with_all = ["lines", "quiet"])]
     trace: bool,
-    /// Print the trace as JSON
-    #[arg(long, requires = "trace")]
+    /// Print what became of the events as JSON: the trace with --trace, else how many were acknowledged and refused
+    #[arg(long)]
     json: bool,
     /// URL of the admin API that is asked for the trace [default: the --dev router here, else http://127.0.0.1:7480]
     #[arg(long, value_name = "URL", env = "MYELIN_ADMIN", help_heading = "Admin API")]
@@ -100,7 +103,9 @@ impl Publish {
         let took = started.elapsed();
         let summary = client.close().await;
         let refusals = refusals.await.context("the task that tells refusals")?;
-        if !self.quiet && summary.published > 0 && (summary.refused == 0 || summary.published > 1) {
+        if self.json && traced.is_none() {
+            print(format!("{}\n", outcome(&summary, &refusals, took)));
+        } else if !self.quiet && summary.published > 0 && (summary.refused == 0 || summary.published > 1) {
             eprintln!("{}", told(&summary, took));
         }
         if let Some(Sampled { trace, .. }) = traced {
@@ -110,7 +115,7 @@ impl Publish {
             // Whoever reads may have gone.
             let _ = std::io::stdout().write_all(shown.as_bytes());
         }
-        verdict(&summary, &refusals)
+        verdict(&summary, &refusals, &self.topic)
     }
 
     async fn repeat(
@@ -215,10 +220,19 @@ fn told(summary: &Summary, took: Duration) -> String {
     )
 }
 
+/// What became of the events, for programs.
+fn outcome(summary: &Summary, refusals: &Refusals, took: Duration) -> Value {
+    let Summary { published, acked, refused, unknown, .. } = summary;
+    let reasons =
+        refusals.iter().map(|(code, count, detail)| json!({"code": code.name(), "count": count, "detail": detail}));
+    json!({"published": published, "acknowledged": acked, "refused": refused, "unknown": unknown,
+        "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "refusals": reasons.collect::<Vec<_>>()})
+}
+
 /// Whether all went well.
-fn verdict(summary: &Summary, refusals: &Refusals) -> Result<()> {
+fn verdict(summary: &Summary, refusals: &Refusals, topic: &str) -> Result<()> {
     if summary.refused > 0 {
-        let exits: Vec<_> = refusals.iter().filter_map(|(code, ..)| exit_for_code(code.name())).collect();
+        let exits: Vec<_> = refusals.iter().map(|(code, ..)| exit_for_refusal(*code)).collect();
         let exit = match exits.contains(&Exit::Denied) {
             true => Exit::Denied,
             false => exits.first().copied().unwrap_or(Exit::Failed),
@@ -228,8 +242,12 @@ fn verdict(summary: &Summary, refusals: &Refusals) -> Result<()> {
             [(code, 1, detail)] if summary.published == 1 => format!("the event was refused: {}", said(*code, detail)),
             _ => format!("{} of {} events were refused ({})", summary.refused, summary.published, codes.join(", ")),
         };
-        let next = "docs/PROTOCOL.md explains the codes; `myelin filter describe` shows what filters say";
-        return Err(Failure::new(exit, what).next(next));
+        let failure = Failure::new(exit, what);
+        // What refused most is looked at first.
+        return Err(match refusals.iter().max_by_key(|(_, count, _)| *count) {
+            Some((code, ..)) => failure.next(step_for_refusal(*code, &format!("publish {topic}"))),
+            None => failure,
+        });
     }
     if summary.unknown > 0 {
         let what = format!("the connection was lost: what became of {} events is unknown", summary.unknown);
@@ -246,7 +264,7 @@ mod tests {
     fn exit(refused: u64, unknown: u64, codes: &[Code]) -> Option<Exit> {
         let summary = Summary { published: 9, acked: 9 - refused - unknown, refused, unknown, ..Summary::default() };
         let refusals = codes.iter().map(|code| (*code, 1, String::new())).collect();
-        verdict(&summary, &refusals).err().map(|failure| failure.exit)
+        verdict(&summary, &refusals, "orders/eu").err().map(|failure| failure.exit)
     }
 
     #[test]
@@ -254,8 +272,18 @@ mod tests {
         assert_eq!(exit(0, 0, &[]), None);
         assert_eq!(exit(1, 0, &[Code::Denied]), Some(Exit::Denied));
         assert_eq!(exit(2, 0, &[Code::Expired, Code::FilterFault]), Some(Exit::Denied));
-        assert_eq!(exit(1, 0, &[Code::PayloadTooLarge]), Some(Exit::Failed));
+        assert_eq!(exit(1, 0, &[Code::SchemaViolation]), Some(Exit::Denied));
+        assert_eq!(exit(1, 0, &[Code::Residency]), Some(Exit::Denied));
+        assert_eq!(exit(1, 0, &[Code::PayloadTooLarge]), Some(Exit::Usage));
         assert_eq!(exit(0, 1, &[]), Some(Exit::Failed));
+    }
+
+    #[test]
+    fn programs_read_what_became_of_the_events() {
+        let summary = Summary { published: 3, acked: 1, refused: 2, ..Summary::default() };
+        let told = outcome(&summary, &vec![(Code::Denied, 2, "no".to_owned())], Duration::from_millis(5));
+        assert_eq!(told["refusals"], json!([{"code": "denied", "count": 2, "detail": "no"}]));
+        assert_eq!((&told["published"], &told["acknowledged"], &told["took_ms"]), (&json!(3), &json!(1), &json!(5)));
     }
 
     #[test]

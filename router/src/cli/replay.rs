@@ -101,7 +101,10 @@ impl Replay {
 
 /// Reads a file within its bound.
 pub(super) fn read(path: &Path) -> Result<Recording> {
-    let unreadable = |error: std::io::Error| Failure::new(Exit::Usage, format!("{}: {error}", path.display()));
+    let unreadable = |error: std::io::Error| {
+        Failure::new(Exit::Usage, format!("{}: {error}", path.display()))
+            .next("give the file of a capture; `myelin capture fetch ID -o FILE` writes one")
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     // One byte more shows that it is too large, whatever its length is said to be.

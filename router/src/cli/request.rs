@@ -1,7 +1,8 @@
 //! `myelin request` and `myelin reply`
 
 use super::connect::{self, Attributes, Connect, block_on};
-use super::failure::{Exit, Failure, Result, exit_for_code};
+use super::failure::{Exit, Failure, Result, exit_for_refusal, step_for_refusal};
+use super::patterns;
 use super::signals::Signals;
 use super::subscribe::{Output, print_once};
 use super::values::duration;
@@ -71,18 +72,18 @@ impl Request {
         let answer = client.request_event(event, self.timeout).await;
         let printed = match answer {
             Ok(answer) => print_once(format, &answer),
-            Err(error) => Err(failure(error).doing(&self.topic)),
+            Err(error) => Err(failure(error, &self.topic).doing(&self.topic)),
         };
         client.close().await;
         printed
     }
 }
 
-fn failure(error: RequestError) -> Failure {
+fn failure(error: RequestError, topic: &str) -> Failure {
     let exit = match &error {
         RequestError::Timeout { .. } => Exit::Timeout,
         RequestError::NoResponder => Exit::NotFound,
-        RequestError::Refused(refusal) => exit_for_code(refusal.code.name()).unwrap_or(Exit::Failed),
+        RequestError::Refused(refusal) => exit_for_refusal(refusal.code),
         RequestError::Client(error) => return error.clone().into(),
         _ => Exit::Failed,
     };
@@ -92,6 +93,7 @@ fn failure(error: RequestError) -> Failure {
         RequestError::Timeout { .. } => {
             failure.next("somebody subscribes but does not answer; wait longer with --timeout")
         }
+        RequestError::Refused(refusal) => failure.next(step_for_refusal(refusal.code, &format!("request {topic}"))),
         _ => failure,
     }
 }
@@ -146,6 +148,7 @@ impl Reply {
             (None, Some(text)) => Answers::Fixed(text.clone()),
             (None, None) => Answers::Echo,
         });
+        patterns::hint(&self.pattern);
         let mut signals = Signals::catch()?;
         let client = self.connect.client(|config| config).await?;
         let options = SubscribeOptions { group: self.group.clone() };
@@ -244,10 +247,12 @@ mod tests {
 
     #[test]
     fn requests_fail_with_the_documented_exit_codes() {
-        let exit = |error| failure(error).exit as u8;
+        let exit = |error| failure(error, "a").exit as u8;
         assert_eq!(exit(RequestError::Timeout { waited_ms: 1 }), 6);
         assert_eq!(exit(RequestError::NoResponder), 3);
         assert_eq!(exit(RequestError::Refused(Refusal::new(Code::Denied, "no"))), 4);
         assert_eq!(exit(RequestError::Unknown), 1);
+        let denied = failure(RequestError::Refused(Refusal::new(Code::Forbidden, "no")), "tools/a");
+        assert!(denied.next.is_some_and(|next| next.contains("policy explain WHO request tools/a")));
     }
 }

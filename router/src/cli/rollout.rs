@@ -9,7 +9,7 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::filter::bindings;
 use super::http::Body;
-use super::listing::{items, shown, table, text, time};
+use super::listing::{Shape, items, shown, table, text, time};
 use super::resource::Show;
 use super::values::{print, say};
 use changes::Changes;
@@ -26,6 +26,7 @@ const START_HELP: &str = "\
 Examples:
   myelin bind check --module schema@1.1.0 --pattern 'a/**' --no-rollout
   myelin rollout start --note 'stricter schema'
+  myelin rollout start -o json | jq .generation
   myelin rollout start --canary eu1 --wave 10,50,100 --gate trap=0.1%,p99=5ms --observe 60s --watch
   myelin rollout start --shadow 60s --shadow-sample 10% --gate diff=1%
   myelin rollout start --only-changes --schema orders=2 --canary eu1 --gate reject=1% --watch
@@ -42,20 +43,45 @@ pub(super) enum Rollout {
     #[command(after_help = START_HELP)]
     Start(Box<Start>),
     /// Show the active generation and what a rollout would change
+    #[command(after_help = "Examples:\n  \
+        myelin rollout status\n  \
+        myelin rollout status --watch\n  \
+        myelin rollout status -o json | jq .active_generation")]
     Status(Show),
     /// Hold a rollout over the sites where it is; its gates are watched all the same
+    #[command(after_help = "Examples:\n  \
+        myelin rollout pause          the one that is under way\n  \
+        myelin rollout pause 42")]
     Pause(Step),
     /// Let it go on
+    #[command(after_help = "Examples:\n  \
+        myelin rollout resume\n  \
+        myelin rollout resume 42")]
     Resume(Step),
     /// Do not wait any longer for the time of observing of its present step
+    #[command(after_help = "Examples:\n  \
+        myelin rollout promote\n  \
+        myelin rollout promote 42")]
     Promote(Step),
     /// End it: every site has its old set again
+    #[command(after_help = "Examples:\n  \
+        myelin rollout abort\n  \
+        myelin rollout abort 42 --reason 'orders are refused'")]
     Abort(Step),
     /// Begin what somebody else has proposed, where the router wants two persons for it
+    #[command(after_help = "Examples:\n  \
+        myelin rollout history        shows what waits, and its number\n  \
+        myelin rollout approve 17")]
     Approve(Approve),
     /// Show the rollouts since the router's start
+    #[command(after_help = "Examples:\n  \
+        myelin rollout history\n  \
+        myelin rollout history -o json | jq '.generations[].generation'")]
     History(Show),
     /// Make the generation before active again, or the one that --to names
+    #[command(after_help = "Examples:\n  \
+        myelin rollout rollback\n  \
+        myelin rollout rollback --to 17 --note 'back to what worked'")]
     Rollback(Rollback),
 }
 
@@ -72,6 +98,8 @@ pub(super) struct Start {
     /// Watch it until it is over; exit 7 when it is rolled back, or unbalanced
     #[arg(short, long)]
     watch: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -129,8 +157,8 @@ impl Rollout {
 }
 
 /// Makes what is staged active, waits until it is, and tells it.
-pub(super) async fn start(api: &Api, note: Option<String>) -> Result<()> {
-    print(begun(&activate(api, note).await?));
+pub(super) async fn start(api: &Api, note: Option<String>, shape: Shape) -> Result<()> {
+    shape.tell(&activate(api, note).await?, begun);
     Ok(())
 }
 
@@ -174,22 +202,24 @@ impl Start {
         body["plan"] = match self.plan.read() {
             // To be watched, and to bring more than filters, a rollout must be one over the sites.
             None if self.watch || has_changes => json!({}),
-            None => return start(&api, self.note).await,
+            None => return start(&api, self.note, self.shape).await,
             Some(plan) => plan,
         };
         if self.changes.accept_failures {
             body["plan"]["accept_failures"] = true.into();
         }
         let rollout: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(body)).await?;
-        if let Some(told) = proposed(&rollout) {
-            print(told);
-            return Ok(());
-        }
         let id = rollout["id"].as_u64().unwrap_or_default();
-        if self.watch {
-            return watch::watch(&api, id).await;
+        if self.watch && proposed(&rollout).is_none() {
+            return watch::watch(&api, id, self.shape).await;
         }
-        say!("rollout {id} has begun; `myelin rollout status --watch` shows it, `myelin rollout abort {id}` ends it");
+        self.shape.tell(&rollout, |rollout| {
+            proposed(rollout).unwrap_or_else(|| {
+                format!(
+                    "rollout {id} has begun; `myelin rollout status --watch` shows it, `myelin rollout abort {id}` ends it\n"
+                )
+            })
+        });
         Ok(())
     }
 }
@@ -367,12 +397,13 @@ fn history(value: &Value) -> String {
             table(&["rollout", "state", "at", "by", "rules and policies", "why"], &["rollout"], mesh)
         ),
     };
-    let kept: Vec<_> = items(value, "generations").iter().map(kept).collect();
+    let kept = items(value, "generations").iter().map(kept).collect::<Vec<_>>().join(", ");
+    let kept = if kept.is_empty() { "none".to_owned() } else { kept };
     format!(
         "{rollouts}{mesh}{}\nactive: {}; a rollback can return to: {}\n",
         waiting(value),
         text(&value["active_generation"]),
-        kept.join(", ")
+        kept
     )
 }
 

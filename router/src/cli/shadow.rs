@@ -30,12 +30,24 @@ pub(super) enum Shadow {
     #[command(after_help = hold::AFTER_HELP)]
     Start(hold::Start),
     /// Show how many events were compared at each router, and how many are judged otherwise
+    #[command(after_help = "Examples:\n  \
+        myelin shadow status\n  \
+        myelin shadow status 42 --watch")]
     Status(Show),
     /// Show what is judged otherwise: counted by verdicts, with samples
+    #[command(after_help = "Examples:\n  \
+        myelin shadow diff --site eu1\n  \
+        myelin shadow diff 42 -o json | jq '.routers[].bindings[].transitions'")]
     Diff(Show),
     /// Let the rollout go on from its shadow: canaries and waves, as its start said
+    #[command(after_help = "Examples:\n  \
+        myelin shadow promote\n  \
+        myelin shadow promote 42")]
     Promote(Step),
     /// End the shadow and drop what was staged for it; what was found out stays
+    #[command(after_help = "Examples:\n  \
+        myelin shadow stop\n  \
+        myelin shadow stop 42 --reason 'too many differences'")]
     Stop(Step),
 }
 

@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 #[derive(Debug, Subcommand)]
 pub(super) enum Site {
     /// Show the sites of the mesh and their routers
+    #[command(after_help = "Examples:\n  \
+        myelin site ls\n  \
+        myelin site ls -o json | jq '.sites[].name'")]
     Ls(Show),
     /// Add a site, or a router to a site
     #[command(
@@ -24,6 +27,9 @@ pub(super) enum Site {
     )]
     Add(Add),
     /// Remove a router that is gone for good, or a site without routers
+    #[command(after_help = "Examples:\n  \
+        myelin site rm ohio/r1        the router first\n  \
+        myelin site rm ohio")]
     Rm(Remove),
 }
 

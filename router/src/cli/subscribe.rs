@@ -3,6 +3,7 @@
 use super::connect::{Connect, block_on};
 use super::failure::{Exit, Failure, Result};
 use super::format::{self, Format};
+use super::patterns;
 use super::signals::Signals;
 use super::values::duration;
 use clap::{Args, ValueEnum};
@@ -103,6 +104,7 @@ impl Subscribe {
 
     async fn subscribe(self) -> Result<()> {
         let mut printer = Printer::new(self.output.format()?);
+        patterns::hint(&self.pattern);
         let mut signals = Signals::catch()?;
         let client = self.connect.client(|config| config.with_overflow(self.overflow.into())).await?;
         let options = SubscribeOptions { group: self.group.clone() };

@@ -20,8 +20,12 @@ const TENANTS: Kind = Kind { word: "tenant", path: "/v1/tenants" };
 #[derive(Debug, Subcommand)]
 pub(super) enum Tenant {
     /// Show the tenants, and what they have used of this router
+    #[command(after_help = "Examples:\n  \
+        myelin tenant ls\n  \
+        myelin tenant ls --watch 1")]
     Ls(Show),
     /// Show one tenant
+    #[command(after_help = "Example:\n  myelin tenant describe acme")]
     Describe(One),
     /// Let a tenant be as said, in place of the one of the same name
     #[command(after_help = "Examples:\n  \
@@ -33,6 +37,7 @@ pub(super) enum Tenant {
         holds at once, without a rollout; sessions whose tenant is another one by that connect again.")]
     Apply(Apply),
     /// Remove a tenant: its topics are everybody's, as far as the policies permit
+    #[command(after_help = "Example:\n  myelin tenant rm acme")]
     Rm(One),
 }
 

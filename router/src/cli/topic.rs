@@ -5,6 +5,7 @@ use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
 use super::listing::{items, table, text};
+use super::patterns;
 use super::resource::{Kind, One, Show};
 use super::values::say;
 use clap::{ArgGroup, Args, Subcommand};
@@ -19,8 +20,12 @@ const RULES: Kind = Kind { word: "rule", path: "/v1/topics" };
 #[derive(Debug, Subcommand)]
 pub(super) enum Topic {
     /// Show the rules for topics, and what they have held back
+    #[command(after_help = "Examples:\n  \
+        myelin topic ls\n  \
+        myelin topic ls -o json | jq '.rules[].pattern'")]
     Ls(Show),
     /// Show one rule, and the sites that it means
+    #[command(after_help = "Example:\n  myelin topic describe eu-orders")]
     Describe(One),
     /// Let a rule hold, in place of the one of the same name
     #[command(after_help = "Examples:\n  myelin topic apply eu-orders 'orders/eu/**' --region 'eu-*'\n  \
@@ -33,6 +38,7 @@ pub(super) enum Topic {
         `myelin rollout start --topics|--schema` lets it hold site by site.")]
     Apply(Apply),
     /// Remove a rule
+    #[command(after_help = "Example:\n  myelin topic rm eu-orders")]
     Rm(One),
 }
 
@@ -112,6 +118,7 @@ impl Topic {
 
 impl Apply {
     async fn run(self) -> Result<()> {
+        patterns::hint(self.pattern.as_str());
         let api = self.admin.api()?;
         let body = json!({
             "pattern": self.pattern.as_str(),

@@ -10,7 +10,7 @@ use super::signing::{Signer, public_key, read_text};
 use super::values::{print, say};
 use crate::files::write_atomically;
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 use myelin_catalog::{Head, KeyId, MinisignSignature, ModulePattern, TrustAction, TrustChange};
 use serde_json::Value;
@@ -36,6 +36,9 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub(super) enum Trust {
     /// Show the keys and the root set
+    #[command(after_help = "Examples:\n  \
+        myelin trust ls\n  \
+        myelin trust ls -o json | jq '.keys[].key_id'")]
     Ls(Show),
     /// Make a change: add and remove keys, set the root keys
     #[command(after_help = CHANGE_HELP)]
@@ -44,13 +47,19 @@ pub(super) enum Trust {
     #[command(after_help = SIGN_HELP)]
     Sign(Sign),
     /// Show what a change does and who has signed it; no router is needed
+    #[command(after_help = "Examples:\n  \
+        myelin trust show change.json\n  \
+        myelin trust show change.json --statement > s && minisign -S -s ann.key -m s")]
     Show(ShowChange),
     /// Apply a change that enough have signed
+    #[command(after_help = "Example:\n  \
+        myelin trust sign change.json --key ann.key && myelin trust apply change.json")]
     Apply(Apply),
 }
 
 /// Make a change
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("where").required(true).args(["apply", "out"]))]
 pub(super) struct Change {
     /// A key that may sign modules, its file or its text; may be repeated
     #[arg(long, value_name = "PUB", requires = "modules")]
@@ -71,7 +80,7 @@ pub(super) struct Change {
     #[arg(long, value_name = "K", requires = "root_key")]
     threshold: Option<u8>,
     /// Where the change goes, to be signed
-    #[arg(long, value_name = "FILE", required_unless_present = "apply", conflicts_with = "apply")]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Apply it at once: while there is no root set
     #[arg(long)]

@@ -3,6 +3,7 @@
 use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
+use super::listing::Shape;
 use super::values::say;
 use clap::Args;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ const AFTER_HELP: &str = "\
 Examples:
   myelin whoami                                      identity, how it was shown, roles
   myelin whoami --may                                and the routes that these open
+  myelin whoami -o json | jq -r .identity
   myelin whoami --admin https://r1:7480 --ca ca.pem --token-file token.jwt";
 
 /// Show as whom the admin API knows this command, and what that may
@@ -22,9 +24,8 @@ pub(super) struct Whoami {
     /// List the routes that the roles open
     #[arg(long)]
     may: bool,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -42,7 +43,7 @@ impl Whoami {
     pub(super) fn run(self) -> Result<()> {
         let api = self.admin.api()?;
         let answer: Value = block_on(api.get("/v1/whoami"))?;
-        if self.json {
+        if self.shape.is_json() {
             say!("{answer:#}");
             return Ok(());
         }

@@ -4,8 +4,10 @@ use super::keeper::Keeper;
 use super::{Actor, Blame, WorldError, unix_ms};
 use bytes::Bytes;
 use myelin_catalog::{
-    Binding, CatalogError, Digest, MinisignSignature, Module, ModuleRef, Name, Op, RolloutPlan, TrustRefusal, Version,
+    Binding, CatalogError, Digest, Generation, MinisignSignature, Module, ModuleRef, Name, Op, RolloutPlan,
+    TrustRefusal, Version,
 };
+use std::sync::Arc;
 
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
@@ -13,8 +15,8 @@ use myelin_catalog::{
 pub enum Change {
     /// Take a module into the catalog.
     AddModule { name: Name, version: Version, bytes: Bytes, signature: Option<MinisignSignature> },
-    /// Remove a module that nothing uses.
-    RemoveModule { module: ModuleRef },
+    /// Remove a module that nothing uses; with `force` also one that the next rollback would use.
+    RemoveModule { module: ModuleRef, force: bool },
     /// Put a binding into the staged set.
     Stage { binding: Box<Binding> },
     /// Take a binding out of the staged set.
@@ -53,6 +55,7 @@ impl Keeper {
         actor: &Actor,
     ) -> Result<Decided, WorldError> {
         self.check_revision(if_match)?;
+        let closes_the_way_back = matches!(change, Change::RemoveModule { force: true, .. });
         let op = match change {
             Change::AddModule { name, version, bytes, signature } => {
                 match self.take_module(ModuleRef { name, version }, &bytes, signature)? {
@@ -60,7 +63,7 @@ impl Keeper {
                     None => return Ok(Decided::Done),
                 }
             }
-            Change::RemoveModule { module } => Op::ModuleRemoved { module },
+            Change::RemoveModule { module, .. } => Op::ModuleRemoved { module },
             Change::Stage { binding } => Op::BindingStaged { binding },
             Change::Unstage { name } => Op::BindingRemoved { name },
             Change::Activate { .. } if self.catalog().fleet().sites().len() == 0 => self.catalog().activation(),
@@ -72,8 +75,30 @@ impl Keeper {
             Change::Record(op) => *op,
         };
         self.vet(&op, actor)?;
+        if let (Op::ModuleRemoved { module }, false) = (&op, closes_the_way_back) {
+            self.check_way_back(module)?;
+        }
         myelin_failpoint::reach("change-decided");
         Ok(Decided::Write(op))
+    }
+
+    /// A rollback is one swap: a module of the set that it would return to goes only with `force`. This is no rule of the
+    /// catalog, where logs are that have it otherwise.
+    fn check_way_back(&self, module: &ModuleRef) -> Result<(), WorldError> {
+        let catalog = self.catalog();
+        let target = catalog.rollback_target().filter(|target| catalog.can_return_to(target));
+        let uses = |target: &&Arc<Generation>| target.bindings.iter().any(|staged| staged.binding.module == *module);
+        match target.filter(uses) {
+            None => Ok(()),
+            Some(target) => {
+                let number = target.number;
+                let message = format!(
+                    "module {module} is of generation {number}, which a rollback returns to; activate something else \
+                     first, or remove it with `--force` (`?force=true`), and that way back with it"
+                );
+                Err(WorldError::new(Blame::Conflict, "conflict", message))
+            }
+        }
     }
 
     fn check_revision(&self, if_match: Option<u64>) -> Result<(), WorldError> {

@@ -169,12 +169,12 @@ impl World {
         self.view().catalog.module(&module).cloned().ok_or_else(WorldError::stopped)
     }
 
-    /// Removes a module that no staged or active binding uses.
+    /// Removes a module that no staged or active binding uses; with `force` also one that the next rollback would use.
     ///
     /// # Errors
     /// `not-found` or `conflict`.
-    pub async fn remove_module(&self, module: ModuleRef, actor: Actor) -> Result<(), WorldError> {
-        self.change(Change::RemoveModule { module }, None, actor).await.map(|_| ())
+    pub async fn remove_module(&self, module: ModuleRef, force: bool, actor: Actor) -> Result<(), WorldError> {
+        self.change(Change::RemoveModule { module, force }, None, actor).await.map(|_| ())
     }
 
     /// Stages a binding; it judges nothing before a rollout. Returns the catalog's new revision. With `if_match` only

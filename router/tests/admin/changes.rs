@@ -56,7 +56,11 @@ async fn a_binding_is_staged_then_active_then_taken_back() {
     let notes: Vec<_> =
         rollouts["rollouts"].as_array().unwrap().iter().map(|rollout| rollout["note"].clone()).collect();
     assert_eq!(notes, [Value::Null, json!("the first"), Value::Null, json!("after all")]);
-    assert_eq!(rollouts["generations"].as_array().unwrap().last().unwrap()["bindings"], 1);
+    let kept = rollouts["generations"].as_array().unwrap();
+    assert!(
+        !kept.is_empty() && kept.iter().all(|kept| kept["bindings"] == 0),
+        "no way leads to what is active: {kept:?}"
+    );
 
     let removed = router.ask("DELETE", "/v1/bindings/first", &[], b"").await;
     assert_eq!(removed.status, 202, "{removed:?}");
@@ -64,6 +68,18 @@ async fn a_binding_is_staged_then_active_then_taken_back() {
     let empty = router.ask("POST", "/v1/rollouts", &[], b"").await;
     assert_eq!(empty.status, 200, "a rollout needs no body: {empty:?}");
     assert_eq!(router.get("/v1/bindings/first").await.problem(), (404, "not-found".into()));
+
+    // The way back stays open, unless somebody wants it closed; then nobody is told of it.
+    let there = router.show("/v1/rollouts").await["generations"].clone();
+    assert_eq!(there.as_array().unwrap().iter().filter(|kept| kept["bindings"] == 1).count(), 2, "{there}");
+    let kept = router.ask("DELETE", "/v1/modules/quiet/versions/1.0.0", &[], b"").await;
+    assert_eq!(kept.problem(), (409, "conflict".into()));
+    let told = kept.json()["detail"].as_str().unwrap().to_owned();
+    assert!(told.contains("generation ") && told.contains("force"), "{told}");
+    let forced = router.ask("DELETE", "/v1/modules/quiet/versions/1.0.0?force=true", &[], b"").await;
+    assert_eq!(forced.status, 204, "{forced:?}");
+    let there = router.show("/v1/rollouts").await["generations"].clone();
+    assert!(there.as_array().unwrap().iter().all(|kept| kept["bindings"] == 0), "{there}");
     router.stop().await;
 }
 

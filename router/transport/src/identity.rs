@@ -1,6 +1,7 @@
 //! Who is on the other end: the one SPIFFE name of a certificate.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -149,6 +150,22 @@ impl Identity {
             },
             more => Err(IdentityError::Several { count: more + 1 }),
         }
+    }
+
+    /// The names and addresses that a certificate (DER) may be dialled by, as it has them.
+    #[must_use]
+    pub fn hosts_of_certificate(der: &[u8]) -> Vec<String> {
+        let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else { return Vec::new() };
+        let Ok(names) = certificate.subject_alternative_name() else { return Vec::new() };
+        let host = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match **bytes {
+                [a, b, c, d] => Some(IpAddr::from([a, b, c, d]).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
+            },
+            _ => None,
+        };
+        names.iter().flat_map(|extension| &extension.value.general_names).filter_map(host).collect()
     }
 
     /// The whole name.

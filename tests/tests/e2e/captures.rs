@@ -128,11 +128,11 @@ async fn rings_stay_bounded_and_end_by_themselves() -> Result<()> {
 fn what_is_wrong_is_told_with_a_stable_code() -> Result<()> {
     let router = Router::start()?;
     for (args, code, exit) in [
-        (&["start", "a//b"][..], "invalid-body", 1),
-        (&["start", "a", "--sample", "lots"], "invalid-capture", 1),
-        (&["start", "a", "--max-bytes", "1"], "invalid-capture", 1),
-        (&["start", "a", "--max-bytes", "1GiB"], "invalid-capture", 1),
-        (&["start", "a", "--for", "2h"], "invalid-capture", 1),
+        (&["start", "a//b"][..], "invalid-body", 2),
+        (&["start", "a", "--sample", "lots"], "invalid-capture", 2),
+        (&["start", "a", "--max-bytes", "1"], "invalid-capture", 2),
+        (&["start", "a", "--max-bytes", "1GiB"], "invalid-capture", 2),
+        (&["start", "a", "--for", "2h"], "invalid-capture", 2),
         (&["stop", "7"], "not-found", 3),
         (&["rm", "7"], "not-found", 3),
         (&["fetch", "7", "-o", "/dev/null"], "not-found", 3),

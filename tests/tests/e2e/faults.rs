@@ -23,7 +23,7 @@ fn a_filter_that_faults_on_anything_is_refused_at_upload() -> Result<()> {
         let path = router.folder().join("hostile.wasm");
         std::fs::write(&path, component(behaviour)?)?;
         let ran = router.myelin(&["filter", "push", &path.to_string_lossy(), "--as", "hostile@1.0.0"])?;
-        assert_eq!(ran.code, Some(1), "{behaviour:?}: {}", ran.err);
+        assert_eq!(ran.code, Some(7), "{behaviour:?}: {}", ran.err);
         assert!(ran.err.contains("self-test"), "{behaviour:?}: {}", ran.err);
     }
     assert_eq!(router.ledger()?["balances"], true);

@@ -105,7 +105,7 @@ fn a_filter_goes_through_a_registry_with_its_signature_and_a_tag_that_moves_chan
 
     // What nobody has signed goes to a registry, and no further.
     let unsigned = world.pushed("filter push @a.wasm --as orders@1.0.0 --to %orders:unsigned")?;
-    refused(&world.at(&router, &format!("filter push {unsigned} --as orders@1.0.0"))?, "signature-missing", 1)?;
+    refused(&world.at(&router, &format!("filter push {unsigned} --as orders@1.0.0"))?, "signature-missing", 4)?;
 
     at("filter sign @a.wasm --as orders@1.0.0 --key @release.key")?;
     let wrong = world.run("filter push @a.wasm --as orders@9.0.0 --to %orders:1.0.0")?;

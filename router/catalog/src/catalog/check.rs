@@ -45,14 +45,14 @@ impl Catalog {
             Op::BindingStaged { binding } => self.check_staged(binding),
             Op::BindingRemoved { name } => match self.staged.find(name) {
                 Some(_) => Ok(()),
-                None => Err(not_found("binding", name, "list the bindings that are staged")),
+                None => Err(not_found("binding", name, "`myelin rollout status` lists those that are staged")),
             },
             Op::Activated { bindings } => self.check_activated(bindings),
             Op::RolledBack { to } => self.check_rolled_back(*to),
             Op::Quarantined { module, binding, reason } => self.check_quarantined(module, binding, reason),
             Op::Released { module } => match self.quarantine(module) {
                 Some(_) => Ok(()),
-                None => Err(not_found("quarantined module", module, "list the modules that are quarantined")),
+                None => Err(not_found("quarantined module", module, "`myelin filter ls` shows which are")),
             },
             Op::KeyTrusted { key_id, public_key, note } => self.keys.check_trusted(key_id, public_key, note),
             Op::KeyRevoked { key_id } => self.keys.check_revoked(key_id),
@@ -217,7 +217,7 @@ impl Catalog {
         self.check_no_rollout(ACTIVATION_MEND)?;
         let target = self
             .find_generation(to)
-            .ok_or_else(|| not_found("generation", to, "list the generations that are kept"))?;
+            .ok_or_else(|| not_found("generation", to, "`myelin rollout history` lists those that are kept"))?;
         let plan = Plan::between(&self.active().bindings, &target.bindings);
         if plan.is_empty() {
             return conflict(format!(
@@ -227,6 +227,14 @@ impl Catalog {
         }
         self.check_keys_kept(&plan, &target.bindings)?;
         self.check_modules_kept(target)
+    }
+
+    /// Whether a rollback could make that generation's set active, once no rollout is under way.
+    pub fn can_return_to(&self, generation: &Generation) -> bool {
+        let plan = Plan::between(&self.active().bindings, &generation.bindings);
+        !plan.is_empty()
+            && self.check_keys_kept(&plan, &generation.bindings).is_ok()
+            && self.check_modules_kept(generation).is_ok()
     }
 
     /// A generation holds digests: a version that was removed and uploaded again with other bytes is another module.

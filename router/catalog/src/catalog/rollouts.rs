@@ -158,7 +158,7 @@ impl Catalog {
 
     fn find_running(&self, id: u64) -> Result<&Arc<Rollout>, CatalogError> {
         let running = self.rollout().filter(|rollout| rollout.id == id);
-        running.ok_or_else(|| not_found("running rollout", id, "list the rollouts and how they stand"))
+        running.ok_or_else(|| not_found("running rollout", id, "`myelin rollout history` lists them"))
     }
 
     fn find_forward(&self, id: u64) -> Result<&Arc<Rollout>, CatalogError> {

@@ -118,10 +118,19 @@ fn refused(error: apache_avro::Error) -> SchemaError {
     }
 }
 
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.')
+}
+
 /// Depth and size, before the library recurses through the text.
 fn check_text(text: &str) -> Result<(), SchemaError> {
-    // A bare name is a schema, and a JSON string with or without its quotes.
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return Ok(()) };
+    let value = match serde_json::from_str::<Value>(text) {
+        Ok(value) => value,
+        // A bare name is a schema, and a JSON string with or without its quotes.
+        Err(_) if is_name(text.trim()) => return Ok(()),
+        // The library would not say where it stopped.
+        Err(error) => return Err(SchemaError::malformed("Avro", format!("it is no JSON: {error}"))),
+    };
     let mut open = vec![(&value, 0)];
     let mut count = 0;
     while let Some((value, depth)) = open.pop() {

@@ -147,6 +147,8 @@ fn bad_schemas_are_refused() {
     ] {
         assert_eq!(refused(text).code, code, "{text}");
     }
+    let open = refused("{\n  \"type\": ").message;
+    assert!(open.contains("no JSON") && open.contains("line 2 column"), "{open}");
     let deep = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(70), "}".repeat(70));
     assert_eq!(refused(&deep).code, "schema-too-complex");
     let deeper = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(20_000), "}".repeat(20_000));

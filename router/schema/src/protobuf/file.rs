@@ -36,7 +36,22 @@ pub(super) fn compile(source: &Source<'_>) -> Result<FileDescriptor, SchemaError
 /// A text as a file, unless it is nested too deeply.
 fn parse(name: &str, text: &str) -> Result<File, SchemaError> {
     check_depth(text)?;
-    File::from_source(name, text).map_err(|error| refused(&error))
+    File::from_source(name, text).map_err(|error| match bad_import(&error, name, text) {
+        Some(import) => SchemaError::unresolved(import),
+        None => refused(&error),
+    })
+}
+
+/// The import that the parser does not take for a path. It says "invalid group name" of it, and where it stands.
+fn bad_import<'a>(error: &protox::Error, name: &str, text: &'a str) -> Option<&'a str> {
+    let told = format!("{error:?}");
+    let place = told.strip_prefix(name)?.strip_prefix(':')?.strip_suffix("invalid group name")?;
+    let mut numbers = place.split(':').map_while(|number| number.trim().parse::<usize>().ok());
+    let (line, column) = (numbers.next()?, numbers.next()?);
+    let there = text.lines().nth(line.checked_sub(1)?)?.get(column.checked_sub(1)?..)?;
+    // A group's name has no quotes.
+    let quote = there.chars().next().filter(|first| matches!(first, '"' | '\''))?;
+    there[1..].split_once(quote).map(|(import, _)| import)
 }
 
 fn count(message: &DescriptorProto) -> usize {

@@ -4,7 +4,7 @@ use super::super::admin::{Admin, module_path};
 use super::super::build::BuildOptions;
 use super::super::failure::{Exit, Failure, Result};
 use super::super::http::{Body, Upload};
-use super::super::listing::{size, text};
+use super::super::listing::{Shape, size, text};
 use super::super::oci::{self, Registries};
 use super::super::signing;
 use super::super::values::say;
@@ -13,7 +13,7 @@ use clap::Args;
 use hyper::Method;
 use myelin_catalog::{Digest, ModuleRef};
 use myelin_oci::{Pulled, Reference};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 pub(super) const PUSH_HELP: &str = "\
@@ -21,6 +21,7 @@ Examples:
   myelin filter push redact.wasm             name and version as the filter's package says
   myelin filter push filters/redact          builds first
   myelin filter push other.wasm --as redact@0.2.0
+  myelin filter push redact.wasm -o json | jq -r .digest
 
   myelin filter push redact.wasm --to oci://registry.example/team/redact:1.2      to an OCI registry, signature included
   myelin filter push oci://registry.example/team/redact:1.2                       from there to a router
@@ -45,6 +46,8 @@ pub(in super::super) struct Push {
     to: Option<String>,
     #[command(flatten)]
     registries: Registries,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -93,7 +96,9 @@ impl Push {
     async fn fetched(&self) -> Result<Found> {
         let reference = oci::reference(&self.what.to_string_lossy())?;
         let Pulled { reference, component, signature } = self.registries.pull(&reference).await?;
-        say!("{reference}");
+        if !self.shape.is_json() {
+            say!("{reference}");
+        }
         Ok(Found { component, signature, place: reference.to_string().into(), artifact: Some(reference) })
     }
 
@@ -102,6 +107,15 @@ impl Push {
             module.parse().map_err(|error| Failure::new(Exit::Usage, format!("{module}: {error}")))?;
         let Found { component, signature, .. } = found;
         let pushed = self.registries.push(to, &module, &component, signature.as_deref()).await?;
+        if self.shape.is_json() {
+            let digest = Digest::of(&component).to_string();
+            say!(
+                "{}",
+                json!({"module": module.to_string(), "digest": digest, "artifact": pushed.to_string(),
+                "signed": signature.is_some()})
+            );
+            return Ok(());
+        }
         let signed = if signature.is_some() { "signed" } else { "not signed" };
         say!("{module} is there (sha256 {}, {signed})", Digest::of(&component).short());
         say!("  {pushed}");
@@ -118,6 +132,10 @@ impl Push {
         let origin = artifact.map(|artifact| artifact.to_string());
         let body = Body::Wasm(Upload { component: component.into(), signature, origin });
         let pushed: Value = api.ask(Method::PUT, &path, body).await?;
+        if self.shape.is_json() {
+            say!("{pushed}");
+            return Ok(());
+        }
         let signed = match text(&pushed["signature"]["key_id"]) {
             key_id if key_id.is_empty() => "not signed".to_owned(),
             key_id => format!("signed by {key_id}"),

@@ -3,15 +3,20 @@
 use super::files;
 use super::question::Event;
 use crate::cli::failure::{Exit, Failure, Result};
-use crate::cli::listing::table;
+use crate::cli::listing::{Shape, table};
 use crate::cli::values::{print, say};
 use anyhow::Context;
 use clap::Args;
 use myelin_policy::{Action, Place, Policies, Question, Service, Verdict};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 pub(super) const HELP: &str = "\
+Examples:
+  myelin policy test decisions.toml
+  myelin policy test decisions.toml -o json | jq '.differing[]'
+
 A table in TOML (or the same in JSON):
   policies = [\"orders.cedar\", \"common/\"]   # relative to the table's folder
   default = \"deny\"                         # what holds where no policy speaks: deny (as here) or allow
@@ -35,6 +40,8 @@ pub(crate) struct Test {
     /// The table, in TOML or JSON
     #[arg(value_name = "FILE")]
     path: PathBuf,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,14 +105,27 @@ impl Test {
         let policies = Policies::compile(found.iter().map(|file| (file.name.as_str(), &*file.text)))
             .map_err(|errors| Failure::new(Exit::Failed, errors.to_string()))?;
         let differing = differing(&cases, &policies).map_err(usage)?;
-        if differing.is_empty() {
-            say!("{} decisions are as expected", cases.case.len());
+        let (count, all) = (differing.len(), cases.case.len());
+        if self.shape.is_json() {
+            say!("{}", json!({"decisions": all, "differing": for_programs(&differing)}));
+        } else if count == 0 {
+            say!("{all} decisions are as expected");
+        } else {
+            print(table(&HEADER, &[], differing));
+        }
+        if count == 0 {
             return Ok(());
         }
-        let count = differing.len();
-        print(table(&["principal", "action", "resource", "expected", "is", "by"], &[], differing));
-        Err(Failure::new(Exit::Failed, format!("{count} of {} decisions are not as {shown} expects", cases.case.len())))
+        Err(Failure::new(Exit::Failed, format!("{count} of {all} decisions are not as {shown} expects")))
     }
+}
+
+const HEADER: [&str; 6] = ["principal", "action", "resource", "expected", "is", "by"];
+
+fn for_programs(rows: &[Vec<String>]) -> Vec<Value> {
+    rows.iter()
+        .map(|row| HEADER.iter().zip(row).map(|(name, cell)| ((*name).to_owned(), json!(cell))).collect())
+        .collect()
 }
 
 /// A row for each case that is decided otherwise than it expects.
@@ -183,6 +203,7 @@ mod tests {
             r#"permit (principal, action == Action::"publish", resource) when { resource.name like "orders/*" };"#;
         let rows = differing(&cases, &Policies::compile([("p", policies)]).unwrap()).unwrap();
         let told: Vec<_> = rows.iter().map(|row| row[3..].join("|")).collect();
+        assert_eq!(for_programs(&rows)[1]["is"], "allow");
         assert_eq!(told, ["allow|deny|the default", "allow by q#1|allow|p#1"]);
         let wrong = Cases {
             case: vec![Case { action: "read".into(), ..cases.case.into_iter().next().unwrap() }],

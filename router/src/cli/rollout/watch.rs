@@ -2,7 +2,7 @@
 
 use crate::cli::admin::Api;
 use crate::cli::failure::{Exit, Failure, Result};
-use crate::cli::listing::{items, shown, table, text};
+use crate::cli::listing::{Shape, items, shown, table, text};
 use crate::cli::signals::Signals;
 use crate::cli::values::{print, say};
 use serde_json::Value;
@@ -22,13 +22,18 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 ///
 /// # Errors
 /// Exit 7 when it was rolled back, or the ledger of the mesh did not balance.
-pub(super) async fn watch(api: &Api, id: u64) -> Result<()> {
+pub(super) async fn watch(api: &Api, id: u64, shape: Shape) -> Result<()> {
     let is_terminal = std::io::stdout().is_terminal();
     let mut signals = Signals::catch()?;
     let mut last = String::new();
     loop {
         let rollout = api.get(&format!("/v1/rollouts/{id}")).await?;
-        if is_terminal {
+        if shape.is_json() {
+            // A program is told once, how it ended.
+            if rollout["running"] == false {
+                say!("{rollout}");
+            }
+        } else if is_terminal {
             print(format!("{CLEAR}{}", view(&rollout)));
         } else {
             // For a log: a line for every change.
@@ -39,12 +44,12 @@ pub(super) async fn watch(api: &Api, id: u64) -> Result<()> {
             }
         }
         if rollout["running"] == false {
-            return end(&rollout);
+            return end(&rollout, shape);
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = signals.next() => {
-                say!("the rollout goes on; `myelin rollout status` shows it, `myelin rollout abort {id}` ends it");
+                eprintln!("the rollout goes on; `myelin rollout status` shows it, `myelin rollout abort {id}` ends it");
                 return Ok(());
             }
         }
@@ -104,10 +109,12 @@ fn waiting(rollout: &Value) -> String {
     }
 }
 
-fn end(rollout: &Value) -> Result<()> {
+fn end(rollout: &Value, shape: Shape) -> Result<()> {
     let id = text(&rollout["id"]);
     if rollout["state"] == "complete" {
-        say!("rollout {id} is complete: every site has the new set, and the ledger of the mesh balances");
+        if !shape.is_json() {
+            say!("rollout {id} is complete: every site has the new set, and the ledger of the mesh balances");
+        }
         return Ok(());
     }
     if rollout["state"] == "unbalanced" {
@@ -239,12 +246,12 @@ mod tests {
     #[test]
     fn a_rollout_that_was_rolled_back_fails_the_command() {
         let over = json!({"id": 9, "state": "rolled-back", "cause": "gate-traps", "reason": "router us1/r1: 5 faults"});
-        let failure = end(&over).expect_err("it failed");
+        let failure = end(&over, Shape::default()).expect_err("it failed");
         assert_eq!(failure.exit, Exit::GateFailed);
         assert!(failure.what.contains("gate-traps: router us1/r1: 5 faults"), "{failure}");
-        assert!(end(&json!({"id": 9, "state": "complete"})).is_ok());
+        assert!(end(&json!({"id": 9, "state": "complete"}), Shape::default()).is_ok());
         let unbalanced = json!({"id": 9, "state": "unbalanced", "reason": "link a/r1 to b/r1: 7 sent"});
-        let failure = end(&unbalanced).expect_err("it is not complete");
+        let failure = end(&unbalanced, Shape::default()).expect_err("it is not complete");
         assert!(failure.exit == Exit::GateFailed && failure.what.contains("7 sent"), "{failure}");
     }
 }

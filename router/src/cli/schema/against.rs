@@ -3,7 +3,7 @@
 use super::super::admin::Api;
 use super::super::apply::{Named, Reference, Registry};
 use super::super::failure::{Exit, Failure, Result};
-use super::super::listing::{items, table};
+use super::super::listing::{Shape, items, table};
 use super::super::values::say;
 use super::candidate::Candidate;
 use super::path;
@@ -14,7 +14,7 @@ use anyhow::Context;
 use myelin_catalog::SubjectName;
 use myelin_schema::{ReferenceText, Source, Validator};
 use myelin_wire::Pattern;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// A rule that judges by the subject.
@@ -28,7 +28,7 @@ struct Ruled {
 ///
 /// # Errors
 /// When it would turn back any, with exit code 7.
-pub(super) async fn judge(api: &Api, candidate: &Candidate, capture: &Path) -> Result<()> {
+pub(super) async fn judge(api: &Api, candidate: &Candidate, capture: &Path, shape: Shape) -> Result<()> {
     let recording = super::super::replay::read(capture)?;
     let (schema, references) = (candidate.text()?, references(api, candidate).await?);
     let references: Vec<ReferenceText<'_>> =
@@ -40,7 +40,7 @@ pub(super) async fn judge(api: &Api, candidate: &Candidate, capture: &Path) -> R
     })?;
     let rules = rules(&api.get("/v1/topics").await?, &candidate.subject);
     let tallies = tallies(&recording, &validator, &rules);
-    report(&candidate.subject, &recording, &tallies)
+    report(&candidate.subject, &recording, &tallies, shape)
 }
 
 /// The texts that the candidate refers to, dependencies first.
@@ -93,14 +93,20 @@ fn tallies(recording: &Recording, validator: &Validator, rules: &[Ruled]) -> Tal
     tallies
 }
 
-fn report(subject: &SubjectName, recording: &Recording, tallies: &Tallies) -> Result<()> {
+fn report(subject: &SubjectName, recording: &Recording, tallies: &Tallies, shape: Shape) -> Result<()> {
     let (events, turned_back) = tallies.total();
     if events == 0 {
         return Err(Failure::new(Exit::NotFound, format!("the capture has no event that subject {subject} is about"))
             .next("take one of its topics: `myelin capture start PATTERN`"));
     }
     let site = &recording.head.site;
+    if shape.is_json() {
+        say!("{}", for_programs(site, tallies));
+    }
     if turned_back == 0 {
+        if shape.is_json() {
+            return Ok(());
+        }
         say!("all {events} events of the capture from site {site} are as the schema says");
         return Ok(());
     }
@@ -108,12 +114,22 @@ fn report(subject: &SubjectName, recording: &Recording, tallies: &Tallies) -> Re
         let (topic, producer) = (topic.to_owned(), producer.to_owned());
         vec![topic, producer, site.clone(), format!("{turned_back} of {events}"), reason.clone()]
     });
-    say!("{}", table(&["topic", "producer", "site", "turned back", "the first reason"], &["turned back"], rows));
-    if !recording.head.redacted.is_empty() {
+    if !shape.is_json() {
+        say!("{}", table(&["topic", "producer", "site", "turned back", "the first reason"], &["turned back"], rows));
+    }
+    if !shape.is_json() && !recording.head.redacted.is_empty() {
         say!("the capture is redacted: what stands in the place of a value may be what the schema does not allow");
     }
     let what = format!("the schema would turn back {turned_back} of {events} recorded events");
     Err(Failure::new(Exit::GateFailed, what).next("change the schema, or those who publish"))
+}
+
+fn for_programs(site: &str, tallies: &Tallies) -> Value {
+    let (events, turned_back) = tallies.total();
+    let rows = tallies.turned_back().into_iter().map(|(topic, producer, Tally { events, turned_back, reason })| {
+        json!({"topic": topic, "producer": producer, "events": events, "turned_back": turned_back, "reason": reason})
+    });
+    json!({"site": site, "events": events, "turned_back": turned_back, "producers": rows.collect::<Vec<_>>()})
 }
 
 #[cfg(test)]
@@ -121,7 +137,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
-    use serde_json::json;
 
     fn recording() -> Recording {
         let event = |topic: &str, payload: &str, identity: &str| json!({"topic": topic, "attrs": [], "payload": payload, "identity": identity, "matched": true});
@@ -157,8 +172,10 @@ mod tests {
         let bad: Vec<_> =
             tallies.turned_back().into_iter().map(|(topic, who, tally)| (topic, who, tally.events)).collect();
         assert_eq!((tallies.total(), &*bad), ((3, 1), &[("orders/1", "bob", 2)][..]));
-        let failure = report(&subject, &recording(), &tallies).unwrap_err();
+        let failure = report(&subject, &recording(), &tallies, Shape::default()).unwrap_err();
         assert_eq!(failure.exit, Exit::GateFailed);
+        let told = for_programs("hamburg", &tallies);
+        assert_eq!((&told["turned_back"], &told["producers"][0]["producer"]), (&json!(1), &json!("bob")));
         let all = super::tallies(&recording(), &validator, &[]);
         assert_eq!(all.total().0, 4, "without a rule all of them");
     }

@@ -30,7 +30,10 @@ impl Candidate {
     /// When the file cannot be read, or holds more than a schema may have.
     pub(super) fn text(&self) -> Result<String> {
         let read = read_text(&self.file, SCHEMA_LEN_MAX_BYTES);
-        read.map_err(|why| Failure::new(Exit::Usage, format!("{}: {why}", self.file.display())))
+        read.map_err(|why| {
+            Failure::new(Exit::Usage, format!("{}: {why}", self.file.display()))
+                .next("give the file with the schema's text: .json, .avsc or .proto")
+        })
     }
 
     /// Its language.

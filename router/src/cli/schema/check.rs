@@ -3,7 +3,7 @@
 use super::super::admin::{Admin, Api};
 use super::super::failure::Result;
 use super::super::http::Body;
-use super::super::listing::items;
+use super::super::listing::{Shape, items};
 use super::super::values::say;
 use super::candidate::Candidate;
 use super::{encoded, incompatible, path};
@@ -25,6 +25,8 @@ pub(in super::super) struct Check {
     #[arg(long, value_name = "CAPTURE", conflicts_with = "version")]
     against: Option<PathBuf>,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -32,9 +34,9 @@ impl Check {
     pub(super) async fn run(self) -> Result<()> {
         let api = self.admin.api()?;
         if let Some(capture) = &self.against {
-            return super::against::judge(&api, &self.candidate, capture).await;
+            return super::against::judge(&api, &self.candidate, capture, self.shape).await;
         }
-        judge(&api, &self.candidate.subject, self.version.as_deref(), self.candidate.body()?).await
+        judge(&api, &self.candidate.subject, self.version.as_deref(), self.candidate.body()?, self.shape).await
     }
 }
 
@@ -42,12 +44,24 @@ impl Check {
 ///
 /// # Errors
 /// When it is not compatible, with exit code 7.
-pub(super) async fn judge(api: &Api, subject: &SubjectName, version: Option<&str>, body: Value) -> Result<()> {
+pub(super) async fn judge(
+    api: &Api,
+    subject: &SubjectName,
+    version: Option<&str>,
+    body: Value,
+    shape: Shape,
+) -> Result<()> {
     let version = version.map(|version| format!("/{}", encoded(version))).unwrap_or_default();
     let path = path("compatibility/subjects", subject, &format!("/versions{version}?verbose=true"));
     let answer: Value = api.ask(Method::POST, &path, Body::Json(body)).await?;
+    if shape.is_json() {
+        say!("{answer}");
+    }
     if answer["is_compatible"] != true {
         return Err(incompatible(subject, items(&answer, "messages")));
+    }
+    if shape.is_json() {
+        return Ok(());
     }
     say!("the schema is compatible with subject {subject}; nothing is registered");
     Ok(())

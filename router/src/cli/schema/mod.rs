@@ -9,7 +9,7 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{Listing, items, size, table, text, time};
+use super::listing::{Listing, Shape, items, size, table, text, time};
 use super::values::say;
 use candidate::Candidate;
 use clap::{Args, Subcommand};
@@ -21,8 +21,14 @@ use serde_json::Value;
 #[derive(Debug, Subcommand)]
 pub(super) enum Schema {
     /// Show the subjects, and their newest versions
+    #[command(after_help = "Examples:\n  \
+        myelin schema ls\n  \
+        myelin schema ls --deleted")]
     Ls(Show),
     /// Show a version of a subject
+    #[command(after_help = "Examples:\n  \
+        myelin schema describe orders-value\n  \
+        myelin schema describe orders-value --version 1 -o json | jq -r .schema")]
     Describe(Describe),
     /// Make a schema the next version of a subject
     #[command(after_help = "Examples:\n  myelin schema register orders-value order.avsc\n  \
@@ -33,16 +39,23 @@ pub(super) enum Schema {
     Register(Register),
     /// Say what a schema would break; registers nothing
     #[command(after_help = "Examples:\n  myelin schema check orders-value order-next.avsc\n  \
-        myelin schema check orders-value order-next.avsc --against orders.capture\n\n\
+        myelin schema check orders-value order-next.avsc --against orders.capture\n  \
+        myelin schema check orders-value order-next.avsc -o json | jq .is_compatible\n\n\
         With --against the events of a capture are judged by the schema, as a rule for topics would judge them: it lists \
         which producers, topics and sites would be turned back. Texts can be compatible and data not, and the other way \
         round.")]
     Check(check::Check),
     /// Delete a version, or all versions, of a subject
-    #[command(after_help = "What is deleted is kept, so that whoever has its id can still read events. Deleted again \
+    #[command(after_help = "Examples:\n  myelin schema rm orders-value --version 1\n  \
+        myelin schema rm orders-value && myelin schema rm orders-value --permanent\n\n\
+        What is deleted is kept, so that whoever has its id can still read events. Deleted again \
         with --permanent it is gone for good.")]
     Rm(Remove),
     /// Show or set what new versions must be compatible with, and what may be changed
+    #[command(after_help = "Examples:\n  \
+        myelin schema config                         the default of all subjects\n  \
+        myelin schema config orders-value --compatibility full\n  \
+        myelin schema config orders-value --reset")]
     Config(config::Config),
 }
 
@@ -86,6 +99,8 @@ pub(super) struct Register {
     /// Only say what it would break
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -149,12 +164,14 @@ impl Register {
         let (api, subject) = (self.admin.api()?, self.candidate.subject.clone());
         let body = self.candidate.body()?;
         if self.dry_run {
-            return check::judge(&api, &subject, None, body).await;
+            return check::judge(&api, &subject, None, body, self.shape).await;
         }
         let query = if self.normalize { "?normalize=true" } else { "" };
         let path = path("subjects", &subject, &format!("/versions{query}"));
         let made: Value = api.ask(Method::POST, &path, Body::Json(body)).await?;
-        say!("subject {subject} has it as version {}, id {}", made["version"], made["id"]);
+        self.shape.tell(&made, |made| {
+            format!("subject {subject} has it as version {}, id {}\n", made["version"], made["id"])
+        });
         Ok(())
     }
 }
