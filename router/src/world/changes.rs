@@ -25,6 +25,8 @@ pub enum Change {
     Start { plan: Box<RolloutPlan> },
     /// Start a rollout of the plan's rules and policies alone: what is staged stays staged.
     Govern { plan: Box<RolloutPlan> },
+    /// Begin what somebody other than the actor has asked for.
+    Approve { id: u64 },
     /// Make an earlier set active.
     RollBack { to: Option<u64> },
     /// Lift a quarantine.
@@ -35,8 +37,8 @@ pub enum Change {
 
 /// What a change comes to.
 pub(super) enum Decided {
-    /// This record is to be written.
-    Write(Op),
+    /// This record is to be written, in the name of whoever wants it.
+    Write(Op, Actor),
     /// All is as it is wanted.
     Done,
 }
@@ -53,6 +55,10 @@ impl Keeper {
         actor: &Actor,
     ) -> Result<Decided, WorldError> {
         self.check_revision(if_match)?;
+        let (change, actor) = match change {
+            Change::Approve { id } => self.approved(id, actor)?,
+            change => (change, actor.clone()),
+        };
         let op = match change {
             Change::AddModule { name, version, bytes, signature } => {
                 match self.take_module(ModuleRef { name, version }, &bytes, signature)? {
@@ -70,9 +76,13 @@ impl Keeper {
             Change::RollBack { to } => Op::RolledBack { to: self.find_earlier(to)? },
             Change::Release { module } => Op::Released { module },
             Change::Record(op) => *op,
+            // What is approved is another change.
+            Change::Approve { .. } => {
+                return Err(WorldError::new(Blame::Router, "internal", "an approval does not begin an approval"));
+            }
         };
-        self.vet(&op, actor)?;
-        Ok(Decided::Write(op))
+        self.vet(&op, &actor)?;
+        Ok(Decided::Write(op, actor))
     }
 
     fn check_revision(&self, if_match: Option<u64>) -> Result<(), WorldError> {
