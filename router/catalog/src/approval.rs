@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::limits::APPROVAL_WAIT_MAX_MS;
+use crate::governance::GovernanceChange;
+use crate::limits::{APPROVAL_WAIT_MAX_MS, CLOCKS_APART_MAX_MS};
 use crate::names::Name;
 use crate::rollout::{RolloutPlan, Step};
 
@@ -71,6 +72,19 @@ impl Intent {
         }
     }
 
+    /// How it goes on over the sites; none where it does so at once, or is a step.
+    pub fn plan(&self) -> Option<&RolloutPlan> {
+        match self {
+            Self::Start { plan, .. } | Self::Govern { plan } => Some(plan),
+            Self::Activate { .. } | Self::Promote { .. } => None,
+        }
+    }
+
+    /// The rules and policies that it brings.
+    pub fn changes(&self) -> &[GovernanceChange] {
+        self.plan().map_or(&[], |plan| &plan.changes)
+    }
+
     /// Whether it is a step of that rollout.
     pub(crate) fn promotes(&self, rollout: u64) -> bool {
         matches!(self, Self::Promote { id, .. } if *id == rollout)
@@ -87,9 +101,19 @@ impl Intent {
 }
 
 impl Approval {
-    /// How long it waits still, in milliseconds; 0 when it is over.
-    pub fn waits_ms(&self, now_unix_ms: u64) -> u64 {
-        // A clock that lags behind the writer's does not make it longer.
-        APPROVAL_WAIT_MAX_MS.saturating_sub(now_unix_ms.saturating_sub(self.at_unix_ms))
+    /// How long it waits still, in milliseconds; 0 when it is over. It is judged by two clocks, that of whoever asks and that
+    /// of the newest record, and the later one counts: neither makes it wait longer by lagging behind.
+    pub(crate) fn waits_ms(&self, now_unix_ms: u64, newest_unix_ms: u64) -> u64 {
+        // It would wait for as long as the clock of its router was ahead.
+        if self.at_unix_ms > now_unix_ms.saturating_add(CLOCKS_APART_MAX_MS) {
+            return 0;
+        }
+        let waited_ms = now_unix_ms.max(newest_unix_ms).saturating_sub(self.at_unix_ms);
+        APPROVAL_WAIT_MAX_MS.saturating_sub(waited_ms)
+    }
+
+    /// Whether the same person has asked for the same.
+    pub(crate) fn is_same(&self, by: &str, intent: &Intent) -> bool {
+        self.by == by && self.intent == *intent
     }
 }

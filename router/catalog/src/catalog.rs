@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::approval::Approval;
 use crate::binding::Binding;
 use crate::digest::Digest;
 use crate::error::{CatalogError, ChainFault};
@@ -53,8 +52,8 @@ pub struct Catalog {
     schemas: Schemas,
     policies: BTreeMap<Name, Arc<Policy>>,
     tenants: BTreeMap<Name, Arc<Tenant>>,
-    /// What waits for a second person, oldest first.
-    approvals: Vec<Arc<Approval>>,
+    /// What waits for a second person.
+    approvals: approvals::Approvals,
     /// Oldest first; the last may be under way.
     rollouts: VecDeque<Arc<Rollout>>,
     /// What is active at a site, where a rollout changed it there after the whole mesh had the active generation.
@@ -108,7 +107,7 @@ impl Catalog {
             schemas: Schemas::default(),
             policies: BTreeMap::new(),
             tenants: BTreeMap::new(),
-            approvals: Vec::new(),
+            approvals: approvals::Approvals::default(),
             rollouts: VecDeque::new(),
             sites: BTreeMap::new(),
         }
@@ -377,6 +376,8 @@ impl Catalog {
                 self.tenants.remove(name);
             }
             Op::ApprovalRequested { intent, note } => self.commit_approval(record, intent, note),
+            // It is let go of already.
+            Op::ApprovalWithdrawn { .. } => {}
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }
@@ -385,6 +386,7 @@ impl Catalog {
             | Op::RolloutAborted { .. }
             | Op::RolloutFinished { .. } => self.commit_rollout(record),
         }
+        self.review_approvals(record);
     }
 
     fn commit_schemas(&mut self, record: &Record) {

@@ -136,6 +136,10 @@ pub const PAGE_LEN_MAX_BYTES: usize = 2 * RECORD_LEN_MAX_BYTES;
 pub const HASHES_KEPT: usize = 4_096;
 /// Intents that wait for somebody else at a time: each is a person who waits for another.
 pub const APPROVALS_MAX: usize = 16;
+/// Intents that are kept, those among them whose hour is over: a clock that is wrong drops none.
+pub const APPROVALS_KEPT: usize = 4 * APPROVALS_MAX;
+/// How much the clocks of two routers may differ: an intent that was asked for later than that from now is over.
+pub const CLOCKS_APART_MAX_MS: u64 = 5 * 60 * 1_000;
 /// How long an intent waits for somebody else: an hour.
 pub const APPROVAL_WAIT_MAX_MS: u64 = 60 * 60 * 1_000;
 /// Proposals whose answers a writer remembers, for askers who lost theirs.

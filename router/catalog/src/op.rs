@@ -194,6 +194,11 @@ pub enum Op {
         #[serde(default)]
         note: String,
     },
+    /// What somebody wanted to begin is not to be approved any more.
+    ApprovalWithdrawn {
+        /// Which: the revision of the record that asked for it.
+        id: u64,
+    },
     /// A rollout of the staged set over the sites began; its number is the revision of this record.
     RolloutStarted {
         /// The set: each binding with the revision that staged it.
@@ -278,6 +283,7 @@ impl Op {
             Self::TenantSet { .. } => "tenant-set",
             Self::TenantRemoved { .. } => "tenant-removed",
             Self::ApprovalRequested { .. } => "approval-requested",
+            Self::ApprovalWithdrawn { .. } => "approval-withdrawn",
             Self::RolloutStarted { .. } => "rollout-started",
             Self::RolloutAdvanced { .. } => "rollout-advanced",
             Self::RolloutPaused { .. } => "rollout-paused",
@@ -300,6 +306,7 @@ impl Op {
             Self::Activated { .. } | Self::TrustChanged { .. } => String::new(),
             Self::RolloutStarted { plan, .. } => governance::subject(&plan.changes),
             Self::ApprovalRequested { intent, .. } => intent.subject(),
+            Self::ApprovalWithdrawn { id } => format!("proposal {id}"),
             Self::RolledBack { to } => format!("generation {to}"),
             Self::Quarantined { module, binding, .. } => format!("{module} in {binding}"),
             Self::KeyTrusted { key_id, .. } | Self::KeyRevoked { key_id } => key_id.to_string(),

@@ -1,6 +1,7 @@
 //! `/v1/rollouts/{id}` and `/v1/mesh/sites`: rollouts over the sites of a mesh, and who belongs to it.
 
 use super::Context;
+use super::access::Caller;
 use super::governance::ChangeInfo;
 use super::intake::{Json as Body, NamePath};
 use super::problem::Problem;
@@ -303,10 +304,12 @@ fn detail(phase: &Phase, metrics: &Metrics) -> String {
     ))]
 pub(super) async fn step(
     State(context): State<Arc<Context>>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     Path((id, step)): Path<(u64, String)>,
     Body(request): Body<StepRequest>,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
+    check_note("reason", Some(&request.reason))?;
+    let actor = caller.actor.clone();
     let op = match step.as_str() {
         "pause" => Op::RolloutPaused { id },
         "resume" => Op::RolloutResumed { id },
@@ -325,9 +328,8 @@ pub(super) async fn step(
     let rollout = find(&world.view(), id)?;
     if let (Op::RolloutPromoted { id }, true) = (&op, context.two_person) {
         let note = Some(request.reason).filter(|reason| !reason.is_empty());
-        check_note(note.as_ref())?;
         let intent = Intent::Promote { id: *id, step: rollout.step() };
-        return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(propose(&context, intent, note, actor).await?))));
+        return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(propose(&context, intent, note, &caller).await?))));
     }
     world.change(Change::Record(Box::new(op)), None, actor).await?;
     Ok((StatusCode::OK, Json(Begun::Rollout(MeshRollout::new(&*find(&world.view(), id)?)))))

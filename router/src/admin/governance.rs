@@ -60,6 +60,20 @@ pub(super) struct ChangeInfo {
 }
 
 impl ChangesSpec {
+    /// As these changes were asked for.
+    pub(super) fn of(changes: &[GovernanceChange]) -> Self {
+        let mut spec = Self::default();
+        for change in changes.iter().cloned() {
+            match change {
+                GovernanceChange::TopicRuleSet { rule } => spec.topics.push(*rule),
+                GovernanceChange::TopicRuleRemoved { name } => spec.remove_topics.push(name),
+                GovernanceChange::PolicySet { policy } => spec.policies.push(policy),
+                GovernanceChange::PolicyRemoved { name } => spec.remove_policies.push(name),
+            }
+        }
+        spec
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.topics.is_empty() && self.remove_topics.is_empty() && !self.has_policies()
@@ -140,6 +154,7 @@ mod tests {
             "topics": [{"name": "orders", "pattern": "orders/**", "schema": {"subject": "orders-value", "version": 2}}],
             "remove_policies": ["old"]}));
         let changes = changes.unwrap().read();
+        assert_eq!(ChangesSpec::of(&changes).read(), changes, "whoever approves them reads what was asked for");
         let shown: Vec<_> = changes.iter().map(ChangeInfo::new).collect();
         assert_eq!((shown[0].kind, shown[0].action), ("topic rule", "set"));
         assert_eq!(shown[0].detail, "orders/** judged by orders-value:2, refuse");

@@ -200,7 +200,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet::describe))
         .routes(routes!(shadow::shadow))
         .routes(routes!(fleet::step))
-        .routes(routes!(proposals::approve))
+        .routes(routes!(proposals::describe, proposals::approve, proposals::withdraw))
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::add_site, fleet::remove_site))
         .routes(routes!(fleet::add_router, fleet::remove_router))

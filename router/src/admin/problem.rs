@@ -81,6 +81,7 @@ impl Problem {
 impl From<WorldError> for Problem {
     fn from(error: WorldError) -> Self {
         let status = match error.blame {
+            Blame::Request if error.code == "two-person" => StatusCode::FORBIDDEN,
             Blame::Request => StatusCode::BAD_REQUEST,
             Blame::NotFound => StatusCode::NOT_FOUND,
             Blame::Conflict => StatusCode::CONFLICT,

@@ -1,19 +1,23 @@
 //! The rule of two: with `[admin] two_person` a rollout is proposed by one and begun by another.
 //!
 //! A proposal waits in the catalog, an hour at most, so that any router can be asked for it and none forgets it. It names what
-//! is to become active by a digest; whoever stages something else meanwhile makes it void. Going back needs nobody's leave:
-//! `abort`, `pause` and `rollback` stay with one.
+//! is to become active by a digest; whoever stages or sets something else meanwhile makes it void. Going back needs nobody's
+//! leave: `abort`, `pause` and `rollback` stay with one.
+//!
+//! Both are persons: whoever has the token, or sits at the machine, could be the one who has asked as well.
 
 use super::Context;
+use super::access::{By, Caller};
+use super::governance::{ChangeInfo, ChangesSpec};
 use super::problem::Problem;
-use super::rollouts::begin;
+use super::rollouts::approved;
+use super::types::PlanSpec;
 use crate::world::{Actor, Change, View, unix_ms};
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use myelin_catalog::limits::ACTOR_LEN_MAX_BYTES;
-use myelin_catalog::{Approval, Digest, Intent, Op};
+use axum::{Extension, Json};
+use myelin_catalog::{Approval, Catalog, Digest, Intent, Op};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -33,17 +37,51 @@ pub(super) struct Proposal {
     /// The digest of the staged set and of the plan. With another set there is nothing to approve any more.
     #[schema(value_type = String)]
     digest: Digest,
+    /// Whether the staged set stays staged, and `changes` come alone.
+    only_changes: bool,
+    /// How the staged set differs from the active one: all that would judge otherwise.
+    filters: Vec<FilterInfo>,
+    /// The rules and policies that it brings.
+    changes: Vec<ChangeInfo>,
+    /// How it goes on over the sites; none where all swap as soon as all have prepared.
+    plan: Option<PlanSpec>,
     /// Why it is wanted.
     note: Option<String>,
     /// How long it waits still, in seconds.
     expires_in_s: u64,
 }
 
+/// A binding that a proposal brings, changes or takes away.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct FilterInfo {
+    /// Which.
+    binding: String,
+    /// `added`, `changed` or `removed`.
+    action: &'static str,
+    /// The fields that differ from those of the active one.
+    fields: Vec<&'static str>,
+    /// The module; none where the binding goes.
+    module: Option<String>,
+    /// The digest of its bytes.
+    #[schema(value_type = Option<String>)]
+    digest: Option<Digest>,
+}
+
+/// A proposal with the full text of what it brings.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ProposalDescription {
+    #[serde(flatten)]
+    proposal: Proposal,
+    /// The changes as `POST /v1/rollouts` takes them.
+    content: ChangesSpec,
+}
+
 impl Proposal {
-    fn new(approval: &Approval, now_unix_ms: u64) -> Self {
-        let (wants, rollout) = match approval.intent {
+    fn new(catalog: &Catalog, approval: &Approval, now_unix_ms: u64) -> Self {
+        let intent = &approval.intent;
+        let (wants, rollout) = match intent {
             Intent::Activate { .. } | Intent::Start { .. } | Intent::Govern { .. } => ("rollout", None),
-            Intent::Promote { id, .. } => ("promote", Some(id)),
+            Intent::Promote { id, .. } => ("promote", Some(*id)),
         };
         Self {
             proposal: approval.id,
@@ -51,103 +89,128 @@ impl Proposal {
             wants,
             rollout,
             digest: approval.digest,
+            only_changes: matches!(intent, Intent::Govern { .. }),
+            filters: intent.bindings().map_or_else(Vec::new, |_| filters(catalog)),
+            changes: intent.changes().iter().map(ChangeInfo::new).collect(),
+            plan: intent.plan().map(PlanSpec::of),
             note: Some(approval.note.clone()).filter(|note| !note.is_empty()),
-            expires_in_s: approval.waits_ms(now_unix_ms) / 1_000,
+            expires_in_s: catalog.approval_waits_ms(approval, now_unix_ms) / 1_000,
         }
     }
 
     /// Those that can be approved, oldest first.
     pub(super) fn list(view: &View) -> Vec<Self> {
         let now = unix_ms();
-        let waiting = view.catalog.approvals(now).filter(|approval| view.catalog.is_as_asked(&approval.intent));
-        waiting.map(|approval| Self::new(approval, now)).collect()
+        view.catalog.approvals(now).map(|approval| Self::new(&view.catalog, approval, now)).collect()
     }
 }
 
-/// Lets `intent` wait for somebody other than `by`.
+/// What making the staged set active changes. What waits is about the set that is staged now, or it would not wait.
+fn filters(catalog: &Catalog) -> Vec<FilterInfo> {
+    let plan = catalog.staged_plan();
+    let none = Vec::new;
+    let added = plan.added.iter().map(|name| (name, "added", none()));
+    let changed = plan.changed.iter().map(|changed| (&changed.name, "changed", changed.fields.clone()));
+    let removed = plan.removed.iter().map(|name| (name, "removed", none()));
+    let all = added.chain(changed).chain(removed);
+    all.map(|(name, action, fields)| {
+        let staged = catalog.staged().find(name);
+        FilterInfo {
+            binding: name.to_string(),
+            action,
+            fields,
+            module: staged.map(|staged| staged.binding.module.to_string()),
+            digest: staged.map(|staged| staged.digest),
+        }
+    })
+    .collect()
+}
+
+/// Whether somebody is a person, as far as the rule of two is concerned: has a name of their own.
+fn check_person(caller: &Caller) -> Result<(), Problem> {
+    let who = match caller.by {
+        By::Certificate | By::Jwt(_) => return Ok(()),
+        By::Local => "whoever is on this machine",
+        By::Token => "whoever has the token of [admin] token_file",
+    };
+    let detail = format!(
+        "this router wants two persons, and {who} may be either of them: ask with a certificate, or with a JSON Web Token, of \
+         your own"
+    );
+    Err(Problem::new(StatusCode::FORBIDDEN, "two-person", detail))
+}
+
+/// Lets `intent` wait for somebody other than `caller`.
 ///
 /// # Errors
-/// When it could not begin, or too many wait already.
+/// When they are no person, it could not begin, or too many wait already.
 pub(super) async fn propose(
     context: &Context,
     intent: Intent,
     note: Option<String>,
-    by: Actor,
+    caller: &Caller,
 ) -> Result<Proposal, Problem> {
+    check_person(caller)?;
     let op = Op::ApprovalRequested { intent, note: note.unwrap_or_default() };
-    let id = context.state.world.change(Change::Record(Box::new(op)), None, by).await?;
-    let view = context.state.world.view();
-    Ok(Proposal::new(find(&view, id)?, unix_ms()))
+    let world = &context.state.world;
+    let id = world.change(Change::Record(Box::new(op)), None, caller.actor.clone()).await?;
+    let view = world.view();
+    // Its hour is by the writer's clock.
+    let approval = view.catalog.find_approval(id).cloned().map_or_else(|| view.proposal(id).cloned(), Ok)?;
+    Ok(Proposal::new(&view.catalog, &approval, unix_ms()))
 }
 
-fn find(view: &View, id: u64) -> Result<&Arc<Approval>, Problem> {
-    view.catalog.approval(id, unix_ms()).ok_or_else(|| {
-        Problem::not_found(format!(
-            "no proposal {id} waits; `myelin rollout history` shows those that do, for an hour each"
-        ))
-    })
-}
-
-/// The proposal that `actor` may approve.
-fn approvable(view: &View, id: u64, actor: &Actor) -> Result<Arc<Approval>, Problem> {
-    let approval = find(view, id)?;
-    if *approval.by == **actor {
-        let detail = format!("{actor} has proposed {id}; somebody else with the role releaser has to approve it");
-        return Err(Problem::new(StatusCode::FORBIDDEN, "two-person", detail));
-    }
-    if !view.catalog.is_as_asked(&approval.intent) {
-        let detail = match approval.intent {
-            Intent::Promote { id: rollout, .. } => {
-                format!("rollout {rollout} is not where it was when {id} was proposed; propose it again")
-            }
-            _ => format!("what is staged is not what proposal {id} was about; propose it again"),
-        };
-        return Err(Problem::new(StatusCode::CONFLICT, "proposal-stale", detail));
-    }
-    Ok(approval.clone())
-}
-
-/// Both names, for the catalog's history; cut where a record would not take them.
-fn both(by: &str, approved_by: &str) -> Actor {
-    const BETWEEN: &str = ", approved by ";
-    let each = (ACTOR_LEN_MAX_BYTES - BETWEEN.len()) / 2;
-    let cut = |name: &str| name[..name.floor_char_boundary(each)].to_owned();
-    format!("{}{BETWEEN}{}", cut(by), cut(approved_by)).into()
+/// What waits under that number, with the full text of its rules and policies: what there is to read before it is approved.
+#[utoipa::path(get, path = "/v1/rollouts/{id}/approve", tag = "rollouts",
+    params(("id" = u64, Path, description = "The proposal's number")),
+    responses(
+        (status = 200, body = ProposalDescription),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "It does not wait, or has begun"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "Something else is staged or set now"),
+    ))]
+pub(super) async fn describe(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<u64>,
+) -> Result<Json<ProposalDescription>, Problem> {
+    let approval = context.state.world.proposal(id).await?;
+    let proposal = Proposal::new(&context.state.world.view().catalog, &approval, unix_ms());
+    Ok(Json(ProposalDescription { proposal, content: ChangesSpec::of(approval.intent.changes()) }))
 }
 
 /// Approve what somebody else has proposed (`[admin] two_person`), at any router: it begins at once. Only with what was staged
-/// then.
+/// and set then. Where two persons are wanted, with a certificate or a JSON Web Token of one's own.
 #[utoipa::path(post, path = "/v1/rollouts/{id}/approve", tag = "rollouts",
     params(("id" = u64, Path, description = "The proposal's number")),
     responses(
         (status = 200, body = super::types::Rollout),
         (status = 202, body = super::fleet::MeshRollout, description = "A rollout over the sites has begun"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "It is one's own"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "Something else is staged now"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "It is one's own, or the asker is no person"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "It does not wait, or has begun"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "Something else is staged or set now"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "A filter cannot be prepared; nothing has changed"),
     ))]
 pub(super) async fn approve(
     State(context): State<Arc<Context>>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<u64>,
 ) -> Result<Response, Problem> {
-    let view = context.state.world.view();
-    let approval = approvable(&view, id, &actor)?;
-    // What was compared just now is what is made active, or nothing is.
-    let revision = view.catalog.head().rev;
-    let note = Some(approval.note.clone()).filter(|note| !note.is_empty());
-    begin(&context, approval.intent.clone(), note, Some(revision), both(&approval.by, &actor)).await
+    check_person(&caller)?;
+    let approval = context.state.world.proposal(id).await?;
+    approved(&context, &approval, caller.actor).await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_takes_both_names() {
-        assert_eq!(&*both("ann", "bob"), "ann, approved by bob");
-        let long = format!("spiffe://example.org/jwt/corp/{}", "ü".repeat(200));
-        assert!(both(&long, &long).len() <= ACTOR_LEN_MAX_BYTES);
-    }
+/// Withdraw a proposal before its hour is over: whoever has made it, or any other releaser.
+#[utoipa::path(delete, path = "/v1/rollouts/{id}/approve", tag = "rollouts",
+    params(("id" = u64, Path, description = "The proposal's number")),
+    responses(
+        (status = 204, description = "It cannot be approved any more"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "It does not wait, or has begun"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
+    ))]
+pub(super) async fn withdraw(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<u64>,
+) -> Result<StatusCode, Problem> {
+    super::fleet::record(&context, actor, Op::ApprovalWithdrawn { id }).await
 }

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use myelin_catalog::{Intent, Op};
+use myelin_catalog::{Approval, Intent};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -92,11 +92,10 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> Json<RolloutLis
     ))]
 pub(super) async fn start(
     State(context): State<Arc<Context>>,
-    Extension(actor): Extension<Actor>,
     Extension(caller): Extension<Caller>,
     OptionalJson(request): OptionalJson<RolloutRequest>,
 ) -> Result<Response, Problem> {
-    check_note(request.note.as_ref())?;
+    check_note("note", request.note.as_deref())?;
     request.changes.check(&caller, &context.state.shared.rules.load())?;
     let RolloutRequest { note, plan, changes, only_changes } = request;
     let plan = if changes.is_empty() { plan } else { Some(plan.unwrap_or_default()) };
@@ -112,10 +111,10 @@ pub(super) async fn start(
         None => Intent::Activate { bindings },
     };
     if context.two_person {
-        let proposal = propose(&context, intent, note, actor).await?;
+        let proposal = propose(&context, intent, note, &caller).await?;
         return Ok((StatusCode::ACCEPTED, Json(Begun::Proposed(proposal))).into_response());
     }
-    begin(&context, intent, note, None, actor).await
+    begin(&context, intent, note, caller.actor).await
 }
 
 /// What has begun, or waits to.
@@ -128,29 +127,38 @@ pub(super) enum Begun {
     Proposed(Proposal),
 }
 
-/// Begins it, if the catalog's revision is still `if_match`. The set is whatever is staged.
-pub(super) async fn begin(
+/// Begins it. The set is whatever is staged.
+async fn begin(
     context: &Arc<Context>,
     intent: Intent,
     note: Option<String>,
-    if_match: Option<u64>,
     actor: Actor,
 ) -> Result<Response, Problem> {
     let world = context.state.world.clone();
-    let id = match intent {
-        Intent::Activate { .. } => {
-            let change = async move { world.rollout_if(if_match, actor).await };
-            return Ok(finish(context.clone(), note, change).await?.into_response());
-        }
-        Intent::Start { plan, .. } => world.change(Change::Start { plan }, if_match, actor).await?,
-        Intent::Govern { plan } => world.change(Change::Govern { plan }, if_match, actor).await?,
-        Intent::Promote { id, .. } => {
-            world.change(Change::Record(Box::new(Op::RolloutPromoted { id })), if_match, actor).await?;
-            id
-        }
-    };
+    if let Intent::Activate { .. } = intent {
+        let change = async move { world.rollout(actor).await };
+        return Ok(finish(context.clone(), note, change).await?.into_response());
+    }
+    let id = world.change(Change::begin(intent), None, actor).await?;
+    has_begun(context, id, note)
+}
+
+/// Begins what `actor` approves, if it still waits.
+pub(super) async fn approved(context: &Arc<Context>, approval: &Approval, actor: Actor) -> Result<Response, Problem> {
+    let (world, id) = (context.state.world.clone(), approval.id);
+    let note = Some(approval.note.clone()).filter(|note| !note.is_empty());
+    if let Intent::Activate { .. } = approval.intent {
+        let change = async move { world.finished(world.approve(id, actor).await?).await };
+        return Ok(finish(context.clone(), note, change).await?.into_response());
+    }
+    let rev = world.approve(id, actor).await?;
+    let rollout = if let Intent::Promote { id, .. } = approval.intent { id } else { rev };
+    has_begun(context, rollout, note)
+}
+
+fn has_begun(context: &Context, id: u64, note: Option<String>) -> Result<Response, Problem> {
     context.notes.keep(id, note);
-    let rollout = find(&world.view(), id)?;
+    let rollout = find(&context.state.world.view(), id)?;
     Ok((StatusCode::ACCEPTED, Json(Begun::Rollout(MeshRollout::new(&rollout)))).into_response())
 }
 
@@ -176,12 +184,15 @@ pub(super) async fn roll_back(
     finish(context, request.note, async move { world.rollback(request.to, actor).await }).await
 }
 
-pub(super) fn check_note(note: Option<&String>) -> Result<(), Problem> {
-    if note.is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
-        let detail = format!("`note` has more than {NOTE_BYTES_MAX} bytes, which is the most; shorten it");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail));
-    }
-    Ok(())
+/// Whether a text for the history is one that every record takes: whether it is kept in one or not, the same is refused.
+pub(super) fn check_note(field: &str, note: Option<&str>) -> Result<(), Problem> {
+    let note = note.unwrap_or_default();
+    let why = match note.len() > NOTE_BYTES_MAX {
+        true => format!("has more than {NOTE_BYTES_MAX} bytes, which is the most; shorten it"),
+        false if note.chars().any(char::is_control) => "is more than a line, or holds a control character".to_owned(),
+        false => return Ok(()),
+    };
+    Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", format!("`{field}` {why}")))
 }
 
 /// Waits for the change on a task of its own, so that its note is kept even when the client has gone.
@@ -190,7 +201,7 @@ async fn finish(
     note: Option<String>,
     change: impl Future<Output = Result<Arc<RolloutReport>, WorldError>> + Send + 'static,
 ) -> Result<Json<Rollout>, Problem> {
-    check_note(note.as_ref())?;
+    check_note("note", note.as_deref())?;
     let task = tokio::spawn(async move {
         let report = change.await?;
         context.notes.keep(report.generation, note.clone());
@@ -213,5 +224,14 @@ mod tests {
         notes.keep(200, None);
         assert_eq!(notes.find(199).as_deref(), Some("199"));
         assert_eq!((notes.find(0), notes.find(200)), (None, None));
+    }
+
+    #[test]
+    fn a_note_is_one_line_and_is_called_by_its_name() {
+        assert!(check_note("note", None).is_ok() && check_note("note", Some("why: ü")).is_ok());
+        for bad in ["a\nb", "a\u{1b}b", &"x".repeat(NOTE_BYTES_MAX + 1)] {
+            let refused = check_note("reason", Some(bad)).expect_err("it is refused");
+            assert!(refused.status() == StatusCode::BAD_REQUEST && refused.code() == "invalid-body");
+        }
     }
 }

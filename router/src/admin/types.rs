@@ -2,7 +2,7 @@
 
 mod rollouts;
 
-pub(super) use rollouts::{GenerationInfo, RollbackRequest, Rollout, RolloutList, RolloutRequest};
+pub(super) use rollouts::{GenerationInfo, PlanSpec, RollbackRequest, Rollout, RolloutList, RolloutRequest};
 
 use super::spec::BindingSpec;
 use crate::ledger::Counts;

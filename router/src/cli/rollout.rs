@@ -2,6 +2,7 @@
 
 mod changes;
 pub(super) mod plan;
+mod proposals;
 mod watch;
 
 use super::admin::{Admin, Api};
@@ -16,6 +17,7 @@ use changes::Changes;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use plan::Plan;
+use proposals::{Approve, Withdraw, waiting};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -73,6 +75,8 @@ pub(super) enum Rollout {
         myelin rollout history        shows what waits, and its number\n  \
         myelin rollout approve 17")]
     Approve(Approve),
+    /// Let a proposal wait no longer, one's own or somebody else's
+    Withdraw(Withdraw),
     /// Show the rollouts since the router's start
     #[command(after_help = "Examples:\n  \
         myelin rollout history\n  \
@@ -117,16 +121,6 @@ pub(super) struct Step {
     admin: Admin,
 }
 
-/// Begin what somebody else has proposed
-#[derive(Args, Debug)]
-pub(super) struct Approve {
-    /// The proposal's number; `myelin rollout history` shows those that wait
-    #[arg(value_name = "PROPOSAL")]
-    proposal: u64,
-    #[command(flatten)]
-    admin: Admin,
-}
-
 /// Make an earlier generation active again
 #[derive(Args, Debug)]
 pub(super) struct Rollback {
@@ -149,6 +143,7 @@ impl Rollout {
             Self::Promote(step) => block_on(step.take("promote")),
             Self::Abort(step) => block_on(step.take("abort")),
             Self::Approve(approve) => block_on(approve.run()),
+            Self::Withdraw(withdraw) => block_on(withdraw.run()),
             Self::Status(show) => block_on(show_status(show)),
             Self::History(show) => block_on(show.run("/v1/rollouts", history)),
             Self::Rollback(rollback) => block_on(rollback.run()),
@@ -180,18 +175,6 @@ fn proposed(answer: &Value) -> Option<String> {
         "proposal {id} waits for somebody else with the role releaser, for an hour: `myelin rollout approve {id}`\n  of {}\n",
         text(&answer["digest"])
     ))
-}
-
-impl Approve {
-    async fn run(self) -> Result<()> {
-        let path = format!("/v1/rollouts/{}/approve", self.proposal);
-        let begun: Value = self.admin.api()?.ask(Method::POST, &path, Body::None).await?;
-        match begun["generation"].is_u64() {
-            true => print(told(&begun)),
-            false => say!("rollout {}: {}", text(&begun["id"]), text(&begun["state"])),
-        }
-        Ok(())
-    }
 }
 
 impl Start {
@@ -346,25 +329,6 @@ fn status(value: &Value) -> String {
     )
 }
 
-/// What waits for a second person.
-fn waiting(value: &Value) -> String {
-    let proposals = items(value, "proposals");
-    if proposals.is_empty() {
-        return String::new();
-    }
-    let rows = proposals.iter().map(|proposal| {
-        let wants = match &proposal["rollout"] {
-            Value::Null => text(&proposal["wants"]),
-            rollout => format!("{} of {}", text(&proposal["wants"]), text(rollout)),
-        };
-        let minutes = proposal["expires_in_s"].as_u64().unwrap_or_default().div_ceil(60);
-        let number = text(&proposal["proposal"]);
-        vec![number, wants, text(&proposal["by"]), format!("{minutes} min"), text(&proposal["note"])]
-    });
-    let rows = table(&["proposal", "wants", "by", "waits still", "note"], &["proposal"], rows);
-    format!("\nwaiting for somebody else (`myelin rollout approve`):\n{rows}")
-}
-
 fn history(value: &Value) -> String {
     let rollouts = items(value, "rollouts").iter().map(|rollout| {
         let plan = &rollout["plan"];
@@ -448,15 +412,5 @@ mod tests {
         assert!(shown.contains("90 us, 40 us CPU"), "{shown}");
         assert!(shown.contains("+a ~b -c") && shown.contains("return to: 3, 6 (at sites 4, 5)"), "{shown}");
         assert!(!shown.contains("waiting"), "{shown}");
-    }
-
-    #[test]
-    fn history_shows_what_waits_for_somebody_else() {
-        let shown = waiting(&json!({"proposals": [
-            {"proposal": 41, "by": "ann", "wants": "rollout", "note": "try it", "expires_in_s": 3_541},
-            {"proposal": 42, "by": "bob", "wants": "promote", "rollout": 17, "expires_in_s": 30}]}));
-        for part in ["41", "try it", "60 min", "promote of 17", " 1 min"] {
-            assert!(shown.contains(part), "{part} is missing in\n{shown}");
-        }
     }
 }

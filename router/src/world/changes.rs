@@ -27,6 +27,8 @@ pub enum Change {
     Start { plan: Box<RolloutPlan> },
     /// Start a rollout of the plan's rules and policies alone: what is staged stays staged.
     Govern { plan: Box<RolloutPlan> },
+    /// Begin what somebody other than the actor has asked for.
+    Approve { id: u64 },
     /// Make an earlier set active.
     RollBack { to: Option<u64> },
     /// Lift a quarantine.
@@ -37,8 +39,8 @@ pub enum Change {
 
 /// What a change comes to.
 pub(super) enum Decided {
-    /// This record is to be written.
-    Write(Op),
+    /// This record is to be written, in the name of whoever wants it.
+    Write(Op, Actor),
     /// All is as it is wanted.
     Done,
 }
@@ -55,6 +57,10 @@ impl Keeper {
         actor: &Actor,
     ) -> Result<Decided, WorldError> {
         self.check_revision(if_match)?;
+        let (change, actor) = match change {
+            Change::Approve { id } => self.approved(id, actor)?,
+            change => (change, actor.clone()),
+        };
         let closes_the_way_back = matches!(change, Change::RemoveModule { force: true, .. });
         let op = match change {
             Change::AddModule { name, version, bytes, signature } => {
@@ -73,13 +79,17 @@ impl Keeper {
             Change::RollBack { to } => Op::RolledBack { to: self.find_earlier(to)? },
             Change::Release { module } => Op::Released { module },
             Change::Record(op) => *op,
+            // What is approved is another change.
+            Change::Approve { .. } => {
+                return Err(WorldError::new(Blame::Router, "internal", "an approval does not begin an approval"));
+            }
         };
-        self.vet(&op, actor)?;
+        self.vet(&op, &actor)?;
         if let (Op::ModuleRemoved { module }, false) = (&op, closes_the_way_back) {
             self.check_way_back(module)?;
         }
         myelin_failpoint::reach("change-decided");
-        Ok(Decided::Write(op))
+        Ok(Decided::Write(op, actor))
     }
 
     /// A rollback is one swap: a module of the set that it would return to goes only with `force`. This is no rule of the

@@ -285,15 +285,15 @@ impl Keeper {
     /// Makes a change here where this router writes the log, else asks the writer for it.
     fn change(&mut self, change: Change, if_match: Option<u64>, actor: &Actor, answer: Answer<u64>) {
         let decided = self.decide(change, if_match, actor);
-        let op = match decided {
-            Ok(Decided::Write(op)) => op,
+        let (op, actor) = match decided {
+            Ok(Decided::Write(op, actor)) => (op, actor),
             Ok(Decided::Done) => return self.answer(answer, Ok(self.catalog().head().rev)),
             Err(error) => return self.answer(answer, Err(error)),
         };
         match &self.mesh {
             _ if self.shared.is_some() => {
                 self.publish();
-                self.share(op, actor, answer);
+                self.share(op, &actor, answer);
             }
             Some(mesh) if !mesh.writer.is_here => {
                 let (writer, at) = (mesh.writer.clone(), self.catalog().head());
@@ -304,7 +304,7 @@ impl Keeper {
                 });
             }
             _ => {
-                let done = self.record(op, actor).map(|record| record.rev);
+                let done = self.record(op, &actor).map(|record| record.rev);
                 self.answer(answer, done);
             }
         }

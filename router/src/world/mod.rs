@@ -11,6 +11,7 @@
 mod account;
 mod admission;
 mod answer;
+mod approve;
 mod boot;
 mod changes;
 mod control;
@@ -200,24 +201,7 @@ impl World {
     /// # Errors
     /// When a filter cannot be prepared at some router; then nothing has changed.
     pub async fn rollout(&self, actor: Actor) -> Result<Arc<RolloutReport>, WorldError> {
-        self.rollout_if(None, actor).await
-    }
-
-    /// Like [`rollout`](Self::rollout), when the catalog's revision is still `if_match`.
-    ///
-    /// # Errors
-    /// The same; and `conflict` when it is not.
-    pub async fn rollout_if(&self, if_match: Option<u64>, actor: Actor) -> Result<Arc<RolloutReport>, WorldError> {
-        let at_once = RolloutPlan {
-            canary: Vec::new(),
-            waves: vec![100],
-            observe_s: 0,
-            events_min: 0,
-            gates: Gates::OPEN,
-            deadline_s: AT_ONCE_DEADLINE_S,
-            ..RolloutPlan::default()
-        };
-        let rev = self.change(Change::Activate { plan: at_once }, if_match, actor).await?;
+        let rev = self.change(Change::Activate { plan: at_once() }, None, actor).await?;
         self.finished(rev).await
     }
 
@@ -367,7 +351,10 @@ impl World {
     }
 
     /// The report of what record `rev` made active here, once that is over at every site.
-    async fn finished(&self, rev: u64) -> Result<Arc<RolloutReport>, WorldError> {
+    ///
+    /// # Errors
+    /// Why it was rolled back.
+    pub async fn finished(&self, rev: u64) -> Result<Arc<RolloutReport>, WorldError> {
         let mut revision = self.revision.clone();
         loop {
             revision.borrow_and_update();
@@ -385,6 +372,19 @@ impl World {
             // Woken by every view; none is missed.
             revision.changed().await.map_err(|_| WorldError::stopped())?;
         }
+    }
+}
+
+/// How a rollout goes on that makes the staged set active at all sites at once.
+fn at_once() -> RolloutPlan {
+    RolloutPlan {
+        canary: Vec::new(),
+        waves: vec![100],
+        observe_s: 0,
+        events_min: 0,
+        gates: Gates::OPEN,
+        deadline_s: AT_ONCE_DEADLINE_S,
+        ..RolloutPlan::default()
     }
 }
 

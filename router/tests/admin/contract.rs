@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 90] = [
+const ROUTES: [&str; 92] = [
     "DELETE /registry/config",
     "DELETE /registry/config/{subject}",
     "DELETE /registry/mode",
@@ -26,6 +26,7 @@ const ROUTES: [&str; 90] = [
     "DELETE /v1/mesh/sites/{site}/routers/{router}",
     "DELETE /v1/modules/{name}/versions/{version}",
     "DELETE /v1/policies/{name}",
+    "DELETE /v1/rollouts/{id}/approve",
     "DELETE /v1/tenants/{name}",
     "DELETE /v1/topics/{name}",
     "GET /livez",
@@ -69,6 +70,7 @@ const ROUTES: [&str; 90] = [
     "GET /v1/policies/{name}",
     "GET /v1/rollouts",
     "GET /v1/rollouts/{id}",
+    "GET /v1/rollouts/{id}/approve",
     "GET /v1/rollouts/{id}/shadow",
     "GET /v1/schemas",
     "GET /v1/status",

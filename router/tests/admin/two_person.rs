@@ -1,12 +1,13 @@
 //! With the rule of two nobody makes a filter active alone.
 
-use crate::access::ask_as;
+use crate::access::{ask_as, ask_with};
 use crate::guest::component;
 use crate::http::{Answer, exchange, request};
 use crate::world::{Router, files};
 use myelin::admin::Token;
 use myelin::config::{Role, RoleMap};
-use serde_json::json;
+use myelin_transport::TlsFiles;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 const TOKEN: &str = "correct-horse-battery-staple";
@@ -27,34 +28,65 @@ fn approve(proposed: &Answer) -> String {
     format!("/v1/rollouts/{}/approve", proposal["proposal"])
 }
 
+/// A router that wants two persons, and the two.
+async fn with_two() -> (Router, [TlsFiles; 2]) {
+    let holders = ["ann", "bob"].map(|name| format!("spiffe://test.example/service/{name}").try_into().unwrap());
+    let roles =
+        [Role::Releaser, Role::Developer, Role::Security].map(|role| (role, holders.to_vec())).into_iter().collect();
+    let router = Router::start_with(|listen| {
+        (listen.dev, listen.two_person, listen.roles) = (false, true, RoleMap(roles));
+    })
+    .await;
+    let two =
+        ["ann", "bob"].map(|name| files(&router.dir, &router.ca, name, &router.ca.issue_service(name, 1).unwrap()));
+    (router, two)
+}
+
 #[tokio::test]
-async fn what_one_has_proposed_another_begins() {
+async fn whoever_is_on_the_machine_is_neither_of_the_two() {
     let router = Router::start_with(|listen| listen.two_person = true).await;
     stage(&router, "x").await;
     let proposed = router.send_json("POST", "/v1/rollouts", &json!({"note": "try it"})).await;
-    let (proposal, path) = (proposed.json(), approve(&proposed));
-    assert_eq!(proposal["by"], "local");
-    let waiting = &router.show("/v1/rollouts").await["proposals"][0];
-    assert_eq!((&waiting["digest"], &waiting["note"]), (&proposal["digest"], &json!("try it")));
-    assert_eq!(router.show("/v1/status").await["generation"], 0, "nothing is active yet");
-
-    assert_eq!(router.ask("POST", &path, &[], b"").await.problem(), (403, "two-person".into()));
-    assert_eq!(router.ask("POST", "/v1/rollouts/1/approve", &[], b"").await.problem(), (404, "not-found".into()));
+    assert_eq!(proposed.problem(), (403, "two-person".into()));
+    assert_eq!(router.ask("POST", "/v1/rollouts/1/approve", &[], b"").await.problem(), (403, "two-person".into()));
+    assert_eq!(router.show("/v1/status").await["generation"], 0, "nothing is active");
     // Going back needs nobody's leave: it is asked for at once, and there is nothing to go back to.
     assert_eq!(router.ask("POST", "/v1/rollouts/rollback", &[], b"").await.problem().0, 404);
     router.stop().await;
 }
 
 #[tokio::test]
+async fn what_is_approved_is_seen_and_may_be_withdrawn() {
+    let (router, [ann, bob]) = with_two().await;
+    stage(&router, "x").await;
+    let bad = ask_with(&router, Some(&ann), "POST", "/v1/rollouts", r#"{"note":"a\nb"}"#).await;
+    assert!(
+        bad.problem() == (400, "invalid-body".into()) && bad.json()["detail"].to_string().contains("note"),
+        "{bad:?}"
+    );
+    let proposed = ask_with(&router, Some(&ann), "POST", "/v1/rollouts", r#"{"note":"try it"}"#).await;
+    let path = approve(&proposed);
+    let waiting = ask_as(&router, Some(&bob), "GET", "/v1/rollouts").await.json()["proposals"][0].clone();
+    assert_eq!(
+        (&waiting["note"], &waiting["only_changes"], &waiting["plan"]),
+        (&json!("try it"), &json!(false), &Value::Null)
+    );
+    let filter = &waiting["filters"][0];
+    assert_eq!((&filter["binding"], &filter["action"]), (&json!("x"), &json!("added")));
+    assert!(filter["module"] == "quiet@1.0.0" && filter["digest"].as_str().is_some_and(|digest| digest.len() == 64));
+    let whole = ask_as(&router, Some(&bob), "GET", &path).await.json();
+    assert_eq!((&whole["proposal"], &whole["content"]["policies"]), (&waiting["proposal"], &json!([])));
+
+    assert_eq!(ask_as(&router, Some(&bob), "DELETE", &path).await.status, 204);
+    for method in ["GET", "POST", "DELETE"] {
+        assert_eq!(ask_as(&router, Some(&bob), method, &path).await.problem(), (404, "not-found".into()), "{method}");
+    }
+    router.stop().await;
+}
+
+#[tokio::test]
 async fn a_digest_is_what_is_approved_and_both_are_in_the_history() {
-    let holders = ["ann", "bob"].map(|name| format!("spiffe://test.example/service/{name}").try_into().unwrap());
-    let roles = [(Role::Releaser, holders.to_vec()), (Role::Developer, holders.to_vec())];
-    let router = Router::start_with(|listen| {
-        (listen.dev, listen.two_person, listen.roles) = (false, true, RoleMap(roles.into()));
-    })
-    .await;
-    let [ann, bob] =
-        ["ann", "bob"].map(|name| files(&router.dir, &router.ca, name, &router.ca.issue_service(name, 1).unwrap()));
+    let (router, [ann, bob]) = with_two().await;
     let nothing = ask_as(&router, Some(&ann), "POST", "/v1/rollouts").await;
     assert_eq!(nothing.problem(), (409, "conflict".into()), "nobody is asked to approve nothing");
     stage(&router, "x").await;
@@ -82,7 +114,7 @@ async fn a_digest_is_what_is_approved_and_both_are_in_the_history() {
 }
 
 #[tokio::test]
-async fn the_one_token_is_one_person() {
+async fn the_one_token_is_no_person() {
     let router = Router::start_with(|listen| {
         (listen.dev, listen.two_person, listen.token) = (false, true, Some(Token::new(TOKEN).unwrap()));
     })
@@ -94,7 +126,8 @@ async fn the_one_token_is_one_person() {
         let bytes = request("POST", path, &router.addr().to_string(), &[("Authorization", &bearer)], b"");
         exchange(stream, &bytes).await.unwrap()
     };
-    let path = approve(&ask("/v1/rollouts").await);
-    assert_eq!(ask(&path).await.problem(), (403, "two-person".into()));
+    for path in ["/v1/rollouts", "/v1/rollouts/1/approve"] {
+        assert_eq!(ask(path).await.problem(), (403, "two-person".into()), "{path}");
+    }
     router.stop().await;
 }

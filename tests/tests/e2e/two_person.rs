@@ -6,14 +6,76 @@ use myelin_tests::Router;
 use myelin_tests::admin::Answer;
 use myelin_tests::guests::{Behaviour, component};
 use myelin_tests::sites::{Sites, shapes};
+use rustls::SignatureScheme;
+use rustls::crypto::ring::sign::any_eddsa_type;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::sign::SigningKey;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
-const TOKEN: &str = "correct-horse-battery-staple";
+/// What stands before the seed of an Ed25519 key in PKCS #8.
+const PKCS8_PREFIX: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+/// Bytes of its public key, with which the description of one ends.
+const PUBLIC_KEY_LEN: usize = 32;
+/// When tokens end, in Unix seconds: in the year 2100.
+const END_UNIX_S: u64 = 4_102_444_800;
 
-fn with_token(router: &Router, path: &str, body: &Value) -> Result<Answer> {
-    let bearer = format!("Bearer {TOKEN}");
-    let headers = [("Authorization", &*bearer), ("Content-Type", "application/json")];
-    router.ask("POST", path, &headers, body.to_string().as_bytes())
+/// An issuer of tokens: persons have one each.
+struct Issuer(Arc<dyn SigningKey>);
+
+impl Issuer {
+    fn new() -> Result<Self> {
+        let key = [PKCS8_PREFIX, &[7; 32]].concat();
+        Ok(Self(any_eddsa_type(&PrivatePkcs8KeyDer::from(key))?))
+    }
+
+    /// Its set of keys.
+    fn keys(&self) -> Result<String> {
+        let public = self.0.public_key().context("a public key")?;
+        let x = base64url(&public[public.len() - PUBLIC_KEY_LEN..]);
+        Ok(json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]}).to_string())
+    }
+
+    fn person(&self, name: &str) -> Result<Person> {
+        let claims = json!({"iss": "https://login.test", "aud": "myelin", "sub": name, "exp": END_UNIX_S,
+            "groups": ["releasers"]});
+        let header = json!({"alg": "EdDSA", "kid": "k"}).to_string();
+        let message = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.to_string().as_bytes()));
+        let signer = self.0.choose_scheme(&[SignatureScheme::ED25519]).context("a signer")?;
+        let signature = signer.sign(message.as_bytes())?;
+        Ok(Person {
+            name: format!("spiffe://test/jwt/corp/{name}"),
+            bearer: format!("Bearer {message}.{}", base64url(&signature)),
+        })
+    }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..=chunk.len() {
+            text.push(char::from(LETTERS[(bits >> (18 - 6 * place)) as usize & 63]));
+        }
+    }
+    text
+}
+
+struct Person {
+    name: String,
+    bearer: String,
+}
+
+impl Person {
+    fn ask(&self, router: &Router, method: &str, path: &str, body: &Value) -> Result<Answer> {
+        let headers = [("Authorization", &*self.bearer), ("Content-Type", "application/json")];
+        router.ask(method, path, &headers, body.to_string().as_bytes())
+    }
+
+    fn post(&self, router: &Router, path: &str, body: &Value) -> Result<Answer> {
+        self.ask(router, "POST", path, body)
+    }
 }
 
 fn shown(router: &Router) -> Result<Value> {
@@ -37,28 +99,55 @@ async fn is_at(router: &Router, id: &Value, states: &[&str]) -> Result<()> {
     .await
 }
 
+/// Two sites whose routers want two persons, and the persons.
+async fn begins() -> Result<(Sites, Person, Person, tempfile::TempDir)> {
+    let (folder, issuer) = (tempfile::tempdir()?, Issuer::new()?);
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, issuer.keys()?)?;
+    let issuers = format!(
+        "{{ corp = {{ issuer = 'https://login.test', audience = ['myelin'], trust_domain = 'test', jwks_file = '{}', \
+         roles_claim = 'groups', roles = {{ releasers = ['releaser'] }} }} }}",
+        file.display()
+    );
+    let keys = [("ADMIN__TWO_PERSON", "true"), ("JWT__ISSUERS", &*issuers)];
+    let sites = Sites::start_with(2, &shapes::line(2), &keys).await?;
+    Ok((sites, issuer.person("ann")?, issuer.person("bob")?, folder))
+}
+
 /// Asks for a rollout that observes its canary for an hour.
-fn asks_to_start(router: &Router) -> Result<Value> {
+fn asks_to_start(router: &Router, who: &Person) -> Result<Value> {
     ensure!(router.upload("gate", "1.0.0", &component(Behaviour::Allow)?)?.status == 201);
     let binding = json!({"module": "gate@1.0.0", "pattern": "orders/**"});
     ensure!(router.send_json("PUT", "/v1/bindings/gate", &binding)?.status == 202);
     let plan = json!({"canary": ["s0"], "waves": [100], "observe_s": 3_600, "events_min": 0});
-    let asked = router.send_json("POST", "/v1/rollouts", &json!({"plan": plan, "note": "try it"}))?;
+    let body = json!({"plan": plan, "note": "try it"});
+    // Whoever is on the machine may be either of the two.
+    let nobody = router.send_json("POST", "/v1/rollouts", &body)?;
+    ensure!(nobody.problem() == (403, "two-person".to_owned()), "{}", nobody.json());
+    let asked = who.post(router, "/v1/rollouts", &body)?;
     let proposal = asked.json();
-    ensure!(asked.status == 202 && proposal["by"] == "local", "{proposal}");
+    ensure!(asked.status == 202 && proposal["by"] == *who.name, "{proposal}");
     Ok(proposal)
 }
 
+/// Approves at a router that has just started: those find each other again first, and until then nothing begins.
+async fn approves(router: &Router, who: &Person, path: &str) -> Result<Answer> {
+    let mut begun = who.post(router, path, &json!({}))?;
+    eventually("a path to the router that writes the catalog", || {
+        if begun.code() == "writer-unreachable" {
+            begun = who.post(router, path, &json!({}))?;
+        }
+        Ok(begun.code() != "writer-unreachable")
+    })
+    .await?;
+    Ok(begun)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_and_a_promotion_are_approved_at_another_router_also_after_a_restart() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("token");
-    std::fs::write(&file, TOKEN)?;
-    let token_file = file.to_string_lossy().into_owned();
-    let keys = [("ADMIN__TWO_PERSON", "true"), ("ADMIN__TOKEN_FILE", &*token_file)];
-    let mut sites = Sites::start_with(2, &shapes::line(2), &keys).await?;
+async fn two_person_a_start_and_a_promotion_are_approved_at_another_router_also_after_a_restart() -> Result<()> {
+    let (mut sites, ann, bob, _folder) = begins().await?;
     let [first, second] = [0, 1];
-    let proposal = asks_to_start(&sites.routers[first])?;
+    let proposal = asks_to_start(&sites.routers[first], &ann)?;
     let number = proposal["proposal"].as_u64().context("its number")?;
 
     // It is there at the other router, also when both have started anew.
@@ -72,51 +161,75 @@ async fn a_start_and_a_promotion_are_approved_at_another_router_also_after_a_res
     }
     let there = &shown(&sites.routers[second])?["proposals"][0];
     ensure!(there["digest"] == proposal["digest"] && there["note"] == "try it", "{there}");
+    // What is to be approved is seen there.
+    ensure!(there["filters"][0]["module"] == "gate@1.0.0" && there["plan"]["canary"] == json!(["s0"]), "{there}");
 
-    // Nobody approves what is their own, wherever; and it begins once.
+    // Nobody approves what is their own, wherever, and nobody without a name; and it begins once.
     let approve = format!("/v1/rollouts/{number}/approve");
     for site in [first, second] {
-        let own = sites.routers[site].ask("POST", &approve, &[], b"")?;
-        ensure!(own.status == 403 && own.json()["code"] == "two-person", "{}", own.json());
+        let own = approves(&sites.routers[site], &ann, &approve).await?;
+        ensure!(own.problem() == (403, "two-person".to_owned()), "{}", own.json());
+        let nobody = sites.routers[site].ask("POST", &approve, &[], b"")?;
+        ensure!(nobody.problem() == (403, "two-person".to_owned()), "{}", nobody.json());
     }
-    // Routers that have just started find each other again first: until then nothing is written, and nothing begins.
-    let mut begun = with_token(&sites.routers[second], &approve, &json!({}))?;
-    eventually("a path to the router that writes the catalog", || {
-        if begun.code() == "writer-unreachable" {
-            begun = with_token(&sites.routers[second], &approve, &json!({}))?;
-        }
-        Ok(begun.code() != "writer-unreachable")
-    })
-    .await?;
-    let (rollout, both) = (begun.json(), "local, approved by token");
-    ensure!(begun.status == 202 && rollout["actor"] == both, "{}: {rollout}", begun.status);
+    // What is no matter of the proposal may change: it is approved at once at a router that may not know it yet.
+    let rule = json!({"pattern": "other/**"});
+    let other = sites.routers[first].send_json("PUT", "/v1/topics/other", &rule)?;
+    ensure!(other.status < 300, "{}", other.json());
+    let begun = bob.post(&sites.routers[second], &approve, &json!({}))?;
+    let (rollout, both) = (begun.json(), format!("{}, approved by {}", ann.name, bob.name));
+    ensure!(begun.status == 202 && rollout["actor"] == *both, "{}: {rollout}", begun.status);
+    // The other one knows so at once, wherever it has begun.
+    ensure!(bob.post(&sites.routers[first], &approve, &json!({}))?.status == 404);
     waits(&sites.routers[first], &[]).await?;
-    ensure!(with_token(&sites.routers[first], &approve, &json!({}))?.status == 404);
 
     // A step ahead of time needs two as well, here the other way around.
     let id = &rollout["id"];
     is_at(&sites.routers[second], id, &["observe"]).await?;
     let promote = format!("/v1/rollouts/{id}/promote");
-    let asked = with_token(&sites.routers[second], &promote, &json!({"reason": "it is quiet"}))?;
+    let asked = bob.post(&sites.routers[second], &promote, &json!({"reason": "it is quiet"}))?;
     let proposal = asked.json();
     ensure!(asked.status == 202 && proposal["wants"] == "promote" && proposal["rollout"] == *id, "{proposal}");
     let number = proposal["proposal"].as_u64().context("its number")?;
-    waits(&sites.routers[first], &[number]).await?;
+    // At a router that may not have heard of it yet.
     let approve = format!("/v1/rollouts/{number}/approve");
-    ensure!(with_token(&sites.routers[first], &approve, &json!({}))?.status == 403);
-    let promoted = sites.routers[first].ask("POST", &approve, &[], b"")?;
+    ensure!(bob.post(&sites.routers[first], &approve, &json!({}))?.status == 403);
+    let promoted = ann.post(&sites.routers[first], &approve, &json!({}))?;
     ensure!(promoted.status == 202, "{}: {}", promoted.status, promoted.json());
     for site in [first, second] {
-        is_at(&sites.routers[site], id, &["wave 1", "complete"]).await?;
+        is_at(&sites.routers[site], id, &["wave 1"]).await?;
         waits(&sites.routers[site], &[]).await?;
     }
-    // Going back needs one.
-    let aborted = sites.routers[second].ask(
-        "POST",
-        &format!("/v1/rollouts/{id}/abort"),
-        &[("Content-Type", "application/json")],
-        b"{}",
-    )?;
-    ensure!([200, 404, 409].contains(&aborted.status), "{}", aborted.status);
+    // Going back needs one, also one without a name.
+    let aborted = sites.routers[second].send_json("POST", &format!("/v1/rollouts/{id}/abort"), &json!({}))?;
+    ensure!(aborted.status == 200, "{}: {}", aborted.status, aborted.json());
+    for site in [first, second] {
+        is_at(&sites.routers[site], id, &["rolled-back"]).await?;
+    }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_person_what_is_withdrawn_or_overtaken_is_not_approved_anywhere() -> Result<()> {
+    let (sites, ann, bob, _folder) = begins().await?;
+    let [first, second] = [&sites.routers[0], &sites.routers[1]];
+    let proposal = asks_to_start(first, &ann)?;
+    let path = |proposal: &Value| format!("/v1/rollouts/{}/approve", proposal["proposal"]);
+    let withdrawn = ann.ask(first, "DELETE", &path(&proposal), &json!({}))?;
+    ensure!(withdrawn.status == 204, "{}", withdrawn.json());
+    ensure!(bob.post(second, &path(&proposal), &json!({}))?.status == 404);
+
+    let policy = |text: &str| json!({"name": "all", "text": text});
+    let permit = policy("permit (principal, action, resource);");
+    let body =
+        json!({"changes": {"policies": [permit]}, "only_changes": true, "plan": {"waves": [100], "observe_s": 0}});
+    // To bring policies takes the role that may set them.
+    ensure!(ann.post(first, "/v1/rollouts", &body)?.status == 403);
+    let again = ann.post(first, "/v1/rollouts", &json!({}))?;
+    ensure!(again.status == 202, "{}", again.json());
+    let binding = json!({"module": "gate@1.0.0", "pattern": "payments/**"});
+    ensure!(first.send_json("PUT", "/v1/bindings/gate", &binding)?.status == 202);
+    let stale = bob.post(second, &path(&again.json()), &json!({}))?;
+    ensure!(stale.problem() == (409, "proposal-stale".to_owned()), "{}", stale.json());
+    waits(second, &[]).await
 }

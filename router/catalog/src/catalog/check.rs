@@ -89,7 +89,8 @@ impl Catalog {
                 Some(_) => Ok(()),
                 None => Err(not_found("tenant", name, "list them with `myelin tenant ls`")),
             },
-            Op::ApprovalRequested { intent, note } => self.check_approval(intent, note, record.at_unix_ms),
+            Op::ApprovalRequested { intent, note } => self.check_approval(intent, note, record),
+            Op::ApprovalWithdrawn { id } => self.check_withdrawal(*id),
             Op::RolloutStarted { .. }
             | Op::RolloutAdvanced { .. }
             | Op::RolloutPaused { .. }

@@ -91,11 +91,11 @@ impl Catalog {
                 }
             }
             Op::RolloutAborted { id, reason, .. } => {
-                check_reason(reason)?;
+                check_text("reason", reason)?;
                 self.find_forward(*id).map(|_| ())
             }
             Op::RolloutFinished { id, outcome, reason } => {
-                check_reason(reason)?;
+                check_text("reason", reason)?;
                 self.check_finished(*id, *outcome)
             }
             _ => Ok(()),
@@ -255,10 +255,11 @@ impl Catalog {
     }
 }
 
-pub(super) fn check_reason(reason: &str) -> Result<(), CatalogError> {
-    if reason.len() > REASON_LEN_MAX_BYTES || reason.chars().any(char::is_control) {
+/// What somebody writes for people, on one line.
+pub(super) fn check_text(field: &'static str, text: &str) -> Result<(), CatalogError> {
+    if text.len() > REASON_LEN_MAX_BYTES || text.chars().any(char::is_control) {
         let why = format!("it has at most {REASON_LEN_MAX_BYTES} bytes and no control characters; shorten it");
-        return Err(CatalogError::InvalidRecord { field: "reason", why });
+        return Err(CatalogError::InvalidRecord { field, why });
     }
     Ok(())
 }

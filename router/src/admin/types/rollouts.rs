@@ -24,7 +24,7 @@ pub(in crate::admin) struct RolloutRequest {
 }
 
 /// How a rollout goes on over the sites of a mesh. What is left out has its default.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::admin) struct PlanSpec {
     /// The sites that have the new set first.
@@ -51,7 +51,7 @@ pub(in crate::admin) struct PlanSpec {
 }
 
 /// What the new set may do at each router before it is rolled back. What is left out has its default.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 struct GatesSpec {
     /// Most faults, in events of a million. Default 1,000.
@@ -68,12 +68,34 @@ struct GatesSpec {
 
 impl Default for GatesSpec {
     fn default() -> Self {
-        let Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm } = Gates::default();
+        Self::of(&Gates::default())
+    }
+}
+
+impl GatesSpec {
+    fn of(gates: &Gates) -> Self {
+        let Gates { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm } = gates.clone();
         Self { traps_ppm, rejects_ppm, module_p99_us, fuel_percent, differences_ppm }
     }
 }
 
 impl PlanSpec {
+    /// As this plan was asked for, with its defaults.
+    pub(in crate::admin) fn of(plan: &RolloutPlan) -> Self {
+        Self {
+            canary: plan.canary.iter().map(Name::to_string).collect(),
+            waves: Some(plan.waves.clone()),
+            shadow_s: Some(plan.shadow_s),
+            shadow_percent: Some(plan.shadow_percent),
+            shadow_hold: plan.shadow_hold,
+            observe_s: Some(plan.observe_s),
+            events_min: Some(plan.events_min),
+            gates: Some(GatesSpec::of(&plan.gates)),
+            deadline_s: Some(plan.deadline_s),
+            accept_failures: plan.accept_failures,
+        }
+    }
+
     /// The plan.
     ///
     /// # Errors
@@ -225,4 +247,20 @@ pub(in crate::admin) struct GenerationInfo {
     pub(in crate::admin) actor: String,
     /// How many bindings it has.
     pub(in crate::admin) bindings: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_plan_is_shown_as_it_was_asked_for() {
+        let asked = serde_json::json!({"canary": ["eu1"], "waves": [50, 100], "shadow_s": 5, "shadow_percent": 10,
+            "shadow_hold": true, "observe_s": 7, "events_min": 3, "deadline_s": 9, "accept_failures": true,
+            "gates": {"traps_ppm": null, "rejects_ppm": 4, "module_p99_us": 5, "fuel_percent": 6, "differences_ppm": 7}});
+        let plan = serde_json::from_value::<PlanSpec>(asked.clone()).unwrap().read(Vec::new()).unwrap();
+        assert_eq!(serde_json::to_value(PlanSpec::of(&plan)).unwrap(), asked);
+    }
 }

@@ -6,7 +6,7 @@ use crate::cli::listing::{Shape, items, shown, table, text};
 use crate::cli::signals::Signals;
 use crate::cli::values::{print, say};
 use serde_json::Value;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 /// How long an answer may take before somebody is told what it waits for, and how often then.
@@ -63,7 +63,7 @@ pub(super) async fn watch(api: &Api, id: u64, shape: Shape) -> Result<()> {
 /// Those of the request.
 pub(super) async fn telling<T>(api: &Api, asked: impl Future<Output = Result<T>>) -> Result<T> {
     let mut asked = std::pin::pin!(asked);
-    let mut last = String::new();
+    let (mut last, mut has_failed) = (String::new(), false);
     loop {
         tokio::select! {
             answer = &mut asked => return answer,
@@ -73,30 +73,49 @@ pub(super) async fn telling<T>(api: &Api, asked: impl Future<Output = Result<T>>
             answer = &mut asked => return answer,
             told = waited_for(api) => told,
         };
-        // Who may begin a rollout need not be one who may look.
-        let told = told.unwrap_or_default();
-        if !told.is_empty() && told != last {
-            eprintln!("{told}");
-            last = told;
+        match told {
+            // Said anew when it is for other routers, not when a silent one is silent for longer.
+            Ok((key, told)) if key != last => {
+                tell(&told);
+                last = key;
+            }
+            Ok(_) => {}
+            Err(_) if has_failed => {}
+            // Who may begin a rollout need not be one who may look.
+            Err(failure) => {
+                has_failed = true;
+                tell(&format!("the router does not say which routers it waits for: {}", shown(&failure.what)));
+            }
         }
     }
 }
 
-/// What the rollout that is under way waits for.
-async fn waited_for(api: &Api) -> Result<String> {
+/// Tells it on the standard error. Whether somebody still reads makes no difference.
+fn tell(told: &str) {
+    if !told.is_empty() {
+        let _ = writeln!(io::stderr(), "{told}");
+    }
+}
+
+/// What the rollout that is under way waits for: without how long, and with that.
+async fn waited_for(api: &Api) -> Result<(String, String)> {
     let rollouts = api.get("/v1/rollouts").await?;
-    let Some(rollout) = super::running(&rollouts) else { return Ok(String::new()) };
-    Ok(waiting(&api.get(&format!("/v1/rollouts/{}", text(&rollout["id"]))).await?))
+    let Some(rollout) = super::running(&rollouts) else { return Ok(Default::default()) };
+    let rollout = api.get(&format!("/v1/rollouts/{}", text(&rollout["id"]))).await?;
+    Ok((waiting(&rollout, false), waiting(&rollout, true)))
 }
 
 /// The routers that are not where the step wants them, on one line; empty where all are.
-fn waiting(rollout: &Value) -> String {
+fn waiting(rollout: &Value, has_ages: bool) -> String {
     let behind = items(rollout, "routers").iter().filter_map(|router| {
         let name = format!("{}/{}", text(&router["site"]), text(&router["router"]));
         match (router["phase"].as_str(), router["age_ms"].as_u64()) {
             (None, _) => Some(format!("{name} (not heard of)")),
-            (_, Some(age)) if age > SILENT_MS => Some(format!("{name} (silent for {} s)", age / 1_000)),
-            (Some("PREPARED" | "ACTIVE"), _) => None,
+            (_, Some(age)) if age > SILENT_MS && has_ages => Some(format!("{name} (silent for {} s)", age / 1_000)),
+            (_, Some(age)) if age > SILENT_MS => Some(format!("{name} (silent)")),
+            // Prepared is where it is to be until its site is to have the new set.
+            (Some("PREPARED"), _) if router["has_new_set"] != true => None,
+            (Some("ACTIVE"), _) => None,
             (Some(phase), _) => Some(format!("{name} ({phase})")),
         }
     });
@@ -235,12 +254,19 @@ mod tests {
     #[test]
     fn whoever_waits_is_told_for_which_routers() {
         let mut held_up = rollout();
-        assert_eq!(waiting(&held_up), "rollout 9, canary: waiting for eu1/r1 (not heard of)");
+        assert_eq!(waiting(&held_up, true), "rollout 9, canary: waiting for eu1/r1 (not heard of)");
         held_up["routers"][1] = json!({"site": "eu1", "router": "r1", "phase": "COMPILED", "age_ms": 40});
         held_up["routers"][0]["age_ms"] = 9_500.into();
-        assert_eq!(waiting(&held_up), "rollout 9, canary: waiting for us1/r1 (silent for 9 s), eu1/r1 (COMPILED)");
+        let told = "rollout 9, canary: waiting for us1/r1 (silent for 9 s), eu1/r1 (COMPILED)";
+        assert_eq!(waiting(&held_up, true), told);
+        let before = waiting(&held_up, false);
+        held_up["routers"][0]["age_ms"] = 11_500.into();
+        assert_ne!(waiting(&held_up, true), told);
+        assert_eq!(waiting(&held_up, false), before, "that a router is silent is told once");
         held_up["routers"] = json!([{"site": "us1", "router": "r1", "phase": "PREPARED", "age_ms": 1}]);
-        assert_eq!(waiting(&held_up), "");
+        assert_eq!(waiting(&held_up, true), "");
+        held_up["routers"][0]["has_new_set"] = true.into();
+        assert_eq!(waiting(&held_up, true), "rollout 9, canary: waiting for us1/r1 (PREPARED)", "it does not swap");
     }
 
     #[test]
