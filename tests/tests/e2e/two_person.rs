@@ -173,9 +173,8 @@ async fn two_person_a_start_and_a_promotion_are_approved_at_another_router_also_
         ensure!(nobody.problem() == (403, "two-person".to_owned()), "{}", nobody.json());
     }
     // What is no matter of the proposal may change: it is approved at once at a router that may not know it yet.
-    let rule = json!({"pattern": "other/**"});
-    let other = sites.routers[first].send_json("PUT", "/v1/topics/other", &rule)?;
-    ensure!(other.status < 300, "{}", other.json());
+    let other = sites.routers[first].upload("other", "1.0.0", &component(Behaviour::Allow)?)?;
+    ensure!(other.status == 201, "{}", other.json());
     let begun = bob.post(&sites.routers[second], &approve, &json!({}))?;
     let (rollout, both) = (begun.json(), format!("{}, approved by {}", ann.name, bob.name));
     ensure!(begun.status == 202 && rollout["actor"] == *both, "{}: {rollout}", begun.status);
