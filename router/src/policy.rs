@@ -439,14 +439,14 @@ mod tests {
             (PolicyDefault::Allow, "forbid (principal, action, resource);"),
         ] {
             for topic in ["demo/hello".to_owned(), format!("demo/{}", "ä".repeat(90))] {
-                let told = rules(default, text).refusal(&who, Action::Publish, &topic).message;
+                let told = rules(default, text).refusal(&publishing(&who, &topic)).message;
                 let cut = &told[..told.floor_char_boundary(DETAIL_BYTES_MAX)];
                 assert!(cut.contains(&format!(" by {name}")) && cut.contains("publish demo/"), "{told}");
                 assert_eq!(cut.len(), told.len(), "{told}");
             }
         }
         let endless = format!("spiffe://example.org/service/{}", "x".repeat(200));
-        let told = rules(PolicyDefault::Deny, "").refusal(&Service::new(&*endless), Action::Publish, "demo/hello");
+        let told = rules(PolicyDefault::Deny, "").refusal(&publishing(&Service::new(&*endless), "demo/hello"));
         assert!(told.message.ends_with(&endless), "{told}");
     }
 

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Threads of the control plane: one waits on files or compilers while the other answers.
 const CONTROL_THREADS: usize = 2;
@@ -131,6 +131,8 @@ impl Serve {
     async fn serve(&self, config: &Config, tls: TlsFiles, epoch: u32) -> Result<()> {
         // Before anything else: a signal during the start must not kill a half-started router.
         let mut signals = Signals::catch()?;
+        // Caught before anybody is told that this router is ready: it would die of it.
+        let hangups = signal(SignalKind::hangup()).context("catching SIGHUP")?;
         for file in self.ready_files(config) {
             // Left behind by a run that was killed.
             let _ = std::fs::remove_file(file);
@@ -138,7 +140,7 @@ impl Serve {
         let reloader = Arc::new(TlsReloader::open(tls).context("[tls]")?);
         let node = Node::start(config, &reloader.tls(), epoch).await?;
         let admin = self.start_admin(config, &node, &reloader)?;
-        tokio::spawn(follow_certificates(reloader));
+        tokio::spawn(follow_certificates(reloader, hangups));
 
         let ready = Ready {
             site: config.node.site.clone(),
@@ -312,7 +314,7 @@ fn next_epoch(data_dir: &Path) -> Result<u32> {
 }
 
 /// Takes up new certificate files by themselves and on SIGHUP.
-async fn follow_certificates(reloader: Arc<TlsReloader>) {
+async fn follow_certificates(reloader: Arc<TlsReloader>, mut hangups: Signal) {
     let tell = |outcome: ReloadOutcome| match outcome {
         ReloadOutcome::Reloaded => tracing::info!("new certificates are in use"),
         ReloadOutcome::Failed(error) => {
@@ -321,7 +323,6 @@ async fn follow_certificates(reloader: Arc<TlsReloader>) {
         ReloadOutcome::Unchanged => {}
     };
     let by_signal = async {
-        let Ok(mut hangups) = signal(SignalKind::hangup()) else { return std::future::pending().await };
         while hangups.recv().await.is_some() {
             tell(reloader.reload().map_or_else(ReloadOutcome::Failed, |()| ReloadOutcome::Reloaded));
         }

@@ -58,13 +58,6 @@ pub(super) enum Begin {
     Mesh,
 }
 
-/// Whether a router's process catches SIGHUP, which is the lowest bit of the mask.
-fn catches_hang_ups(router: &Router) -> Result<bool> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", router.pid().context("no process")?))?;
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("the signals that it catches")?;
-    Ok(u64::from_str_radix(caught.trim(), 16)? & 1 == 1)
-}
-
 /// A router and what is done to it.
 pub(super) struct Story {
     pub(super) router: Router,
@@ -104,11 +97,6 @@ impl Story {
         match step {
             Step::Reload => {
                 let (before, begin) = (router.metric(RELOADS)?, Instant::now());
-                // A router is ready a moment before it catches this signal, which ends it until then.
-                while !catches_hang_ups(router)? {
-                    ensure!(begin.elapsed() < PATIENCE, "nobody waits for SIGHUP");
-                    std::thread::sleep(PAUSE);
-                }
                 router.hang_up()?;
                 while router.metric(RELOADS)? == before {
                     ensure!(begin.elapsed() < PATIENCE, "the certificates are not read");
