@@ -133,6 +133,11 @@ impl Router {
         Ok(router)
     }
 
+    /// The next start takes any free client port: that of a router that is down may be another one's by then.
+    pub fn move_port(&mut self) {
+        self.client_addr.set_port(0);
+    }
+
     /// How the next start is made.
     pub fn setup_mut(&mut self) -> &mut Setup {
         &mut self.setup

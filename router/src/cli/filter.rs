@@ -188,7 +188,8 @@ pub(super) fn component(file: &Path) -> Result<Vec<u8>> {
     }
     let bytes = std::fs::read(file).map_err(told)?;
     if !bytes.starts_with(WASM_BEGINS) {
-        return Err(Failure::new(Exit::Usage, format!("{}: {}", file.display(), ModuleRefusal::NotWasm))
+        let refusal = ModuleRefusal::NotWasm;
+        return Err(Failure::new(Exit::Usage, format!("{}: {refusal} ({})", file.display(), refusal.code()))
             .next("`myelin filter build` makes a component of a package; `myelin filter new` makes a package"));
     }
     Ok(bytes)

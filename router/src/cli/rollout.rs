@@ -73,9 +73,11 @@ pub(super) enum Rollout {
     /// Begin what somebody else has proposed, where the router wants two persons for it
     #[command(after_help = "Examples:\n  \
         myelin rollout history        shows what waits, and its number\n  \
+        myelin rollout approve 17 --show   shows all that would change\n  \
         myelin rollout approve 17")]
     Approve(Approve),
     /// Let a proposal wait no longer, one's own or somebody else's
+    #[command(after_help = "Example:\n  myelin rollout withdraw 17")]
     Withdraw(Withdraw),
     /// Show the rollouts since the router's start
     #[command(after_help = "Examples:\n  \

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use quinn::ConnectionIdGenerator;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::tls::crypto_provider;
 
@@ -38,11 +38,12 @@ pub(crate) struct BoundSocket {
 
 /// Binds `count` sockets to one address; the kernel spreads clients over them by their address and port.
 pub(crate) fn bind_shared(addr: SocketAddr, count: usize, buffer_bytes: usize) -> io::Result<Vec<BoundSocket>> {
-    if addr.port() != 0 {
-        // SO_REUSEPORT would quietly share the port with another process of this user: find that out first.
-        drop(open(addr, false, buffer_bytes)?);
+    // With SO_REUSEPORT a port would quietly be shared with another process of this user, and port 0 may well be given one
+    // that is in use so. The first socket is bound without, which is refused where anybody has the port; the others join it.
+    let first = open(addr, false, buffer_bytes)?;
+    if count > 1 {
+        SockRef::from(&first.socket).set_reuse_port(true)?;
     }
-    let first = open(addr, true, buffer_bytes)?;
     let shared = first.addr;
     let mut sockets = vec![first];
     for _ in 1..count {
@@ -129,5 +130,25 @@ mod tests {
         assert!(sockets.iter().all(|socket| socket.addr == addr));
         let error = bind_shared(addr, 1, 262_144).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn no_port_is_shared_with_anybody_else_and_clients_are_spread() {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let groups: Vec<_> = (0..400).map(|_| bind_shared(any, 2, 65_536).unwrap()).collect();
+        let ports: std::collections::BTreeSet<u16> = groups.iter().map(|group| group[0].addr.port()).collect();
+        assert_eq!(ports.len(), groups.len(), "each has a port of its own");
+        let group = &groups[0];
+        let taken = bind_shared(group[0].addr, 2, 65_536).map(drop).map_err(|error| error.kind());
+        assert_eq!(taken, Err(io::ErrorKind::AddrInUse));
+        for _ in 0..64 {
+            let client = UdpSocket::bind(any).unwrap();
+            client.send_to(b"x", group[0].addr).unwrap();
+        }
+        let counts = [0, 1].map(|at| {
+            let take = || group[at].socket.recv_from(&mut [0; 8]).ok();
+            std::iter::from_fn(take).count()
+        });
+        assert!(counts[0] + counts[1] == 64 && counts.iter().all(|count| *count > 8), "{counts:?}");
     }
 }

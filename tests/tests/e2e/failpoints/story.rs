@@ -84,6 +84,7 @@ impl Story {
     /// The next start dies nowhere.
     pub(super) fn disarm(&mut self) {
         self.router.setup_mut().variables.retain(|(name, _)| name != VARIABLE);
+        self.router.move_port();
     }
 
     /// The number of a version: each telling of the story has its own.
