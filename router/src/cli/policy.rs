@@ -48,7 +48,7 @@ pub(super) enum Policy {
         myelin policy explain spiffe://example.org/service/shop publish orders/eu/1 -o json | jq .allowed\n\n\
         To subscribe is decided twice: for the pattern as it is written, and for each topic that has events."
     )]
-    Explain(Explain),
+    Explain(Box<Explain>),
     /// Compare a table of expected decisions with policy files; nobody is asked
     #[command(after_help = check::HELP)]
     Test(check::Test),
