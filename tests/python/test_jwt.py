@@ -75,7 +75,6 @@ class Issuer:
         """As the value of one variable of the environment."""
         return (f'{{ corp = {{ issuer = "{self.url}", audience = ["myelin"], trust_domain = "acme.example", '
                 f'jwks_url = "{self.url}/keys", ca = "{self.ca}", roles_claim = "groups", groups_claim = "groups", '
-                '
                 'roles = { devs = ["developer"], guards = ["security"] } } }')
 
     def stop(self) -> None:
