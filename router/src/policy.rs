@@ -3,6 +3,10 @@
 //! The keeper of the catalog publishes [`Rules`] whenever a policy changes; each worker asks them on its cold ways and
 //! remembers the answers: with a publisher's topic, and with the route of a topic. Nothing is asked for single events.
 
+mod event;
+
+pub use event::{PolicyEvent, head};
+
 use crate::audit::{Audit, Kind, Note};
 use crate::config::PolicyDefault;
 use crate::names::INBOX;
@@ -13,7 +17,7 @@ use myelin_policy::{
     Action, Call, Decider, Decision, EventHead, INBOX_TOPIC, Place, Policies, Question, Service, Verdict,
 };
 use myelin_wire::limits::DETAIL_BYTES_MAX;
-use myelin_wire::{Attrs, Code, Refusal, attrs};
+use myelin_wire::{Code, Refusal};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -252,25 +256,6 @@ pub struct Asked<'a> {
     pub topic: &'a str,
     /// The head of the event that it is about; none where it is about all of them.
     pub event: Option<&'a EventHead<'a>>,
-}
-
-/// The head of an event, as policies see it.
-pub fn head<'a>(attrs: &Attrs<'a>) -> EventHead<'a> {
-    let mut head = EventHead::default();
-    for attr in attrs.iter() {
-        let text = attr.text().unwrap_or_default();
-        match attr.tag {
-            attrs::HEADER => head.headers.push((attr.name, text)),
-            attrs::ID => head.id = text,
-            attrs::SOURCE => head.source = text,
-            attrs::TYPE => head.kind = text,
-            attrs::KEY => head.key = text,
-            attrs::CONTENT_TYPE => head.content_type = text,
-            attrs::SCHEMA => head.schema = text,
-            _ => {}
-        }
-    }
-    head
 }
 
 /// What lets somebody do something.

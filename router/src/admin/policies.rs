@@ -3,14 +3,14 @@
 use super::Context;
 use super::intake::{IfMatch, Json as Body, NamePath};
 use super::problem::Problem;
-use crate::policy::Asked;
+use crate::policy::{Asked, PolicyEvent};
 use crate::world::{Actor, Blame, Change, WorldError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use myelin_catalog::{Op, Policy};
-use myelin_policy::{Action, Decision, EventHead, Policies, Service, Verdict};
+use myelin_policy::{Action, Decision, Policies, Service, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,35 +80,6 @@ pub(super) struct PolicyQuestion {
     groups: Vec<String>,
     /// The event that it is about: where policies look at events.
     event: Option<PolicyEvent>,
-}
-
-/// The head of an event; what it lacks is empty.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct PolicyEvent {
-    /// Its identifier.
-    id: String,
-    /// Where it comes from.
-    source: String,
-    /// Its type.
-    #[serde(rename = "type")]
-    kind: String,
-    /// Its key.
-    key: String,
-    /// The type of its payload.
-    content_type: String,
-    /// The schema that it names.
-    schema: String,
-    /// Its headers.
-    headers: BTreeMap<String, String>,
-}
-
-impl PolicyEvent {
-    fn head(&self) -> EventHead<'_> {
-        let Self { id, source, kind, key, content_type, schema, headers } = self;
-        let headers = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        EventHead { id, source, kind, key, content_type, schema, headers }
-    }
 }
 
 /// Whether somebody may, and why.

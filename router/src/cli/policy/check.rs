@@ -1,10 +1,10 @@
 //! `myelin policy test`: decisions as they are expected, and as policy files make them.
 
 use super::files;
-use super::question::Event;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::{Shape, table};
 use crate::cli::values::{print, say};
+use crate::policy::PolicyEvent;
 use anyhow::Context;
 use clap::Args;
 use myelin_policy::{Action, Place, Policies, Question, Service, Verdict};
@@ -75,7 +75,7 @@ struct Case {
     groups: Vec<String>,
     #[serde(default)]
     tenant: String,
-    event: Option<Event>,
+    event: Option<PolicyEvent>,
     expect: Expected,
     reasons: Option<Vec<String>>,
 }
@@ -137,7 +137,7 @@ fn differing(cases: &Cases, policies: &Policies) -> Result<Vec<Vec<String>>, Str
         let service = Service::new(&*case.principal).with_groups(case.groups.iter().map(|group| &**group));
         let place = Place { site, tenant: &case.tenant };
         let question = Question { service: &service, action, topic: &case.resource, place };
-        let head = case.event.as_ref().map(Event::head).unwrap_or_default();
+        let head = case.event.as_ref().map(PolicyEvent::head).unwrap_or_default();
         let decision = policies.judge(&question, &head);
         let is = match decision.verdict {
             Verdict::Permit => Expected::Allow,

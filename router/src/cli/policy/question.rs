@@ -1,10 +1,8 @@
 //! The head of an event that a question is about.
 
 use crate::cli::values::pair;
+use crate::policy::PolicyEvent;
 use clap::Args;
-use myelin_policy::EventHead;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The event, where policies look at it
 #[derive(Args, Debug)]
@@ -31,29 +29,15 @@ pub(super) struct EventArgs {
     headers: Vec<(String, String)>,
 }
 
-/// The head of an event; what it lacks is empty.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Event {
-    id: String,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    key: String,
-    content_type: String,
-    schema: String,
-    headers: BTreeMap<String, String>,
-}
-
 impl EventArgs {
     /// The event; none where nothing is said of one.
-    pub(super) fn read(self) -> Option<Event> {
+    pub(super) fn read(self) -> Option<PolicyEvent> {
         let Self { kind, source, key, content_type, schema, headers } = self;
         let texts = [&kind, &source, &key, &content_type, &schema];
         if texts.iter().all(|text| text.is_none()) && headers.is_empty() {
             return None;
         }
-        Some(Event {
+        Some(PolicyEvent {
             id: String::new(),
             source: source.unwrap_or_default(),
             kind: kind.unwrap_or_default(),
@@ -62,14 +46,5 @@ impl EventArgs {
             schema: schema.unwrap_or_default(),
             headers: headers.into_iter().collect(),
         })
-    }
-}
-
-impl Event {
-    /// As policies see it.
-    pub(super) fn head(&self) -> EventHead<'_> {
-        let Self { id, source, kind, key, content_type, schema, headers } = self;
-        let headers = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        EventHead { id, source, kind, key, content_type, schema, headers }
     }
 }

@@ -157,7 +157,8 @@ impl Explainer {
             return None;
         }
         let asked = Asked { service: &service, action, topic, event: None };
-        if let Decision { verdict: Verdict::ByEvent, reasons } = rules.decide(&asked, None) {
+        let is_own = rules.tenants().check(&service, action, topic).is_ok();
+        if let (true, Decision { verdict: Verdict::ByEvent, reasons }) = (is_own, rules.decide(&asked, None)) {
             let message =
                 format!("{} looks at the head of each event (`myelin policy explain --type ..`)", reasons.join(", "));
             return Some(AdmissionRefusal { code: "depends-on-event".to_owned(), message });
