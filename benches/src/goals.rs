@@ -2,7 +2,7 @@
 
 use crate::report::{CellReport, RowReport};
 use crate::row::Row;
-use myelin_load::{Cell, Measured};
+use myelin_load::{Cell, Measured, median};
 use serde::Serialize;
 
 /// A ratio or a figure, beside what it shall be.
@@ -213,8 +213,14 @@ fn compare(cell: &CellReport, of_what: &str, ratios: &[Ratio], value: Value, bet
     for Ratio(ours, theirs, bounds) in ratios {
         let (Some(left), Some(right)) = (cell.row(*ours), cell.row(*theirs)) else { continue };
         let what = format!("{}: {of_what}, {} of {}", cell.title(), ours.label(), theirs.label());
-        goals.push(Goal::new(what, left.median(value) / right.median(value), *bounds, better));
+        goals.push(Goal::new(what, ratio(left, right, value), *bounds, better));
     }
+}
+
+/// The median of the ratios of turns that were made one after the other: what slows the machine for a while slows both.
+fn ratio(left: &RowReport, right: &RowReport, value: Value) -> f64 {
+    let turns = left.runs.iter().zip(&right.runs);
+    median(turns.map(|(left, right)| value(&left.measured) / value(&right.measured)).collect())
 }
 
 #[cfg(test)]
@@ -235,13 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_medians_of_one_cell_and_missing_rows_give_none() {
+    fn ratios_are_of_turns_of_one_cell_and_missing_rows_give_none() {
         let row = |row, delivered: &[u64]| {
             let run = |delivered| Measured { seconds: 1.0, delivered, ..Measured::default() };
             let runs = delivered.iter().map(|count| RunReport { measured: run(*count), swaps: Vec::new() });
             RowReport { row, runs: runs.collect() }
         };
-        let rows = vec![row(Row::Router, &[190, 200, 900]), row(Row::ZenohQuic, &[100, 100, 1])];
+        // The machine is slower in the second turn, and something else happens in the third.
+        let rows = vec![row(Row::Router, &[190, 100, 900]), row(Row::ZenohQuic, &[100, 50, 1])];
         let cell = Cell { payload_bytes: 128, publishers: 1, subscribers: 1 };
         let goals = judge(&[CellReport { cell, rate: None, hops: 1, rows }]);
         let throughput: Vec<&Goal> = goals.iter().filter(|goal| goal.what.contains("delivered")).collect();

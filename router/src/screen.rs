@@ -345,7 +345,7 @@ impl Forge<'_> {
     fn screen(&mut self, rule: &TopicRule, schema: &SchemaRule) -> Screen {
         let by = match (&schema.by, &schema.subject) {
             (Some(naming), subject) => By::Event { naming: *naming, known: self.known(subject.as_ref()) },
-            (None, Some(subject)) => self.fixed(subject, schema.version),
+            (None, Some(subject)) => self.fixed(subject, schema.version.unwrap_or(SchemaVersion::Latest)),
             // No rule is so; see `SchemaRule`.
             (None, None) => By::Event { naming: SchemaNaming::Header, known: Known::default() },
         };

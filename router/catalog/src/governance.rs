@@ -13,7 +13,7 @@ use crate::error::CatalogError;
 use crate::limits::{GOVERNANCE_CHANGES_MAX, GOVERNANCE_LEN_MAX_BYTES};
 use crate::names::Name;
 use crate::policy::Policy;
-use crate::topic::{SchemaVersion, TopicRule};
+use crate::topic::TopicRule;
 
 #[cfg(test)]
 mod tests;
@@ -92,13 +92,13 @@ impl GovernanceChange {
         match self {
             Self::TopicRuleSet { rule } => {
                 rule.validate()?;
-                let schema = rule.schema.as_ref().filter(|schema| schema.by.is_none());
-                if schema.is_none_or(|schema| schema.version != SchemaVersion::Latest) {
+                rule.check_settled()?;
+                if rule.follows().is_none() {
                     return Ok(());
                 }
                 let why =
                     "a rollout brings one version to site after site, and `latest` is another one as soon as it is \
-                           registered: say its number"
+                           registered: say its number, or leave it out for the newest that there is now"
                         .to_owned();
                 Err(CatalogError::InvalidTopicRule { rule: rule.name.to_string(), field: "schema.version", why })
             }

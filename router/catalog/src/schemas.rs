@@ -220,6 +220,13 @@ impl Schemas {
 
 /// Changes; each was found possible by `check`.
 impl Schemas {
+    /// The registry as it would be with that version.
+    pub fn with(&self, registration: &Registration) -> Self {
+        let mut after = self.clone();
+        after.register(registration, self.revision.saturating_add(1), 0);
+        after
+    }
+
     pub(crate) fn register(&mut self, registration: &Registration, rev: u64, at_unix_ms: u64) {
         let Registration { subject, version, id, schema } = registration;
         self.revision = rev;

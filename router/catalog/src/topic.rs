@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::CatalogError;
 use crate::limits::SELECTORS_MAX;
 use crate::names::Name;
+use crate::schemas::{Schemas, SubjectName};
 
 mod schema;
 
@@ -56,6 +57,34 @@ pub struct Residency {
 pub struct Selector(Arc<str>);
 
 impl TopicRule {
+    /// The rule that holds when this one is asked for: where it says no version of its subject, the newest there is. So
+    /// that a version which is registered later judges nothing before somebody lets it.
+    ///
+    /// # Errors
+    /// `subject-not-found`, where the subject has no version.
+    pub fn settled(mut self, schemas: &Schemas) -> Result<Self, CatalogError> {
+        self.schema = self.schema.map(|schema| schema.settled(schemas)).transpose()?;
+        Ok(self)
+    }
+
+    /// The subject whose newest version judges from the moment on that it is registered, if it is so.
+    pub fn follows(&self) -> Option<&SubjectName> {
+        let schema = self.schema.as_ref().filter(|schema| schema.by.is_none())?;
+        schema.subject.as_ref().filter(|_| schema.version == Some(SchemaVersion::Latest))
+    }
+
+    /// Checks what a rule that holds must say, and one that is asked for need not.
+    pub(crate) fn check_settled(&self) -> Result<(), CatalogError> {
+        match &self.schema {
+            Some(schema) if schema.version.is_none() => Err(CatalogError::InvalidTopicRule {
+                rule: self.name.to_string(),
+                field: "schema.version",
+                why: "it says none, and so nothing that holds: give a number, or `latest`".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks what the parts do not say about themselves.
     ///
     /// # Errors

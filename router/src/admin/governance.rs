@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ChangesSpec {
-    /// Rules for topics, each in the place of the one of the same name. One that judges by a subject's schema names the
-    /// version's number.
+    /// Rules for topics, each in the place of the one of the same name. One that judges by a subject's schema says the
+    /// version's number, or nothing for the newest that there is now.
     #[schema(value_type = Vec<NamedRule>)]
     topics: Vec<TopicRule>,
     /// Names of rules that go.
@@ -127,7 +127,7 @@ impl ChangeInfo {
 fn detail(rule: &TopicRule) -> String {
     let pattern = rule.pattern.as_str();
     match &rule.schema {
-        Some(SchemaRule { subject: Some(subject), by: None, version, on_invalid, .. }) => {
+        Some(SchemaRule { subject: Some(subject), by: None, version: Some(version), on_invalid, .. }) => {
             format!("{pattern} judged by {subject}:{version}, {}", on_invalid.as_str())
         }
         Some(SchemaRule { on_invalid, .. }) => {

@@ -99,7 +99,8 @@ pub(super) async fn start(
     request.changes.check(&caller, &context.state.shared.rules.load())?;
     let RolloutRequest { note, plan, changes, only_changes } = request;
     let plan = if changes.is_empty() { plan } else { Some(plan.unwrap_or_default()) };
-    let changes = changes.read();
+    let mut changes = changes.read();
+    context.state.world.settle_all(&mut changes).await?;
     let bindings = context.state.world.view().catalog.staged().revisions();
     let intent = match plan.map(|plan| plan.read(changes).map(Box::new)).transpose()? {
         Some(plan) if only_changes => Intent::Govern { plan },

@@ -7,10 +7,11 @@ use crate::screen::{Screen, Screens};
 use crate::shared::Shared;
 use crate::world::members::place;
 use crate::world::{Actor, Blame, Change, View, WorldError};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use myelin_catalog::{Op, Residency, SchemaRule, TopicRule};
+use myelin_catalog::{Op, Residency, SchemaRule, SchemaVersion, Schemas, TopicRule};
 use myelin_wire::Pattern;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -43,6 +44,9 @@ pub(super) struct TopicRuleInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SchemaSpec>)]
     schema: Option<SchemaRule>,
+    /// The subject's newest version, where the rule judges by an older one: a rollout may let it hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newest: Option<u32>,
     /// What the schema has done at this router.
     #[serde(skip_serializing_if = "Option::is_none")]
     screening: Option<Screening>,
@@ -76,7 +80,8 @@ pub(super) struct SchemaSpec {
     subject: Option<String>,
     /// How each event names its schema: `confluent`, `header`, or `dataschema`.
     by: Option<String>,
-    /// A version's number, or `latest`.
+    /// A version's number; or `latest`, which is another one as soon as it is registered. Where nothing is said, the
+    /// newest that there is now, by its number.
     #[schema(value_type = Option<Object>)]
     version: Option<serde_json::Value>,
     /// `refuse`, or `dead-letter`.
@@ -117,6 +122,13 @@ pub(super) struct TopicRuleSpec {
     schema: Option<SchemaRule>,
 }
 
+/// How a rule is set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct ApplyQuery {
+    accept_failures: bool,
+}
+
 impl TopicRuleInfo {
     fn new(rule: &TopicRule, view: &View, shared: &Shared, screens: &Screens) -> Self {
         let Residency { regions, clouds, sites } = &rule.residency;
@@ -144,9 +156,17 @@ impl TopicRuleInfo {
             residency: ResidencySpec { regions: texts(regions), clouds: texts(clouds), sites: texts(sites) },
             allowed,
             schema: rule.schema.clone(),
+            newest: rule.schema.as_ref().and_then(|schema| newer(schema, view.catalog.schemas())),
             screening: screens.all().find(|screen| screen.rule() == rule.name.as_str()).map(Screening::new),
         }
     }
+}
+
+/// The newest version of the subject, where the rule judges by another one.
+fn newer(schema: &SchemaRule, schemas: &Schemas) -> Option<u32> {
+    let Some(SchemaVersion::Number(number)) = schema.version else { return None };
+    let newest = schemas.latest(schema.subject.as_ref()?.as_str())?.version;
+    Some(newest).filter(|newest| *newest != number)
 }
 
 /// All rules for topics, and what they have held back at this router.
@@ -186,13 +206,15 @@ pub(super) async fn describe(
 #[utoipa::path(put, path = "/v1/topics/{name}", tag = "topics",
     params(
         ("name" = String, Path, description = "Name of the rule"),
+        ("accept-failures" = Option<bool>, Query, description = "Also when its schema would turn back events that this router has recorded"),
         ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
     ),
     request_body = TopicRuleSpec,
     responses(
         (status = 204, description = "It holds"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The rule cannot be so"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "The subject has no version, and the rule says none"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision, or the schema would turn back recorded events"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn apply(
@@ -200,12 +222,25 @@ pub(super) async fn apply(
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
     IfMatch(if_match): IfMatch,
+    query: Result<Query<ApplyQuery>, QueryRejection>,
     Body(TopicRuleSpec { pattern, residency, schema }): Body<TopicRuleSpec>,
 ) -> Result<StatusCode, Problem> {
-    let rule = TopicRule { name, pattern, residency, schema };
-    if context.state.world.view().catalog.topic_rule(&rule.name) != Some(&rule) {
+    let Query(ApplyQuery { accept_failures }) = query.map_err(|rejection| {
+        let detail = format!("{}; the query may have accept-failures=true", rejection.body_text());
+        Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail)
+    })?;
+    let world = &context.state.world;
+    let rule = world.settle(TopicRule { name, pattern, residency, schema }).await?;
+    let view = world.view();
+    let before = view.catalog.topic_rule(&rule.name);
+    if before != Some(&rule) {
+        let is_judged_anew =
+            rule.schema.is_some() && before.and_then(|before| before.schema.as_ref()) != rule.schema.as_ref();
+        if is_judged_anew && !accept_failures {
+            world.check_recorded(vec![rule.clone()], view.catalog.schemas().clone()).await?;
+        }
         let change = Change::Record(Box::new(Op::TopicRuleSet { rule: Box::new(rule) }));
-        context.state.world.change(change, if_match, actor).await?;
+        world.change(change, if_match, actor).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -187,6 +187,11 @@ impl Captures {
         list
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.load().is_empty()
+    }
+
     /// What each capture has, one after the other: to judge what came by other rules. Those that cannot be read are told in
     /// the log and left out.
     pub fn recordings(&self) -> impl Iterator<Item = Recording> {

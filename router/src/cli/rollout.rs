@@ -161,13 +161,39 @@ pub(super) async fn start(api: &Api, note: Option<String>, shape: Shape) -> Resu
 
 /// What came of it, for people.
 pub(super) fn begun(answer: &Value) -> String {
-    proposed(answer).unwrap_or_else(|| told(answer))
+    proposed(answer).or_else(|| watch::complete(answer)).unwrap_or_else(|| told(answer))
 }
 
 /// The same; tells only which routers it waits for, where that takes long.
 pub(super) async fn activate(api: &Api, note: Option<String>) -> Result<Value> {
     let patient = api.patient(ACTIVATION_MAX);
     watch::telling(api, patient.ask(Method::POST, "/v1/rollouts", Body::Json(json!({ "note": note })))).await
+}
+
+/// Lets a rollout over all sites bring rules and policies - beside what is staged, or alone - and waits until it is over;
+/// gives how it ended, or the proposal where somebody else has to approve it.
+///
+/// # Errors
+/// Those of the request; exit 7 where it was rolled back, or the ledger of the mesh did not balance.
+pub(super) async fn bring(
+    api: &Api,
+    changes: &Value,
+    only_changes: bool,
+    accept_failures: bool,
+    note: Option<&str>,
+) -> Result<Value> {
+    let plan = json!({"waves": [100], "observe_s": 0, "events_min": 0, "accept_failures": accept_failures});
+    let body = json!({"note": note, "changes": changes, "only_changes": only_changes, "plan": plan});
+    let begun: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(body)).await?;
+    match begun["id"].as_u64() {
+        Some(id) if !is_proposal(&begun) => watch::telling(api, watch::over(api, id)).await,
+        _ => Ok(begun),
+    }
+}
+
+/// Whether a rollout waits for somebody else to approve it.
+pub(super) fn is_proposal(answer: &Value) -> bool {
+    answer["proposal"].is_u64()
 }
 
 /// That somebody else has to approve it, where that is so.

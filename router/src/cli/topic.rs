@@ -35,7 +35,8 @@ pub(super) enum Topic {
         of them hold.\nEvents go over allowed sites only, and are refused (code `residency`) where they may not be at \
         all. Payloads are judged where they come in, before any filter: what is not as the schema says is refused (code \
         `schema-violation`), or goes to `$dead/admission/<topic>`. The rule holds at once, without a rollout; \
-        `myelin rollout start --topics|--schema` lets it hold site by site.")]
+        `myelin rollout start --topics|--schema` lets it hold site by site. A version that is registered later judges \
+        nothing until a rollout brings it, unless --schema-version says `latest`.")]
     Apply(Apply),
     /// Remove a rule
     #[command(after_help = "Example:\n  myelin topic rm eu-orders")]
@@ -61,6 +62,9 @@ pub(super) struct Apply {
     site: Vec<Selector>,
     #[command(flatten)]
     schema: SchemaChoice,
+    /// Also when its schema would turn back events that the router has recorded (`myelin capture`)
+    #[arg(long)]
+    accept_failures: bool,
     #[command(flatten)]
     admin: Admin,
 }
@@ -71,7 +75,8 @@ struct SchemaChoice {
     /// The subject of the schema registry whose schema payloads are judged by
     #[arg(long, value_name = "SUBJECT")]
     schema_subject: Option<String>,
-    /// The version of the subject: a number, or `latest`
+    /// The version of the subject: a number, or `latest` for each new one as soon as it is registered; else the newest
+    /// there is now, which a rollout moves
     #[arg(long, value_name = "VERSION", requires = "schema_subject", conflicts_with = "schema_by")]
     schema_version: Option<SchemaVersion>,
     /// How events name their schema themselves: by the prefix of Confluent's serializers, by their attribute `schema`, or
@@ -125,7 +130,8 @@ impl Apply {
             "residency": {"regions": self.region, "clouds": self.cloud, "sites": self.site},
             "schema": self.schema.body(),
         });
-        api.tell(Method::PUT, &RULES.at(&self.name), Body::Json(body)).await?;
+        let query = if self.accept_failures { "?accept-failures=true" } else { "" };
+        api.tell(Method::PUT, &format!("{}{query}", RULES.at(&self.name)), Body::Json(body)).await?;
         let rule = api.get(&RULES.at(&self.name)).await?;
         if let Some(by) = rule["screening"]["by"].as_str() {
             say!("rule {}: payloads of {} are judged by {by}", self.name, self.pattern.as_str());
@@ -153,7 +159,11 @@ fn show(value: &Value) -> String {
         let mut row = vec![text(&rule["name"]), text(&rule["pattern"])];
         row.extend(["regions", "clouds", "sites"].map(list));
         row.push(sites(rule));
-        row.push(rule["screening"]["by"].as_str().unwrap_or_default().to_owned());
+        let by = rule["screening"]["by"].as_str().unwrap_or_default();
+        row.push(match rule["newest"].as_u64() {
+            Some(newest) => format!("{by}; {newest} is there"),
+            None => by.to_owned(),
+        });
         row
     });
     let mut shown = table(&["rule", "pattern", "regions", "clouds", "sites", "may be at", "schema"], &[], rows);
@@ -176,14 +186,14 @@ mod tests {
     fn rules_are_shown_with_the_sites_that_they_mean() {
         let shown = show(&json!({"rules": [{"name": "eu", "pattern": "orders/**",
             "residency": {"regions": ["eu-*"]}, "allowed": ["hamburg", "madrid"],
-            "screening": {"by": "orders-value:2 (id 7)", "passed": 5, "refused": 1, "dead_lettered": 0}}],
+            "newest": 3, "screening": {"by": "orders-value:2 (id 7)", "passed": 5, "refused": 1, "dead_lettered": 0}}],
             "refused": 3, "held_back": 12}));
         for part in [
             "orders/**",
             "eu-*",
             "hamburg, madrid",
             "3 events refused, 12 copies held back",
-            "orders-value:2 (id 7)",
+            "orders-value:2 (id 7); 3 is there",
             "5 events passed, 1 refused",
         ] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");

@@ -28,6 +28,7 @@ mod others;
 mod policing;
 mod propose;
 mod reconcile;
+mod recorded;
 mod report;
 mod rollout;
 mod schemas;
@@ -47,7 +48,7 @@ pub use explain::{
     Explanation, Wanted,
 };
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
-pub use schemas::{Asked, Candidate, Registered};
+pub use schemas::{Asked, Candidate, Registered, Wish};
 pub use setup::{MeshSetup, WorldSetup};
 pub use shadow::MeshShadow;
 pub use shared::SharedLogStatus;

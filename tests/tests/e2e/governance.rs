@@ -210,7 +210,7 @@ async fn a_stricter_schema_or_policy_is_caught_at_the_canary_and_one_that_fits_r
     for node in sites.nodes.iter().flatten() {
         let view = node.world().view();
         let schema = view.catalog.topic_rule(&"orders".parse()?).and_then(|rule| rule.schema.clone());
-        ensure!(schema.is_some_and(|schema| schema.version == SchemaVersion::Number(3)), "it is the catalog's now");
+        ensure!(schema.is_some_and(|schema| schema.version == Some(SchemaVersion::Number(3))), "it is the catalog's now");
         ensure!(node.shared().rules.load().statements() == 1 && view.alarms.is_empty(), "{:?}", view.alarms);
     }
 

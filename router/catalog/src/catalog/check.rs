@@ -114,6 +114,7 @@ impl Catalog {
 
     fn check_topic_rule(&self, rule: &TopicRule) -> Result<(), CatalogError> {
         rule.validate()?;
+        rule.check_settled()?;
         self.check_room_for(Governed::TopicRule(&rule.name))
     }
 

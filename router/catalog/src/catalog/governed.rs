@@ -81,7 +81,7 @@ impl Catalog {
     /// Whether the schema of a rule is there.
     fn check_judged_by(&self, rule: &TopicRule) -> Result<(), CatalogError> {
         let Some((subject, version)) =
-            rule.schema.as_ref().and_then(|schema| Some((schema.subject.as_ref()?, schema.version)))
+            rule.schema.as_ref().and_then(|schema| Some((schema.subject.as_ref()?, schema.version?)))
         else {
             return Ok(());
         };
@@ -126,8 +126,8 @@ impl Catalog {
         let needs = |subject: &SubjectName, version: Option<u32>| {
             let schemas = rollout.plan.changes.iter().filter_map(|change| change.rule()?.schema.as_ref());
             schemas.filter(|schema| schema.subject.as_ref() == Some(subject)).any(|schema| match schema.version {
-                SchemaVersion::Latest => true,
-                SchemaVersion::Number(number) => version.is_none_or(|version| version == number),
+                None | Some(SchemaVersion::Latest) => true,
+                Some(SchemaVersion::Number(number)) => version.is_none_or(|version| version == number),
             })
         };
         let (is_held, mend) = match op {

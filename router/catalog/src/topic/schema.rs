@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::schemas::SubjectName;
+use crate::schemas::{SchemaRefusal, Schemas, SubjectName};
 
 /// By which schema the payloads of topics are judged where they come in, and what becomes of those that are not as it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +18,10 @@ pub struct SchemaRule {
     /// How each event names its schema; it does not have to where the subject says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<SchemaNaming>,
-    /// Which version of the subject.
-    #[serde(default)]
-    pub version: SchemaVersion,
+    /// Which version of the subject. A rule that is asked for may leave it out, which is the newest at that moment;
+    /// one that holds says it: [`TopicRule::settled`](super::TopicRule::settled).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<SchemaVersion>,
     /// What becomes of an event that is not as the schema says.
     #[serde(default)]
     pub on_invalid: OnInvalid,
@@ -67,10 +68,9 @@ impl OnInvalid {
 }
 
 /// Which version of a subject.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchemaVersion {
-    /// The newest at any moment: a version that is registered counts at once.
-    #[default]
+    /// The newest at any moment: a version that is registered counts at once, everywhere, without a rollout.
     Latest,
     /// That one.
     Number(u32),
@@ -82,10 +82,28 @@ impl SchemaRule {
         if self.subject.is_none() && self.by.is_none() {
             return Some(("schema", "it says no schema: name a subject, or by what events name theirs"));
         }
-        if self.by.is_some() && self.version != SchemaVersion::Latest {
-            return Some(("schema.version", "events name their version themselves: leave it out, or leave out `by`"));
+        match self.version {
+            Some(SchemaVersion::Number(_)) if self.by.is_some() => {
+                Some(("schema.version", "events name their version themselves: leave it out, or leave out `by`"))
+            }
+            Some(SchemaVersion::Number(0)) => Some(("schema.version", "versions begin with 1")),
+            _ => None,
         }
-        (self.version == SchemaVersion::Number(0)).then_some(("schema.version", "versions begin with 1"))
+    }
+
+    /// The same with a version, where it has none: the subject's newest, by its number. Where events name theirs it is
+    /// the newest at any moment.
+    pub(super) fn settled(mut self, schemas: &Schemas) -> Result<Self, SchemaRefusal> {
+        self.version = match (self.version, &self.subject, self.by) {
+            (Some(version), ..) => Some(version),
+            (None, Some(subject), None) => {
+                let newest = schemas.latest(subject.as_str());
+                let newest = newest.ok_or_else(|| SchemaRefusal::SubjectNotFound(subject.clone()))?;
+                Some(SchemaVersion::Number(newest.version))
+            }
+            (None, ..) => Some(SchemaVersion::Latest),
+        };
+        Ok(self)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::limits::TOPIC_RULES_MAX;
 use crate::op::Op;
 use crate::record::Record;
+use crate::schemas::{NewSchema, SchemaFormat, Wanted};
 
 fn rule(name: &str, pattern: &str, residency: serde_json::Value) -> TopicRule {
     let rule = serde_json::json!({"name": name, "pattern": pattern, "residency": residency});
@@ -81,9 +82,9 @@ fn a_rule_may_say_a_schema_instead_of_sites() {
     };
     let mut catalog = Catalog::new();
     for schema in [
-        serde_json::json!({"subject": "orders-value"}),
+        serde_json::json!({"subject": "orders-value", "version": "latest"}),
         serde_json::json!({"subject": "orders-value", "version": 3, "on_invalid": "dead-letter", "required": false}),
-        serde_json::json!({"by": "confluent"}),
+        serde_json::json!({"by": "confluent", "version": "latest"}),
         serde_json::json!({"by": "header", "subject": "orders-value", "version": "latest"}),
     ] {
         let rule = with(schema);
@@ -96,9 +97,37 @@ fn a_rule_may_say_a_schema_instead_of_sites() {
         (serde_json::json!({}), "schema"),
         (serde_json::json!({"by": "confluent", "version": 2}), "schema.version"),
         (serde_json::json!({"subject": "a", "version": 0}), "schema.version"),
+        // It may be asked for, and would be another one at each router that has the record later.
+        (serde_json::json!({"subject": "a"}), "schema.version"),
     ] {
         let refused = set(&mut catalog, with(schema)).unwrap_err();
         assert!(matches!(refused, CatalogError::InvalidTopicRule { field: found, .. } if found == field), "{refused}");
     }
-    assert_eq!(with(serde_json::json!({"subject": "a"})).schema.unwrap().version, SchemaVersion::Latest);
+}
+
+#[test]
+fn a_rule_that_says_no_version_means_the_newest_there_is_and_keeps_it() {
+    let with = |schema: serde_json::Value| {
+        let rule = serde_json::json!({"name": "orders", "pattern": "orders/**", "schema": schema});
+        serde_json::from_value::<TopicRule>(rule).unwrap()
+    };
+    let mut catalog = Catalog::new();
+    let unsaid = || with(serde_json::json!({"subject": "orders-value"}));
+    assert_eq!(unsaid().settled(catalog.schemas()).unwrap_err().code(), "subject-not-found");
+    let mut settled = Vec::new();
+    for text in ["{}", "{\"type\": \"object\"}"] {
+        let digest = crate::Digest::of(text.as_bytes());
+        let schema = NewSchema { format: SchemaFormat::Json, digest, text: text.to_owned(), references: Vec::new() };
+        let subject = "orders-value".parse().unwrap();
+        let Wanted::New(registration) = catalog.schemas().register_next(&subject, schema) else { panic!("it is new") };
+        let record = catalog.draft(Op::SchemaRegistered { registration }, "ann", 0).unwrap();
+        catalog.apply(&record).unwrap();
+        settled.push(unsaid().settled(catalog.schemas()).unwrap().schema.unwrap().version);
+    }
+    assert_eq!(settled, [Some(SchemaVersion::Number(1)), Some(SchemaVersion::Number(2))]);
+    let version = |schema| with(schema).settled(catalog.schemas()).unwrap().schema.unwrap().version;
+    let latest = Some(SchemaVersion::Latest);
+    assert_eq!(version(serde_json::json!({"subject": "orders-value", "version": "latest"})), latest);
+    assert_eq!(version(serde_json::json!({"by": "header", "subject": "orders-value"})), latest);
+    assert_eq!(version(serde_json::json!({"subject": "other", "version": 7})), Some(SchemaVersion::Number(7)));
 }

@@ -45,6 +45,7 @@ const NUMBERS: &[(&str, u32)] = &[
     ("invalid-mode", 42204),
     ("registry-mode", 42205),
     ("schema-referenced", 42206),
+    ("schema-in-use", 42206),
     ("invalid-subject", 42208),
     ("record-late", 50002),
     ("writer-unreachable", 50003),

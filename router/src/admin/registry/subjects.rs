@@ -70,7 +70,7 @@ pub(super) async fn look_up(
     responses(
         (status = 200, body = Vec<u32>, content_type = "application/vnd.schemaregistry.v1+json", description = "The versions that are deleted"),
         (status = 404, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "There is no such subject, or not so (40401, 40404, 40405)"),
-        (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "Other schemas refer to it, or the mode is not READWRITE (42205, 42206)"),
+        (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "Other schemas refer to it, a topic rule judges by it, or the mode is not READWRITE (42205, 42206)"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
@@ -80,6 +80,7 @@ pub(super) async fn remove(
 ) -> Result<Answer<Vec<u32>>, RegistryProblem> {
     let world = &context.state.world;
     let permanent = wishes.has("permanent");
+    world.check_unused(&subject, None)?;
     let before = world.schemas();
     let gone = before.find_subject(&subject).ok().map(|subject| versions::numbers(subject, permanent));
     world.change_registry(Op::SubjectDeleted { subject, permanent }, actor).await?;

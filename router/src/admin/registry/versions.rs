@@ -4,7 +4,7 @@ use super::RegistryProblem;
 use super::bodies::{RegisteredInfo, SchemaRequest, VersionInfo};
 use super::intake::{Answer, Body, SubjectPath, VersionAsked, VersionPath, Wishes};
 use crate::admin::Context;
-use crate::world::Actor;
+use crate::world::{Actor, Wish};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -47,11 +47,12 @@ pub(super) async fn list(
     params(
         ("subject" = String, Path, description = "Name of the subject"),
         ("normalize" = Option<bool>, Query, description = "Keep the canonical form in place of the text"),
+        ("acceptFailures" = Option<bool>, Query, description = "Also when a topic rule that follows `latest` would turn back events that this router has recorded"),
     ),
     request_body(content = SchemaRequest, content_type = "application/vnd.schemaregistry.v1+json"),
     responses(
         (status = 200, body = RegisteredInfo, content_type = "application/vnd.schemaregistry.v1+json", description = "It is there now"),
-        (status = 409, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "It is not compatible (409)"),
+        (status = 409, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "It is not compatible, or would turn back recorded events (409)"),
         (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "It is no schema, or the mode does not let it in (42201, 42205)"),
         (status = 500, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "The router that writes the catalog is not reached (50003)"),
         (status = 507, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "The catalog holds as much as it may"),
@@ -65,7 +66,8 @@ pub(super) async fn register(
 ) -> Result<Answer<RegisteredInfo>, RegistryProblem> {
     let world = &context.state.world;
     let (candidate, place) = request.read(&world.schemas(), &subject, wishes.has("normalize"))?;
-    let made = world.register_schema(subject, candidate, place, actor).await?;
+    let wish = Wish { candidate, place, accept_failures: wishes.has("acceptFailures") };
+    let made = world.register_schema(subject, wish, actor).await?;
     Ok(Answer(RegisteredInfo { id: made.id, version: made.version }))
 }
 
@@ -146,7 +148,7 @@ pub(super) async fn referrers(
     responses(
         (status = 200, body = u32, content_type = "application/vnd.schemaregistry.v1+json", description = "The version that is deleted"),
         (status = 404, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "There is no such version, or not so (40401, 40402, 40406, 40407)"),
-        (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "Other schemas refer to it, or the mode is not READWRITE (42202, 42205, 42206)"),
+        (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "Other schemas refer to it, a topic rule judges by it, or the mode is not READWRITE (42202, 42205, 42206)"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
@@ -160,6 +162,7 @@ pub(super) async fn remove(
         VersionAsked::Number(number) => number,
         VersionAsked::Latest => find(&world.schemas(), &subject, version, permanent)?.version,
     };
+    world.check_unused(&subject, Some(version))?;
     world.change_registry(Op::SchemaVersionDeleted { subject, version, permanent }, actor).await?;
     Ok(Answer(version))
 }

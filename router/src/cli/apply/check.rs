@@ -57,7 +57,7 @@ async fn topics(registry: &mut Registry<'_>, folder: &Folder, current: &Current,
             faults.push(refuse(format!("subject {subject}, which is not there; add its schema to the folder")));
             continue;
         }
-        if let SchemaVersion::Number(number) = schema.version
+        if let Some(SchemaVersion::Number(number)) = schema.version
             && registry.version(subject, number).await?.is_none()
         {
             faults.push(refuse(format!("version {number} of subject {subject}, which is not there")));

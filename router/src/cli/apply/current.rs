@@ -4,6 +4,7 @@ use super::state::{Kind, State};
 use crate::cli::admin::{Api, binding_alone};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::{items, text};
+use crate::world::members::place;
 use anyhow::Context;
 use myelin_catalog::{Binding, CompatibilityLevel, Name, SubjectName, Tenant, TopicRule};
 use serde::Deserialize;
@@ -25,8 +26,18 @@ pub(super) struct Current {
     pub(super) default_mode: String,
     /// The bindings that the next rollout would add, change or remove.
     pub(super) inactive: BTreeSet<Name>,
+    /// The sites of the mesh; none at a router that is alone.
+    pub(super) sites: Vec<Site>,
     /// The catalog's revision at which all of this is so.
     pub(super) revision: u64,
+}
+
+/// A site of the mesh.
+#[derive(Debug, Deserialize)]
+pub(super) struct Site {
+    pub(super) name: Name,
+    pub(super) region: Name,
+    pub(super) cloud: Name,
 }
 
 /// The versions of a subject that are not deleted.
@@ -45,6 +56,14 @@ impl Versions {
 }
 
 impl Current {
+    /// The names of the sites at which events may be by one of these rules.
+    pub(super) fn sites_of(&self, rules: &[&TopicRule]) -> Vec<String> {
+        let is_meant = |site: &&Site| {
+            rules.iter().any(|rule| rule.residency.allows(site.name.as_str(), place(&site.region), place(&site.cloud)))
+        };
+        self.sites.iter().filter(is_meant).map(|site| site.name.to_string()).collect()
+    }
+
     /// The newest version of a subject that is not deleted.
     pub(super) fn latest(&self, subject: &SubjectName) -> Option<u32> {
         self.subjects.get(subject)?.latest()
@@ -126,6 +145,9 @@ async fn read_once(api: &Api) -> Result<Current> {
         if !is_leaving {
             state.bindings.insert(binding.name.clone(), binding);
         }
+    }
+    for site in items(&api.get("/v1/mesh/sites").await?, "sites") {
+        current.sites.push(understood("mesh/sites", pick(site, &["name", "region", "cloud"]))?);
     }
     for subject in items(&schemas, "subjects") {
         let name = understood("schemas", subject["name"].clone())?;

@@ -9,6 +9,7 @@ mod plan;
 mod registry;
 mod schemas;
 mod state;
+mod topics;
 
 pub(super) use asyncapi::AsyncApi;
 pub(super) use export::Export;
@@ -25,11 +26,15 @@ use super::rollout;
 use super::values::{print, say};
 use clap::Args;
 use folder::{Folder, counted};
-use plan::{Action, Change, Plan};
+use plan::{Action, By, Call, Change, Plan};
 use schemas::Judge;
 use serde_json::Value;
 use state::Kind;
 use std::path::PathBuf;
+use topics::Bringing;
+
+/// Sites that a plan names in one line.
+const SITES_SHOWN_MAX: usize = 4;
 
 const HELP: &str = "\
 A folder has, of what it speaks of:
@@ -41,12 +46,13 @@ A folder has, of what it speaks of:
 
 Examples:
   myelin export mesh.d                 writes what there is
-  myelin apply -f mesh.d --dry-run     checks it, and shows what would change
+  myelin apply -f mesh.d --dry-run     checks it, and shows what would change where
   myelin apply -f mesh.d --prune       and removes what the folder does not have
 
 Everything is checked before anything is changed: schemas for compatibility, policies together, rules and bindings for
 what they name; exit code 2 for a file that cannot be read, 7 for what does not fit. Applied twice, it changes nothing.
-Bindings are made active by one rollout at the end.";
+One rollout at the end makes bindings active, and brings the rules for topics that judge payloads by another schema; the
+routers that have captures judge those first, and refuse what would turn recorded events back.";
 
 /// Make tenants, schemas, topics, policies and bindings what a folder says
 #[derive(Args, Debug)]
@@ -61,9 +67,13 @@ pub(super) struct Apply {
     /// Remove what the folder does not have, of the kinds that it has a folder of
     #[arg(long)]
     prune: bool,
-    /// Only stage bindings; `myelin rollout start` makes them active, with canaries and waves where you want them
+    /// Only stage bindings, and leave rules as they are that judge by another schema; `myelin rollout start` brings them,
+    /// with canaries and waves where you want them
     #[arg(long)]
     no_rollout: bool,
+    /// Go on although a rule would turn back events that routers have recorded (`myelin capture`)
+    #[arg(long, conflicts_with = "no_rollout")]
+    accept_failures: bool,
     /// Why, for those who read `myelin rollout history`
     #[arg(long, value_name = "TEXT", conflicts_with = "no_rollout")]
     note: Option<String>,
@@ -112,7 +122,17 @@ impl Apply {
         let of_tenants = plan.compare_tenants(folder, &current, self.prune).err();
         let mut judge = Judge::new(folder, &current, Registry::new(api));
         judge.judge(&mut plan).await?;
+        plan.sites = current.sites.iter().map(|site| site.name.to_string()).collect();
+        let bringing = match (self.no_rollout, plan.sites.is_empty()) {
+            (_, true) => Bringing::AtOnce,
+            (true, false) => Bringing::Later,
+            (false, false) => Bringing::Rollout,
+        };
+        plan.compare_topics(folder, &current, bringing, |subject| judge.meant(subject));
         plan.compare(folder, &current, self.prune);
+        if self.prune {
+            plan.prune_topics(folder, &current, bringing);
+        }
         if self.prune && folder.kinds.contains(&Kind::Schema) {
             judge.prune(&mut plan).await?;
         }
@@ -125,12 +145,27 @@ impl Apply {
         folder::refuse(&faults, Exit::GateFailed).map(|()| plan)
     }
 
-    /// Makes the changes, then active what is staged; gives the answer about that: a report, or a proposal where a second
-    /// person has to approve it.
+    /// Makes the changes: first what holds at once, then by rollouts what is staged and brought, at last what nothing needs
+    /// any more. Gives the answer about the rollout: how it ended, or a proposal where a second person has to approve it,
+    /// which is as far as it goes then.
     async fn perform(&self, api: &Api, plan: &Plan) -> Result<Value> {
-        for (done, change) in plan.changes.iter().enumerate() {
-            let Change { kind, name, action, .. } = change;
-            send(api, change).await.map_err(|failure| {
+        let is_last = |change: &&Change| change.kind == Kind::Schema && change.action == Action::Remove;
+        let (last, first): (Vec<_>, Vec<_>) = plan.changes.iter().partition(is_last);
+        let done = self.make(api, &first, 0).await?;
+        let rollout = self.roll_out(api, plan).await?;
+        if rollout::is_proposal(&rollout) && !last.is_empty() {
+            eprintln!("schemas are removed once it is approved: run this again then");
+            return Ok(rollout);
+        }
+        self.make(api, &last, done).await?;
+        Ok(rollout)
+    }
+
+    /// Makes those of the changes that hold at once, after `done` others; gives how many there are then.
+    async fn make(&self, api: &Api, changes: &[&Change], mut done: usize) -> Result<usize> {
+        for Change { kind, name, action, by, .. } in changes {
+            let By::Calls(calls) = by else { continue };
+            send(api, calls).await.map_err(|failure| {
                 let before = counted(done, "change");
                 let failure = failure.doing(format!("{} {name}, after {before} that took effect", kind.noun()));
                 match failure.next {
@@ -138,25 +173,47 @@ impl Apply {
                     None => failure.next("run it again when this is mended: what took effect is not done twice"),
                 }
             })?;
+            done += 1;
             if self.output == Output::Table {
                 say!("{} {name} {}", kind.noun(), action.done());
             }
         }
-        if plan.activates.is_empty() {
-            return Ok(Value::Null);
-        }
+        Ok(done)
+    }
+
+    async fn roll_out(&self, api: &Api, plan: &Plan) -> Result<Value> {
         let note = self.note.clone().or_else(|| Some(format!("myelin apply -f {}", self.file.display())));
-        let begun = rollout::activate(api, note).await;
-        let begun = begun.map_err(|failure| failure.doing("what is staged is not active"))?;
-        if self.output == Output::Table {
-            print(rollout::begun(&begun));
+        let mut rollout = Value::Null;
+        let parts = plan.brought();
+        for (at, changes) in parts.iter().enumerate() {
+            let only_changes = at > 0 || plan.activates.is_empty();
+            let begun = rollout::bring(api, changes, only_changes, self.accept_failures, note.as_deref()).await;
+            rollout = begun.map_err(|failure| failure.doing("rules that judge payloads are as they were"))?;
+            self.tell(&rollout);
+            if rollout::is_proposal(&rollout) {
+                if at + 1 < parts.len() {
+                    eprintln!("further rules come once it is approved: run this again then");
+                }
+                return Ok(rollout);
+            }
         }
-        Ok(begun)
+        if parts.is_empty() && !plan.activates.is_empty() {
+            let begun = rollout::activate(api, note).await;
+            rollout = begun.map_err(|failure| failure.doing("what is staged is not active"))?;
+            self.tell(&rollout);
+        }
+        Ok(rollout)
+    }
+
+    fn tell(&self, rollout: &Value) {
+        if self.output == Output::Table {
+            print(rollout::begun(rollout));
+        }
     }
 }
 
-async fn send(api: &Api, change: &Change) -> Result<()> {
-    for call in &change.calls {
+async fn send(api: &Api, calls: &[Call]) -> Result<()> {
+    for call in calls {
         let body = call.body.clone().map_or(Body::None, Body::Json);
         api.tell(call.method.clone(), &call.path, body).await?;
     }
@@ -174,20 +231,40 @@ fn unchanged_since(planned: u64, now: u64) -> Result<()> {
 fn shown(plan: &Plan) -> String {
     let mut shown = String::new();
     if !plan.is_empty() {
+        let everywhere = places(&plan.sites, &plan.sites);
         let rows = plan.changes.iter().map(|change| {
-            let Change { kind, name, action, details, .. } = change;
-            vec![action.name().to_owned(), kind.noun().to_owned(), name.clone(), details.join("; ")]
+            let Change { kind, name, action, details, sites, .. } = change;
+            let place = sites.as_ref().map_or_else(|| everywhere.clone(), |sites| places(sites, &plan.sites));
+            vec![action.name().to_owned(), kind.noun().to_owned(), name.clone(), place, details.join("; ")]
         });
-        let rollout = (!plan.activates.is_empty()).then(|| {
-            vec!["start".to_owned(), "rollout".to_owned(), String::new(), format!("of {}", plan.activates.join(", "))]
+        let rules = plan.changes.iter().filter(|change| matches!(change.by, By::Rollout(_)));
+        let brought = rules.map(|change| format!("{} {}", change.kind.noun(), change.name));
+        let brought: Vec<_> = plan.activates.iter().cloned().chain(brought).collect();
+        let rollout = (!brought.is_empty()).then(|| {
+            let what = format!("of {}", brought.join(", "));
+            vec!["start".to_owned(), "rollout".to_owned(), String::new(), everywhere.clone(), what]
         });
-        shown += &table(&["do", "kind", "name", "what"], &[], rows.chain(rollout));
+        shown += &table(&["do", "kind", "name", "where", "what"], &[], rows.chain(rollout));
         shown.push('\n');
     }
     for remark in &plan.remarks {
         shown += &format!("note: {remark}\n");
     }
     shown
+}
+
+/// The sites where something changes, of all that there are, for a column.
+fn places(sites: &[String], all: &[String]) -> String {
+    match (sites.len(), all.len()) {
+        (_, 0) => "this router".to_owned(),
+        (0, _) => "nowhere".to_owned(),
+        (1, 1) => sites[0].clone(),
+        (some, all) if some == all => format!("all {all} sites"),
+        (some, _) if some > SITES_SHOWN_MAX => {
+            format!("{} and {} more", sites[..SITES_SHOWN_MAX].join(", "), some - SITES_SHOWN_MAX)
+        }
+        _ => sites.join(", "),
+    }
 }
 
 fn summary(plan: &Plan, is_applied: bool) -> String {

@@ -4,6 +4,7 @@ use super::current::Current;
 use super::folder::Folder;
 use super::state::Kind;
 use hyper::Method;
+use myelin_catalog::limits::{GOVERNANCE_CHANGES_MAX, GOVERNANCE_LEN_MAX_BYTES};
 use myelin_catalog::{Binding, Name, Tenant, check_among};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 
 /// Characters of a value that are shown.
 const SHOWN_CHARS_MAX: usize = 60;
+/// Bytes that the catalog writes around a rule of a rollout, and more.
+const FRAME_BYTES: usize = 64;
 
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Plan {
     pub(super) remarks: Vec<String>,
     /// The bindings that a rollout makes active, or takes away, at the end.
     pub(super) activates: Vec<String>,
+    /// All sites, at which everything changes that says no sites of its own; none at a router that is alone.
+    pub(super) sites: Vec<String>,
     /// The catalog's revision for which this is the plan.
     pub(super) revision: u64,
 }
@@ -35,7 +40,27 @@ pub(super) struct Change {
     pub(super) action: Action,
     /// What changes of it, for people.
     pub(super) details: Vec<String>,
-    pub(super) calls: Vec<Call>,
+    /// The sites at which something changes; `None` = all.
+    pub(super) sites: Option<Vec<String>>,
+    pub(super) by: By,
+}
+
+/// By what a change is made.
+#[derive(Debug, PartialEq)]
+pub(super) enum By {
+    /// Calls of the admin API: it holds at once, everywhere.
+    Calls(Vec<Call>),
+    /// The rollout at the end brings it, site by site.
+    Rollout(Brought),
+}
+
+/// A change of rules for topics that a rollout brings.
+#[derive(Debug, PartialEq)]
+pub(super) enum Brought {
+    /// This rule, in the place of the one of the same name.
+    Rule(Value),
+    /// The rule of that name goes.
+    Removal(String),
 }
 
 /// What becomes of a thing.
@@ -126,11 +151,10 @@ impl Plan {
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
-    /// Adds what differs in topics, policies and bindings; removes what the folder does not have, where that is wanted.
+    /// Adds what differs in policies and bindings; removes what the folder does not have, where that is wanted.
     pub(super) fn compare(&mut self, folder: &Folder, current: &Current, prune: bool) {
         let (wanted, there) = (&folder.state, &current.state);
         let text = |text: &String| json!({"text": text});
-        self.put(Kind::Topic, &wanted.topics, &there.topics, |rule| json!(rule));
         self.put(Kind::Policy, &wanted.policies, &there.policies, text);
         let bindings = consenting(&wanted.bindings, &there.bindings);
         self.put(Kind::Binding, &bindings, &there.bindings, |binding| json!(binding));
@@ -138,18 +162,16 @@ impl Plan {
             return;
         }
         // What was applied last goes first.
-        for kind in [Kind::Binding, Kind::Policy, Kind::Topic] {
-            let is_wanted = |name: &String| folder.files.contains_key(&(kind, name.clone()));
-            let names = if folder.kinds.contains(&kind) { current.names(kind) } else { Vec::new() };
-            for name in names.into_iter().filter(|name| !is_wanted(name)) {
+        for kind in [Kind::Binding, Kind::Policy] {
+            for name in pruned(kind, folder, current) {
                 self.remove(kind, name);
             }
         }
     }
 
-    fn remove(&mut self, kind: Kind, name: String) {
-        let calls = vec![Call::delete(path(kind, &name))];
-        self.changes.push(Change { kind, name, action: Action::Remove, details: Vec::new(), calls });
+    pub(super) fn remove(&mut self, kind: Kind, name: String) {
+        let by = By::Calls(vec![Call::delete(path(kind, &name))]);
+        self.changes.push(Change { kind, name, action: Action::Remove, details: Vec::new(), sites: None, by });
     }
 
     fn change(&mut self, kind: Kind, name: String, before: Option<&Value>, body: Value) {
@@ -157,8 +179,8 @@ impl Plan {
             Some(before) => (Action::Update, differences(before, &body)),
             None => (Action::Create, Vec::new()),
         };
-        let calls = vec![Call::put(path(kind, &name), unnamed(body))];
-        self.changes.push(Change { kind, name, action, details, calls });
+        let by = By::Calls(vec![Call::put(path(kind, &name), unnamed(body))]);
+        self.changes.push(Change { kind, name, action, details, sites: None, by });
     }
 
     fn put<N: Ord + Display, T: PartialEq + Serialize>(
@@ -188,6 +210,36 @@ impl Plan {
         self.activates = names;
     }
 
+    /// What rollouts at the end bring, for the API: one after the other, each as much as one may. Rules come before others
+    /// go, so that nothing is unjudged meanwhile.
+    pub(super) fn brought(&self) -> Vec<Value> {
+        let of = |is_wanted: fn(&Brought) -> bool| {
+            self.changes.iter().filter_map(move |change| match &change.by {
+                By::Rollout(brought) if is_wanted(brought) => Some(brought),
+                _ => None,
+            })
+        };
+        let (mut parts, mut count, mut len_bytes) = (Vec::<Value>::new(), 0, 0);
+        for brought in of(|brought| matches!(brought, Brought::Rule(_)))
+            .chain(of(|brought| matches!(brought, Brought::Removal(_))))
+        {
+            let (list, item) = match brought {
+                Brought::Rule(rule) => ("topics", rule.clone()),
+                Brought::Removal(name) => ("remove_topics", json!(name)),
+            };
+            let more_bytes = item.to_string().len() + FRAME_BYTES;
+            if parts.is_empty() || count == GOVERNANCE_CHANGES_MAX || len_bytes + more_bytes > GOVERNANCE_LEN_MAX_BYTES
+            {
+                parts.push(json!({"topics": [], "remove_topics": []}));
+                (count, len_bytes) = (0, 0);
+            }
+            (count, len_bytes) = (count + 1, len_bytes + more_bytes);
+            let part = parts.last_mut().and_then(|part| part[list].as_array_mut());
+            part.into_iter().for_each(|list| list.push(item.clone()));
+        }
+        parts
+    }
+
     /// Whether nothing is to be done.
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.activates.is_empty()
@@ -201,12 +253,14 @@ impl Plan {
     /// The same for programs, with what the router answered about the rollout.
     pub(super) fn for_programs(&self, is_applied: bool, rollout: &Value) -> Value {
         let change = |change: &Change| {
-            let Change { kind, name, action, details, .. } = change;
-            json!({"kind": kind.noun(), "name": name, "action": action.name(), "details": details})
+            let Change { kind, name, action, details, sites, by } = change;
+            json!({"kind": kind.noun(), "name": name, "action": action.name(), "details": details,
+                "sites": sites.as_ref().unwrap_or(&self.sites), "by_rollout": matches!(by, By::Rollout(_))})
         };
         json!({
             "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
             "activates": self.activates,
+            "sites": self.sites,
             "unchanged": self.unchanged,
             "remarks": self.remarks,
             "revision": self.revision,
@@ -214,6 +268,13 @@ impl Plan {
             "rollout": rollout,
         })
     }
+}
+
+/// The things of a kind that a folder speaks of and does not have.
+pub(super) fn pruned(kind: Kind, folder: &Folder, current: &Current) -> Vec<String> {
+    let is_wanted = |name: &String| folder.files.contains_key(&(kind, name.clone()));
+    let names = if folder.kinds.contains(&kind) { current.names(kind) } else { Vec::new() };
+    names.into_iter().filter(|name| !is_wanted(name)).collect()
 }
 
 /// The bindings of a folder; one that says nothing of what is agreed to keeps what was agreed to for the same module.
@@ -229,12 +290,12 @@ fn consenting(wanted: &BTreeMap<Name, Binding>, there: &BTreeMap<Name, Binding>)
 }
 
 /// Where a topic's rule, a policy or a binding is in the API.
-fn path(kind: Kind, name: &str) -> String {
+pub(super) fn path(kind: Kind, name: &str) -> String {
     format!("/v1/{}/{name}", kind.folder())
 }
 
 /// Without the name, which is in the path.
-fn unnamed(mut body: Value) -> Value {
+pub(super) fn unnamed(mut body: Value) -> Value {
     if let Some(fields) = body.as_object_mut() {
         fields.remove("name");
     }
@@ -281,6 +342,7 @@ fn shown(value: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+    use super::super::topics::Bringing;
     use super::*;
     use std::path::PathBuf;
 
@@ -304,6 +366,20 @@ mod tests {
         "{\"module\": \"schema@1.0.0\", \"pattern\": \"a/**\", \"config\": {\"b\": 1, \"a\": 2}}",
     );
 
+    fn calls(change: &Change) -> &[Call] {
+        let By::Calls(calls) = &change.by else { panic!("{change:?} comes by a rollout") };
+        calls
+    }
+
+    /// Topics and all else, at a router that is alone, where subjects have version 3.
+    fn compare(plan: &mut Plan, folder: &Folder, current: &Current, prune: bool) {
+        plan.compare_topics(folder, current, Bringing::AtOnce, |_| Some(3));
+        plan.compare(folder, current, prune);
+        if prune {
+            plan.prune_topics(folder, current, Bringing::AtOnce);
+        }
+    }
+
     fn changes(plan: &Plan) -> Vec<(&'static str, &str, &'static str)> {
         plan.changes.iter().map(|change| (change.kind.noun(), &*change.name, change.action.name())).collect()
     }
@@ -311,7 +387,7 @@ mod tests {
     #[test]
     fn what_is_there_already_is_left_alone() {
         let mut plan = Plan::default();
-        plan.compare(&folder(&[EU, CHECK]), &current(folder(&[EU, CHECK])), true);
+        compare(&mut plan, &folder(&[EU, CHECK]), &current(folder(&[EU, CHECK])), true);
         plan.activate(&Current::default());
         assert!(plan.is_empty() && plan.unchanged == 2);
     }
@@ -321,10 +397,10 @@ mod tests {
         let (there, policy) =
             (current(folder(&[EU, CHECK])), ("policies/p.cedar", "permit (principal, action, resource);"));
         let mut plan = Plan::default();
-        plan.compare(&folder(&[policy, ("topics/README.md", "none")]), &there, true);
+        compare(&mut plan, &folder(&[policy, ("topics/README.md", "none")]), &there, true);
         assert_eq!(changes(&plan), [("policy", "p", "create"), ("topic", "eu", "remove")]);
         let mut plan = Plan::default();
-        plan.compare(&folder(&[policy, ("topics/README.md", "none")]), &there, false);
+        compare(&mut plan, &folder(&[policy, ("topics/README.md", "none")]), &there, false);
         assert_eq!(changes(&plan), [("policy", "p", "create")]);
     }
 
@@ -338,8 +414,8 @@ mod tests {
         plan.activate(&there);
         let change = &plan.changes[0];
         assert_eq!(change.details, ["module: \"schema@1.0.0\" -> \"schema@1.1.0\"", "config.a: 2 -> nothing"]);
-        let body = change.calls[0].body.as_ref().unwrap();
-        assert!(change.calls[0].path == "/v1/bindings/check" && body["name"].is_null() && body["config"]["b"] == 1);
+        let body = calls(change)[0].body.as_ref().unwrap();
+        assert!(calls(change)[0].path == "/v1/bindings/check" && body["name"].is_null() && body["config"]["b"] == 1);
         assert_eq!(plan.activates, ["check", "other"]);
     }
 
@@ -354,7 +430,7 @@ mod tests {
         plan.compare_tenants(&folder(&[without, umbra]), &there, true).unwrap();
         let wanted = [("tenant", "old", "remove"), ("tenant", "acme", "update"), ("tenant", "umbra", "create")];
         assert_eq!(changes(&plan), wanted);
-        assert_eq!(plan.changes[2].calls[0].path, "/v1/tenants/umbra");
+        assert_eq!(calls(&plan.changes[2])[0].path, "/v1/tenants/umbra");
         // Without --prune `old` has them still.
         let faults = Plan::default().compare_tenants(&folder(&[without, umbra]), &there, false).unwrap_err();
         assert!(faults.len() == 1 && faults[0].contains("umbra.json: ") && faults[0].contains("overlap"), "{faults:?}");

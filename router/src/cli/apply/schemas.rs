@@ -2,7 +2,7 @@
 
 use super::current::Current;
 use super::folder::Folder;
-use super::plan::{Action, Call, Change, Plan};
+use super::plan::{Action, By, Call, Change, Plan};
 use super::registry::{Named, Registry, Version};
 use super::state::{Kind, Reference, Subject};
 use crate::cli::failure::Result;
@@ -243,7 +243,18 @@ impl<'a> Judge<'a> {
         }
         let action = if latest.is_some() { Action::Update } else { Action::Create };
         let name = subject.to_string();
-        (!calls.is_empty()).then_some(Change { kind: Kind::Schema, name, action, details, calls })
+        let (is_there, by) = (!calls.is_empty(), By::Calls(calls));
+        is_there.then_some(Change { kind: Kind::Schema, name, action, details, sites: None, by })
+    }
+
+    /// The version that a rule without one means: the folder's schema, or else the newest that is there. `None` = it is
+    /// yet to be registered.
+    pub(super) fn meant(&self, subject: &SubjectName) -> Option<u32> {
+        match self.newest.get(subject) {
+            Some(Newest::There(number)) => Some(*number),
+            Some(Newest::Registered) => None,
+            None => self.current.latest(subject),
+        }
     }
 
     /// Adds the removal of subjects that the folder does not have: first those that others do not refer to.
@@ -282,9 +293,9 @@ impl<'a> Judge<'a> {
 }
 
 fn removal(subject: &SubjectName) -> Change {
-    let calls = vec![Call::delete(path("subjects", subject, ""))];
+    let by = By::Calls(vec![Call::delete(path("subjects", subject, ""))]);
     let details = vec!["deleted, and kept for whoever has its ids".to_owned()];
-    Change { kind: Kind::Schema, name: subject.to_string(), action: Action::Remove, details, calls }
+    Change { kind: Kind::Schema, name: subject.to_string(), action: Action::Remove, details, sites: None, by }
 }
 
 /// What a router is asked about a schema; what has no version is the newest when it is asked.

@@ -5,7 +5,7 @@ use crate::cli::apply::rules;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::policy::files;
 use clap::Args;
-use myelin_catalog::{Name, SchemaVersion};
+use myelin_catalog::Name;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -16,9 +16,9 @@ pub(super) struct Changes {
     /// A rule for topics as `myelin apply` takes it, NAME.toml or NAME.json, or a folder of them; may be repeated
     #[arg(long, value_name = "FILE|DIR")]
     topics: Vec<PathBuf>,
-    /// Let a rule that there is judge by that version of its subject; may be repeated
-    #[arg(long, value_name = "RULE=VERSION", value_parser = pin)]
-    schema: Vec<(Name, u32)>,
+    /// Let a rule that there is judge by that version of its subject, or by the newest there is now; may be repeated
+    #[arg(long, value_name = "RULE[=VERSION]", value_parser = pin)]
+    schema: Vec<(Name, Option<u32>)>,
     /// A rule for topics that goes; may be repeated
     #[arg(long, value_name = "NAME")]
     remove_topic: Vec<Name>,
@@ -36,16 +36,15 @@ pub(super) struct Changes {
     pub(super) accept_failures: bool,
 }
 
-/// Reads `RULE=VERSION`.
-fn pin(text: &str) -> std::result::Result<(Name, u32), String> {
-    let told = || format!("`{text}` is no RULE=VERSION, such as orders=2");
-    let (rule, version) = text.split_once('=').ok_or_else(told)?;
-    let rule = rule.parse().map_err(|error| format!("{error}"))?;
-    match version.parse::<SchemaVersion>() {
-        Ok(SchemaVersion::Number(version)) => Ok((rule, version)),
-        // `latest` is another one as soon as it is registered.
-        _ => Err(told()),
-    }
+/// Reads `RULE=VERSION` or `RULE`.
+fn pin(text: &str) -> std::result::Result<(Name, Option<u32>), String> {
+    let (rule, version) = match text.split_once('=') {
+        Some((rule, version)) => (rule, Some(version)),
+        None => (text, None),
+    };
+    let told = |_| format!("`{text}` is neither RULE, for the newest version, nor RULE=VERSION, such as orders=2");
+    let version = version.map(|version| version.parse().map_err(told)).transpose()?;
+    Ok((rule.parse().map_err(|error| format!("{error}"))?, version))
 }
 
 impl Changes {
@@ -85,15 +84,18 @@ impl Changes {
     }
 }
 
-/// The rule with another version of its subject, as a rollout takes it.
-fn repinned(rule: &Value, version: u32) -> Result<Value> {
+/// The rule with another version of its subject, as a rollout takes it: `None` is the newest when it begins.
+fn repinned(rule: &Value, version: Option<u32>) -> Result<Value> {
     let name = &rule["name"];
     if !rule["schema"]["subject"].is_string() || rule["schema"]["by"].is_string() {
         let what = format!("the rule {name} judges by no version of one subject");
         return Err(Failure::new(Exit::Usage, what).next("write the whole rule into a file, and give it with --topics"));
     }
     let mut schema = rule["schema"].clone();
-    schema["version"] = version.into();
+    if let Some(fields) = schema.as_object_mut() {
+        fields.remove("version");
+        fields.extend(version.map(|version| ("version".to_owned(), version.into())));
+    }
     Ok(json!({"name": name, "pattern": rule["pattern"], "residency": rule["residency"], "schema": schema}))
 }
 
@@ -102,20 +104,25 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
+    use myelin_catalog::SchemaVersion;
 
     #[test]
     fn a_version_is_pinned_by_its_number() {
-        assert_eq!(pin("orders=2"), Ok(("orders".parse().unwrap(), 2)));
-        for bad in ["orders", "orders=", "orders=latest", "=2", "Orders=2", "orders=-1"] {
+        let orders: Name = "orders".parse().unwrap();
+        assert_eq!(pin("orders=2"), Ok((orders.clone(), Some(2))));
+        assert_eq!(pin("orders"), Ok((orders, None)));
+        for bad in ["", "orders=", "orders=latest", "=2", "Orders=2", "orders=-1"] {
             assert!(pin(bad).is_err(), "{bad}");
         }
         let rule = json!({"name": "orders", "pattern": "orders/**", "residency": {}, "allowed": ["eu1"],
             "schema": {"subject": "orders-value", "version": "latest", "on_invalid": "refuse", "required": true},
             "screening": {"by": "orders-value:1 (id 1)"}});
-        let pinned = repinned(&rule, 2).unwrap();
-        let rule: myelin_catalog::TopicRule = serde_json::from_value(pinned).unwrap();
-        assert_eq!(rule.schema.unwrap().version, SchemaVersion::Number(2));
+        for version in [Some(2), None] {
+            let pinned = repinned(&rule, version).unwrap();
+            let rule: myelin_catalog::TopicRule = serde_json::from_value(pinned).unwrap();
+            assert_eq!(rule.schema.unwrap().version, version.map(SchemaVersion::Number));
+        }
         let by_event = json!({"name": "orders", "schema": {"subject": "a", "by": "header"}});
-        assert!(repinned(&by_event, 2).is_err() && repinned(&json!({"name": "eu"}), 2).is_err());
+        assert!(repinned(&by_event, Some(2)).is_err() && repinned(&json!({"name": "eu"}), None).is_err());
     }
 }

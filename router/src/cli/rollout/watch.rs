@@ -128,12 +128,40 @@ fn waiting(rollout: &Value, has_ages: bool) -> String {
     }
 }
 
+/// Waits until rollout `id` is over; gives how it ended.
+///
+/// # Errors
+/// Exit 7 when it was rolled back, or the ledger of the mesh did not balance.
+pub(super) async fn over(api: &Api, id: u64) -> Result<Value> {
+    loop {
+        let rollout = api.get(&format!("/v1/rollouts/{id}")).await?;
+        if rollout["running"] == false {
+            return judged(&rollout).map(|()| rollout);
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// That a rollout over the sites is complete, for people, where it is.
+pub(super) fn complete(rollout: &Value) -> Option<String> {
+    let is_complete = rollout["state"] == "complete";
+    is_complete.then(|| {
+        let id = text(&rollout["id"]);
+        format!("rollout {id} is complete: every site has the new set, and the ledger of the mesh balances\n")
+    })
+}
+
 fn end(rollout: &Value, shape: Shape) -> Result<()> {
+    if let Some(told) = complete(rollout).filter(|_| !shape.is_json()) {
+        print(told);
+    }
+    judged(rollout)
+}
+
+/// Whether it ended as it was meant to.
+fn judged(rollout: &Value) -> Result<()> {
     let id = text(&rollout["id"]);
     if rollout["state"] == "complete" {
-        if !shape.is_json() {
-            say!("rollout {id} is complete: every site has the new set, and the ledger of the mesh balances");
-        }
         return Ok(());
     }
     if rollout["state"] == "unbalanced" {

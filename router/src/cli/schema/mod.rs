@@ -99,6 +99,9 @@ pub(super) struct Register {
     /// Only say what it would break
     #[arg(long)]
     dry_run: bool,
+    /// Also when a rule that follows `latest` would turn back events that the router has recorded
+    #[arg(long)]
+    accept_failures: bool,
     #[command(flatten)]
     shape: Shape,
     #[command(flatten)]
@@ -166,14 +169,37 @@ impl Register {
         if self.dry_run {
             return check::judge(&api, &subject, None, body, self.shape).await;
         }
-        let query = if self.normalize { "?normalize=true" } else { "" };
-        let path = path("subjects", &subject, &format!("/versions{query}"));
+        let wishes = [("normalize", self.normalize), ("acceptFailures", self.accept_failures)];
+        let wishes: Vec<_> =
+            wishes.iter().filter(|(_, is_so)| *is_so).map(|(name, _)| format!("{name}=true")).collect();
+        let path = path("subjects", &subject, &format!("/versions?{}", wishes.join("&")));
         let made: Value = api.ask(Method::POST, &path, Body::Json(body)).await?;
+        // Who may register need not be one who may read the rules.
+        let (mut rules, mut sites) = (Value::Null, Value::Null);
+        if !self.shape.is_json() {
+            rules = api.get("/v1/topics").await.unwrap_or_default();
+            sites = api.get("/v1/mesh/sites").await.unwrap_or_default();
+        }
         self.shape.tell(&made, |made| {
-            format!("subject {subject} has it as version {}, id {}\n", made["version"], made["id"])
+            let behind = behind(&rules, &subject, !items(&sites, "sites").is_empty());
+            format!("subject {subject} has it as version {}, id {}\n{behind}", made["version"], made["id"])
         });
         Ok(())
     }
+}
+
+/// The rules that judge by an older version of a subject, and what lets the newest hold: a rollout, where there are sites.
+fn behind(rules: &Value, subject: &SubjectName, has_sites: bool) -> String {
+    let is_behind = |rule: &&Value| rule["schema"]["subject"] == subject.as_str() && rule["newest"].is_u64();
+    let behind = items(rules, "rules").iter().filter(is_behind).map(|rule| {
+        let [name, pattern] = ["name", "pattern"].map(|field| text(&rule[field]));
+        let moves = match has_sites {
+            true => format!("myelin rollout start --only-changes --schema {name}"),
+            false => format!("myelin topic apply {name} '{pattern}' --schema-subject {subject}"),
+        };
+        format!("rule {name} judges by version {} until `{moves}`\n", text(&rule["schema"]["version"]))
+    });
+    behind.collect()
 }
 
 impl Remove {
@@ -257,6 +283,24 @@ mod tests {
         for part in ["s version 2, id 7, PROTOBUF", "refers to money.proto: money version 1", "syntax ="] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
+    }
+
+    #[test]
+    fn whoever_registers_is_told_which_rules_judge_by_an_older_version() {
+        let rules = json!({"rules": [
+            {"name": "orders", "pattern": "o/**", "schema": {"subject": "s", "version": 1}, "newest": 2},
+            {"name": "follows", "schema": {"subject": "s", "version": "latest"}},
+            {"name": "other", "schema": {"subject": "t", "version": 1}, "newest": 2}]});
+        let Ok(subject) = "s".parse() else { panic!("it is a subject") };
+        let moves = [
+            (true, "rollout start --only-changes --schema orders"),
+            (false, "topic apply orders 'o/**' --schema-subject s"),
+        ];
+        for (has_sites, moves) in moves {
+            let told = format!("rule orders judges by version 1 until `myelin {moves}`\n");
+            assert_eq!(behind(&rules, &subject, has_sites), told);
+        }
+        assert_eq!(behind(&Value::Null, &subject, true), "");
     }
 
     #[test]

@@ -1,20 +1,16 @@
 //! What governs topics here beside the filters: rules and policies of the log, as they hold at this site.
 
 use super::Keeper;
-use crate::capture::{Event, Recording, Tallies, Tally, packed};
 use crate::screen::{Screen, Screens};
 use crate::world::admission::Marks;
+use crate::world::recorded::check_recorded;
 use crate::world::{Blame, WorldError};
 use myelin_catalog::{GovernanceChange, Metrics, TopicRule};
-use myelin_engine::EventView;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How old a reading of the counters may be: a controller looks at its own with every command.
 const MEASURED_FRESH: Duration = Duration::from_millis(250);
-
-/// Topics and producers that are told when recorded events would be turned back: as many as a reason has room for.
-const TOLD_MAX: usize = 5;
 
 /// The rules and policies that a rollout brings, ready to hold here.
 #[derive(Default)]
@@ -79,14 +75,7 @@ impl Keeper {
             return Err(WorldError::new(Blame::Request, "schema-unusable", message));
         }
         if !rollout.plan.accept_failures {
-            check_recorded(self.account.shared.captures.recordings(), |event| {
-                let mut screens = screens.of(&event.topic).filter(|screen| is_brought(&&***screen)).peekable();
-                screens.peek()?;
-                let attrs = packed(&event.attrs).ok()?;
-                let Event { topic, payload, identity, .. } = event;
-                let view = EventView { topic, attrs: &attrs, payload: &payload.0, identity };
-                Some(screens.try_for_each(|screen| screen.judge(&view)).map_err(|violation| violation.detail()))
-            })?;
+            check_recorded(&self.account.shared.captures, &screens, |screen| is_brought(&screen))?;
         }
         self.ahead = Ahead { rollout: id, screens: Some(screens) };
         Ok(())
@@ -129,30 +118,4 @@ impl Keeper {
             }
         }
     }
-}
-
-/// Whether all events that captures hold may still come in, as far as `judge` is about them. A capture from which payloads
-/// were taken out says nothing of what came.
-fn check_recorded(
-    recordings: impl Iterator<Item = Recording>,
-    mut judge: impl FnMut(&Event) -> Option<Result<(), String>>,
-) -> Result<(), WorldError> {
-    let mut tallies = Tallies::default();
-    recordings
-        .filter(|recording| !recording.redaction.hides_payload())
-        .for_each(|recording| tallies.add(&recording, &mut judge));
-    let (events, turned_back) = tallies.total();
-    if turned_back == 0 {
-        return Ok(());
-    }
-    let bad = tallies.turned_back();
-    let mut message =
-        format!("{turned_back} of {events} recorded events would be turned back (`--accept-failures` lets it go on)");
-    for (topic, producer, Tally { events, turned_back, reason }) in bad.iter().take(TOLD_MAX) {
-        message += &format!("; {topic} from {producer}: {turned_back} of {events}, {reason}");
-    }
-    if bad.len() > TOLD_MAX {
-        message += &format!("; and {} more topics or producers", bad.len() - TOLD_MAX);
-    }
-    Err(WorldError::new(Blame::Conflict, "recorded-events", message))
 }

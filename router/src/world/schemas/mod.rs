@@ -12,9 +12,14 @@ pub(super) use judge::confirm;
 pub use judge::{Asked, Candidate};
 
 use super::answer::aside;
+use super::recorded::check_recorded;
 use super::{Actor, Blame, Change, World, WorldError};
+use crate::screen::Screens;
 use judge::{Judged, refuse};
-use myelin_catalog::{CatalogError, Op, RegistryMode, Schema, Schemas, SubjectName, schemas};
+use myelin_catalog::{
+    CatalogError, GovernanceChange, Op, Registration, RegistryMode, Schema, SchemaRule, SchemaVersion, Schemas,
+    SubjectName, TopicRule, schemas,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -35,6 +40,17 @@ pub struct Registered {
     pub id: u32,
     /// Its version.
     pub version: u32,
+}
+
+/// A version that somebody wants there.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Its schema.
+    pub candidate: Candidate,
+    /// The id and the version that it has elsewhere, for a subject in mode `IMPORT`.
+    pub place: Option<(u32, Option<u32>)>,
+    /// Whether it comes although a rule that follows the subject's newest version would turn back recorded events.
+    pub accept_failures: bool,
 }
 
 /// Keeps the judging of schemas within [`JUDGED_MAX`].
@@ -68,18 +84,17 @@ impl World {
         self.view.load().catalog.schemas().clone()
     }
 
-    /// Makes a schema the next version of a subject; where it is there, nothing changes. `place` are the id and version
-    /// that it has elsewhere, for a subject in mode `IMPORT`.
+    /// Makes a schema the next version of a subject; where it is there, nothing changes.
     ///
     /// # Errors
-    /// `invalid-schema`, `incompatible-schema`, `registry-mode`, `catalog-full`, `writer-unreachable`.
+    /// `invalid-schema`, `incompatible-schema`, `registry-mode`, `recorded-events`, `catalog-full`, `writer-unreachable`.
     pub async fn register_schema(
         &self,
         subject: SubjectName,
-        candidate: Candidate,
-        place: Option<(u32, Option<u32>)>,
+        wanted: Wish,
         actor: Actor,
     ) -> Result<Registered, WorldError> {
+        let Wish { candidate, place, accept_failures } = wanted;
         let candidate = Arc::new(candidate);
         for attempt in 1..=ATTEMPTS {
             let catalog = self.view().catalog.clone();
@@ -89,6 +104,9 @@ impl World {
                 schemas::Wanted::Known { id, version } => return Ok(Registered { id, version }),
                 schemas::Wanted::New(registration) => registration,
             };
+            if !accept_failures {
+                self.check_followed(&registration).await?;
+            }
             let made = Registered { id: registration.id, version: registration.version };
             let change = Change::Record(Box::new(Op::SchemaRegistered { registration }));
             match self.change(change, Some(revision), actor.clone()).await {
@@ -101,6 +119,88 @@ impl World {
         }
         let message = format!("other changes came first {ATTEMPTS} times; try again");
         Err(WorldError::new(Blame::Conflict, "catalog-moved", message))
+    }
+
+    /// Whether what this router has recorded may come in by a version that rules follow as soon as it is there.
+    ///
+    /// # Errors
+    /// `recorded-events`.
+    async fn check_followed(&self, registration: &Registration) -> Result<(), WorldError> {
+        let view = self.view();
+        let is_followed = |rule: &&TopicRule| rule.follows() == Some(&registration.subject);
+        let followers: Vec<TopicRule> = view.catalog.topic_rules().filter(is_followed).cloned().collect();
+        match followers.is_empty() {
+            true => Ok(()),
+            false => self.check_recorded(followers, view.catalog.schemas().with(registration)).await,
+        }
+    }
+
+    /// Whether what this router has recorded may come in by these rules.
+    ///
+    /// # Errors
+    /// `recorded-events`.
+    pub async fn check_recorded(&self, rules: Vec<TopicRule>, schemas: Schemas) -> Result<(), WorldError> {
+        let shared = self.account.shared.clone();
+        if shared.captures.is_empty() {
+            return Ok(());
+        }
+        let judge = move || {
+            let screens = Screens::after(&shared.screens.load(), rules.iter(), &schemas);
+            check_recorded(&shared.captures, &screens, |_| true)
+        };
+        self.desk.judge(judge).await
+    }
+
+    /// Whether no rule would judge by nothing, and so let nothing in, without that version of a subject, or without the
+    /// subject. A guard for whoever deletes: a rule that comes at the same moment is not seen.
+    ///
+    /// # Errors
+    /// `schema-in-use`.
+    pub fn check_unused(&self, subject: &SubjectName, version: Option<u32>) -> Result<(), WorldError> {
+        let view = self.view();
+        let there = view.catalog.schemas().subject(subject.as_str());
+        let is_last = |version: u32| there.is_some_and(|there| there.versions().all(|left| left.version == version));
+        let needs = |schema: &SchemaRule| match schema.version.filter(|_| schema.by.is_none()) {
+            _ if schema.subject.as_ref() != Some(subject) => false,
+            Some(SchemaVersion::Number(number)) => version.is_none_or(|version| version == number),
+            Some(SchemaVersion::Latest) => version.is_none_or(is_last),
+            None => false,
+        };
+        let Some(rule) = view.catalog.topic_rules().find(|rule| rule.schema.as_ref().is_some_and(needs)) else {
+            return Ok(());
+        };
+        let what = version.map_or("subject".to_owned(), |version| format!("version {version} of subject"));
+        let message = format!(
+            "topic rule `{}` judges by {what} `{subject}` and would let nothing in without it; let it judge by another one \
+             first, or remove it",
+            rule.name
+        );
+        Err(refuse(Blame::Conflict, "schema-in-use", message))
+    }
+
+    /// The rule that holds when this one is asked for: see [`TopicRule::settled`].
+    ///
+    /// # Errors
+    /// `subject-not-found`, `writer-unreachable`.
+    pub async fn settle(&self, rule: TopicRule) -> Result<TopicRule, WorldError> {
+        if rule.schema.as_ref().is_some_and(|schema| schema.version.is_none()) {
+            // What was registered through another router counts.
+            self.catch_up().await?;
+        }
+        Ok(rule.settled(self.view().catalog.schemas())?)
+    }
+
+    /// The same for the rules that a rollout brings.
+    ///
+    /// # Errors
+    /// `subject-not-found`, `writer-unreachable`.
+    pub async fn settle_all(&self, changes: &mut [GovernanceChange]) -> Result<(), WorldError> {
+        for change in changes {
+            if let GovernanceChange::TopicRuleSet { rule } = change {
+                **rule = self.settle((**rule).clone()).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What a schema is in a subject, if it is there.

@@ -4,7 +4,7 @@ use super::super::state::{Reference, State, Subject};
 use super::EXTENSION;
 use super::references::{bundle, follow};
 use myelin_catalog::{
-    CompatibilityLevel, Name, OnInvalid, Residency, SchemaFormat, SchemaRule, SchemaVersion, SubjectName, TopicRule,
+    CompatibilityLevel, Name, OnInvalid, Residency, SchemaFormat, SchemaRule, SubjectName, TopicRule,
 };
 use myelin_wire::Pattern;
 use serde::Deserialize;
@@ -199,8 +199,7 @@ impl Reader<'_> {
 }
 
 fn rule_of(subject: SubjectName) -> SchemaRule {
-    let (version, on_invalid) = (SchemaVersion::default(), OnInvalid::default());
-    SchemaRule { subject: Some(subject), by: None, version, on_invalid, required: true }
+    SchemaRule { subject: Some(subject), by: None, version: None, on_invalid: OnInvalid::default(), required: true }
 }
 
 #[cfg(test)]
