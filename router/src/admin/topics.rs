@@ -126,6 +126,7 @@ pub(super) struct TopicRuleSpec {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(super) struct ApplyQuery {
+    at_once: bool,
     accept_failures: bool,
 }
 
@@ -206,6 +207,7 @@ pub(super) async fn describe(
 #[utoipa::path(put, path = "/v1/topics/{name}", tag = "topics",
     params(
         ("name" = String, Path, description = "Name of the rule"),
+        ("at-once" = Option<bool>, Query, description = "Also when it judges payloads by another schema, which is for a rollout where there are sites"),
         ("accept-failures" = Option<bool>, Query, description = "Also when its schema would turn back events that this router has recorded"),
         ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
     ),
@@ -214,7 +216,7 @@ pub(super) async fn describe(
         (status = 204, description = "It holds"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The rule cannot be so"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "The subject has no version, and the rule says none"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision, or the schema would turn back recorded events"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision; or another schema is for a rollout, or would turn back recorded events"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn apply(
@@ -225,8 +227,8 @@ pub(super) async fn apply(
     query: Result<Query<ApplyQuery>, QueryRejection>,
     Body(TopicRuleSpec { pattern, residency, schema }): Body<TopicRuleSpec>,
 ) -> Result<StatusCode, Problem> {
-    let Query(ApplyQuery { accept_failures }) = query.map_err(|rejection| {
-        let detail = format!("{}; the query may have accept-failures=true", rejection.body_text());
+    let Query(ApplyQuery { at_once, accept_failures }) = query.map_err(|rejection| {
+        let detail = format!("{}; the query may have at-once=true and accept-failures=true", rejection.body_text());
         Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail)
     })?;
     let world = &context.state.world;
@@ -234,8 +236,13 @@ pub(super) async fn apply(
     let view = world.view();
     let before = view.catalog.topic_rule(&rule.name);
     if before != Some(&rule) {
-        let is_judged_anew =
-            rule.schema.is_some() && before.and_then(|before| before.schema.as_ref()) != rule.schema.as_ref();
+        let judged_before = before.and_then(|before| before.schema.as_ref());
+        let is_judged_anew = rule.schema.is_some() && judged_before != rule.schema.as_ref();
+        let is_for_a_rollout =
+            is_judged_anew && judged_before.is_some() && view.catalog.fleet().sites().next().is_some();
+        if is_for_a_rollout && !at_once {
+            return Err(rollout_needed(&rule).into());
+        }
         if is_judged_anew && !accept_failures {
             world.check_recorded(vec![rule.clone()], view.catalog.schemas().clone()).await?;
         }
@@ -243,6 +250,16 @@ pub(super) async fn apply(
         world.change(change, if_match, actor).await?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a rule lets in is changed at one site after the other, and taken back by itself where that turns too much back.
+fn rollout_needed(rule: &TopicRule) -> WorldError {
+    let message = format!(
+        "topic rule `{0}` would judge payloads by another schema at all sites at once: let a rollout bring it (`myelin rollout \
+         start --only-changes --schema {0}`, or `--topics FILE`), or ask for it at once (`--at-once`)",
+        rule.name
+    );
+    WorldError::new(Blame::Conflict, "rollout-needed", message)
 }
 
 /// Remove a rule.

@@ -176,7 +176,7 @@ pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
         "signature-mismatch" | "trust-signatures" | "capability-approval" | "downgrade" => Exit::Denied,
         "conflict" | "rollout-running" | "catalog-moved" | "trust-stale" | "proposal-stale" => Exit::Conflict,
         "subject-not-deleted" | "version-not-deleted" | "schema-referenced" | "schema-in-use" => Exit::Conflict,
-        "recorded-events" => Exit::Conflict,
+        "recorded-events" | "rollout-needed" => Exit::Conflict,
         "timeout" | "no-answer" | "body-timeout" | "record-late" => Exit::Timeout,
         // A filter that fails what every router does with it before it judges.
         "self-test-fault" | "self-test-unexpected" | "self-test-synthetic-fault" => Exit::GateFailed,

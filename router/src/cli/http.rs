@@ -83,6 +83,12 @@ pub(super) fn query<'a>(path: &str, pairs: impl IntoIterator<Item = (&'a str, &'
     format!("{path}?{}", serde_urlencoded::to_string(pairs).unwrap_or_default())
 }
 
+/// The same with those that are wished, and without a query where none is.
+pub(super) fn wishing(path: &str, wishes: &[(&str, bool)]) -> String {
+    let asked: Vec<_> = wishes.iter().filter(|(_, is_so)| *is_so).map(|(name, _)| (*name, "true")).collect();
+    if asked.is_empty() { path.to_owned() } else { query(path, asked) }
+}
+
 impl Server {
     /// Asks, and gives the answer's body; anything but success is a failure.
     pub(super) async fn call(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<Bytes> {

@@ -35,7 +35,8 @@ pub(super) enum Topic {
         of them hold.\nEvents go over allowed sites only, and are refused (code `residency`) where they may not be at \
         all. Payloads are judged where they come in, before any filter: what is not as the schema says is refused (code \
         `schema-violation`), or goes to `$dead/admission/<topic>`. The rule holds at once, without a rollout; \
-        `myelin rollout start --topics|--schema` lets it hold site by site. A version that is registered later judges \
+        one that judges by another schema than before is for `myelin rollout start --schema|--topics`, which brings it \
+        site by site, or for --at-once. A version that is registered later judges \
         nothing until a rollout brings it, unless --schema-version says `latest`.")]
     Apply(Apply),
     /// Remove a rule
@@ -62,6 +63,9 @@ pub(super) struct Apply {
     site: Vec<Selector>,
     #[command(flatten)]
     schema: SchemaChoice,
+    /// Also when the rule judged payloads by another schema until now: all sites change together, with no canary and no gate
+    #[arg(long)]
+    at_once: bool,
     /// Also when its schema would turn back events that the router has recorded (`myelin capture`)
     #[arg(long)]
     accept_failures: bool,
@@ -130,8 +134,9 @@ impl Apply {
             "residency": {"regions": self.region, "clouds": self.cloud, "sites": self.site},
             "schema": self.schema.body(),
         });
-        let query = if self.accept_failures { "?accept-failures=true" } else { "" };
-        api.tell(Method::PUT, &format!("{}{query}", RULES.at(&self.name)), Body::Json(body)).await?;
+        let wishes = [("at-once", self.at_once), ("accept-failures", self.accept_failures)];
+        let path = super::http::wishing(&RULES.at(&self.name), &wishes);
+        api.tell(Method::PUT, &path, Body::Json(body)).await?;
         let rule = api.get(&RULES.at(&self.name)).await?;
         if let Some(by) = rule["screening"]["by"].as_str() {
             say!("rule {}: payloads of {} are judged by {by}", self.name, self.pattern.as_str());

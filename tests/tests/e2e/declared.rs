@@ -1,10 +1,12 @@
 //! A folder of declarations: planned, applied once, changed, pruned, and written again from what there is.
 
+use crate::attacks::eventually;
 use crate::filters::push_built;
 use crate::routing::decided;
 use anyhow::{Context, Result, ensure};
-use myelin_client::{Event, Outcome};
+use myelin_client::{Event, Outcome, Overflow};
 use myelin_tests::Router;
+use myelin_tests::sites::Sites;
 use serde_json::Value;
 use std::path::Path;
 
@@ -146,7 +148,8 @@ async fn what_cannot_be_is_refused_before_anything_changes_and_what_is_gone_is_p
     // A new version makes a new version of what refers to it.
     write(folder.path(), &[FILES[3], FILES[4], ("schemas/money.avsc", MONEY_NEXT)])?;
     let applied = apply(&router, folder.path(), &[])?;
-    ensure!(changes(&applied) == ["update schema money", "update schema orders-value"], "{applied:#}");
+    let updated = ["update schema money", "update schema orders-value", "update topic orders"];
+    ensure!(changes(&applied) == updated, "{applied:#}");
     let newest = router.ask("GET", "/registry/subjects/orders-value/versions/latest", &[], b"")?.json();
     ensure!(newest["version"] == 2 && newest["references"][0]["version"] == 2, "{newest:#}");
     ensure!(changes(&apply(&router, folder.path(), &[])?).is_empty());
@@ -166,4 +169,98 @@ async fn what_cannot_be_is_refused_before_anything_changes_and_what_is_gone_is_p
     ensure!(router.ask("GET", "/registry/subjects", &[], b"")?.json() == serde_json::json!([]));
     ensure!(changes(&apply(&router, folder.path(), &["--prune"])?).is_empty());
     Ok(())
+}
+
+/// An order, and one of which the price is a text.
+const PRICED: &str = r#"{"type":"object","properties":{"price":{"type":"integer"}},"required":["price"]}"#;
+const SPELT: &str = r#"{"type":"object","properties":{"price":{"type":["integer","string"]}},"required":["price"]}"#;
+
+const JUDGED: [(&str, &str); 4] = [
+    ("schemas/prices.json", SPELT),
+    ("schemas/prices.toml", "compatibility = 'NONE'\n"),
+    ("topics/prices.toml", "pattern = 'prices/**'\n[schema]\nsubject = 'prices'\n"),
+    ("topics/secret.toml", "pattern = 'secret/**'\n[residency]\nsites = ['s1']\n"),
+];
+
+/// Waits until that judges prices at each site: another router reads of a rollout's end a moment later.
+async fn judge(sites: &Sites, by: &str) -> Result<()> {
+    eventually("the rule", || Ok(judging(sites)? == [by; 2])).await
+}
+
+/// What judges prices at each site.
+fn judging(sites: &Sites) -> Result<Vec<String>> {
+    let by = |router: &Router| {
+        let rule = router.ask("GET", "/v1/topics/prices", &[], b"")?.json();
+        Ok(rule["screening"]["by"].as_str().unwrap_or_default().split(' ').next().unwrap_or_default().to_owned())
+    };
+    sites.routers.iter().map(by).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_mesh_a_plan_says_where_and_another_schema_comes_by_a_rollout() -> Result<()> {
+    let sites = Sites::start_with(2, &[(0, 1)], &[]).await?;
+    let near = &sites.routers[0];
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().to_string_lossy().into_owned();
+    write(folder.path(), &JUDGED)?;
+    let plan = apply(near, folder.path(), &["--dry-run"])?;
+    let at = |plan: &Value, name: &str| {
+        let mut changes = plan["changes"].as_array().into_iter().flatten();
+        let change = changes.find(|change| change["name"] == name && change["kind"] == "topic").cloned();
+        change.map(|change| (change["sites"].clone(), change["by_rollout"] == true)).context("a change")
+    };
+    ensure!(at(&plan, "prices")? == (serde_json::json!(["s0", "s1"]), true), "{plan:#}");
+    ensure!(at(&plan, "secret")? == (serde_json::json!(["s1"]), false), "{plan:#}");
+    let applied = apply(near, folder.path(), &[])?;
+    ensure!(applied["rollout"]["state"] == "complete", "{applied:#}");
+    judge(&sites, "prices:1").await?;
+    ensure!(changes(&apply(near, folder.path(), &[])?).is_empty());
+
+    // A stricter version: it comes to no site while a router has recorded what it would turn back.
+    sites.routers[1].myelin(&["capture", "start", "prices/**"])?.good()?;
+    let client = sites.client(1, "shop", Overflow::Pause).await?;
+    let outcome = decided(&client, Event::new("prices/1", br#"{"price": "ten"}"#)).await?;
+    ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+    write(
+        folder.path(),
+        &[
+            ("schemas/prices.json", PRICED),
+            ("topics/secret.toml", "pattern = 'secret/**'\n[residency]\nsites = ['s*']\n"),
+        ],
+    )?;
+    let shown = near.myelin(&["apply", "-f", &path, "--dry-run"])?.good()?.out;
+    for part in [
+        "all 2 sites  schema.version: 1 -> \"the new one\"",
+        "all 2 sites  residency.sites: [\"s1\"] -> [\"s*\"]; events may be now at s0",
+        "start   rollout          all 2 sites  of topic prices",
+    ] {
+        ensure!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+    let told = refused(near, folder.path(), &[], 7)?;
+    for part in ["router s1/r1", "1 of 1 recorded events would be turned back", "prices/1 from", "at /price"] {
+        ensure!(told.contains(part), "{part} is missing in\n{told}");
+    }
+    ensure!(judging(&sites)? == ["prices:1"; 2], "it holds nowhere");
+    // The version is there now, and waits for a rollout.
+    let left = near.myelin(&["apply", "-f", &path, "--no-rollout"])?.good()?.out;
+    ensure!(left.contains(&format!("`myelin rollout start --topics {path}/topics/prices.toml`")), "{left}");
+    ensure!(judging(&sites)? == ["prices:1"; 2], "it holds nowhere still");
+    let applied = apply(near, folder.path(), &["--accept-failures"])?;
+    ensure!(changes(&applied) == ["update topic prices"] && applied["rollout"]["state"] == "complete", "{applied:#}");
+    judge(&sites, "prices:2").await?;
+
+    // Back to the text before: its version judges again, and nothing is registered.
+    write(folder.path(), &[("schemas/prices.json", SPELT)])?;
+    let back = apply(near, folder.path(), &[])?;
+    ensure!(changes(&back) == ["update topic prices"], "{back:#}");
+    judge(&sites, "prices:1").await?;
+    // What is gone from the folder goes, and what it judged by after it.
+    for gone in ["schemas/prices.json", "schemas/prices.toml", "topics/prices.toml"] {
+        std::fs::remove_file(folder.path().join(gone))?;
+    }
+    let pruned = apply(near, folder.path(), &["--prune"])?;
+    ensure!(changes(&pruned) == ["remove topic prices", "remove schema prices"], "{pruned:#}");
+    ensure!(near.ask("GET", "/registry/subjects", &[], b"")?.json() == serde_json::json!([]));
+    sites.settle().await?;
+    sites.end()
 }

@@ -210,7 +210,10 @@ async fn a_stricter_schema_or_policy_is_caught_at_the_canary_and_one_that_fits_r
     for node in sites.nodes.iter().flatten() {
         let view = node.world().view();
         let schema = view.catalog.topic_rule(&"orders".parse()?).and_then(|rule| rule.schema.clone());
-        ensure!(schema.is_some_and(|schema| schema.version == Some(SchemaVersion::Number(3))), "it is the catalog's now");
+        ensure!(
+            schema.is_some_and(|schema| schema.version == Some(SchemaVersion::Number(3))),
+            "it is the catalog's now"
+        );
         ensure!(node.shared().rules.load().statements() == 1 && view.alarms.is_empty(), "{:?}", view.alarms);
     }
 
@@ -263,7 +266,7 @@ async fn a_version_of_a_schema_comes_to_one_site_first_and_every_tool_says_so() 
     let status = near.myelin(&["rollout", "status"])?.good()?.out;
     ensure!(status.contains("topic rule orders set: orders/** judged by orders-value:2, refuse"), "{status}");
     // Meanwhile nobody else changes that rule, and anybody another one.
-    let held = near.myelin(&[&apply[..], &["--on-invalid", "dead-letter"]].concat())?;
+    let held = near.myelin(&[&apply[..], &["--on-invalid", "dead-letter", "--at-once"]].concat())?;
     ensure!(held.code != Some(0) && held.err.contains("it changes just that: abort it"), "{}", held.err);
     near.myelin(&["topic", "apply", "other", "other/**", "--schema-subject", SUBJECT])?.good()?;
     for step in ["observe", "wave 1"] {

@@ -39,7 +39,7 @@ fn figures(router: &Router, rule: &str) -> Result<(u64, u64, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_counts_at_once() -> Result<()> {
+async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_rollout_brings_a_new_version() -> Result<()> {
     let sites = Sites::start_with(2, &[(0, 1)], &[]).await?;
     let subscriber = sites.client(0, "sub", Overflow::Pause).await?;
     let mut events = subscriber.subscribe("orders/**", SubscribeOptions::default()).await?;
@@ -85,8 +85,30 @@ async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_c
     let detail = hop["detail"].as_str().unwrap_or_default();
     ensure!(hop["outcome"] == "refused" && detail.starts_with("schema-violation: rule orders"), "{recorded:#}");
 
-    // A version more at one router, and both judge by it, with no restart and no rollout.
-    register(&sites.routers[1], "orders-value", "JSON", SECOND)?;
+    // A version more changes nothing by itself: a rollout lets both judge by it, with no restart.
+    let file = tempfile::NamedTempFile::with_suffix(".json")?;
+    std::fs::write(file.path(), SECOND)?;
+    let told =
+        sites.routers[1].myelin(&["schema", "register", "orders-value", &file.path().to_string_lossy()])?.good()?;
+    let moves = ["rollout", "start", "--only-changes", "--schema", "orders"];
+    ensure!(
+        told.out.contains(&format!("rule orders judges by version 1 until `myelin {}`", moves.join(" "))),
+        "{}",
+        told.out
+    );
+    for (router, client) in sites.routers.iter().zip(&clients) {
+        judges(router, "orders", "orders-value:1").await?;
+        let outcome = publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
+        ensure!(matches!(outcome, Outcome::Refused { code: Code::SchemaViolation, .. }), "{outcome:?}");
+    }
+    let listed = sites.routers[0].myelin(&["topic", "ls"])?.good()?.out;
+    ensure!(listed.contains("orders-value:1 (id 1); 2 is there"), "{listed}");
+    let at_once =
+        sites.routers[0].myelin(&["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value"])?;
+    ensure!(at_once.code == Some(5) && at_once.err.contains("rollout-needed"), "{at_once:?}");
+    sites.routers[1]
+        .myelin(&[&moves[..], &["--wave", "100", "--observe", "0s", "--events", "0", "--watch"]].concat())?
+        .good()?;
     for (router, client) in sites.routers.iter().zip(&clients) {
         judges(router, "orders", "orders-value:2").await?;
         let outcome = publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
@@ -94,7 +116,7 @@ async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_c
         timeout(PATIENCE, events.next()).await?.context("an event")?;
     }
     let metrics = String::from_utf8(sites.routers[0].ask("GET", "/metrics", &[], b"")?.body)?;
-    for series in ["outcome=\"passed\"} 3", "outcome=\"refused\"} 3"] {
+    for series in ["outcome=\"passed\"} 3", "outcome=\"refused\"} 4"] {
         let line = format!("\nmyelin_schema_events_total{{rule=\"orders\",{series}\n");
         ensure!(metrics.contains(&line), "{line}: {metrics}");
     }
@@ -105,7 +127,7 @@ async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_new_version_c
     let explained = sites.routers[0].myelin(&["explain", "orders/1", "--as", "spiffe://test/service/a"])?.good()?.out;
     ensure!(explained.contains("orders-value:2"), "{explained}");
     let shown = sites.routers[0].myelin(&["topic", "ls"])?.good()?.out;
-    ensure!(shown.contains("by the schema of orders: 3 events passed, 3 refused"), "{shown}");
+    ensure!(shown.contains("by the schema of orders: 3 events passed, 4 refused"), "{shown}");
     sites.settle().await?;
     sites.end()
 }
@@ -146,8 +168,17 @@ async fn what_is_not_as_the_schema_says_goes_to_the_dead_letters_where_the_rule_
     ensure!(figures(&router, "orders")? == (1, 0, 2));
     let ledger = router.settled_ledger()?;
     ensure!(ledger["balances"] == json!(true), "{ledger}");
+    // What a rule judges by is not deleted from under it.
+    router.myelin(&["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value"])?.good()?;
+    for args in [&["schema", "rm", "orders-value"][..], &["schema", "rm", "orders-value", "--version", "1"]] {
+        let kept = router.myelin(args)?;
+        ensure!(kept.code == Some(5) && kept.err.contains("topic rule `orders` judges by"), "{kept:?}");
+    }
+    // A rule without a version means one that is there; one that follows the newest may wait for the first.
+    let args = ["topic", "apply", "orders", "orders/**", "--schema-subject", "missing", "--schema-version", "latest"];
+    let none = router.myelin(&args[..6])?;
+    ensure!(none.code == Some(3) && none.err.contains("`missing`"), "{none:?}");
     // Without a schema nothing passes: a rule that cannot judge is no rule to let everything in.
-    let args = ["topic", "apply", "orders", "orders/**", "--schema-subject", "missing"];
     let said = router.myelin(&args)?.good()?.out;
     ensure!(said.contains("no schema yet"), "{said}");
     let outcome = publish(&client, Event::new("orders/1", &good)).await?;
@@ -156,4 +187,43 @@ async fn what_is_not_as_the_schema_says_goes_to_the_dead_letters_where_the_rule_
     let outcome = publish(&client, Event::new("orders/1", b"anything")).await?;
     ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_events_are_judged_before_another_schema_holds() -> Result<()> {
+    let router = Router::start()?;
+    let client = router.client().await?;
+    register(&router, "orders-value", "JSON", SECOND)?;
+    router.myelin(&["schema", "config", "orders-value", "--compatibility", "none"])?.good()?;
+    let apply = ["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value", "--schema-version"];
+    let by = |version: &str, more: &[&str]| router.myelin(&[&apply[..], &[version], more].concat());
+    by("latest", &[])?.good()?;
+    router.myelin(&["capture", "start", "orders/**"])?.good()?;
+    let outcome = publish(&client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
+    ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+
+    // Where a rule follows the newest version, to register one is to let it hold.
+    let file = tempfile::NamedTempFile::with_suffix(".json")?;
+    std::fs::write(file.path(), FIRST)?;
+    let file = file.path().to_string_lossy();
+    let next = ["schema", "register", "orders-value", &*file];
+    let turned_back = |ran: myelin_tests::Ran| -> Result<()> {
+        let told = ["recorded-events", "1 of 1 recorded events", "orders/1 from", "at /id"];
+        ensure!(ran.code == Some(5) && told.iter().all(|part| ran.err.contains(part)), "{ran:?}");
+        Ok(())
+    };
+    turned_back(router.myelin(&next)?)?;
+    ensure!(
+        router.myelin(&["schema", "describe", "orders-value"])?.good()?.out.contains("version 1"),
+        "nothing is there"
+    );
+    router.myelin(&[&next[..], &["--accept-failures"]].concat())?.good()?;
+    judges(&router, "orders", "orders-value:2").await?;
+
+    // The same where the rule itself changes; a router that is alone needs no rollout for that.
+    by("1", &[])?.good()?;
+    turned_back(by("2", &[])?)?;
+    judges(&router, "orders", "orders-value:1").await?;
+    by("2", &["--accept-failures"])?.good()?;
+    judges(&router, "orders", "orders-value:2").await
 }

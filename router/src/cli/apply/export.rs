@@ -10,7 +10,7 @@ use crate::cli::schema::encoded;
 use crate::cli::values::{say, write_atomically};
 use anyhow::Context;
 use clap::Args;
-use myelin_catalog::{SchemaFormat, SubjectName};
+use myelin_catalog::{SchemaFormat, SchemaRule, SchemaVersion, SubjectName};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,14 @@ pub(super) async fn read(api: &Api) -> Result<(State, u64)> {
         let Some(latest) = there.latest() else { continue };
         let subject = registry.subject(name, latest).await?.with_context(|| format!("subject {name} is gone"))?;
         current.state.schemas.insert(name.clone(), subject);
+    }
+    let subjects = &current.subjects;
+    let newest = |schema: &SchemaRule| subjects.get(schema.subject.as_ref()?)?.latest().map(SchemaVersion::Number);
+    // What the folder's schemas say need not be said by number, which is another one elsewhere.
+    for schema in current.state.topics.values_mut().filter_map(|rule| rule.schema.as_mut()) {
+        if schema.by.is_none() && schema.version == newest(schema) {
+            schema.version = None;
+        }
     }
     Ok((current.state, current.revision))
 }

@@ -107,7 +107,7 @@ impl Apply {
         }
         match self.output {
             Output::Json => say!("{}", plan.for_programs(is_applied, &rollout)),
-            Output::Table => say!("{}", summary(&plan, is_applied)),
+            Output::Table => say!("{}", summary(&plan, is_applied, rollout::is_proposal(&rollout))),
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Apply {
         judge.judge(&mut plan).await?;
         plan.sites = current.sites.iter().map(|site| site.name.to_string()).collect();
         let bringing = match (self.no_rollout, plan.sites.is_empty()) {
-            (_, true) => Bringing::AtOnce,
+            (_, true) => Bringing::AtOnce { accept_failures: self.accept_failures },
             (true, false) => Bringing::Later,
             (false, false) => Bringing::Rollout,
         };
@@ -267,7 +267,7 @@ fn places(sites: &[String], all: &[String]) -> String {
     }
 }
 
-fn summary(plan: &Plan, is_applied: bool) -> String {
+fn summary(plan: &Plan, is_applied: bool, waits: bool) -> String {
     let unchanged = counted(plan.unchanged, "thing");
     if plan.is_empty() {
         return format!("nothing to change: {unchanged} as the folder says (revision {})", plan.revision);
@@ -281,6 +281,7 @@ fn summary(plan: &Plan, is_applied: bool) -> String {
         .collect();
     let counts = counts.join(", ");
     match is_applied {
+        true if waits => format!("applied but for what waits to be approved: {counts}, {} unchanged", plan.unchanged),
         true => format!("applied: {counts}, {} unchanged", plan.unchanged),
         false => {
             format!("plan: {counts}, {} unchanged (revision {}); nothing was changed", plan.unchanged, plan.revision)

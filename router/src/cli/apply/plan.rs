@@ -373,10 +373,10 @@ mod tests {
 
     /// Topics and all else, at a router that is alone, where subjects have version 3.
     fn compare(plan: &mut Plan, folder: &Folder, current: &Current, prune: bool) {
-        plan.compare_topics(folder, current, Bringing::AtOnce, |_| Some(3));
+        plan.compare_topics(folder, current, Bringing::AtOnce { accept_failures: false }, |_| Some(3));
         plan.compare(folder, current, prune);
         if prune {
-            plan.prune_topics(folder, current, Bringing::AtOnce);
+            plan.prune_topics(folder, current, Bringing::AtOnce { accept_failures: false });
         }
     }
 

@@ -4,6 +4,7 @@ use super::current::Current;
 use super::folder::Folder;
 use super::plan::{Action, Brought, By, Call, Change, Plan, differences, path, pruned, unnamed};
 use super::state::Kind;
+use crate::cli::http::wishing;
 use myelin_catalog::{SchemaVersion, SubjectName, TopicRule};
 use serde_json::{Value, json};
 
@@ -16,7 +17,10 @@ pub(super) enum Bringing {
     /// By the rollout at the end.
     Rollout,
     /// At once: there are no sites to roll out over.
-    AtOnce,
+    AtOnce {
+        /// Also those that would turn back recorded events.
+        accept_failures: bool,
+    },
     /// Not at all: whoever applies the folder starts the rollout.
     Later,
 }
@@ -50,7 +54,11 @@ impl Plan {
                     continue;
                 }
                 Bringing::Rollout if is_judged_anew => By::Rollout(Brought::Rule(json!(rule))),
-                _ => By::Calls(vec![Call::put(path(Kind::Topic, name.as_str()), unnamed(json!(rule)))]),
+                _ => {
+                    let accept_failures = bringing == Bringing::AtOnce { accept_failures: true };
+                    let path = wishing(&path(Kind::Topic, name.as_str()), &[("accept-failures", accept_failures)]);
+                    By::Calls(vec![Call::put(path, unnamed(json!(rule)))])
+                }
             };
             self.changes.push(change(&rule, before, by, current));
         }
@@ -163,7 +171,7 @@ mod tests {
         assert_eq!(new.changes[0].details, ["schema.version: 3 -> \"the new one\""]);
         assert!(new.brought()[0]["topics"][0]["schema"]["version"].is_null());
         // Alone there is nothing to roll out over; without a rollout the rule waits.
-        assert!(plan(&unsaid, &there, Bringing::AtOnce, Some(4)).brought().is_empty());
+        assert!(plan(&unsaid, &there, Bringing::AtOnce { accept_failures: false }, Some(4)).brought().is_empty());
         let later = plan(&unsaid, &there, Bringing::Later, Some(4));
         assert!(later.is_empty() && later.remarks[0].contains("`myelin rollout start --topics a.toml`"), "{later:?}");
     }

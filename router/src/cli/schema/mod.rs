@@ -170,9 +170,7 @@ impl Register {
             return check::judge(&api, &subject, None, body, self.shape).await;
         }
         let wishes = [("normalize", self.normalize), ("acceptFailures", self.accept_failures)];
-        let wishes: Vec<_> =
-            wishes.iter().filter(|(_, is_so)| *is_so).map(|(name, _)| format!("{name}=true")).collect();
-        let path = path("subjects", &subject, &format!("/versions?{}", wishes.join("&")));
+        let path = super::http::wishing(&path("subjects", &subject, "/versions"), &wishes);
         let made: Value = api.ask(Method::POST, &path, Body::Json(body)).await?;
         // Who may register need not be one who may read the rules.
         let (mut rules, mut sites) = (Value::Null, Value::Null);
