@@ -1,9 +1,10 @@
 //! The schemas that filters may ask for, as the catalog has them now; and the catalog's words for those that judge.
 
 use arc_swap::ArcSwap;
-use myelin_catalog::{SchemaFormat, SchemaVersion, Schemas};
+use myelin_catalog::{SchemaFormat, SchemaVersion, Schemas, SubjectName, SubjectVersion, TopicRule};
 use myelin_engine::SchemaSource;
 use myelin_schema::Format;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The catalog's name of a format as the judge of schemas has it: neither of their crates knows the other.
@@ -17,26 +18,52 @@ pub fn judged_as(format: SchemaFormat) -> Format {
 
 /// The registry of schemas, for readers at any time.
 #[derive(Debug, Default)]
-pub struct Registry(ArcSwap<Schemas>);
+pub struct Registry(ArcSwap<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    schemas: Schemas,
+    /// The versions by which rules for topics judge at this site; of several the highest.
+    judging: BTreeMap<SubjectName, u32>,
+}
 
 impl Registry {
-    /// Takes over what the catalog has, where that is not here yet.
-    pub fn renew(&self, schemas: &Schemas) {
-        if self.0.load().revision() != schemas.revision() {
-            self.0.store(Arc::new(schemas.clone()));
+    /// Takes over what the catalog has and the versions that `rules` judge by here, where that is not here yet.
+    pub fn renew<'a>(&self, schemas: &Schemas, rules: impl Iterator<Item = &'a TopicRule>) {
+        let mut judging = BTreeMap::new();
+        for schema in rules.filter_map(|rule| rule.schema.as_ref()) {
+            if let (Some(subject), Some(SchemaVersion::Number(number))) = (&schema.subject, schema.version) {
+                let highest = judging.entry(subject.clone()).or_insert(number);
+                *highest = number.max(*highest);
+            }
+        }
+        let held = self.0.load();
+        if held.schemas.revision() != schemas.revision() || held.judging != judging {
+            self.0.store(Arc::new(Held { schemas: schemas.clone(), judging }));
+        }
+    }
+}
+
+impl Held {
+    /// What a subject means to a filter: the version that events are judged by here, so that another one comes to both by
+    /// the same rollout; where no rule says one, the newest.
+    fn meant(&self, subject: &str) -> Option<&SubjectVersion> {
+        match self.judging.get(subject) {
+            Some(number) => self.schemas.version(subject, *number),
+            None => self.schemas.latest(subject),
         }
     }
 }
 
 impl SchemaSource for Registry {
     fn schema(&self, name: &str) -> Option<Arc<str>> {
-        let schemas = self.0.load();
+        let held = self.0.load();
         // Names of subjects may hold colons themselves.
-        let found = schemas.latest(name).or_else(|| {
+        let found = held.meant(name).or_else(|| {
             let (subject, version) = name.rsplit_once(':')?;
             match version.parse().ok()? {
-                SchemaVersion::Latest => schemas.latest(subject),
-                SchemaVersion::Number(number) => schemas.version(subject, number),
+                SchemaVersion::Latest => held.schemas.latest(subject),
+                SchemaVersion::Number(number) => held.schemas.version(subject, number),
             }
         });
         found.map(|version| version.schema.text.clone())
@@ -67,7 +94,7 @@ mod tests {
         assert_eq!(registry.schema("orders"), None);
         for (subject, text) in [("orders", "1"), ("orders", "2"), ("a:1", "3")] {
             register(&mut catalog, subject, text);
-            registry.renew(catalog.schemas());
+            registry.renew(catalog.schemas(), std::iter::empty());
         }
         let found = |name| registry.schema(name);
         assert_eq!(found("orders").as_deref(), Some("2"));
@@ -75,5 +102,24 @@ mod tests {
         assert_eq!(found("orders:latest").as_deref(), Some("2"));
         assert_eq!(found("a:1").as_deref(), Some("3"));
         assert_eq!((found("orders:3"), found("other"), found("other:1")), (None, None, None));
+    }
+
+    #[test]
+    fn a_subject_alone_is_the_version_that_judges_here() {
+        let (registry, mut catalog) = (Registry::default(), Catalog::new());
+        for text in ["1", "2", "3"] {
+            register(&mut catalog, "orders", text);
+        }
+        let rule = |name: &str, version: &str| -> TopicRule {
+            let schema = serde_json::json!({"subject": "orders", "version": version.parse::<SchemaVersion>().unwrap()});
+            serde_json::from_value(serde_json::json!({"name": name, "pattern": "x", "schema": schema})).unwrap()
+        };
+        let cases: [(&[&str], &str); 4] = [(&[], "3"), (&["1"], "1"), (&["2", "1"], "2"), (&["latest"], "3")];
+        for (versions, meant) in cases {
+            let rules: Vec<_> = versions.iter().map(|version| rule("r", version)).collect();
+            registry.renew(catalog.schemas(), rules.iter());
+            let found = ["orders", "orders:latest"].map(|name| registry.schema(name));
+            assert_eq!(found.map(|text| text.unwrap_or_default().to_string()), [meant, "3"], "{versions:?}");
+        }
     }
 }

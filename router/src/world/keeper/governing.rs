@@ -36,9 +36,9 @@ impl Keeper {
     /// Publishes the rules about schemas as they hold here now. Nothing is made where there are none.
     pub(super) fn renew_screens(&mut self) {
         let catalog = self.log.catalog();
-        self.registry.renew(catalog.schemas());
         let governance = catalog.governance_at(self.site.as_ref());
         let rules: Vec<&TopicRule> = governance.topic_rules().filter(|rule| rule.schema.is_some()).collect();
+        self.registry.renew(catalog.schemas(), rules.iter().copied());
         let (known, revision) = &self.screened;
         let is_known =
             rules.iter().copied().eq(known) && (rules.is_empty() || *revision == catalog.schemas().revision());
