@@ -2,7 +2,7 @@
 
 use crate::attacks::eventually;
 use anyhow::{Context, Result, ensure};
-use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions};
+use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions, Subscription};
 use myelin_tests::Router;
 use myelin_tests::sites::{PATIENCE, Sites};
 use myelin_wire::Code;
@@ -36,6 +36,40 @@ fn figures(router: &Router, rule: &str) -> Result<(u64, u64, u64)> {
     let screening = router.ask("GET", &format!("/v1/topics/{rule}"), &[], b"")?.json()["screening"].clone();
     let figure = |name: &str| screening[name].as_u64().with_context(|| format!("{name}: {screening}"));
     Ok((figure("passed")?, figure("refused")?, figure("dead_lettered")?))
+}
+
+/// A version more changes nothing by itself: a rollout lets both sites judge by it, with no restart.
+async fn move_on(sites: &Sites, clients: &[Client; 2], events: &mut Subscription) -> Result<()> {
+    let file = tempfile::NamedTempFile::with_suffix(".json")?;
+    std::fs::write(file.path(), SECOND)?;
+    let told =
+        sites.routers[1].myelin(&["schema", "register", "orders-value", &file.path().to_string_lossy()])?.good()?;
+    let moves = ["rollout", "start", "--only-changes", "--schema", "orders"];
+    ensure!(
+        told.out.contains(&format!("rule orders judges by version 1 until `myelin {}`", moves.join(" "))),
+        "{}",
+        told.out
+    );
+    for (router, client) in sites.routers.iter().zip(clients) {
+        judges(router, "orders", "orders-value:1").await?;
+        let outcome = publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
+        ensure!(matches!(outcome, Outcome::Refused { code: Code::SchemaViolation, .. }), "{outcome:?}");
+    }
+    let listed = sites.routers[0].myelin(&["topic", "ls"])?.good()?.out;
+    ensure!(listed.contains("orders-value:1 (id 1); 2 is there"), "{listed}");
+    let at_once =
+        sites.routers[0].myelin(&["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value"])?;
+    ensure!(at_once.code == Some(5) && at_once.err.contains("rollout-needed"), "{at_once:?}");
+    sites.routers[1]
+        .myelin(&[&moves[..], &["--wave", "100", "--observe", "0s", "--events", "0", "--watch"]].concat())?
+        .good()?;
+    for (router, client) in sites.routers.iter().zip(clients) {
+        judges(router, "orders", "orders-value:2").await?;
+        let outcome = publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
+        ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+        timeout(PATIENCE, events.next()).await?.context("an event")?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,36 +119,7 @@ async fn every_router_refuses_what_is_not_as_the_schema_says_and_a_rollout_bring
     let detail = hop["detail"].as_str().unwrap_or_default();
     ensure!(hop["outcome"] == "refused" && detail.starts_with("schema-violation: rule orders"), "{recorded:#}");
 
-    // A version more changes nothing by itself: a rollout lets both judge by it, with no restart.
-    let file = tempfile::NamedTempFile::with_suffix(".json")?;
-    std::fs::write(file.path(), SECOND)?;
-    let told =
-        sites.routers[1].myelin(&["schema", "register", "orders-value", &file.path().to_string_lossy()])?.good()?;
-    let moves = ["rollout", "start", "--only-changes", "--schema", "orders"];
-    ensure!(
-        told.out.contains(&format!("rule orders judges by version 1 until `myelin {}`", moves.join(" "))),
-        "{}",
-        told.out
-    );
-    for (router, client) in sites.routers.iter().zip(&clients) {
-        judges(router, "orders", "orders-value:1").await?;
-        let outcome = publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
-        ensure!(matches!(outcome, Outcome::Refused { code: Code::SchemaViolation, .. }), "{outcome:?}");
-    }
-    let listed = sites.routers[0].myelin(&["topic", "ls"])?.good()?.out;
-    ensure!(listed.contains("orders-value:1 (id 1); 2 is there"), "{listed}");
-    let at_once =
-        sites.routers[0].myelin(&["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value"])?;
-    ensure!(at_once.code == Some(5) && at_once.err.contains("rollout-needed"), "{at_once:?}");
-    sites.routers[1]
-        .myelin(&[&moves[..], &["--wave", "100", "--observe", "0s", "--events", "0", "--watch"]].concat())?
-        .good()?;
-    for (router, client) in sites.routers.iter().zip(&clients) {
-        judges(router, "orders", "orders-value:2").await?;
-        let outcome = publish(client, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
-        ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
-        timeout(PATIENCE, events.next()).await?.context("an event")?;
-    }
+    move_on(&sites, &clients, &mut events).await?;
     let metrics = String::from_utf8(sites.routers[0].ask("GET", "/metrics", &[], b"")?.body)?;
     for series in ["outcome=\"passed\"} 3", "outcome=\"refused\"} 4"] {
         let line = format!("\nmyelin_schema_events_total{{rule=\"orders\",{series}\n");
