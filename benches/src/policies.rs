@@ -1,9 +1,9 @@
-//! What a policy decision costs: remembered, and made anew among a thousand statements.
+//! What a policy decision costs: remembered, made anew among a thousand statements, and made for each event.
 
 use crate::goals::{Better, Goal};
 use crate::micro::time_ns;
 use anyhow::ensure;
-use myelin_policy::{Action, Decider, Place, Policies, Question, Service, Verdict};
+use myelin_policy::{Action, Decider, EventHead, Place, Policies, Question, Service, Verdict};
 use std::fmt::Write;
 use std::hint::black_box;
 
@@ -13,6 +13,10 @@ const STATEMENTS: usize = 1_000;
 const DECISIONS: usize = 10_000;
 /// Services and topics that are asked about in turn: all of them are remembered.
 const ASKED: usize = 100;
+
+/// A statement besides, which is judged for every event of its topics.
+const LOOKING: &str = "permit (principal, action == Action::\"publish\", resource)\n\
+    when { resource.name like \"claims/*\" && context.event.type == \"claim\" && context.event.hasTag(\"region\") };";
 
 /// Where it is asked.
 const PLACE: Place<'_> = Place { site: "hamburg", tenant: "" };
@@ -59,6 +63,7 @@ fn policies() -> anyhow::Result<Policies> {
             last.push_str(statement);
         }
     }
+    texts.push(LOOKING.to_owned());
     let names: Vec<String> = (0..texts.len()).map(|number| format!("p{number}")).collect();
     Ok(Policies::compile(names.iter().zip(&texts).map(|(name, text)| (&**name, &**text)))?)
 }
@@ -67,11 +72,11 @@ fn service(number: usize) -> String {
     format!("spiffe://example.org/service/shop-{number}")
 }
 
-/// A decision with a hit and with a miss.
+/// A decision with a hit, with a miss, and for an event.
 pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
     eprintln!("{STATEMENTS} policies ..");
     let policies = policies()?;
-    ensure!(policies.statements() == STATEMENTS);
+    ensure!(policies.statements() == STATEMENTS + 1);
     let asked: Vec<(Service, String)> =
         (0..ASKED).map(|number| (Service::new(service(number * 10)), format!("orders/{}/1", number * 10))).collect();
     let miss_ns = time_ns(DECISIONS, || {
@@ -89,8 +94,25 @@ pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
         }
         Ok(())
     })?;
+    let event = EventHead {
+        id: "0192f8a1",
+        kind: "claim",
+        headers: vec![("region", "eu"), ("myelin-trace", "00")],
+        ..EventHead::default()
+    };
+    let event_ns = time_ns(DECISIONS, || {
+        for (service, _) in asked.iter().cycle().take(DECISIONS) {
+            let question = Question { service, action: Action::Publish, topic: "claims/eu/1", place: PLACE };
+            ensure!(
+                decider.decide(&policies, (service, Action::Publish, question.topic), || PLACE) == Verdict::ByEvent
+            );
+            ensure!(black_box(policies.judge(&question, &event)).verdict == Verdict::Permit);
+        }
+        Ok(())
+    })?;
     Ok(vec![
         Goal::new("a policy decision that is remembered", hit_ns, (100.0, 50.0), Better::Lower).unit("ns"),
         Goal::new("the same made anew, 1,000 statements", miss_ns / 1e3, (20.0, 10.0), Better::Lower).unit("us"),
+        Goal::new("one of an event that a statement looks at", event_ns / 1e3, (20.0, 10.0), Better::Lower).unit("us"),
     ])
 }

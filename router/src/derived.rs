@@ -13,6 +13,7 @@ use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
+use crate::screen::{Pace, Screen};
 use crate::tenants::Usage;
 use crate::trace::Watch;
 use bytes::Bytes;
@@ -118,14 +119,17 @@ struct Pass<'a> {
 #[derive(Debug, Default)]
 pub struct Workbench {
     scratch: ChainScratch,
+    /// What its payloads take that schemas judge.
+    pub pace: Pace,
     /// What the filters said.
     pub verdicts: Verdicts,
 }
 
 impl Workbench {
-    /// The CPU time of the publisher's filters since the last look, in nanoseconds.
+    /// The CPU time of the publisher's filters, and of the schemas that its payloads are judged by, since the last look, in
+    /// nanoseconds.
     pub fn take_cpu_ns(&mut self) -> u64 {
-        self.scratch.take_cpu_ns()
+        self.scratch.take_cpu_ns() + self.pace.take_ns()
     }
 }
 
@@ -149,7 +153,7 @@ impl Judge<'_> {
         let (mut untouched, seen) = (true, Seen::new());
         if let Some(chain) = &route.ingress {
             let pass = Pass { chain, is_egress: false, is_entry: true, seen: &seen, depth: 0 };
-            let Workbench { scratch, verdicts } = &mut *bench;
+            let Workbench { scratch, verdicts, .. } = &mut *bench;
             let judgement = self.ask(pass, views, scratch, verdicts).await;
             untouched = judgement.is_some_and(|judgement| judgement.all_pass_untouched());
             if untouched && route.egress.is_none() {
@@ -207,7 +211,15 @@ impl Judge<'_> {
             let event =
                 EventView { topic: &topic.name.text, attrs: &attrs, payload: &payload, identity: &self.identity };
             let screened = self.local.screened(&topic);
-            let bad = screened.screens.iter().find_map(|screen| Some((screen, screen.judge(&event).err()?)));
+            let pace = &mut bench.pace;
+            pace.begin();
+            let mut judge = |screen: &Screen| screen.judge(&event, pace.work_ns()).err();
+            let bad = screened.screens.iter().find_map(|screen| Some((screen, judge(screen)?)));
+            pace.end();
+            if pace.is_over() {
+                pace.pass_turn().await;
+                pace.end();
+            }
             if let Some((screen, violation)) = bad {
                 self.turn_back(screen, &violation, &event, (seq, within), &mut bench.verdicts);
                 return None;
@@ -264,7 +276,7 @@ impl Judge<'_> {
         if items.is_empty() {
             return true;
         }
-        let Workbench { scratch, verdicts } = bench;
+        let Workbench { scratch, verdicts, .. } = bench;
         let identity = &*self.identity;
         let views: Vec<EventView<'_>> = items.iter().map(|item| view(item, buffer, identity)).collect();
         if let Some(watch) = &mut verdicts.watch {

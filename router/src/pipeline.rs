@@ -162,7 +162,7 @@ impl Publisher {
             self.watch(local, origin.time_ns);
         }
         if local.is_screening() {
-            self.screen(local, &active, origin.time_ns);
+            self.screen(local, &active, origin.time_ns).await;
         }
         self.judge(local, &active, origin.time_ns).await;
         if !self.bench.verdicts.derived.is_empty() {

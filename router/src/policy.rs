@@ -446,6 +446,25 @@ mod tests {
     }
 
     #[test]
+    fn copies_are_withheld_by_statements_that_look_at_events_too() {
+        let text = r#"permit (principal, action, resource);
+            forbid (principal, action, resource) when { resource.name like "secret/*" }
+              unless { context has event && context.event.source == "x" };"#;
+        let (rules, mut decider) = (rules(PolicyDefault::Deny, text), Decider::default());
+        let session = SessionKey { worker: 0, slot: 1, generation: 1 };
+        let who = Service::new("spiffe://example.org/service/shop");
+        let services = Services::new(HashMap::from([(session, who.clone())]));
+        for (topic, left) in [("secret/1", 0), ("open/1", 1), ("$dead/gate/secret/1", 0)] {
+            let mut targets = MatchSet::default();
+            targets.plain.push(session);
+            let withheld = rules.withhold(&services, &mut decider, topic, &mut targets);
+            assert_eq!((withheld, targets.plain.len()), (1 - left, left as usize), "{topic}");
+        }
+        let asked = Asked { service: &who, action: Action::Subscribe, topic: "secret/1", event: None };
+        assert!(rules.refusal(&asked).to_string().contains("p#2"));
+    }
+
+    #[test]
     fn answers_are_one_topic_and_denials_are_counted_by_action() {
         assert_eq!(sending("$inbox/1/2-3", false), Action::Reply);
         assert_eq!(sending("orders", true), Action::Request);

@@ -6,6 +6,10 @@
 //! Who cannot be judged does not pass: a subject without a version, an id that no registry gave, a schema that cannot be
 //! compiled are all as bad as a payload that is not as it must be.
 
+mod pace;
+
+pub use pace::Pace;
+
 use crate::registry::judged_as;
 use myelin_catalog::{Name, TopicRule};
 use myelin_catalog::{OnInvalid, Schema, SchemaNaming, SchemaRule, SchemaVersion, Schemas, SubjectName};
@@ -25,6 +29,8 @@ pub const ADMISSION: &str = "admission";
 pub const NAMED_SCHEMAS_MAX: usize = 1024;
 /// Length of Confluent's prefix: a zero byte, and the id.
 const PREFIX_LEN: usize = 5;
+/// The message of a Protobuf file that is meant where none is named.
+const FIRST_MESSAGE: [u32; 1] = [0];
 /// Headers with the address of a schema: of an event that came as CloudEvents says, and of one that a gateway took in.
 const DATASCHEMA: [&str; 2] = ["dataschema", "ce-dataschema"];
 
@@ -204,18 +210,19 @@ impl Screen {
         }
     }
 
-    /// Whether the event may come in.
+    /// Whether the event may come in; `work_ns` grows by what it takes at most to find out.
     ///
     /// # Errors
     /// Why not.
-    pub fn judge(&self, event: &EventView<'_>) -> Result<(), Box<Violation>> {
+    pub fn judge(&self, event: &EventView<'_>, work_ns: &mut u64) -> Result<(), Box<Violation>> {
         match &self.by {
             By::Rule { .. } if event.payload.is_empty() && !self.is_required => Ok(()),
             By::Rule { subject, version, schema } => {
                 let judge = schema.as_ref().map_err(|why| Violation::whole(&**why))?;
-                judge.validator.validate(event.payload).map_err(|fault| faulty(fault, format!("{subject}:{version}")))
+                let judged = judge.validator.judge(&FIRST_MESSAGE, event.payload, work_ns);
+                judged.map_err(|fault| faulty(fault, format!("{subject}:{version}")))
             }
-            By::Event { naming: SchemaNaming::Confluent, known } => self.judge_prefixed(event.payload, known),
+            By::Event { naming: SchemaNaming::Confluent, known } => self.judge_prefixed(event.payload, known, work_ns),
             By::Event { naming, known } => {
                 let named = match naming {
                     SchemaNaming::Header => Attrs::new(event.attrs).text(attrs::SCHEMA),
@@ -223,13 +230,14 @@ impl Screen {
                 };
                 let Some(named) = named else { return self.without_name("names no schema in its head") };
                 let judge = known.named(named)?;
-                judge.validator.validate(event.payload).map_err(|fault| faulty(fault, named.to_owned()))
+                let judged = judge.validator.judge(&FIRST_MESSAGE, event.payload, work_ns);
+                judged.map_err(|fault| faulty(fault, named.to_owned()))
             }
         }
     }
 
     /// A payload that says its schema's id itself.
-    fn judge_prefixed(&self, payload: &[u8], known: &Known) -> Result<(), Box<Violation>> {
+    fn judge_prefixed(&self, payload: &[u8], known: &Known, work_ns: &mut u64) -> Result<(), Box<Violation>> {
         let Some((id, _)) = prefix(payload) else {
             return self.without_name("begins with no schema id: a zero byte and four bytes of it");
         };
@@ -237,7 +245,7 @@ impl Screen {
         let Some((_, indexes, rest)) = unprefixed(payload, judge.validator.format()) else {
             return Err(Violation::whole("names its Protobuf message in no known way"));
         };
-        judge.validator.validate_message(&indexes, rest).map_err(|fault| faulty(fault, id.to_string()))
+        judge.validator.judge(&indexes, rest, work_ns).map_err(|fault| faulty(fault, id.to_string()))
     }
 
     fn without_name(&self, text: &str) -> Result<(), Box<Violation>> {

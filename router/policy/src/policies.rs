@@ -8,7 +8,7 @@ use crate::needs;
 use crate::question;
 use crate::schema::Types;
 use crate::scope::{self, Scope};
-use crate::who::{Action, Call, EventHead, Question};
+use crate::who::{Call, EventHead, Question};
 use cedar_policy::{
     Authorizer, Decision as CedarDecision, Effect, Entities, Policy, PolicyId, PolicySet, Request, Response,
     ValidationMode,
@@ -21,7 +21,7 @@ use std::str::FromStr;
 pub struct Policies {
     /// Those that are decided for a service and a topic.
     index: Index,
-    /// Those that look at each event.
+    /// Those that look at each event, or at whether there is one.
     by_event: Index,
     /// Those about the admin API.
     admin: PolicySet,
@@ -117,7 +117,7 @@ impl Policies {
     /// What the policies say of all events that are alike, but for their heads.
     pub fn decide(&self, asked: &Question<'_>) -> Decision {
         let plain = self.ask(asked, None);
-        if plain.verdict == Verdict::Forbid || asked.action == Action::Subscribe {
+        if plain.verdict == Verdict::Forbid || !asked.action.has_event() {
             return plain;
         }
         let looking = || self.by_event.find(asked.service, asked.topic).flat_map(PolicySet::policies);
@@ -144,7 +144,9 @@ impl Policies {
         if self.is_empty() {
             return Decision::SILENT;
         }
-        let looking = event.map(|_| self.by_event.find(asked.service, asked.topic)).into_iter().flatten();
+        // Of what is about no event, statements that look at one say what they say where there is none.
+        let may_look = event.is_some() || !asked.action.has_event();
+        let looking = may_look.then(|| self.by_event.find(asked.service, asked.topic)).into_iter().flatten();
         let sets: Vec<_> = self.index.find(asked.service, asked.topic).chain(looking).collect();
         decide(&sets, || question::of_client(asked, event))
     }

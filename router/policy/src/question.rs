@@ -1,7 +1,7 @@
 //! Questions in Cedar's terms.
 
 use crate::schema::{Kind, Types};
-use crate::who::{Action, Call, EventHead, Place, Question, Subject};
+use crate::who::{Call, EventHead, Place, Question, Subject};
 use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ pub(crate) fn of_client(asked: &Question<'_>, event: Option<&EventHead<'_>>) -> 
         entity(resource.clone(), vec![("name", topic)], None)?,
     ];
     let mut context = vec![("site".to_owned(), text(site))];
-    if let Some(event) = event.filter(|_| action != Action::Subscribe) {
+    if let Some(event) = event.filter(|_| action.has_event()) {
         let uid = types.entity(Kind::Event, THE_EVENT);
         entities.push(head(uid.clone(), event)?);
         context.push(("event".to_owned(), RestrictedExpression::new_entity_uid(uid)));

@@ -27,7 +27,8 @@ pub(crate) fn of(statement: &Value) -> Scope {
     }
 }
 
-/// Whether a statement looks at more of its context than the site: at the event.
+/// Whether a statement looks at more of its context than the site: at the event, or at whether there is one. It may speak
+/// of subscribing all the same, which is about no event.
 pub(crate) fn looks_at_events(statement: &Value) -> bool {
     let mut left: Vec<&Value> = statement["conditions"].as_array().into_iter().flatten().collect();
     while let Some(value) = left.pop() {

@@ -180,7 +180,7 @@ fn decisions_are_remembered_within_a_bound_and_forgotten() {
 fn the_examples_of_the_page_compile() {
     let page = include_str!("../../../docs/POLICIES.md");
     let blocks: Vec<_> = page.split("```cedar\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(blocks.len() >= 7, "{}", blocks.len());
+    assert!(blocks.len() >= 8, "{}", blocks.len());
     let names: Vec<_> = (0..blocks.len()).map(|number| format!("p{number}")).collect();
     let texts = names.iter().map(String::as_str).zip(blocks.iter().copied());
     let policies = Policies::compile(texts).unwrap_or_else(|errors| panic!("{errors}"));
@@ -196,6 +196,8 @@ fn the_examples_of_the_page_compile() {
     assert_eq!(may("pricing", Action::Reply, INBOX_TOPIC, "ohio"), Verdict::Permit);
     assert_eq!(may("any", Action::Subscribe, "invoices/1", "ohio"), Verdict::Forbid);
     assert_eq!(may("any", Action::Subscribe, "invoices/1", "hamburg"), Verdict::Silent);
+    assert_eq!(may("any", Action::Subscribe, "vault/1", "ohio"), Verdict::Forbid);
+    assert_eq!(may("any", Action::Publish, "vault/1", "ohio"), Verdict::ByEvent);
 }
 
 #[test]
@@ -249,6 +251,36 @@ fn what_looks_at_events_is_judged_for_each() {
     assert!(told.contains("event"), "whoever subscribes has none: {told}");
 }
 
+/// Statements that look at whether there is an event speak of subscribing, where there is none.
+#[test]
+fn what_looks_at_events_speaks_of_subscribing_too() {
+    let who = billing();
+    let decide = |text, action| policies_say(text, &asked(&who, action, "secret/1", "s"));
+    let closed = r#"permit (principal, action, resource);
+        forbid (principal, action, resource) when { resource.name like "secret/*" }
+          unless { context has event && context.event.source == "x" };"#;
+    assert_eq!(decide(closed, Action::Subscribe), (Verdict::Forbid, "p#2".to_owned()));
+    assert_eq!(decide(closed, Action::Publish), (Verdict::ByEvent, "p#2".to_owned()));
+    let open = r#"permit (principal, action, resource) when { !(context has event) || context.event.source == "x" };"#;
+    assert_eq!(decide(open, Action::Subscribe), (Verdict::Permit, "p#1".to_owned()));
+    let sent = r#"permit (principal, action, resource) when { context has event && context.event.source == "x" };"#;
+    assert_eq!(decide(sent, Action::Subscribe), (Verdict::Silent, String::new()));
+    // The head of an event makes no difference to it, and what is remembered is the same.
+    let (policies, head) = (compile(closed), EventHead { source: "x", ..EventHead::default() });
+    assert_eq!(policies.judge(&asked(&who, Action::Subscribe, "secret/1", "s"), &head).verdict, Verdict::Forbid);
+    assert_eq!(policies.judge(&asked(&who, Action::Request, "secret/1", "s"), &head).verdict, Verdict::Permit);
+    let mut decider = Decider::default();
+    for _ in 0..2 {
+        let verdict = decider.decide(&policies, (&who, Action::Subscribe, "secret/1"), || at("s"));
+        assert_eq!(verdict, Verdict::Forbid);
+    }
+}
+
+fn policies_say(text: &str, asked: &Question<'_>) -> (Verdict, String) {
+    let Decision { verdict, reasons } = compile(text).decide(asked);
+    (verdict, reasons.join(" "))
+}
+
 #[test]
 fn of_the_admin_api_a_policy_only_takes_away() {
     let policies = compile(
@@ -293,6 +325,18 @@ fn of_the_admin_api_a_policy_only_takes_away() {
 const TOPICS: [&str; 6] = ["orders", "orders/1", "orders/secret", "orders/**", "a*b", "$dead/x/orders/1"];
 const SERVICES: [&str; 3] =
     ["spiffe://example.org/service/billing", "spiffe://example.org/service/shop", "spiffe://other/service/billing"];
+
+/// Clauses about events that fit any action: they look first at whether there is one.
+const LOOKS_ANYWHERE: [&str; 8] = [
+    "when { context has event && context.event.type == \"order\" }",
+    "when { !(context has event) || context.event.key like \"a*\" }",
+    "when { !(context has event) }",
+    "when { context has event || resource.name like \"orders*\" }",
+    "when { if context has event then context.event.source == \"\" else context.site == \"hamburg\" }",
+    "unless { context has event && context.event.source == \"x\" }",
+    "unless { !(context has event) && principal.name == \"shop\" }",
+    "unless { context has event && context.event.hasTag(\"region\") && context.event.getTag(\"region\") == \"eu\" }",
+];
 
 /// Conditions about events.
 const LOOKS: [&str; 4] = [
@@ -348,13 +392,18 @@ fn statement() -> impl Strategy<Value = String> {
     ];
     let effect = prop_oneof![2 => Just("permit"), 1 => Just("forbid")];
     let clauses = prop::collection::vec((prop_oneof![3 => Just("when"), 1 => Just("unless")], condition()), 0..3);
-    let looks = prop::option::weighted(0.3, prop::sample::select(&LOOKS[..]));
+    let looks = prop_oneof![
+        5 => Just(None),
+        // Only what is sent is an event.
+        2 => prop::sample::select(&LOOKS[..]).prop_map(|condition| Some((true, format!("when {{ {condition} }}")))),
+        3 => prop::sample::select(&LOOKS_ANYWHERE[..]).prop_map(|clause| Some((false, clause.to_owned()))),
+    ];
     (effect, principal, action, resource, clauses, looks).prop_map(
         |(effect, principal, action, resource, clauses, looks)| {
-            // Only what is sent is an event.
-            let action = if looks.is_some() { "action in [Action::\"publish\", Action::\"reply\"]" } else { action };
+            let is_sent = looks.as_ref().is_some_and(|(is_sent, _)| *is_sent);
+            let action = if is_sent { "action in [Action::\"publish\", Action::\"reply\"]" } else { action };
             let mut text = format!("{effect} ({principal}, {action}, {resource})");
-            looks.into_iter().for_each(|condition| write!(text, " when {{ {condition} }}").unwrap());
+            looks.into_iter().for_each(|(_, clause)| write!(text, " {clause}").unwrap());
             clauses.iter().for_each(|(kind, condition)| write!(text, " {kind} {{ {condition} }}").unwrap());
             text + ";\n"
         },
@@ -405,7 +454,8 @@ proptest! {
                     for _ in 0..2 {
                         prop_assert_eq!(decider.decide(&policies, (&service, action, topic), || place), told.verdict);
                     }
-                    for event in events.iter().map(Some).chain((action == Action::Subscribe).then_some(None)) {
+                    prop_assert!(told.verdict != Verdict::ByEvent || action.has_event(), "{} in\n{}", action, text);
+                    for event in events.iter().map(Some).chain((!action.has_event()).then_some(None)) {
                         let wanted = plain(&text, &asked, event);
                         let judged = event.map_or_else(|| told.clone(), |event| policies.judge(&asked, event));
                         let judged = (judged.verdict, judged.reasons);

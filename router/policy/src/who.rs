@@ -25,6 +25,11 @@ impl Action {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Publish, Self::Request, Self::Reply, Self::Subscribe];
 
+    /// Whether it is about an event that is sent. Whoever subscribes is asked about none.
+    pub const fn has_event(self) -> bool {
+        !matches!(self, Self::Subscribe)
+    }
+
     /// As policies and people spell it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -18,8 +18,18 @@ pub const JSON_EXPANDED_MAX: u64 = 10_000;
 pub const JSON_IN_PLACE_DEPTH_MAX: usize = 32;
 /// Schemas that lead to each other in a row, all of a circle counted: compiling recurses through them.
 pub const JSON_CHAIN_MAX: usize = 1_000;
-/// Steps of a payload's judgement by a recursive schema with choices: some tenths of a second at worst.
-pub const JSON_STEPS_MAX: u64 = 1_000_000;
+/// What judging one payload may take, in nanoseconds, before it is refused unjudged: a worker judges in the way of all its
+/// other clients. It is estimated from above, by what the schema asks of each value, on two cores that are busy: where
+/// nothing else runs it is about half of that, and the same again where a reason is looked for. An ordinary schema takes
+/// some fifty nanoseconds for a value, so that a payload of a megabyte, up to half a million values, is far below.
+pub const JSON_WORK_NS_MAX: u64 = 100_000_000;
+/// How deep payloads are, in the classes by which a recursive schema's work is estimated. Nothing deeper than the last is
+/// read.
+pub const PAYLOAD_DEPTHS: [usize; 3] = [8, 32, 128];
+/// Nanoseconds that reading a byte of a payload takes at most, whatever the format.
+pub const READ_BYTE_NS: u64 = 16;
+/// Nanoseconds that judging a value of an Avro payload takes at most: a `null` is no byte.
+pub const AVRO_VALUE_NS: u64 = 16;
 /// Errors that are looked at for the reason why a payload is not as its schema says: the library collects those of all
 /// branches of a choice, some hundred bytes each.
 pub const JSON_REASONS_MAX: u32 = 4_096;

@@ -16,8 +16,8 @@ struct Bad {
 
 impl Publisher {
     /// Takes out of the batch what is not as the schema of its topic says: refused, or on its way to the dead letters.
-    pub(super) fn screen(&mut self, local: &Local, active: &Active, now_ns: u64) {
-        let bad = self.find_bad(local, active);
+    pub(super) async fn screen(&mut self, local: &Local, active: &Active, now_ns: u64) {
+        let bad = self.find_bad(local, active).await;
         if bad.is_empty() {
             return;
         }
@@ -39,10 +39,14 @@ impl Publisher {
         self.tell_verdicts();
     }
 
-    /// Neighbours of one topic share one look-up. What may not be at this site at all is refused for that reason.
-    fn find_bad(&self, local: &Local, active: &Active) -> Vec<Bad> {
+    /// Neighbours of one topic share one look-up. What may not be at this site at all is refused for that reason. Other
+    /// clients have their turn where payloads are dear; the batch is judged to its end all the same, since its events are
+    /// counted and decoded already.
+    async fn find_bad(&mut self, local: &Local, active: &Active) -> Vec<Bad> {
         let received = Received { topics: &self.topics, events: &self.batch };
         let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
+        let pace = &mut self.bench.pace;
+        pace.begin();
         let (mut bad, mut at) = (Vec::new(), 0);
         while at < self.batch.len() {
             let first: &Admitted = &self.batch[at];
@@ -58,12 +62,17 @@ impl Publisher {
             let before = bad.len();
             for at in run.clone() {
                 let view = received.view(&self.batch[at], buffer, identity);
-                let found = screened.screens.iter().find_map(|screen| Some((screen, screen.judge(&view).err()?)));
+                let mut judge = |screen: &Screen| screen.judge(&view, pace.work_ns()).err();
+                let found = screened.screens.iter().find_map(|screen| Some((screen, judge(screen)?)));
                 bad.extend(found.map(|(screen, violation)| Bad { at, screen: screen.clone(), violation }));
+                if pace.is_over() {
+                    pace.pass_turn().await;
+                }
             }
             let good = run.len() - (bad.len() - before);
             screened.screens.iter().for_each(|screen| screen.passed(good as u64));
         }
+        pace.end();
         bad
     }
 }

@@ -33,7 +33,28 @@ fn table(before: &Screens, catalog: &Catalog) -> Screens {
 
 fn judge(screens: &Screens, topic: &str, attrs: &[u8], payload: &[u8]) -> Result<(), Violation> {
     let event = EventView { topic, attrs, payload, identity: "" };
-    screens.of(topic).try_for_each(|screen| screen.judge(&event)).map_err(|violation| *violation)
+    screens.of(topic).try_for_each(|screen| screen.judge(&event, &mut 0)).map_err(|violation| *violation)
+}
+
+#[test]
+fn whoever_judges_is_told_how_much_work_that_is() {
+    let mut catalog = Catalog::new();
+    let list: Vec<u32> = (0..1_000).collect();
+    register(&mut catalog, "codes-value", SchemaFormat::Json, &json!({"items": {"enum": list}}).to_string());
+    rule(&mut catalog, "codes", json!({"subject": "codes-value"}));
+    let screens = table(&Screens::default(), &catalog);
+    let work = |payload: &str| {
+        let event = EventView { topic: "codes/1", attrs: &[], payload: payload.as_bytes(), identity: "" };
+        let mut work_ns = 0;
+        let judged = screens.of("codes/1").try_for_each(|screen| screen.judge(&event, &mut work_ns));
+        (work_ns, judged.map_err(|violation| violation.text))
+    };
+    let (little, judged) = work("[999.0]");
+    assert!(judged.is_ok() && little > 1_000 && little < 100_000, "{little} {judged:?}");
+    let (more, judged) = work(&json!(vec![999.0; 1_000]).to_string());
+    assert!(judged.is_ok() && more > 100 * little, "{more} {judged:?}");
+    let (unjudged, judged) = work(&json!(vec![999.0; 100_000]).to_string());
+    assert!(judged.is_err_and(|text| text.contains("too many")), "{unjudged}");
 }
 
 fn prefixed(id: u32, rest: &[u8]) -> Vec<u8> {

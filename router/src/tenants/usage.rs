@@ -39,7 +39,7 @@ pub struct Spent {
     pub events: u64,
     /// Bytes of the publisher's stream.
     pub bytes: u64,
-    /// CPU time of filters, in nanoseconds.
+    /// CPU time of filters, and of judging payloads by schemas, in nanoseconds.
     pub filters_ns: u64,
 }
 

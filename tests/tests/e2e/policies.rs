@@ -376,3 +376,31 @@ async fn a_policy_that_looks_at_events_judges_each() -> Result<()> {
     ensure!(router.ledger()?["balances"] == true);
     Ok(())
 }
+
+/// A statement may look at events and speak of subscribing, where there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_looks_at_events_keeps_subscribers_out_too() -> Result<()> {
+    let router = Router::start()?;
+    let client = router.client().await?;
+    let mut all = client.subscribe("**", SubscribeOptions::default()).await?;
+    let mut secrets = client.subscribe("secret/**", SubscribeOptions::default()).await?;
+    let text = r#"permit (principal, action, resource);
+        forbid (principal, action, resource) when { resource.name like "secret/*" }
+        unless { context has event && context.event.source == "x" };"#;
+    apply(&router, "secrets", text)?;
+    // The open subscription ends, a new one is refused, and the broader one does not get what it may not have.
+    let end = timeout(PATIENCE, secrets.next()).await?;
+    ensure!(end.is_none(), "another event came: {end:?}");
+    ensure!(secrets.error().context("it ended without a reason")?.to_string().contains("secrets#2"));
+    let refused = client.subscribe("secret/1", SubscribeOptions::default()).await;
+    ensure!(matches!(&refused, Err(ClientError::Refused(refusal)) if refusal.code == Code::Forbidden), "{refused:?}");
+    let from_x = Event::new("secret/1", "x").source("x");
+    ensure!(is_acked(&timeout(PATIENCE, client.publish(from_x).await?).await?));
+    ensure!(is_forbidden(&sent(&client, "secret/1", "y").await?));
+    ensure!(is_acked(&sent(&client, "open/1", "z").await?));
+    ensure!(next(&mut all).await? == ("open/1".into(), "z".into()));
+    let told = router.myelin(&["policy", "explain", "spiffe://a/service/b", "subscribe", "secret/1"])?.out;
+    ensure!(told.starts_with("denied") && told.contains("secrets#2"), "{told}");
+    ensure!(router.ledger()?["balances"] == true);
+    Ok(())
+}

@@ -232,3 +232,31 @@ async fn recorded_events_are_judged_before_another_schema_holds() -> Result<()> 
     by("2", &["--accept-failures"])?.good()?;
     judges(&router, "orders", "orders-value:2").await
 }
+
+/// A schema that asks much of each value: what is too much of it is refused unjudged, and the tenant pays for the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payloads_that_are_dear_to_judge_are_bounded_and_paid_for() -> Result<()> {
+    let router = Router::start()?;
+    let tenant = json!({"root": "acme", "services": ["spiffe://*"]});
+    let answer = router.send_json("PUT", "/v1/tenants/acme", &tenant)?;
+    ensure!(answer.status < 300, "{answer:?}");
+    let list: Vec<f64> = (0..1_000).map(|number| f64::from(number) + 0.5).collect();
+    register(&router, "rates-value", "JSON", &json!({"items": {"enum": list}}).to_string())?;
+    router.myelin(&["topic", "apply", "rates", "acme/rates/**", "--schema-subject", "rates-value"])?.good()?;
+    judges(&router, "rates", "rates-value:1").await?;
+    let client = router.client().await?;
+    let payload = |count: usize| json!(vec![999.5; count]).to_string();
+    for _ in 0..10 {
+        let outcome = publish(&client, Event::new("acme/rates/1", payload(10_000).as_bytes())).await?;
+        ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+    }
+    let outcome = publish(&client, Event::new("acme/rates/1", payload(100_000).as_bytes())).await?;
+    let Outcome::Refused { code: Code::SchemaViolation, detail } = outcome else { anyhow::bail!("{outcome:?}") };
+    ensure!(detail.contains("too many"), "{detail}");
+    ensure!(figures(&router, "rates")? == (10, 1, 0));
+    // No filter was there: a hundred million comparisons are what it paid for.
+    let used = router.ask("GET", "/v1/tenants/acme", &[], b"")?.json();
+    ensure!(used["usage"]["filter_ms"].as_u64().is_some_and(|ms| ms > 0), "{used}");
+    ensure!(router.settled_ledger()?["balances"] == json!(true));
+    Ok(())
+}

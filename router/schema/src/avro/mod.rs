@@ -24,8 +24,9 @@ impl Validator {
         Table::read(source).map(Self)
     }
 
-    pub(crate) fn validate(&self, payload: &[u8]) -> Result<(), Fault> {
-        walk::judge(&self.0, payload)
+    /// Judges a payload; `work_ns` grows by what its values take at most, besides its bytes.
+    pub(crate) fn validate(&self, payload: &[u8], work_ns: &mut u64) -> Result<(), Fault> {
+        walk::judge(&self.0, payload, work_ns)
     }
 }
 

@@ -3,12 +3,14 @@
 use super::schema::{Node, Number, Table};
 use crate::bytes::{Step, bad, below, take, varint};
 use crate::error::Fault;
-use crate::limits::{AVRO_DEPTH_MAX, AVRO_VALUES_MAX};
+use crate::limits::{AVRO_DEPTH_MAX, AVRO_VALUE_NS, AVRO_VALUES_MAX};
 
 /// Whether the payload is one value of the schema, and nothing more.
-pub(super) fn judge(table: &Table, payload: &[u8]) -> Result<(), Fault> {
+pub(super) fn judge(table: &Table, payload: &[u8], work_ns: &mut u64) -> Result<(), Fault> {
     let mut walk = Walk { table, rest: payload, values: 0, depth: 0 };
-    walk.value(table.root()).map_err(|bad| Fault::new(bad.path, bad.text))?;
+    let judged = walk.value(table.root());
+    *work_ns += AVRO_VALUE_NS * walk.values;
+    judged.map_err(|bad| Fault::new(bad.path, bad.text))?;
     match walk.rest.len() {
         0 => Ok(()),
         more => Err(Fault::whole(format!("has {more} bytes after its value"))),

@@ -1,6 +1,7 @@
 //! What judges what: the schemas of a document, and where each sends a value and its parts.
 
 use super::document::{Document, Place};
+use super::weight::Weight;
 use crate::error::SchemaError;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ pub(super) type Number = usize;
 /// What one schema asks of others.
 #[derive(Debug, Default)]
 pub(super) struct Node {
+    /// What it takes itself.
+    pub(super) weight: Weight,
     /// Judge the same value, with how often they do.
     pub(super) in_place: Vec<(Number, u64)>,
     /// Judge the member of that name.
@@ -19,6 +22,8 @@ pub(super) struct Node {
     pub(super) other_members: Vec<Number>,
     /// May judge any member.
     pub(super) all_members: Vec<Number>,
+    /// Judge the name of each member.
+    pub(super) names: Vec<Number>,
     /// Judge the item of that index.
     pub(super) items: Vec<Number>,
     /// May judge any item.
@@ -35,9 +40,10 @@ pub(super) fn explore(document: &Document) -> Result<Vec<Node>, SchemaError> {
     while nodes.len() < explorer.places.len() {
         let place = explorer.places[nodes.len()].clone();
         if let Some(keywords) = place.value.as_object() {
-            let mut node = Node::default();
+            let mut node = Node { weight: Weight::least(), ..Node::default() };
             explorer.in_place(&place, keywords, &mut node)?;
             if !(place.reference_alone() && keywords.contains_key("$ref")) {
+                node.weight = Weight::of(keywords);
                 explorer.members(&place, keywords, &mut node)?;
                 explorer.items(&place, keywords, &mut node)?;
             }
@@ -46,7 +52,7 @@ pub(super) fn explore(document: &Document) -> Result<Vec<Node>, SchemaError> {
             }
             nodes.push(node);
         } else {
-            nodes.push(Node::default());
+            nodes.push(Node { weight: Weight::least(), ..Node::default() });
         }
     }
     // Which one a dynamic reference means depends on the way to it: all that it may mean count.
@@ -143,6 +149,9 @@ impl<'r> Explorer<'r> {
             if let Some(value) = keywords.get(key) {
                 node.all_members.push(self.inside(place, value)?);
             }
+        }
+        if let Some(value) = keywords.get("propertyNames") {
+            node.names.push(self.inside(place, value)?);
         }
         Ok(())
     }

@@ -1,16 +1,19 @@
 //! JSON Schema, by the `jsonschema` library, without anything that fetches.
 
+mod budget;
 mod compare;
 mod document;
 mod graph;
 mod tape;
+mod weight;
 mod work;
 
 pub(crate) use compare::unreadable;
 
 use crate::error::{Fault, SchemaError};
 use crate::format::Source;
-use crate::limits::{JSON_STEPS_MAX, REGEX_BYTES_MAX, REGEX_STEPS_MAX};
+use crate::limits::{JSON_WORK_NS_MAX, REGEX_BYTES_MAX, REGEX_STEPS_MAX};
+use budget::Work;
 use document::Document;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError};
@@ -21,15 +24,14 @@ use tape::{At, Payload, reasons};
 #[derive(Debug)]
 pub(crate) struct Validator {
     compiled: jsonschema::Validator<Payload>,
-    /// How much more often a value is judged with every step down, where the schema is recursive and has a choice: judging
-    /// takes that to the power of the depth. `None` for all others, whose work grows with the payload only.
-    growth: Option<u64>,
+    /// What judging takes.
+    work: Work,
 }
 
 impl Validator {
     pub(crate) fn compile(source: &Source<'_>) -> Result<Self, SchemaError> {
         let document = Document::read(source)?;
-        let growth = work::growth(&document)?;
+        let work = work::of(&document)?;
         let patterns = PatternOptions::fancy_regex()
             .size_limit(REGEX_BYTES_MAX)
             .dfa_size_limit(REGEX_BYTES_MAX)
@@ -40,20 +42,32 @@ impl Validator {
             ValidationErrorKind::Referencing(error) => document::unresolved(error),
             _ => SchemaError::malformed("JSON", format!("{error}, at `{}`", error.instance_path())),
         })?;
-        Ok(Self { compiled, growth })
+        Ok(Self { compiled, work })
     }
 
-    pub(crate) fn validate(&self, payload: &[u8]) -> Result<(), Fault> {
-        tape::read(payload, |value| self.judge(value))
-            .unwrap_or_else(|error| Err(Fault::whole(format!("is no JSON: {error}"))))
+    /// Judges a payload; `work_ns` grows by what that takes at most, without reading it.
+    pub(crate) fn validate(&self, payload: &[u8], work_ns: &mut u64) -> Result<(), Fault> {
+        tape::read(payload, |value| {
+            let work = self.work.of(value, payload.len());
+            if work > JSON_WORK_NS_MAX {
+                return Err(self.too_much(value));
+            }
+            *work_ns += work;
+            self.judge(value)
+        })
+        .unwrap_or_else(|error| Err(Fault::whole(format!("is no JSON: {error}"))))
+    }
+
+    #[cold]
+    fn too_much(&self, value: At<'_>) -> Fault {
+        if self.work.grows() {
+            return Fault::whole("is nested too deeply for a recursive schema with choices");
+        }
+        let parts = value.parts();
+        Fault::whole(format!("has {parts} values, too many for all that the schema asks of each: send fewer at once"))
     }
 
     fn judge(&self, value: At<'_>) -> Result<(), Fault> {
-        if let Some(growth) = self.growth
-            && steps(value, 1, growth) > JSON_STEPS_MAX
-        {
-            return Err(Fault::whole("is nested too deeply for a recursive schema with choices"));
-        }
         if self.compiled.is_valid(value) {
             return Ok(());
         }
@@ -74,14 +88,6 @@ fn told(error: &ValidationError<'_>) -> Fault {
         ValidationErrorKind::AdditionalItems { limit } => Fault::new(path, format!("has more than {limit} items")),
         _ => Fault::new(path, error.masked()),
     }
-}
-
-/// How often values are judged at most, where each is judged `times` times and what is inside it `growth` times as often.
-fn steps(value: At<'_>, times: u64, growth: u64) -> u64 {
-    let inside = times.saturating_mul(growth);
-    value.children().fold(times, |total, child| {
-        if total > JSON_STEPS_MAX { total } else { total.saturating_add(steps(child, inside, growth)) }
-    })
 }
 
 /// Compact, with sorted keys.

@@ -3,20 +3,26 @@
 //! Three kinds of schemas are dangerous. One that refers to itself for the same value never ends. One that names others
 //! twice, which name others twice, and so on, takes exponentially many steps for one value. And one that is recursive and
 //! has a choice - `left` is an expression of this kind or an expression of that kind - takes exponentially many in the
-//! depth of the payload. The first two are refused. The third are useful, so their payloads have a budget: [`growth`].
+//! depth of the payload. The first two are refused. The third are useful. Payloads of these, and of all others, have a
+//! budget: [`Work`].
 
+use super::budget::{Weighing, Work};
 use super::document::Document;
 use super::graph::{Node, Number, explore};
+use super::weight::{Kind, Weight};
 use crate::error::SchemaError;
 use crate::limits::{ANALYSIS_STEPS_MAX, JSON_CHAIN_MAX, JSON_EXPANDED_MAX, JSON_IN_PLACE_DEPTH_MAX};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// How much more often values are judged with each step down into the payload; `None` where that is bounded.
-pub(super) fn growth(document: &Document) -> Result<Option<u64>, SchemaError> {
+/// For one kind of part of a value what judges it, and how often.
+pub(super) type Classes = BTreeMap<Number, u64>;
+
+/// What judging payloads by a document takes.
+pub(super) fn of(document: &Document) -> Result<Work, SchemaError> {
     let nodes = explore(document)?;
     let in_place = InPlace::of(&nodes)?;
     let mut steps = 0;
-    let mut parts: HashMap<Number, Vec<BTreeMap<Number, u64>>> = HashMap::new();
+    let mut parts: HashMap<Number, Vec<Classes>> = HashMap::new();
     // Those that values are sent to from above: the document's own, and whatever judges a part.
     let mut starts = vec![0];
     let mut seen = HashSet::from([0]);
@@ -45,9 +51,11 @@ fn step(steps: &mut usize, by: usize) -> Result<(), SchemaError> {
 }
 
 /// What judges the same value as a schema does.
-struct InPlace {
+pub(super) struct InPlace {
     /// Of each schema, itself and all that it asks for the same value.
     sizes: Vec<u64>,
+    /// What these take.
+    weights: Vec<Weight>,
 }
 
 impl InPlace {
@@ -55,17 +63,48 @@ impl InPlace {
         let mut sizes = vec![0; nodes.len()];
         let mut open = vec![false; nodes.len()];
         let mut depths = vec![0; nodes.len()];
+        let mut order = Vec::with_capacity(nodes.len());
         for number in 0..nodes.len() {
-            Self::measure(nodes, number, &mut sizes, &mut depths, &mut open, 0)?;
+            Self::measure(nodes, number, (&mut sizes, &mut order), &mut depths, &mut open, 0)?;
         }
-        Ok(Self { sizes })
+        // What names take is known once it is known what any text takes.
+        let alone: Vec<_> = nodes.iter().map(|node| node.weight).collect();
+        let texts = Self::weigh(nodes, &order, &alone);
+        let named = nodes.iter().map(|node| {
+            node.names.iter().fold(node.weight, |mut weight, name| {
+                weight[Kind::Member] += texts[*name][Kind::Text];
+                weight[Kind::Byte] += texts[*name][Kind::Byte];
+                weight
+            })
+        });
+        let weights = Self::weigh(nodes, &order, &named.collect::<Vec<_>>());
+        Ok(Self { sizes, weights })
     }
 
-    /// Sizes and depths below one. The recursion is as deep as [`JSON_IN_PLACE_DEPTH_MAX`].
+    /// What each schema takes with all that it asks for the same value, from what each takes alone.
+    fn weigh(nodes: &[Node], order: &[Number], alone: &[Weight]) -> Vec<Weight> {
+        let mut weights = vec![Weight::default(); nodes.len()];
+        for &number in order {
+            let mut weight = alone[number];
+            for (target, times) in &nodes[number].in_place {
+                weight.add(&weights[*target], *times);
+            }
+            weights[number] = weight;
+        }
+        weights
+    }
+
+    /// What a schema takes for a value, with all that it asks for the same one.
+    pub(super) fn weight(&self, number: Number) -> &Weight {
+        &self.weights[number]
+    }
+
+    /// Sizes and depths below one, and the order in which they are known. The recursion is as deep as
+    /// [`JSON_IN_PLACE_DEPTH_MAX`].
     fn measure(
         nodes: &[Node],
         number: Number,
-        sizes: &mut [u64],
+        (sizes, order): (&mut [u64], &mut Vec<Number>),
         depths: &mut [usize],
         open: &mut [bool],
         depth: usize,
@@ -86,7 +125,7 @@ impl InPlace {
         open[number] = true;
         let mut size = 1_u64;
         for &(target, times) in &nodes[number].in_place {
-            Self::measure(nodes, target, sizes, depths, open, depth + 1)?;
+            Self::measure(nodes, target, (sizes, order), depths, open, depth + 1)?;
             size = size.saturating_add(sizes[target].saturating_mul(times));
             depths[number] = depths[number].max(depths[target] + 1);
         }
@@ -98,6 +137,7 @@ impl InPlace {
             return Err(expanded());
         }
         sizes[number] = size;
+        order.push(number);
         Ok(())
     }
 
@@ -120,11 +160,7 @@ fn expanded() -> SchemaError {
 
 /// For each kind of part of a value - the member of a name, any other member, the item of an index, any other item - what
 /// judges it, and how often.
-fn classes(
-    nodes: &[Node],
-    judges: &BTreeMap<Number, u64>,
-    steps: &mut usize,
-) -> Result<Vec<BTreeMap<Number, u64>>, SchemaError> {
+fn classes(nodes: &[Node], judges: &Classes, steps: &mut usize) -> Result<Vec<Classes>, SchemaError> {
     let mut names = HashSet::new();
     let mut indexes = 0;
     for number in judges.keys() {
@@ -156,7 +192,7 @@ fn classes(
 
 /// The schemas that lead back to each other through parts of values, each group with its number; a group comes after all
 /// that it leads to. Kosaraju's, without recursion.
-fn components(parts: &HashMap<Number, Vec<BTreeMap<Number, u64>>>) -> Vec<Vec<Number>> {
+fn components(parts: &HashMap<Number, Vec<Classes>>) -> Vec<Vec<Number>> {
     let forward = |number: Number| -> Vec<Number> {
         parts.get(&number).into_iter().flatten().flat_map(BTreeMap::keys).copied().collect()
     };
@@ -199,13 +235,13 @@ fn finishing_order(start: Number, next: &dyn Fn(Number) -> Vec<Number>, seen: &m
     order
 }
 
-/// Refuses what takes too many steps for one value, or leads through too many schemas; the growth of the others.
+/// Refuses what takes too many steps for one value, or leads through too many schemas; what the others take.
 fn judge(
     components: &[Vec<Number>],
-    parts: &HashMap<Number, Vec<BTreeMap<Number, u64>>>,
+    parts: &HashMap<Number, Vec<Classes>>,
     in_place: &InPlace,
-) -> Result<Option<u64>, SchemaError> {
-    let mut growth = 1;
+) -> Result<Work, SchemaError> {
+    let (mut growth, mut weighing) = (1, Weighing::default());
     let mut work: HashMap<Number, u64> = HashMap::new();
     let mut chains: HashMap<Number, usize> = HashMap::new();
     for component in components {
@@ -237,6 +273,8 @@ fn judge(
             return Err(SchemaError::too_complex("schemas refer to each other in a row", JSON_CHAIN_MAX));
         }
         chains.extend(component.iter().map(|&number| (number, length)));
+        weighing.add(&inside, parts, in_place);
     }
-    Ok((growth > 1).then_some(growth))
+    let inside = weighing.inside(parts.get(&0).map_or(&[], Vec::as_slice), 0);
+    Ok(Work::new(growth, *in_place.weight(0), inside))
 }

@@ -21,8 +21,8 @@ use std::collections::HashMap;
 pub(crate) fn unreadable(reader: &Source<'_>, writer: &Source<'_>) -> Result<Vec<String>, SchemaError> {
     let (reader, writer) = (Document::read(reader)?, Document::read(writer)?);
     // Both without endless references.
-    work::growth(&reader)?;
-    work::growth(&writer)?;
+    work::of(&reader)?;
+    work::of(&writer)?;
     let (reader_registry, writer_registry) = (reader.registry()?, writer.registry()?);
     let mut comparison = Comparison::default();
     comparison.compare(&reader.place(&reader_registry)?, &writer.place(&writer_registry)?)?;

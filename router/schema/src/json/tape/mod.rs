@@ -7,6 +7,7 @@
 mod node;
 pub(super) mod reasons;
 mod scan;
+mod unique;
 
 pub(super) use node::{At, Payload};
 

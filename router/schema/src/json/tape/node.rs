@@ -1,6 +1,7 @@
 //! The tape as a representation of JSON, for the library.
 
-use super::{Part, Slot, Sorted, children, reasons};
+use super::{Part, Slot, Sorted, children, reasons, unique};
+use crate::json::weight::{Kind, Weight};
 use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, Node, NodeIdentity, Object};
 use jsonschema_value::LazyInstance;
@@ -21,14 +22,45 @@ impl<'a> At<'a> {
         Self(parts)
     }
 
-    fn slot(self) -> &'a Slot<'a> {
+    pub(super) fn slot(self) -> &'a Slot<'a> {
         &self.0[0].slot
+    }
+
+    /// Its name, where it is a member of an object.
+    pub(super) fn name(self) -> &'a str {
+        self.0[0].name
     }
 
     /// What stands at `at` of what is inside this.
     fn inside(self, at: usize) -> Self {
         let parts = &self.0[1 + at..];
         Self(&parts[..parts[0].parts()])
+    }
+
+    /// How many parts it is, with all that is inside it.
+    pub(in crate::json) fn parts(self) -> usize {
+        self.0.len()
+    }
+
+    /// How many values it is inside each other.
+    pub(in crate::json) fn depth(self) -> usize {
+        1 + self.children().map(Self::depth).max().unwrap_or_default()
+    }
+
+    /// What it takes by itself where a schema has that weight.
+    pub(in crate::json) fn weighed(self, weight: &Weight) -> u64 {
+        let (kind, members, bytes) = match self.slot() {
+            Slot::Null | Slot::Removed { .. } | Slot::Bool(_) => (Kind::Other, 0, 0),
+            Slot::Number(number) if number.is_i64() => (Kind::Integer, 0, 0),
+            Slot::Number(_) => (Kind::Number, 0, 0),
+            Slot::Text(text) => (Kind::Text, 0, text.len()),
+            Slot::Array { .. } => (Kind::Array, 0, 0),
+            Slot::Object { len, .. } => (Kind::Object, u64::from(*len), 0),
+        };
+        let bytes = (bytes + self.0[0].name.len()) as u64;
+        let of_members = members.saturating_mul(weight[Kind::Member]);
+        let of_bytes = bytes.saturating_mul(weight[Kind::Byte]);
+        weight[kind].saturating_add(weight[Kind::Unique]).saturating_add(of_members).saturating_add(of_bytes)
     }
 
     /// The elements, or the values of the members.
@@ -117,8 +149,7 @@ impl<'a> Node<'a, Payload> for At<'a> {
             (Slot::Text(text), expected) => expected.as_str() == Some(*text),
             (Slot::Bool(value), expected) => expected.as_bool() == Some(*value),
             (Slot::Null, expected) => expected.is_null(),
-            // Numbers are equal where their values are, however they are written: that is the library's to say.
-            (Slot::Number(number), Value::Number(_)) => (&Value::Number((*number).clone())).equals_value(expected),
+            (Slot::Number(number), Value::Number(expected)) => equal_numbers(number, expected),
             // Without a copy: a schema may list many values to compare with.
             (Slot::Array { len, .. }, Value::Array(expected)) => {
                 let mut pairs = self.children().zip(expected);
@@ -156,6 +187,26 @@ impl<'a> Node<'a, Payload> for At<'a> {
     fn identity(&self) -> Option<NodeIdentity> {
         Some(NodeIdentity::new(self.0.as_ptr().addr()))
     }
+}
+
+/// Numbers are equal where their values are, however they are written.
+fn equal_numbers(number: &Number, expected: &Number) -> bool {
+    if let (Some(number), Some(expected)) = (number.as_i64(), expected.as_i64()) {
+        return number == expected;
+    }
+    match (whole(number), whole(expected)) {
+        (Some(number), Some(expected)) => number == expected,
+        (None, None) => number.as_f64() == expected.as_f64(),
+        _ => false,
+    }
+}
+
+/// A number as an integer, where it is one: exactly, and greater than any that is written as one.
+pub(super) fn whole(number: &Number) -> Option<i128> {
+    const BEYOND_INTEGERS: f64 = 1e38;
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < BEYOND_INTEGERS);
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and an `i128` holds it")]
+    number.as_i128().or_else(|| float().map(|float| float as i128))
 }
 
 /// The members of an object.
@@ -232,5 +283,9 @@ impl<'a> Array<'a, Payload> for Elements<'a> {
 
     fn elements(&self) -> Self {
         self.clone()
+    }
+
+    fn is_unique(&self) -> bool {
+        self.len < 2 || unique::are_unique(self.clone())
     }
 }
