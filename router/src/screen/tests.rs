@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use super::naming::DATASCHEMA;
 use super::*;
 use myelin_catalog::schemas::Wanted;
 use myelin_catalog::{Catalog, Digest, NewSchema, Op, SchemaFormat};
@@ -23,7 +24,10 @@ fn change(catalog: &mut Catalog, op: Op) {
 }
 
 fn rule(catalog: &mut Catalog, name: &str, schema: serde_json::Value) {
-    let rule = json!({"name": name, "pattern": format!("{name}/**"), "schema": schema});
+    let mut rule = json!({"name": name, "pattern": format!("{name}/**"), "schema": schema});
+    // As a rule is once it is settled: here it follows the newest version.
+    let version = &mut rule["schema"]["version"];
+    *version = if version.is_null() { json!("latest") } else { version.take() };
     change(catalog, Op::TopicRuleSet { rule: serde_json::from_value(rule).unwrap() });
 }
 
@@ -141,4 +145,39 @@ fn events_name_their_schema_in_their_head() {
         }
     }
     assert!(judge(&screens, "attribute/1", &[], b"1").unwrap_err().text.contains("names no schema"));
+}
+
+#[test]
+fn what_is_deleted_and_kept_may_be_named_until_it_goes_for_good() {
+    let mut catalog = Catalog::new();
+    let first = register(&mut catalog, "orders", SchemaFormat::Json, r#"{"type": "integer"}"#);
+    let second = register(&mut catalog, "orders", SchemaFormat::Json, r#"{"type": "string"}"#);
+    rule(&mut catalog, "any", json!({"by": "confluent"}));
+    rule(&mut catalog, "one", json!({"by": "confluent", "subject": "orders"}));
+    rule(&mut catalog, "head", json!({"by": "header", "subject": "orders"}));
+    let delete = |catalog: &mut Catalog, version, permanent| {
+        change(catalog, Op::SchemaVersionDeleted { subject: "orders".parse().unwrap(), version, permanent });
+    };
+    let named = |name: &str| {
+        let mut attrs = AttrsBuilder::new();
+        attrs.own(myelin_wire::attrs::SCHEMA, name.as_bytes());
+        attrs.as_bytes().to_vec()
+    };
+    let holds = |catalog: &Catalog, version: u32, id: u32, payload: &[u8]| {
+        let screens = table(&Screens::default(), catalog);
+        let by_prefix = |topic| judge(&screens, topic, &[], &prefixed(id, payload)).is_ok();
+        let by_head = judge(&screens, "head/1", &named(&format!("orders:{version}")), payload).is_ok();
+        by_prefix("any/1") && by_prefix("one/1") && by_head
+    };
+    delete(&mut catalog, 2, false);
+    assert!(holds(&catalog, 1, first, b"1") && holds(&catalog, 2, second, b"\"a\""));
+    let screens = table(&Screens::default(), &catalog);
+    assert_eq!(judge(&screens, "head/1", &named("orders"), b"1"), Ok(()), "no subject's newest");
+    assert!(judge(&screens, "any/1", &[], &prefixed(second, b"1")).is_err(), "it is judged");
+    delete(&mut catalog, 2, true);
+    let screens = table(&Screens::default(), &catalog);
+    for topic in ["any/1", "one/1"] {
+        let gone = judge(&screens, topic, &[], &prefixed(second, b"\"a\"")).unwrap_err();
+        assert!(gone.text.contains("not among those"), "{gone:?}");
+    }
 }
