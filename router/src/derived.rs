@@ -13,6 +13,7 @@ use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
+use crate::screen::Ready;
 use crate::tenants::Usage;
 use crate::trace::Watch;
 use bytes::Bytes;
@@ -207,10 +208,13 @@ impl Judge<'_> {
             let event =
                 EventView { topic: &topic.name.text, attrs: &attrs, payload: &payload, identity: &self.identity };
             let screened = self.local.screened(&topic);
-            let bad = screened.screens.iter().find_map(|screen| Some((screen, screen.judge(&event).err()?)));
-            if let Some((screen, violation)) = bad {
-                self.turn_back(screen, &violation, &event, (seq, within), &mut bench.verdicts);
-                return None;
+            let mut ready = Ready::default();
+            for screen in &screened.screens {
+                screen.make_ready(&event, &mut ready).await;
+                if let Err(violation) = screen.judge_with(&event, &ready) {
+                    self.turn_back(screen, &violation, &event, (seq, within), &mut bench.verdicts);
+                    return None;
+                }
             }
             screened.screens.iter().for_each(|screen| screen.passed(1));
         }

@@ -15,19 +15,20 @@ use myelin_engine::EventView;
 use myelin_schema::{ReferenceText, Source, Validator};
 use myelin_wire::Pattern;
 use naming::{Named, Place, unprefixed};
-use std::collections::{BTreeMap, HashMap};
+use slots::{Shelf, Slot};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 mod naming;
+mod slots;
 #[cfg(test)]
 mod tests;
 
+pub use slots::Ready;
+
 /// What stands in the topics of dead letters for the binding, where no filter but a schema has ended the event.
 pub const ADMISSION: &str = "admission";
-/// Schemas that are compiled for rules that let events name theirs. Those registered last; events that name older ones are
-/// held back. A compiled schema is some kilobytes to some megabytes.
-pub const NAMED_SCHEMAS_MAX: usize = 1024;
 
 /// The rules about schemas at a moment.
 #[derive(Debug, Default)]
@@ -35,8 +36,11 @@ pub struct Screens {
     /// Grows with every table.
     version: u64,
     screens: Vec<(Pattern, Arc<Screen>)>,
-    /// All that the screens judge by, by id.
+    /// All that the rules judge by themselves, by id.
     compiled: HashMap<u32, Compiled>,
+    /// All that events may name, by id.
+    slots: HashMap<u32, Arc<Slot>>,
+    shelf: Arc<Shelf>,
 }
 
 /// A schema, or why there is none.
@@ -82,7 +86,7 @@ pub struct Next {
 /// The schemas that events may name.
 #[derive(Debug, Default)]
 struct Known {
-    by_id: HashMap<u32, Compiled>,
+    by_id: HashMap<u32, Arc<Slot>>,
     /// Of each subject its versions in order.
     by_name: HashMap<SubjectName, Vec<KnownVersion>>,
 }
@@ -91,7 +95,7 @@ struct Known {
 #[derive(Debug)]
 struct KnownVersion {
     version: u32,
-    schema: Compiled,
+    schema: Arc<Slot>,
     /// Whether it is deleted, and kept for events that name it: it is no subject's newest.
     is_deleted: bool,
 }
@@ -143,11 +147,12 @@ impl Screens {
         rules: impl Iterator<Item = &'a TopicRule>,
         schemas: &Schemas,
     ) -> Self {
-        let mut forge = Forge { before, ahead, schemas, compiled: HashMap::new() };
+        let mut forge = Forge { before, ahead, schemas, compiled: HashMap::new(), slots: HashMap::new() };
         let screens =
             rules.filter_map(|rule| Some((rule.pattern.clone(), Arc::new(forge.screen(rule, rule.schema.as_ref()?)))));
         let screens = screens.collect();
-        Self { version: before.version + 1, screens, compiled: forge.compiled }
+        let Forge { compiled, slots, .. } = forge;
+        Self { version: before.version + 1, screens, compiled, slots, shelf: before.shelf.clone() }
     }
 
     /// The rules as they would judge if `next` were the newest version of its subject, and the only schema there is.
@@ -161,15 +166,16 @@ impl Screens {
             let by = match schema.by {
                 None => By::Rule { subject: subject.clone(), version, schema: compiled.clone() },
                 Some(naming) => {
-                    let by_id = place.map(|(id, _)| (id, compiled.clone())).into_iter().collect();
-                    let newest = KnownVersion { version, schema: compiled.clone(), is_deleted: false };
+                    let slot = Slot::full(id, compiled.clone());
+                    let by_id = place.map(|(id, _)| (id, slot.clone())).into_iter().collect();
+                    let newest = KnownVersion { version, schema: slot, is_deleted: false };
                     let by_name = HashMap::from([(subject.clone(), vec![newest])]);
                     By::Event { naming, known: Known { by_id, by_name } }
                 }
             };
             Some((rule.pattern.clone(), Arc::new(Screen::new(rule, schema, by, Arc::default()))))
         };
-        Self { version: 1, screens: rules.filter_map(screen).collect(), compiled: HashMap::new() }
+        Self { version: 1, screens: rules.filter_map(screen).collect(), ..Self::default() }
     }
 
     /// Tells tables apart.
@@ -182,10 +188,20 @@ impl Screens {
         self.screens.is_empty()
     }
 
+    /// Whether events may name schemas, which are compiled when they do.
+    pub fn lets_events_name(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// The rules of a topic, all of which hold. The router's own topics have none.
     pub fn of<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Arc<Screen>> {
         let is_own = topic.starts_with('$');
         self.screens.iter().filter(move |(pattern, _)| !is_own && pattern.matches(topic)).map(|(_, screen)| screen)
+    }
+
+    /// Schemas that events named and that were compiled, could not be, gave way to others, and were waited for in vain.
+    pub fn compilations(&self) -> [(&'static str, u64); 4] {
+        self.shelf.counts()
     }
 
     /// All rules.
@@ -252,21 +268,43 @@ impl Screen {
         }
     }
 
-    /// Whether the event may come in.
+    /// Whether the event may come in. A schema that it is the first to name is compiled here: not for workers.
     ///
     /// # Errors
     /// Why not.
     pub fn judge(&self, event: &EventView<'_>) -> Result<(), Box<Violation>> {
-        match &self.by {
-            By::Rule { .. } if event.payload.is_empty() && !self.is_required => Ok(()),
+        self.judge_with(event, &Ready::default())
+    }
+
+    /// The same for workers, which have had made ready what the event names.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge_with(&self, event: &EventView<'_>, ready: &Ready) -> Result<(), Box<Violation>> {
+        let (naming, known) = match &self.by {
+            By::Rule { .. } if event.payload.is_empty() && !self.is_required => return Ok(()),
             By::Rule { subject, version, schema } => {
-                let judge = schema.as_ref().map_err(|why| Violation::whole(&**why))?;
-                judge.validator.validate(event.payload).map_err(|fault| faulty(fault, format!("{subject}:{version}")))
+                let judged = judge_of(schema)?.validator.validate(event.payload);
+                return judged.map_err(|fault| faulty(fault, format!("{subject}:{version}")));
             }
-            By::Event { naming, known } => match Named::of(*naming, event)? {
-                Some(named) => judge_named(*naming, &named, known, event.payload),
-                None => self.without_name(*naming),
-            },
+            By::Event { naming, known } => (*naming, known),
+        };
+        let Some(named) = Named::of(naming, event)? else { return self.without_name(naming) };
+        let slot = known.get(named.place).ok_or_else(|| named.unknown())?;
+        if let Some(compiled) = &*slot.load() {
+            return judge_named(naming, &named, compiled, event.payload);
+        }
+        // Not among those only where the rules have changed since it was made ready.
+        let compiled = ready.find(slot).unwrap_or_else(|| slot.fill_here());
+        judge_named(naming, &named, &compiled, event.payload)
+    }
+
+    /// Has the schema that the event names compiled aside, where it is the first to name it, and waits for that.
+    pub async fn make_ready(&self, event: &EventView<'_>, ready: &mut Ready) {
+        let By::Event { naming, known } = &self.by else { return };
+        let Ok(Some(named)) = Named::of(*naming, event) else { return };
+        if let Some(slot) = known.get(named.place).filter(|slot| slot.load().is_none()) {
+            ready.add(slot).await;
         }
     }
 
@@ -292,8 +330,13 @@ impl Screen {
 }
 
 /// Judges a payload by the schema that its event names.
-fn judge_named(naming: SchemaNaming, named: &Named<'_>, known: &Known, payload: &[u8]) -> Result<(), Box<Violation>> {
-    let validator = &known.find(named)?.validator;
+fn judge_named(
+    naming: SchemaNaming,
+    named: &Named<'_>,
+    compiled: &Compiled,
+    payload: &[u8],
+) -> Result<(), Box<Violation>> {
+    let validator = &judge_of(compiled)?.validator;
     let judged = match naming {
         SchemaNaming::Confluent => match unprefixed(payload, validator.format()) {
             Some((indexes, rest)) => validator.validate_message(&indexes, rest),
@@ -304,20 +347,12 @@ fn judge_named(naming: SchemaNaming, named: &Named<'_>, known: &Known, payload: 
     judged.map_err(|fault| faulty(fault, named.to_string()))
 }
 
-impl Known {
-    /// The schema that an event names.
-    ///
-    /// # Errors
-    /// Where it is not among these, or cannot be compiled.
-    fn find(&self, named: &Named<'_>) -> Result<&Judge, Box<Violation>> {
-        match self.get(named.place) {
-            Some(Ok(judge)) => Ok(judge),
-            Some(Err(why)) => Err(Violation::whole(&**why)),
-            None => Err(named.unknown()),
-        }
-    }
+fn judge_of(compiled: &Compiled) -> Result<&Judge, Box<Violation>> {
+    compiled.as_ref().map(|judge| &**judge).map_err(|why| Violation::whole(&**why))
+}
 
-    fn get(&self, place: Place<'_>) -> Option<&Compiled> {
+impl Known {
+    fn get(&self, place: Place<'_>) -> Option<&Arc<Slot>> {
         let (subject, version) = match place {
             Place::Id(id) => return self.by_id.get(&id),
             Place::Version(subject, version) => (subject, version),
@@ -341,6 +376,7 @@ struct Forge<'a> {
     ahead: Option<&'a Screens>,
     schemas: &'a Schemas,
     compiled: HashMap<u32, Compiled>,
+    slots: HashMap<u32, Arc<Slot>>,
 }
 
 impl Forge<'_> {
@@ -380,33 +416,27 @@ impl Forge<'_> {
         let schemas = self.schemas;
         let mut known = Known::default();
         let subjects = schemas.subjects().filter(|subject| only.is_none_or(|only| subject.name() == only));
-        let subjects: Vec<_> = subjects.collect();
-        // What is deleted and kept is still what events have its id for.
-        let mut wanted: BTreeMap<u32, (bool, &Arc<Schema>)> = BTreeMap::new();
-        for SubjectVersion { schema, is_deleted, .. } in subjects.iter().flat_map(|subject| subject.all()) {
-            wanted.entry(schema.id).or_insert((true, schema)).0 &= is_deleted;
-        }
-        let mut wanted: Vec<(bool, &Arc<Schema>)> = wanted.into_values().collect();
-        wanted.sort_unstable_by_key(|(is_gone, schema)| (*is_gone, std::cmp::Reverse(schema.id)));
-        if wanted.len() > NAMED_SCHEMAS_MAX {
-            tracing::warn!(
-                schemas = wanted.len(),
-                compiled = NAMED_SCHEMAS_MAX,
-                "a rule for topics lets events name more schemas than are compiled: name a subject in the rule"
-            );
-        }
-        for (_, schema) in wanted.iter().take(NAMED_SCHEMAS_MAX) {
-            known.by_id.insert(schema.id, self.compile(schema));
-        }
         for subject in subjects {
-            let there = subject.all().filter_map(|SubjectVersion { version, schema, is_deleted, .. }| {
-                let (schema, is_deleted) = (known.by_id.get(&schema.id)?.clone(), *is_deleted);
-                Some(KnownVersion { version: *version, schema, is_deleted })
+            // What is deleted and kept is still what events have its id for.
+            let there = subject.all().map(|SubjectVersion { version, schema, is_deleted, .. }| {
+                let slot = self.slot(schema);
+                known.by_id.insert(schema.id, slot.clone());
+                KnownVersion { version: *version, schema: slot, is_deleted: *is_deleted }
             });
             let there = there.collect();
             known.by_name.insert(subject.name().clone(), there);
         }
         known
+    }
+
+    fn slot(&mut self, schema: &Arc<Schema>) -> Arc<Slot> {
+        let Self { before, ahead, slots, .. } = self;
+        let slot = slots.entry(schema.id).or_insert_with(|| {
+            // An id means the same schema for good.
+            let known = before.slots.get(&schema.id).or_else(|| ahead.as_ref()?.slots.get(&schema.id));
+            known.cloned().unwrap_or_else(|| Slot::new(schema.clone(), before.shelf.clone()))
+        });
+        slot.clone()
     }
 
     fn compile(&mut self, schema: &Arc<Schema>) -> Compiled {
@@ -417,19 +447,22 @@ impl Forge<'_> {
             self.compiled.insert(schema.id, known.clone());
             return known;
         }
-        let dependencies = schema.dependencies();
-        let references: Vec<ReferenceText<'_>> =
-            dependencies.iter().map(|(name, schema)| ReferenceText { name, text: &schema.text }).collect();
-        let format = judged_as(schema.format);
-        let compiled = Validator::compile(&Source { format, text: &schema.text, references: &references });
-        let compiled: Compiled = match compiled {
-            Ok(validator) => Ok(Arc::new(Judge { id: schema.id, validator })),
-            Err(error) => {
-                tracing::error!(id = schema.id, code = error.code, %error, "a schema cannot be compiled: its events are held back");
-                Err(format!("the schema {} cannot be compiled: {error}", schema.id).into())
-            }
-        };
+        let compiled = compile(schema);
         self.compiled.insert(schema.id, compiled.clone());
         compiled
+    }
+}
+
+fn compile(schema: &Schema) -> Compiled {
+    let dependencies = schema.dependencies();
+    let references: Vec<ReferenceText<'_>> =
+        dependencies.iter().map(|(name, schema)| ReferenceText { name, text: &schema.text }).collect();
+    let format = judged_as(schema.format);
+    match Validator::compile(&Source { format, text: &schema.text, references: &references }) {
+        Ok(validator) => Ok(Arc::new(Judge { id: schema.id, validator })),
+        Err(error) => {
+            tracing::error!(id = schema.id, code = error.code, %error, "a schema cannot be compiled: its events are held back");
+            Err(format!("the schema {} cannot be compiled: {error}", schema.id).into())
+        }
     }
 }

@@ -90,6 +90,7 @@ async fn readings(context: &Context) -> Readings {
         held_back,
         tenants: shared.rules.load().tenants().iter().map(tenant_reading).collect(),
         screened: shared.screens.load().all().map(|screen| (screen.rule().to_owned(), screen.counts())).collect(),
+        schema_compilations: shared.screens.load().compilations().into(),
         certificate_not_after: context.tls.as_ref().map(|tls| tls.not_after_unix_s()),
     }
 }
