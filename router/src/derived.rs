@@ -13,7 +13,7 @@ use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
-use crate::screen::{Pace, Screen};
+use crate::screen::{Pace, Ready};
 use crate::tenants::Usage;
 use crate::trace::Watch;
 use bytes::Bytes;
@@ -211,14 +211,21 @@ impl Judge<'_> {
             let event =
                 EventView { topic: &topic.name.text, attrs: &attrs, payload: &payload, identity: &self.identity };
             let screened = self.local.screened(&topic);
-            let pace = &mut bench.pace;
-            pace.begin();
-            let mut judge = |screen: &Screen| screen.judge(&event, pace.work_ns()).err();
-            let bad = screened.screens.iter().find_map(|screen| Some((screen, judge(screen)?)));
-            pace.end();
-            if pace.is_over() {
-                pace.pass_turn().await;
+            let (mut ready, mut bad) = (Ready::default(), None);
+            for screen in &screened.screens {
+                screen.make_ready(&event, &mut ready).await;
+                let pace = &mut bench.pace;
+                pace.begin();
+                let judged = screen.judge_with(&event, &ready, pace.work_ns());
                 pace.end();
+                if let Err(violation) = judged {
+                    bad = Some((screen, violation));
+                    break;
+                }
+            }
+            if bench.pace.is_over() {
+                bench.pace.pass_turn().await;
+                bench.pace.end();
             }
             if let Some((screen, violation)) = bad {
                 self.turn_back(screen, &violation, &event, (seq, within), &mut bench.verdicts);

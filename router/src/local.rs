@@ -261,6 +261,12 @@ impl Local {
         !self.screens.borrow_mut().load().is_empty()
     }
 
+    /// Whether events of any topic may name a schema that is to be compiled first.
+    #[inline]
+    pub fn lets_events_name(&self) -> bool {
+        self.screens.borrow_mut().load().lets_events_name()
+    }
+
     /// The rules about schemas that hold for a topic as they are now.
     pub fn screened(&self, topic: &TopicEntry) -> Rc<Screened> {
         let mut screens = self.screens.borrow_mut();

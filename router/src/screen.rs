@@ -6,33 +6,33 @@
 //! Who cannot be judged does not pass: a subject without a version, an id that no registry gave, a schema that cannot be
 //! compiled are all as bad as a payload that is not as it must be.
 
-mod pace;
-
-pub use pace::Pace;
-
 use crate::registry::judged_as;
 use myelin_catalog::{Name, TopicRule};
-use myelin_catalog::{OnInvalid, Schema, SchemaNaming, SchemaRule, SchemaVersion, Schemas, SubjectName};
+use myelin_catalog::{
+    OnInvalid, Schema, SchemaNaming, SchemaRule, SchemaVersion, Schemas, SubjectName, SubjectVersion,
+};
 use myelin_engine::EventView;
-use myelin_schema::limits::PROTOBUF_INDEXES_MAX;
-use myelin_schema::{Format, ReferenceText, Source, Validator};
-use myelin_wire::{Attrs, Pattern, attrs};
-use smallvec::SmallVec;
+use myelin_schema::{ReferenceText, Source, Validator};
+use myelin_wire::Pattern;
+use naming::{Named, Place, unprefixed};
+use slots::{Shelf, Slot};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+mod naming;
+mod pace;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+pub use pace::Pace;
+pub use slots::Ready;
+
 /// What stands in the topics of dead letters for the binding, where no filter but a schema has ended the event.
 pub const ADMISSION: &str = "admission";
-/// Schemas that are compiled for rules that let events name theirs. Those registered last; events that name older ones are
-/// held back. A compiled schema is some kilobytes to some megabytes.
-pub const NAMED_SCHEMAS_MAX: usize = 1024;
-/// Length of Confluent's prefix: a zero byte, and the id.
-const PREFIX_LEN: usize = 5;
 /// The message of a Protobuf file that is meant where none is named.
 const FIRST_MESSAGE: [u32; 1] = [0];
-/// Headers with the address of a schema: of an event that came as CloudEvents says, and of one that a gateway took in.
-const DATASCHEMA: [&str; 2] = ["dataschema", "ce-dataschema"];
 
 /// The rules about schemas at a moment.
 #[derive(Debug, Default)]
@@ -40,8 +40,11 @@ pub struct Screens {
     /// Grows with every table.
     version: u64,
     screens: Vec<(Pattern, Arc<Screen>)>,
-    /// All that the screens judge by, by id.
+    /// All that the rules judge by themselves, by id.
     compiled: HashMap<u32, Compiled>,
+    /// All that events may name, by id.
+    slots: HashMap<u32, Arc<Slot>>,
+    shelf: Arc<Shelf>,
 }
 
 /// A schema, or why there is none.
@@ -73,12 +76,32 @@ enum By {
     Event { naming: SchemaNaming, known: Known },
 }
 
+/// A version that is not there, or not yet.
+#[derive(Debug)]
+pub struct Next {
+    /// Whose it is.
+    pub subject: SubjectName,
+    /// Its id and its number, where the subject has it.
+    pub place: Option<(u32, u32)>,
+    /// What judges by it.
+    pub validator: Validator,
+}
+
 /// The schemas that events may name.
 #[derive(Debug, Default)]
 struct Known {
-    by_id: HashMap<u32, Compiled>,
-    /// Of each subject its versions in order, with their ids.
-    by_name: HashMap<SubjectName, Vec<(u32, u32)>>,
+    by_id: HashMap<u32, Arc<Slot>>,
+    /// Of each subject its versions in order.
+    by_name: HashMap<SubjectName, Vec<KnownVersion>>,
+}
+
+/// A version that events may name.
+#[derive(Debug)]
+struct KnownVersion {
+    version: u32,
+    schema: Arc<Slot>,
+    /// Whether it is deleted, and kept for events that name it: it is no subject's newest.
+    is_deleted: bool,
 }
 
 /// What a rule has done since the router's start.
@@ -128,11 +151,35 @@ impl Screens {
         rules: impl Iterator<Item = &'a TopicRule>,
         schemas: &Schemas,
     ) -> Self {
-        let mut forge = Forge { before, ahead, schemas, compiled: HashMap::new() };
+        let mut forge = Forge { before, ahead, schemas, compiled: HashMap::new(), slots: HashMap::new() };
         let screens =
             rules.filter_map(|rule| Some((rule.pattern.clone(), Arc::new(forge.screen(rule, rule.schema.as_ref()?)))));
         let screens = screens.collect();
-        Self { version: before.version + 1, screens, compiled: forge.compiled }
+        let Forge { compiled, slots, .. } = forge;
+        Self { version: before.version + 1, screens, compiled, slots, shelf: before.shelf.clone() }
+    }
+
+    /// The rules as they would judge if `next` were the newest version of its subject, and the only schema there is.
+    pub fn of_next<'a>(rules: impl Iterator<Item = &'a TopicRule>, next: Next) -> Self {
+        let Next { subject, place, validator } = next;
+        // Numbers begin with 1: nobody names what has none yet by it.
+        let (id, version) = place.unwrap_or_default();
+        let compiled: Compiled = Ok(Arc::new(Judge { id, validator }));
+        let screen = |rule: &TopicRule| {
+            let schema = rule.schema.as_ref()?;
+            let by = match schema.by {
+                None => By::Rule { subject: subject.clone(), version, schema: compiled.clone() },
+                Some(naming) => {
+                    let slot = Slot::full(id, compiled.clone());
+                    let by_id = place.map(|(id, _)| (id, slot.clone())).into_iter().collect();
+                    let newest = KnownVersion { version, schema: slot, is_deleted: false };
+                    let by_name = HashMap::from([(subject.clone(), vec![newest])]);
+                    By::Event { naming, known: Known { by_id, by_name } }
+                }
+            };
+            Some((rule.pattern.clone(), Arc::new(Screen::new(rule, schema, by, Arc::default()))))
+        };
+        Self { version: 1, screens: rules.filter_map(screen).collect(), ..Self::default() }
     }
 
     /// Tells tables apart.
@@ -145,10 +192,20 @@ impl Screens {
         self.screens.is_empty()
     }
 
+    /// Whether events may name schemas, which are compiled when they do.
+    pub fn lets_events_name(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// The rules of a topic, all of which hold. The router's own topics have none.
     pub fn of<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Arc<Screen>> {
         let is_own = topic.starts_with('$');
         self.screens.iter().filter(move |(pattern, _)| !is_own && pattern.matches(topic)).map(|(_, screen)| screen)
+    }
+
+    /// Schemas that events named and that were compiled, could not be, gave way to others, and were waited for in vain.
+    pub fn compilations(&self) -> [(&'static str, u64); 4] {
+        self.shelf.counts()
     }
 
     /// All rules.
@@ -158,6 +215,11 @@ impl Screens {
 }
 
 impl Screen {
+    fn new(rule: &TopicRule, schema: &SchemaRule, by: By, counts: Arc<Counts>) -> Self {
+        let (rule, on_invalid, is_required) = (rule.name.clone(), schema.on_invalid, schema.required);
+        Self { rule, on_invalid, is_required, by, counts }
+    }
+
     /// The rule's name.
     pub fn rule(&self) -> &str {
         self.rule.as_str()
@@ -210,135 +272,108 @@ impl Screen {
         }
     }
 
-    /// Whether the event may come in; `work_ns` grows by what it takes at most to find out.
+    /// Whether the event may come in. A schema that it is the first to name is compiled here: not for workers.
     ///
     /// # Errors
     /// Why not.
-    pub fn judge(&self, event: &EventView<'_>, work_ns: &mut u64) -> Result<(), Box<Violation>> {
-        match &self.by {
-            By::Rule { .. } if event.payload.is_empty() && !self.is_required => Ok(()),
+    pub fn judge(&self, event: &EventView<'_>) -> Result<(), Box<Violation>> {
+        self.judge_with(event, &Ready::default(), &mut 0)
+    }
+
+    /// The same for workers, which have had made ready what the event names; `work_ns` grows by what it takes at most to
+    /// find out.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge_with(&self, event: &EventView<'_>, ready: &Ready, work_ns: &mut u64) -> Result<(), Box<Violation>> {
+        let (naming, known) = match &self.by {
+            By::Rule { .. } if event.payload.is_empty() && !self.is_required => return Ok(()),
             By::Rule { subject, version, schema } => {
-                let judge = schema.as_ref().map_err(|why| Violation::whole(&**why))?;
-                let judged = judge.validator.judge(&FIRST_MESSAGE, event.payload, work_ns);
-                judged.map_err(|fault| faulty(fault, format!("{subject}:{version}")))
+                let judged = judge_of(schema)?.validator.judge(&FIRST_MESSAGE, event.payload, work_ns);
+                return judged.map_err(|fault| faulty(fault, format!("{subject}:{version}")));
             }
-            By::Event { naming: SchemaNaming::Confluent, known } => self.judge_prefixed(event.payload, known, work_ns),
-            By::Event { naming, known } => {
-                let named = match naming {
-                    SchemaNaming::Header => Attrs::new(event.attrs).text(attrs::SCHEMA),
-                    _ => DATASCHEMA.iter().find_map(|name| Attrs::new(event.attrs).header(name)),
-                };
-                let Some(named) = named else { return self.without_name("names no schema in its head") };
-                let judge = known.named(named)?;
-                let judged = judge.validator.judge(&FIRST_MESSAGE, event.payload, work_ns);
-                judged.map_err(|fault| faulty(fault, named.to_owned()))
-            }
+            By::Event { naming, known } => (*naming, known),
+        };
+        let Some(named) = Named::of(naming, event)? else { return self.without_name(naming) };
+        let slot = known.get(named.place).ok_or_else(|| named.unknown())?;
+        if let Some(compiled) = &*slot.load() {
+            return judge_named(naming, &named, compiled, event.payload, work_ns);
+        }
+        // Not among those only where the rules have changed since it was made ready.
+        let compiled = ready.find(slot).unwrap_or_else(|| slot.fill_here());
+        judge_named(naming, &named, &compiled, event.payload, work_ns)
+    }
+
+    /// Has the schema that the event names compiled aside, where it is the first to name it, and waits for that.
+    pub async fn make_ready(&self, event: &EventView<'_>, ready: &mut Ready) {
+        let By::Event { naming, known } = &self.by else { return };
+        let Ok(Some(named)) = Named::of(*naming, event) else { return };
+        if let Some(slot) = known.get(named.place).filter(|slot| slot.load().is_none()) {
+            ready.add(slot).await;
         }
     }
 
-    /// A payload that says its schema's id itself.
-    fn judge_prefixed(&self, payload: &[u8], known: &Known, work_ns: &mut u64) -> Result<(), Box<Violation>> {
-        let Some((id, _)) = prefix(payload) else {
-            return self.without_name("begins with no schema id: a zero byte and four bytes of it");
-        };
-        let judge = known.of_id(id)?;
-        let Some((_, indexes, rest)) = unprefixed(payload, judge.validator.format()) else {
-            return Err(Violation::whole("names its Protobuf message in no known way"));
-        };
-        judge.validator.judge(&indexes, rest, work_ns).map_err(|fault| faulty(fault, id.to_string()))
+    /// Whether the event names a schema that is none of those that this rule has: another one is to judge it, or none.
+    pub fn names_another(&self, event: &EventView<'_>) -> bool {
+        match &self.by {
+            By::Rule { .. } => false,
+            By::Event { naming, known } => match Named::of(*naming, event) {
+                Ok(named) => named.is_some_and(|named| known.get(named.place).is_none()),
+                Err(_) => true,
+            },
+        }
     }
 
-    fn without_name(&self, text: &str) -> Result<(), Box<Violation>> {
-        if self.is_required { Err(Violation::whole(text)) } else { Ok(()) }
+    fn without_name(&self, naming: SchemaNaming) -> Result<(), Box<Violation>> {
+        let text = match naming {
+            _ if !self.is_required => return Ok(()),
+            SchemaNaming::Confluent => "begins with no schema id: a zero byte and four bytes of it",
+            _ => "names no schema in its head",
+        };
+        Err(Violation::whole(text))
     }
 }
 
-impl Known {
-    fn of_id(&self, id: u32) -> Result<&Judge, Box<Violation>> {
-        match self.by_id.get(&id) {
-            Some(Ok(judge)) => Ok(judge),
-            Some(Err(why)) => Err(Violation::whole(&**why)),
-            None => Err(Violation::whole(format!("names the schema {id}, which is not among those of this topic"))),
-        }
-    }
+/// Judges a payload by the schema that its event names.
+fn judge_named(
+    naming: SchemaNaming,
+    named: &Named<'_>,
+    compiled: &Compiled,
+    payload: &[u8],
+    work_ns: &mut u64,
+) -> Result<(), Box<Violation>> {
+    let validator = &judge_of(compiled)?.validator;
+    let judged = match naming {
+        SchemaNaming::Confluent => match unprefixed(payload, validator.format()) {
+            Some((indexes, rest)) => validator.judge(&indexes, rest, work_ns),
+            None => return Err(Violation::whole("names its Protobuf message in no known way")),
+        },
+        _ => validator.judge(&FIRST_MESSAGE, payload, work_ns),
+    };
+    judged.map_err(|fault| faulty(fault, named.to_string()))
+}
 
-    /// The schema that a text means: an id, a subject with or without a version, or an address that ends with one of them.
-    fn named(&self, text: &str) -> Result<&Judge, Box<Violation>> {
-        let unknown = || Violation::whole(format!("names the schema `{text}`, which is not among those of this topic"));
-        let path = text.split(['?', '#']).next().unwrap_or(text);
-        if let Some((_, id)) = path.rsplit_once("/schemas/ids/") {
-            return self.of_id(id.parse().map_err(|_| unknown())?);
-        }
-        let in_path = path.rsplit_once("/subjects/").and_then(|(_, rest)| rest.split_once("/versions/"));
-        let (subject, version) = match in_path.or_else(|| text.rsplit_once(':')) {
-            Some((subject, version)) => (subject, version.parse::<SchemaVersion>().map_err(|_| unknown())?),
-            None => match text.parse() {
-                Ok(id) => return self.of_id(id),
-                Err(_) => (text, SchemaVersion::Latest),
-            },
+fn judge_of(compiled: &Compiled) -> Result<&Judge, Box<Violation>> {
+    compiled.as_ref().map(|judge| &**judge).map_err(|why| Violation::whole(&**why))
+}
+
+impl Known {
+    fn get(&self, place: Place<'_>) -> Option<&Arc<Slot>> {
+        let (subject, version) = match place {
+            Place::Id(id) => return self.by_id.get(&id),
+            Place::Version(subject, version) => (subject, version),
         };
-        let versions = self.by_name.get(subject).ok_or_else(unknown)?;
+        let versions = self.by_name.get(subject)?;
         let found = match version {
-            SchemaVersion::Latest => versions.last(),
-            SchemaVersion::Number(number) => versions.iter().find(|(version, _)| *version == number),
+            SchemaVersion::Latest => versions.iter().rev().find(|found| !found.is_deleted),
+            SchemaVersion::Number(number) => versions.iter().find(|found| found.version == number),
         };
-        self.of_id(found.ok_or_else(unknown)?.1)
+        found.map(|found| &found.schema)
     }
 }
 
 fn faulty(fault: myelin_schema::Fault, schema: String) -> Box<Violation> {
     Box::new(Violation { path: fault.path, text: fault.text, schema })
-}
-
-/// The schema's id before a payload, and what follows it.
-fn prefix(payload: &[u8]) -> Option<(u32, &[u8])> {
-    let (prefix, rest) = payload.split_first_chunk::<PREFIX_LEN>()?;
-    let [0, a, b, c, d] = *prefix else { return None };
-    Some((u32::from_be_bytes([a, b, c, d]), rest))
-}
-
-/// Indexes of a Protobuf message; few have more.
-pub type Indexes = SmallVec<[u32; 8]>;
-
-/// A payload in Confluent's wire format: the schema's id, the indexes of its message where it is Protobuf, and the bytes
-/// that the schema is about; `None` where it is no such payload.
-pub fn unprefixed(payload: &[u8], format: Format) -> Option<(u32, Indexes, &[u8])> {
-    let (id, rest) = prefix(payload)?;
-    let (indexes, rest) = if format == Format::Protobuf { message_indexes(rest)? } else { (Indexes::new(), rest) };
-    Some((id, indexes, rest))
-}
-
-/// The message that Confluent's wire format names, and what follows: a count of indexes and these, each a zigzag number;
-/// one zero byte stands for the first message.
-fn message_indexes(bytes: &[u8]) -> Option<(Indexes, &[u8])> {
-    let (count, mut rest) = zigzag(bytes)?;
-    let mut indexes = Indexes::new();
-    if count == 0 {
-        indexes.push(0);
-        return Some((indexes, rest));
-    }
-    if usize::try_from(count).ok()? > PROTOBUF_INDEXES_MAX {
-        return None;
-    }
-    for _ in 0..count {
-        let (index, after) = zigzag(rest)?;
-        indexes.push(index);
-        rest = after;
-    }
-    Some((indexes, rest))
-}
-
-/// A number that is not negative.
-fn zigzag(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let mut value = 0_u64;
-    for (at, byte) in bytes.iter().enumerate().take(PREFIX_LEN) {
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            let number = (value & 1 == 0).then_some(value >> 1)?;
-            return Some((u32::try_from(number).ok()?, &bytes[at + 1..]));
-        }
-    }
-    None
 }
 
 /// Makes screens, and compiles what they need.
@@ -347,6 +382,7 @@ struct Forge<'a> {
     ahead: Option<&'a Screens>,
     schemas: &'a Schemas,
     compiled: HashMap<u32, Compiled>,
+    slots: HashMap<u32, Arc<Slot>>,
 }
 
 impl Forge<'_> {
@@ -358,13 +394,7 @@ impl Forge<'_> {
             (None, None) => By::Event { naming: SchemaNaming::Header, known: Known::default() },
         };
         let before = self.before.all().find(|screen| screen.rule == rule.name);
-        Screen {
-            rule: rule.name.clone(),
-            on_invalid: schema.on_invalid,
-            is_required: schema.required,
-            by,
-            counts: before.map(|screen| screen.counts.clone()).unwrap_or_default(),
-        }
+        Screen::new(rule, schema, by, before.map(|screen| screen.counts.clone()).unwrap_or_default())
     }
 
     fn fixed(&mut self, subject: &SubjectName, version: SchemaVersion) -> By {
@@ -391,28 +421,28 @@ impl Forge<'_> {
     fn known(&mut self, only: Option<&SubjectName>) -> Known {
         let schemas = self.schemas;
         let mut known = Known::default();
-        let mut wanted: Vec<Arc<Schema>> = Vec::new();
         let subjects = schemas.subjects().filter(|subject| only.is_none_or(|only| subject.name() == only));
         for subject in subjects {
-            for version in subject.versions().filter(|version| !version.is_deleted) {
-                let versions = known.by_name.entry(subject.name().clone()).or_default();
-                versions.push((version.version, version.schema.id));
-                wanted.push(version.schema.clone());
-            }
-        }
-        wanted.sort_unstable_by_key(|schema| std::cmp::Reverse(schema.id));
-        wanted.dedup_by_key(|schema| schema.id);
-        if wanted.len() > NAMED_SCHEMAS_MAX {
-            tracing::warn!(
-                schemas = wanted.len(),
-                compiled = NAMED_SCHEMAS_MAX,
-                "a rule for topics lets events name more schemas than are compiled: name a subject in the rule"
-            );
-        }
-        for schema in wanted.iter().take(NAMED_SCHEMAS_MAX) {
-            known.by_id.insert(schema.id, self.compile(schema));
+            // What is deleted and kept is still what events have its id for.
+            let there = subject.all().map(|SubjectVersion { version, schema, is_deleted, .. }| {
+                let slot = self.slot(schema);
+                known.by_id.insert(schema.id, slot.clone());
+                KnownVersion { version: *version, schema: slot, is_deleted: *is_deleted }
+            });
+            let there = there.collect();
+            known.by_name.insert(subject.name().clone(), there);
         }
         known
+    }
+
+    fn slot(&mut self, schema: &Arc<Schema>) -> Arc<Slot> {
+        let Self { before, ahead, slots, .. } = self;
+        let slot = slots.entry(schema.id).or_insert_with(|| {
+            // An id means the same schema for good.
+            let known = before.slots.get(&schema.id).or_else(|| ahead.as_ref()?.slots.get(&schema.id));
+            known.cloned().unwrap_or_else(|| Slot::new(schema.clone(), before.shelf.clone()))
+        });
+        slot.clone()
     }
 
     fn compile(&mut self, schema: &Arc<Schema>) -> Compiled {
@@ -423,22 +453,22 @@ impl Forge<'_> {
             self.compiled.insert(schema.id, known.clone());
             return known;
         }
-        let dependencies = schema.dependencies();
-        let references: Vec<ReferenceText<'_>> =
-            dependencies.iter().map(|(name, schema)| ReferenceText { name, text: &schema.text }).collect();
-        let format = judged_as(schema.format);
-        let compiled = Validator::compile(&Source { format, text: &schema.text, references: &references });
-        let compiled: Compiled = match compiled {
-            Ok(validator) => Ok(Arc::new(Judge { id: schema.id, validator })),
-            Err(error) => {
-                tracing::error!(id = schema.id, code = error.code, %error, "a schema cannot be compiled: its events are held back");
-                Err(format!("the schema {} cannot be compiled: {error}", schema.id).into())
-            }
-        };
+        let compiled = compile(schema);
         self.compiled.insert(schema.id, compiled.clone());
         compiled
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn compile(schema: &Schema) -> Compiled {
+    let dependencies = schema.dependencies();
+    let references: Vec<ReferenceText<'_>> =
+        dependencies.iter().map(|(name, schema)| ReferenceText { name, text: &schema.text }).collect();
+    let format = judged_as(schema.format);
+    match Validator::compile(&Source { format, text: &schema.text, references: &references }) {
+        Ok(validator) => Ok(Arc::new(Judge { id: schema.id, validator })),
+        Err(error) => {
+            tracing::error!(id = schema.id, code = error.code, %error, "a schema cannot be compiled: its events are held back");
+            Err(format!("the schema {} cannot be compiled: {error}", schema.id).into())
+        }
+    }
+}

@@ -83,6 +83,8 @@ pub struct Readings {
     pub withheld: u64,
     /// Of each topic rule about schemas, events that passed, were refused, and went to the dead letters.
     pub screened: Vec<(String, (u64, u64, u64))>,
+    /// Schemas that events have named, by what became of compiling them.
+    pub schema_compilations: Vec<(&'static str, u64)>,
     /// Copies that other sites want and that may not go there.
     pub held_back: u64,
     /// Records of sampled events that were not made, because there were too many at once.
@@ -262,6 +264,10 @@ impl Readings {
         });
         let help = "Events that were judged by the schema of a topic rule, by what became of them";
         family.counter("myelin_schema_events", help, screened.collect::<Vec<Series>>())?;
+        let help =
+            "Schemas that events have named, by what became of compiling them: late were events that waited in vain";
+        let compilations = by("outcome", &self.schema_compilations);
+        family.counter("myelin_schema_compilations", help, compilations)?;
         let help = "Records of sampled events that were not made: too many at once";
         family.counter("myelin_trace_not_recorded", help, single(self.not_recorded))?;
         let Some(export) = &self.export else { return Ok(()) };
@@ -316,6 +322,7 @@ mod tests {
                 ..ShadowReading::default()
             }),
             screened: vec![("orders".into(), (7, 2, 1))],
+            schema_compilations: vec![("compiled", 3), ("late", 0)],
             not_recorded: 7,
             export: Some(ExportReading { lost: vec![("overwritten", 4)], ..ExportReading::default() }),
             bindings: vec![BindingReading {

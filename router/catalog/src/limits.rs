@@ -106,8 +106,8 @@ pub const TRUST_SIGNATURES_MAX: usize = TRUST_ROOTS_MAX;
 pub const TRUST_ACTIONS_MAX: usize = 32;
 /// Patterns of modules that one key may sign.
 pub const TRUST_PATTERNS_MAX: usize = 16;
-/// Highest versions that are remembered, by binding and name of its module: beside those of all active bindings, three
-/// times as many that are gone.
+/// Highest versions that are remembered, by binding and name of its module, and as many by the module alone: beside those of
+/// all active bindings, three times as many that are gone.
 pub const PEAKS_MAX: usize = 4 * BINDINGS_MAX;
 /// Functions of the host that a module uses, or a binding approves: the contract has fewer.
 pub const CAPABILITIES_MAX: usize = 64;

@@ -138,7 +138,7 @@ impl Client {
     /// The bytes that are described, and no others.
     async fn blob(&mut self, what: &'static str, described: &Descriptor) -> Result<Vec<u8>, OciError> {
         let path = format!("/v2/{}/blobs/{}", self.reference.repository(), described.digest_text());
-        let answer = match self.ask(Asked::new(Method::GET, path).up_to(described.size, what)).await {
+        let answer = match self.ask(Asked::new(Method::GET, path).up_to(described.size, what).elsewhere()).await {
             Err(OciError::TooLarge { what, bytes, max: wanted }) if wanted == described.size => {
                 return Err(OciError::Size { what, wanted, found: bytes });
             }
@@ -183,7 +183,7 @@ impl Client {
     /// Uploads a blob, unless it is there.
     async fn send_blob(&mut self, described: &Descriptor, bytes: Bytes) -> Result<(), OciError> {
         let (repository, digest) = (self.reference.repository(), described.digest_text());
-        let there = self.ask(Asked::new(Method::HEAD, format!("/v2/{repository}/blobs/{digest}"))).await?;
+        let there = self.ask(Asked::new(Method::HEAD, format!("/v2/{repository}/blobs/{digest}")).elsewhere()).await?;
         if there.status == StatusCode::OK {
             return Ok(());
         }
@@ -230,7 +230,7 @@ impl Client {
             let answer = self.exchange.send(asked, &uri, authorization).await?;
             let is_sent_on = matches!(asked.method, Method::GET | Method::HEAD) && answer.status.is_redirection();
             match answer.header(LOCATION).filter(|_| is_sent_on) {
-                Some(location) => uri = self.exchange.follow(&uri, location)?,
+                Some(location) => uri = self.exchange.redirect(asked, &uri, location)?,
                 None => return Ok(answer),
             }
         }

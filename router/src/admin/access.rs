@@ -22,6 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use myelin_policy::Service;
 use myelin_transport::Identity;
 use sha2::{Digest, Sha256};
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -165,7 +166,7 @@ impl Caller {
     /// Whether they may use the route `path` in this way.
     fn check(&self, request: &Request, path: &str) -> Result<(), Problem> {
         match rights::right(request.method(), path) {
-            Right::Of(needed) => self.need(needed, request.method(), path),
+            Right::Of(needed) => self.need(needed, format_args!("{} {path}", request.method())),
             // Who may do everything is told by the router itself what it has.
             Right::NoMethod if self.roles.meets(Roles::of(&[Role::Admin])) => Ok(()),
             Right::NoMethod => Err(unknown_method(request.method(), request.uri())),
@@ -178,18 +179,22 @@ impl Caller {
     /// `forbidden-role`.
     pub(super) fn may(&self, method: &Method, path: &str) -> Result<(), Problem> {
         match rights::right(method, path) {
-            Right::Of(needed) => self.need(needed, method, path),
-            Right::NoMethod => self.need(Roles::of(&[Role::Admin]), method, path),
+            Right::Of(needed) => self.need(needed, format_args!("{method} {path}")),
+            Right::NoMethod => self.need(Roles::of(&[Role::Admin]), format_args!("{method} {path}")),
         }
     }
 
-    fn need(&self, needed: Roles, method: &Method, path: &str) -> Result<(), Problem> {
+    /// Whether they have one of the roles that `what` is for.
+    ///
+    /// # Errors
+    /// `forbidden-role`.
+    pub(super) fn need(&self, needed: Roles, what: impl Display) -> Result<(), Problem> {
         if self.roles.meets(needed) {
             return Ok(());
         }
         let Self { actor, roles, .. } = self;
         let detail = format!(
-            "{actor} has the roles: {roles}; {method} {path} is for: {needed}; one of these in [admin] roles, or in the `roles` of \
+            "{actor} has the roles: {roles}; {what} is for: {needed}; one of these in [admin] roles, or in the `roles` of \
              the token's issuer below [jwt], gives it that right (`myelin whoami` shows what it may)"
         );
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden-role", detail))

@@ -1,8 +1,10 @@
 //! `/v1/bindings`: which module judges which events. Changes are staged; a rollout makes them active.
 
 use super::Context;
+use super::access::Caller;
 use super::intake::{IfMatch, Json as JsonBody, NamePath};
-use super::problem::Problem;
+use super::problem::{Problem, shown};
+use super::rights;
 use super::spec::BindingSpec;
 use super::types::{
     BindingDescription, BindingFigures, BindingList, BindingState, BindingSummary, FaultInfo, FilterDeclaration,
@@ -15,7 +17,7 @@ use axum::http::StatusCode;
 use axum::http::header::ETAG;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use myelin_catalog::StagedBinding;
+use myelin_catalog::{Binding, StagedBinding};
 use myelin_engine::{FilterInfo, PayloadNeed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +33,8 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> impl IntoRespon
     (revision_tag(revision), Json(BindingList { bindings, revision, active_generation: view.generation }))
 }
 
-/// Stage a binding, in place of the one of the same name. It judges nothing before a rollout.
+/// Stage a binding, in place of the one of the same name. It judges nothing before a rollout. To approve capabilities takes
+/// the role releaser or security as well.
 #[utoipa::path(put, path = "/v1/bindings/{name}", tag = "bindings",
     params(
         ("name" = String, Path, description = "Name of the binding"),
@@ -41,6 +44,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> impl IntoRespon
     responses(
         (status = 202, description = "Staged", body = Staged),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The binding cannot be so"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "It approves capabilities, which is for another role"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such module"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
@@ -50,14 +54,30 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> impl IntoRespon
     ))]
 pub(super) async fn stage(
     State(context): State<Arc<Context>>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     NamePath(name): NamePath,
     IfMatch(if_match): IfMatch,
     JsonBody(spec): JsonBody<BindingSpec>,
 ) -> Result<impl IntoResponse, Problem> {
     let binding = spec.named(name)?;
-    let revision = context.state.world.stage(binding, if_match, actor).await?;
+    check_approvals(&context.state.world.view(), &binding, &caller)?;
+    let revision = context.state.world.stage(binding, if_match, caller.actor).await?;
     Ok((StatusCode::ACCEPTED, revision_tag(revision), Json(Staged { revision })))
+}
+
+/// Whether whoever stages a binding may approve what it approves. What is approved for the same module there is kept by
+/// whoever changes something else.
+fn check_approvals(view: &View, binding: &Binding, caller: &Caller) -> Result<(), Problem> {
+    let sets = [view.catalog.staged(), &view.catalog.active().bindings];
+    let there = sets.iter().filter_map(|set| set.find(&binding.name)).map(|staged| &staged.binding);
+    let same: Vec<&Binding> = there.filter(|there| there.module.name == binding.module.name).collect();
+    let is_new = |capability: &&String| same.iter().all(|there| !there.consent.capabilities.contains(capability));
+    let new: Vec<&str> = binding.consent.capabilities.iter().filter(is_new).map(String::as_str).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let what = format!("to approve capabilities of {} (`{}`)", binding.module, shown(&new.join(",")));
+    caller.need(rights::APPROVE, what)
 }
 
 /// Everything about a binding: what its filter declared and what happened at it.

@@ -73,7 +73,7 @@ async fn readings(context: &Context) -> Readings {
         ledger_total: ledger_reading(&sum(&counts)),
         ledger: counts.iter().map(|(generation, counts)| (*generation, ledger_reading(counts))).collect(),
         bindings: view.cards.iter().map(|card| binding_reading(card)).collect(),
-        alarms: super::observe::alarms(&state.mesh.load(), &view).into_iter().collect(),
+        alarms: super::observe::alarms(&state.mesh.load(), &view, shared.tokens.as_deref()).into_iter().collect(),
         reloads: state.reloader.as_ref().map(|reloader| reloader.stats()),
         not_recorded: state.world.not_recorded().await,
         export: state.exports.as_ref().map(|figures| ExportReading {
@@ -90,6 +90,7 @@ async fn readings(context: &Context) -> Readings {
         held_back,
         tenants: shared.rules.load().tenants().iter().map(tenant_reading).collect(),
         screened: shared.screens.load().all().map(|screen| (screen.rule().to_owned(), screen.counts())).collect(),
+        schema_compilations: shared.screens.load().compilations().into(),
         certificate_not_after: context.tls.as_ref().map(|tls| tls.not_after_unix_s()),
     }
 }

@@ -5,6 +5,7 @@ use super::types::{Clients, LedgerLine, LedgerReport, Status, WorkerClients};
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::shared::Phase;
+use crate::tokens::Tokens;
 use crate::world::{MeshLedger, View};
 use axum::Json;
 use axum::extract::State;
@@ -84,13 +85,20 @@ pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<Status> 
 ))]
 pub(super) async fn mesh(State(context): State<Arc<Context>>) -> Json<LinksStatus> {
     let mut status = LinksStatus::clone(&context.state.mesh.load());
-    status.alarms = alarms(&status, &context.state.world.view());
+    status.alarms = alarms(&status, &context.state.world.view(), context.state.shared.tokens.as_deref());
     Json(status)
 }
 
-/// The alarms of the links and of the catalog, by code.
-pub(super) fn alarms(status: &LinksStatus, view: &View) -> BTreeMap<String, u64> {
+/// The alarm that tokens are refused because their issuer's keys could not be read for too long.
+const KEYS_TOO_OLD: &str = "token-keys-old";
+
+/// The alarms of the links, of the catalog and of the issuers of tokens, by code.
+pub(super) fn alarms(status: &LinksStatus, view: &View, tokens: Option<&Tokens>) -> BTreeMap<String, u64> {
     let mut all = status.alarms.clone();
+    let too_old = tokens.map_or(0, Tokens::keys_too_old);
+    if too_old > 0 {
+        all.insert(KEYS_TOO_OLD.to_owned(), too_old);
+    }
     for (code, count) in &view.alarms {
         *all.entry(code.clone()).or_default() += count;
     }

@@ -21,6 +21,8 @@ const VIEW: Roles = Roles::of(&[Role::Viewer, Role::Developer, Role::Releaser, R
 const DEVELOP: Roles = Roles::of(&[Role::Developer]);
 /// Making them active, and taking them back.
 const RELEASE: Roles = Roles::of(&[Role::Releaser]);
+/// Letting a module do more than the one before it: a second look, by another role than that which makes filters.
+pub(super) const APPROVE: Roles = Roles::of(&[Role::Releaser, Role::Security, Role::Admin]);
 /// Who belongs to the mesh.
 const OPERATE: Roles = Roles::of(&[Role::Operator]);
 /// Recording events, without seeing them.

@@ -13,6 +13,11 @@ use std::path::PathBuf;
 const LEEWAY_S: u64 = 60;
 /// Least and longest time between two looks at an issuer's keys, in seconds.
 const REFRESH_S: std::ops::RangeInclusive<u64> = 10..=86_400;
+/// Least and longest time that an issuer's keys count after they were read, in seconds.
+const KEYS_AGE_S: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
+/// That time where nothing is said. Tokens are mostly good for an hour at most: an issuer that is away for longer has nobody
+/// whose token would still be good, and a key that it has taken back meanwhile shall not count for longer than a day.
+const KEYS_AGE_DEFAULT_S: u64 = 86_400;
 /// Issuers of a router: each keeps its keys in memory.
 const ISSUERS_MAX: usize = 16;
 
@@ -24,11 +29,13 @@ pub struct JwtConfig {
     pub issuers: BTreeMap<String, IssuerConfig>,
     /// How often the keys of the issuers are read anew, in seconds.
     pub refresh_seconds: u64,
+    /// How long keys count after they were read, while they cannot be read anew, in seconds.
+    pub keys_max_age_seconds: u64,
 }
 
 impl Default for JwtConfig {
     fn default() -> Self {
-        Self { issuers: BTreeMap::new(), refresh_seconds: 300 }
+        Self { issuers: BTreeMap::new(), refresh_seconds: 300, keys_max_age_seconds: KEYS_AGE_DEFAULT_S }
     }
 }
 
@@ -83,6 +90,11 @@ impl JwtConfig {
         let mut problems = Vec::new();
         if !REFRESH_S.contains(&self.refresh_seconds) {
             problems.push((format!("refresh_seconds = {}", self.refresh_seconds), "give 10 to 86400".to_owned()));
+        }
+        let (age, refresh) = (self.keys_max_age_seconds, self.refresh_seconds);
+        if !KEYS_AGE_S.contains(&age) || age < refresh {
+            let remedy = format!("give 60 to 2592000, and no less than refresh_seconds = {refresh}");
+            problems.push((format!("keys_max_age_seconds = {age}"), remedy));
         }
         if self.issuers.len() > ISSUERS_MAX {
             let problem = format!("issuers: there are {}", self.issuers.len());

@@ -2,23 +2,25 @@
 //!
 //! A task for each issuer reads its key set now and then, and at once, but seldom, when a token names a key that is not in
 //! it. What was read last and was good counts until something better comes, over a restart, too: an issuer that is away
-//! keeps nobody out whose token is good.
+//! keeps nobody out whose token is good. Not for ever: whoever keeps us from reading must not keep a key alive that the
+//! issuer has taken back.
 
 mod fetch;
+mod kept;
 #[cfg(test)]
 mod tests;
 
 use crate::config::{IssuerConfig, JwtConfig, Roles};
-use crate::files::write_private;
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use fetch::Fetcher;
+use kept::{Origin, is_too_old};
 use myelin_token::{Claims, KEYS_BYTES_MAX, Keys, Refusal, Rules};
 use myelin_transport::Identity;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
@@ -74,7 +76,11 @@ struct Issuer {
     config: IssuerConfig,
     rules: Rules,
     source: Source,
-    keys: ArcSwapOption<Keys>,
+    keys: ArcSwapOption<Held>,
+    /// How old they may get, in seconds.
+    max_age_s: u64,
+    /// How often they got older than that.
+    too_old: AtomicU64,
     /// Somebody wants the keys to be read now.
     wanted: Notify,
     /// That is under way.
@@ -88,7 +94,13 @@ struct Issuer {
 enum Source {
     File(PathBuf),
     /// Over HTTP, with the file that keeps what was read last.
-    Url(Fetcher, PathBuf),
+    Url(Fetcher, Origin, PathBuf),
+}
+
+/// Keys, and when they were read.
+struct Held {
+    keys: Keys,
+    read_unix_s: u64,
 }
 
 impl fmt::Debug for Tokens {
@@ -113,8 +125,10 @@ impl Tokens {
         }
         let mut issuers = Vec::new();
         let mut following = JoinSet::new();
+        let max_age_s = config.keys_max_age_seconds;
         for (name, config) in &config.issuers {
-            let issuer = Issuer::open(name, config, data_dir).with_context(|| format!("[jwt.issuers.{name}]"))?;
+            let issuer =
+                Issuer::open(name, config, max_age_s, data_dir).with_context(|| format!("[jwt.issuers.{name}]"))?;
             let issuer = Arc::new(issuer);
             following.spawn(follow(issuer.clone(), pace));
             issuers.push(issuer);
@@ -125,6 +139,11 @@ impl Tokens {
     /// Whether `text` has the form of a token: three parts between dots.
     pub fn may_be_one(text: &[u8]) -> bool {
         text.iter().filter(|byte| **byte == b'.').count() == 2
+    }
+
+    /// How often the keys of an issuer got too old to count.
+    pub fn keys_too_old(&self) -> u64 {
+        self.issuers.iter().map(|issuer| issuer.too_old.load(Ordering::Relaxed)).sum()
     }
 
     /// Who shows `token`. Waits for the issuer's keys to be read once more when its key is not among them.
@@ -148,14 +167,23 @@ pub fn unix_s() -> u64 {
 }
 
 impl Issuer {
-    fn open(name: &str, config: &IssuerConfig, data_dir: &Path) -> anyhow::Result<Self> {
-        let (source, keys) = match (&config.jwks_url, &config.jwks_file) {
-            (_, Some(file)) => (Source::File(file.clone()), Some(read(file)?)),
+    fn open(name: &str, config: &IssuerConfig, max_age_s: u64, data_dir: &Path) -> anyhow::Result<Self> {
+        let now = unix_s();
+        let (source, held) = match (&config.jwks_url, &config.jwks_file) {
+            (_, Some(file)) => (Source::File(file.clone()), Some((read(file)?, now))),
             (Some(url), None) => {
                 let kept = data_dir.join(format!("jwks-{name}.json"));
+                let origin = Origin { issuer: config.issuer.clone(), jwks_url: url.clone(), max_age_s };
                 // What is not there, or not good any more, is read anew.
-                let keys = read(&kept).ok();
-                (Source::Url(Fetcher::new(url, config.ca.as_deref())?, kept), keys)
+                let keys = match kept.exists().then(|| origin.load(&kept, now)).transpose() {
+                    Ok(keys) => keys,
+                    Err(error) => {
+                        let (error, file) = (format!("{error:#}"), kept.display());
+                        tracing::warn!(issuer = name, error, %file, "keys of the last start do not count");
+                        None
+                    }
+                };
+                (Source::Url(Fetcher::new(url, config.ca.as_deref())?, origin, kept), keys)
             }
             (None, None) => anyhow::bail!("there is neither jwks_url nor jwks_file"),
         };
@@ -164,7 +192,9 @@ impl Issuer {
             rules: config.rules(),
             config: config.clone(),
             source,
-            keys: ArcSwapOption::from_pointee(keys),
+            keys: ArcSwapOption::from_pointee(held.map(|(keys, read_unix_s)| Held { keys, read_unix_s })),
+            max_age_s,
+            too_old: AtomicU64::new(0),
             wanted: Notify::new(),
             busy: AtomicBool::new(false),
             asked: Mutex::default(),
@@ -173,9 +203,14 @@ impl Issuer {
     }
 
     fn judge(&self, token: &[u8]) -> Result<Claims, Refusal> {
-        let keys = self.keys.load();
-        let keys = keys.as_ref().ok_or(Refusal::NoKeys)?;
-        myelin_token::verify(token, keys, &self.rules, unix_s())
+        let (held, now) = (self.keys.load(), unix_s());
+        let held = held.as_ref().filter(|held| !is_too_old(held.read_unix_s, self.max_age_s, now));
+        myelin_token::verify(token, &held.ok_or(Refusal::NoKeys)?.keys, &self.rules, now)
+    }
+
+    /// Whether there are keys, and they do not count any more.
+    fn has_old_keys(&self) -> bool {
+        self.keys.load().as_ref().is_some_and(|held| is_too_old(held.read_unix_s, self.max_age_s, unix_s()))
     }
 
     fn bearer(&self, claims: &Claims) -> Result<Bearer, Refusal> {
@@ -215,23 +250,24 @@ impl Issuer {
 
     /// Reads the keys. What is no key set changes nothing.
     async fn look(&self, pace: &Pace) -> anyhow::Result<()> {
-        let keys = match &self.source {
+        let (keys, read_unix_s) = match &self.source {
             Source::File(file) => {
                 let file = file.clone();
-                tokio::task::spawn_blocking(move || read(&file)).await??
+                (tokio::task::spawn_blocking(move || read(&file)).await??, unix_s())
             }
-            Source::Url(fetcher, kept) => {
+            Source::Url(fetcher, origin, kept) => {
                 let text = timeout(pace.fetch, fetcher.fetch()).await.context("no answer in time")??;
-                let keys = Keys::parse(&text)?;
+                let (keys, now) = (Keys::parse(&text)?, unix_s());
                 let (kept, text) = (kept.clone(), String::from_utf8(text.to_vec()).context("the key set")?);
-                let written = tokio::task::spawn_blocking(move || keep(&kept, &text)).await?;
+                let origin = origin.clone();
+                let written = tokio::task::spawn_blocking(move || origin.keep(&kept, &text, now)).await?;
                 if let Err(error) = written {
                     tracing::warn!(issuer = self.name, %error, "keys are good, but not kept for the next start");
                 }
-                keys
+                (keys, now)
             }
         };
-        self.keys.store(Some(Arc::new(keys)));
+        self.keys.store(Some(Arc::new(Held { keys, read_unix_s })));
         Ok(())
     }
 }
@@ -240,13 +276,14 @@ impl Issuer {
 async fn follow(issuer: Arc<Issuer>, pace: Pace) {
     let mut retry = pace.retry;
     let mut trouble: Option<String> = None;
+    let mut was_old = false;
     loop {
         let pause = match issuer.look(&pace).await {
             Ok(()) => {
                 if trouble.take().is_some() {
                     tracing::info!(issuer = issuer.name, "the issuer's keys are read again");
                 }
-                retry = pace.retry;
+                (retry, was_old) = (pace.retry, false);
                 pace.refresh
             }
             Err(error) => {
@@ -256,6 +293,18 @@ async fn follow(issuer: Arc<Issuer>, pace: Pace) {
                     tracing::warn!(issuer = issuer.name, error = told, has_keys, "the issuer's keys cannot be read");
                 }
                 trouble = Some(told);
+                let is_old = issuer.has_old_keys();
+                if is_old && !was_old {
+                    issuer.too_old.fetch_add(1, Ordering::Relaxed);
+                    let max_age_s = issuer.max_age_s;
+                    tracing::error!(
+                        issuer = issuer.name,
+                        max_age_s,
+                        "the issuer's keys are too old, and its tokens are refused until they can be read; \
+                         keys_max_age_seconds below [jwt] says how long they count"
+                    );
+                }
+                was_old = is_old;
                 let pause = retry;
                 retry = (retry * 2).min(pace.refresh);
                 pause
@@ -275,12 +324,4 @@ fn read(file: &Path) -> anyhow::Result<Keys> {
     let open = std::fs::File::open(file).and_then(|file| file.take(KEYS_BYTES_MAX as u64 + 1).read_to_end(&mut text));
     open.with_context(|| file.display().to_string())?;
     Keys::parse(&text).with_context(|| file.display().to_string())
-}
-
-/// Writes what is new.
-fn keep(file: &Path, text: &str) -> std::io::Result<()> {
-    if std::fs::read(file).is_ok_and(|kept| kept == text.as_bytes()) {
-        return Ok(());
-    }
-    write_private(file, text)
 }

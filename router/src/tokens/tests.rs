@@ -233,3 +233,75 @@ async fn a_file_of_keys_is_followed_and_must_be_there_at_the_start() {
     assert_eq!(code(&tokens, &new.token("a", json!({}))).await, "believed");
     assert!(Tokens::start(&JwtConfig::default(), folder.path()).unwrap().is_none());
 }
+
+#[tokio::test]
+async fn kept_keys_count_for_their_issuer_and_place_and_not_for_ever() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), Key::new(1, "one"));
+    let server = Server::start(Some(key.set())).await;
+    let tokens = server.tokens(folder.path(), slow());
+    looked(&tokens, 1).await;
+    drop(tokens);
+    let file = folder.path().join("jwks-corp.json");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    // From here on there is nothing but the file.
+    server.say(None);
+    let pace = Pace { wait: Duration::from_millis(1), ..slow() };
+    let token = key.token("a", json!({}));
+    let start = |change: &dyn Fn(&mut JwtConfig)| {
+        let mut config = server.config();
+        change(&mut config);
+        Tokens::start_at(pace, &config, folder.path()).unwrap().unwrap()
+    };
+    assert_eq!(code(&start(&|_| ()), &token).await, "believed");
+    let moved = start(&|config| {
+        let issuer = config.issuers.get_mut("corp").unwrap();
+        issuer.jwks_url = Some(format!("http://{}/others", server.addr));
+    });
+    assert_eq!(code(&moved, &token).await, "token-no-keys", "keys of another place");
+    let renamed = start(&|config| config.issuers.get_mut("corp").unwrap().issuer = "https://new.example".to_owned());
+    let of_new = key.token("a", json!({"iss": "https://new.example"}));
+    assert_eq!(code(&renamed, &of_new).await, "token-no-keys", "keys of another issuer");
+    let read_at = |unix_s: u64| {
+        let mut kept: Value = serde_json::from_str(&kept).unwrap();
+        kept["read_unix_s"] = unix_s.into();
+        std::fs::write(&file, kept.to_string()).unwrap();
+    };
+    let day = JwtConfig::default().keys_max_age_seconds;
+    for (at, told) in [
+        (unix_s() - day + 60, "believed"),
+        (unix_s() - day - 60, "token-no-keys"),
+        (unix_s() + day, "token-no-keys"),
+        (0, "token-no-keys"),
+    ] {
+        read_at(at);
+        assert_eq!(code(&start(&|_| ()), &token).await, told, "{at}");
+    }
+    // As an older router kept them: nobody says whose they are.
+    std::fs::write(&file, key.set()).unwrap();
+    assert_eq!(code(&start(&|_| ()), &token).await, "token-no-keys");
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_read_any_more_end_and_come_back() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), Key::new(1, "one"));
+    let server = Server::start(Some(key.set())).await;
+    let quick = Duration::from_millis(20);
+    let pace = Pace { refresh: quick, retry: quick, wait: Duration::from_millis(1), ..slow() };
+    let tokens = server.tokens(folder.path(), pace);
+    looked(&tokens, 1).await;
+    let token = key.token("a", json!({}));
+    server.say(None);
+    // A borrow that is held would hold the looks up.
+    let before = *tokens.issuers[0].looked.borrow();
+    looked(&tokens, before + 2).await;
+    assert_eq!((code(&tokens, &token).await, tokens.keys_too_old()), ("believed", 0));
+    let old = Held { keys: Keys::parse(key.set().as_bytes()).unwrap(), read_unix_s: unix_s() - 86_400 - 60 };
+    tokens.issuers[0].keys.store(Some(Arc::new(old)));
+    assert_eq!(code(&tokens, &token).await, "token-no-keys");
+    let before = *tokens.issuers[0].looked.borrow();
+    looked(&tokens, before + 3).await;
+    assert_eq!(tokens.keys_too_old(), 1, "told once");
+    server.say(Some(ok(key.set())));
+    until("they are read again", || !tokens.issuers[0].has_old_keys()).await;
+    assert_eq!(code(&tokens, &token).await, "believed");
+}

@@ -24,7 +24,7 @@ pub(super) fn check_recorded(
         let attrs = packed(&event.attrs).ok()?;
         let Event { topic, payload, identity, .. } = event;
         let view = EventView { topic, attrs: &attrs, payload: &payload.0, identity };
-        Some(screens.try_for_each(|screen| screen.judge(&view, &mut 0)).map_err(|violation| violation.detail()))
+        Some(screens.try_for_each(|screen| screen.judge(&view)).map_err(|violation| violation.detail()))
     };
     let mut tallies = Tallies::default();
     captures

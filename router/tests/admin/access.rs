@@ -200,6 +200,14 @@ pub(crate) async fn ask_with(
     send(addr, &router.ca, certificate, &bytes).await.unwrap()
 }
 
+/// Uploads a module.
+pub(crate) async fn upload_as(router: &Router, certificate: &TlsFiles, module: (&str, &str), bytes: &[u8]) -> Answer {
+    let path = format!("/v1/modules/{}/versions/{}", module.0, module.1);
+    let host = format!("localhost:{}", router.addr().port());
+    let bytes = request("PUT", &path, &host, &[("content-type", "application/wasm")], bytes);
+    send(router.addr(), &router.ca, Some(certificate), &bytes).await.unwrap()
+}
+
 async fn send(
     addr: SocketAddr,
     ca: &CertificateAuthority,

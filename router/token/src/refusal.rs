@@ -25,8 +25,10 @@ pub enum Refusal {
     /// Signed by a key that the issuer does not show.
     #[error("the token's key is not among those that its issuer shows; get a new token, or look at its key set")]
     Key,
-    /// The issuer's keys were never read.
-    #[error("the keys of the token's issuer have not been read yet; look at the router's log, then try again")]
+    /// The issuer's keys were never read, or so long ago that they do not count.
+    #[error(
+        "the keys of the token's issuer have not been read yet, or not for too long; look at the router's log, then try again"
+    )]
     NoKeys,
     /// The signature does not fit.
     #[error("the token's signature is not good")]

@@ -260,3 +260,32 @@ async fn payloads_that_are_dear_to_judge_are_bounded_and_paid_for() -> Result<()
     ensure!(router.settled_ledger()?["balances"] == json!(true));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_passes_while_it_is_kept_and_does_not_go_for_good_unasked() -> Result<()> {
+    let router = Router::start()?;
+    let client = router.client().await?;
+    let id = register(&router, "orders-value", "JSON", FIRST)?;
+    register(&router, "orders-value", "JSON", SECOND)?;
+    let payload = [&[0], &u32::try_from(id)?.to_be_bytes()[..], br#"{"id": 1}"#].concat();
+    let by = ["topic", "apply", "orders", "orders/**", "--schema-by", "confluent"];
+    router.myelin(&[&by[..], &["--schema-subject", "orders-value"]].concat())?.good()?;
+    let rm = ["schema", "rm", "orders-value", "--version", "1"];
+    router.myelin(&rm)?.good()?;
+    for _ in 0..2 {
+        let outcome = publish(&client, Event::new("orders/1", &payload)).await?;
+        ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+    }
+    let for_good = [&rm[..], &["--permanent"]].concat();
+    let refused = router.myelin(&for_good)?;
+    ensure!(refused.code != Some(0) && refused.err.contains("schema-in-use"), "{refused:?}");
+    ensure!(refused.err.contains("`orders` lets events name version 1"), "{refused:?}");
+    let figures = String::from_utf8(router.ask("GET", "/metrics", &[], b"")?.body)?;
+    ensure!(figures.contains("myelin_schema_compilations_total{outcome=\"compiled\"} 1"), "{figures}");
+    router.myelin(&by)?.good()?;
+    router.myelin(&for_good)?.good()?;
+    judges(&router, "orders", "1 schemas").await?;
+    let outcome = publish(&client, Event::new("orders/1", &payload)).await?;
+    ensure!(matches!(outcome, Outcome::Refused { code: Code::SchemaViolation, .. }), "{outcome:?}");
+    Ok(())
+}

@@ -221,7 +221,7 @@ fn k_of_n_root_keys_decide_whom_the_mesh_trusts() -> Result<()> {
 
 #[test]
 fn a_new_capability_is_approved_and_a_downgrade_is_signed_for() -> Result<()> {
-    let world = World::start()?;
+    let mut world = World::start()?;
     world.trusted("release", "*")?;
     world.write("plain.wasm", Behaviour::Allow)?;
     world.write("seeing.wasm", Behaviour::DropSeen)?;
@@ -239,6 +239,8 @@ fn a_new_capability_is_approved_and_a_downgrade_is_signed_for() -> Result<()> {
     let upgrade = "bind check --module orders@2.0.0 --pattern orders/**";
     let refused = world.refused("capability-approval", upgrade)?;
     ensure!(refused.contains("--approve-capabilities seen"), "{refused}");
+    // Under another name it is the same module.
+    world.refused("capability-approval", "bind other --module orders@2.0.0 --pattern orders/**")?;
     ensure!(world.active()? == ["check=orders@1.0.0"]);
     world.good(&format!("{upgrade} --approve-capabilities seen"))?;
 
@@ -264,5 +266,14 @@ fn a_new_capability_is_approved_and_a_downgrade_is_signed_for() -> Result<()> {
     world.good("rollout rollback")?;
     ensure!(world.active()? == ["check=orders@1.0.0"]);
     ensure!(Path::new(&world.path("down.minisig")).exists());
+    let renamed = "bind other --module orders@1.0.0 --pattern orders/**";
+    world.refused("downgrade", renamed)?;
+    world.good("unbind check")?;
+    world.refused("downgrade", renamed)?;
+    // After that, too, a rollback asks nobody, and a start does not.
+    world.good("rollout rollback")?;
+    world.router.kill()?;
+    world.router.restart()?;
+    ensure!(world.active()? == ["check=orders@1.0.0"]);
     Ok(())
 }

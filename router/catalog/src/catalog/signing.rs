@@ -5,22 +5,24 @@
 //! configuration's, and so no part of whether a record belongs to the log: [`Catalog::check_demands`] is asked before a
 //! record is drafted, and by every router before it prepares what others have written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Catalog, Generation};
 use crate::binding::Binding;
 use crate::error::CatalogError;
-use crate::limits::PEAKS_MAX;
 use crate::minisign::MinisignSignature;
 use crate::module::Module;
-use crate::names::{ModuleRef, Name, Version};
+use crate::names::{ModuleRef, Name};
 use crate::plan::Plan;
 use crate::set::BindingSet;
 use crate::statement::{ModuleStatement, RollbackStatement};
 use crate::trust::TrustRefusal;
 
+mod peaks;
 #[cfg(test)]
 mod tests;
+
+pub(super) use peaks::Peaks;
 
 /// What a router demands of modules, beyond what the log does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,17 +45,6 @@ pub enum SignatureState {
     /// By a key that was removed since.
     KeyRemoved,
 }
-
-/// The highest version of a module that a binding had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peak {
-    version: Version,
-    /// The generation that had it first.
-    generation: u64,
-}
-
-/// The highest versions by binding and name of the module, bindings included that are gone.
-pub(super) type Peaks = BTreeMap<(Name, Name), Peak>;
 
 impl SignatureState {
     /// As the API spells it.
@@ -189,12 +180,18 @@ impl Catalog {
         Ok(())
     }
 
-    /// What the host must do for a binding's module and not for the one that is active there now; none where one of the
-    /// two was uploaded by a router that did not look.
+    /// What the host must do for a binding's module and not for the one that is active there now. Where none is, what ran
+    /// of the module in any binding is what counts: a new name for a binding is no approval. None where one of the two
+    /// was uploaded by a router that did not look, and for a module of which nothing ever ran.
     pub fn new_capabilities(&self, binding: &Name, module: &Module) -> BTreeSet<String> {
-        let active = self.active().bindings.find(binding);
-        let running = active.and_then(|staged| self.module(&staged.binding.module));
-        match (&module.capabilities, running.and_then(|running| running.capabilities.as_ref())) {
+        let old: Option<BTreeSet<&String>> = match self.active().bindings.find(binding) {
+            Some(active) => {
+                let running = self.module(&active.binding.module).and_then(|running| running.capabilities.as_ref());
+                running.map(|capabilities| capabilities.iter().collect())
+            }
+            None => self.peaks.capabilities_of(&module.name).map(|capabilities| capabilities.iter().collect()),
+        };
+        match (&module.capabilities, old) {
             (Some(new), Some(old)) => new.iter().filter(|capability| !old.contains(capability)).cloned().collect(),
             _ => BTreeSet::new(),
         }
@@ -210,24 +207,29 @@ impl Catalog {
         Err(TrustRefusal::Capabilities {
             binding: binding.name.to_string(),
             module: binding.module.to_string(),
-            running: running.unwrap_or_default(),
+            running: running.unwrap_or_else(|| format!("whatever ran of {} before", module.name)),
             new: new.into_iter().collect::<Vec<_>>().join(","),
         })
     }
 
-    /// Whether a binding gets no lower version than it had, or that is signed for.
+    /// Whether a binding gets no lower version than it had, or that is signed for. One that does not have the module now
+    /// is measured by all bindings that ever had it: else an old version came back under another name.
     fn check_version(&self, binding: &Binding) -> Result<(), TrustRefusal> {
         let module = &binding.module;
-        let Some(peak) = self.peaks.get(&(binding.name.clone(), module.name.clone())) else { return Ok(()) };
+        let active = self.active().bindings.find(&binding.name).map(|staged| &staged.binding.module);
         // What is active is no downgrade, whatever else of the binding changes: an explicit rollback brought it there.
-        let is_active = self.active().bindings.find(&binding.name).is_some_and(|now| now.binding.module == *module);
-        if peak.version <= module.version || is_active {
+        if active == Some(module) {
             return Ok(());
         }
+        let highest = match active.is_some_and(|active| active.name == module.name) {
+            true => self.peaks.of_binding(&binding.name, &module.name),
+            false => self.peaks.of_module(&module.name),
+        };
+        let Some(highest) = highest.filter(|highest| **highest > module.version) else { return Ok(()) };
         let refuse = |why: String| TrustRefusal::Downgrade {
             binding: binding.name.to_string(),
             module: module.to_string(),
-            highest: peak.version.to_string(),
+            highest: highest.to_string(),
             why,
         };
         let Some(signature) = &binding.consent.downgrade else {
@@ -251,22 +253,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Remembers the highest versions, now that a generation is active.
+    /// Remembers what runs, now that a generation is active.
     pub(super) fn raise_peaks(&mut self, generation: &Generation) {
-        for staged in generation.bindings.iter() {
-            let ModuleRef { name, version } = &staged.binding.module;
-            let at = (staged.binding.name.clone(), name.clone());
-            if self.peaks.get(&at).is_none_or(|peak| peak.version < *version) {
-                self.peaks.insert(at, Peak { version: version.clone(), generation: generation.number });
-            }
-        }
-        while self.peaks.len() > PEAKS_MAX {
-            let is_used = |(binding, module): &(Name, Name)| {
-                generation.bindings.find(binding).is_some_and(|staged| staged.binding.module.name == *module)
-            };
-            let gone = self.peaks.iter().filter(|(at, _)| !is_used(at));
-            let Some(oldest) = gone.min_by_key(|(_, peak)| peak.generation).map(|(at, _)| at.clone()) else { break };
-            self.peaks.remove(&oldest);
-        }
+        self.peaks.raise(generation, &self.modules);
     }
 }

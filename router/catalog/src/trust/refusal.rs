@@ -80,8 +80,8 @@ pub enum TrustRefusal {
     },
     /// A new version can do what the running one cannot.
     #[error(
-        "binding {binding}: module {module} uses {new} of the host, which {running} does not; look at it, then approve \
-         with `--approve-capabilities {new}`"
+        "binding {binding}: module {module} uses {new} of the host, which {running} does not; look at it, then let \
+         somebody with the role releaser or security bind it with `--approve-capabilities {new}`"
     )]
     Capabilities {
         /// Which binding.

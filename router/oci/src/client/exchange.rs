@@ -55,6 +55,8 @@ pub(super) struct Asked {
     body: Bytes,
     /// Bytes of a good answer that are read, and what they are.
     max: (u64, &'static str),
+    /// Whether the answer may come from another server, to which the registry sends us on.
+    may_be_elsewhere: bool,
 }
 
 /// An answer.
@@ -69,7 +71,7 @@ pub(super) struct Answer {
 impl Asked {
     pub(super) fn new(method: Method, path: String) -> Self {
         let max = (ANSWER_BYTES_MAX, "the answer");
-        Self { method, path, uri: None, headers: Vec::new(), body: Bytes::new(), max }
+        Self { method, path, uri: None, headers: Vec::new(), body: Bytes::new(), max, may_be_elsewhere: false }
     }
 
     pub(super) fn at(method: Method, uri: Uri) -> Self {
@@ -87,6 +89,11 @@ impl Asked {
 
     pub(super) fn up_to(self, bytes: u64, what: &'static str) -> Self {
         Self { max: (bytes, what), ..self }
+    }
+
+    /// Registries keep blobs in storage of others, and a blob is what its digest says wherever it comes from.
+    pub(super) fn elsewhere(self) -> Self {
+        Self { may_be_elsewhere: true, ..self }
     }
 }
 
@@ -129,8 +136,14 @@ impl Exchange {
     pub(super) fn is_registry(&self, uri: &Uri) -> bool {
         let own = self.uri("/").ok();
         let own = own.as_ref();
-        let place = |uri: &Uri| Some((uri.scheme_str()?.to_owned(), uri.authority()?.as_str().to_ascii_lowercase()));
-        own.is_some_and(|own| place(own) == place(uri))
+        let port = if self.scheme() == "https" { 443 } else { 80 };
+        let place = |uri: &Uri| {
+            let authority = uri.authority()?;
+            let is_plain = !authority.as_str().contains('@');
+            let (host, port) = (authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(port));
+            is_plain.then_some((uri.scheme_str()?.to_owned(), host, port))
+        };
+        own.is_some_and(|own| place(own).is_some_and(|own| place(uri) == Some(own)))
     }
 
     /// Where a registry sends us, seen from `from`: never to somewhere without TLS where there was some.
@@ -151,6 +164,17 @@ impl Exchange {
             return Err(refuse("it has a user's name in it"));
         }
         Ok(uri)
+    }
+
+    /// Where a registry sends us on with a question: to another server for blobs only. Whatever a registry says, it cannot
+    /// make this machine ask others for anything else, such as those of its own network.
+    pub(super) fn redirect(&self, asked: &Asked, from: &Uri, location: &str) -> Result<Uri, OciError> {
+        let uri = self.follow(from, location)?;
+        if asked.may_be_elsewhere || self.is_registry(&uri) {
+            return Ok(uri);
+        }
+        let why = "only blobs may come from another server than the registry's; name that server as the registry";
+        Err(OciError::Redirect { registry: self.registry.to_string(), location: cut(location), why })
     }
 
     /// Asks once.

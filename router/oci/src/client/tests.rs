@@ -300,8 +300,69 @@ fn who_is_sent_on_says_nothing_of_who_it_is_and_does_not_go_in_circles() {
         assert_eq!(refusal(&sends, ":1").code(), "oci-redirect", "{place}");
     }
     // Without TLS nobody leaves this machine.
-    let out = Server::new(|_, _| Response("302 Found", vec![("location", "http://192.0.2.1/x".into())], Vec::new()));
+    let out = Server::new(|request, _| match is_component(request) {
+        true => Response("302 Found", vec![("location", "http://192.0.2.1/x".into())], Vec::new()),
+        false => honest(request),
+    });
     assert_eq!(refusal(&out, ":1").code(), "oci-plain-http");
+}
+
+#[test]
+fn only_blobs_come_from_another_server_than_the_registry_s() {
+    let other = Server::new(|request, _| guarded(request));
+    let to = other.addr;
+    let sends = move |request: &Request| {
+        Response("307 Temporary Redirect", vec![("location", format!("http://{to}{}", request.path))], Vec::new())
+    };
+    let manifest = Server::new(move |request, _| if is_manifest(request) { sends(request) } else { honest(request) });
+    let told = run(manifest.client(":1", Some(("alice", "sesame"))).pull()).unwrap_err();
+    assert!(told.code() == "oci-redirect" && told.to_string().contains("only blobs"), "{told}");
+    assert_eq!(other.asked(), [""; 0], "nobody has asked it for anything");
+    // Storage that asks who we are is told nothing, and the name and password of the registry stay there.
+    let blob = Server::new(move |request, _| match guarded(request) {
+        Response("200 OK", ..) if is_component(request) => sends(request),
+        answer => answer,
+    });
+    assert_eq!(run(blob.client(":1", Some(("alice", "sesame"))).pull()).unwrap_err().code(), "oci-unauthorized");
+    assert_eq!(other.authorizations(), [false]);
+    // On the registry itself anything may have moved.
+    let moved = Server::new(|request, addr| match request.path.strip_prefix("/old") {
+        Some(path) => honest(&Request { path: path.to_owned(), method: String::new(), headers: String::new() }),
+        None if is_manifest(request) => {
+            let location = format!("http://{addr}/old{}", request.path);
+            Response("301 Moved Permanently", vec![("location", location)], Vec::new())
+        }
+        None => honest(request),
+    });
+    assert_eq!(run(moved.client(":1", None).pull()).unwrap().component, COMPONENT);
+}
+
+#[test]
+fn from_tls_nobody_is_sent_on_without_it() {
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let reference: Reference = "oci://r.example/team/redact:1".parse().unwrap();
+    let client = Client::new(reference, Transport::Tls(Arc::new(config)), None);
+    let own: hyper::Uri = "https://r.example/v2/x".parse().unwrap();
+    let blob = Asked::new(Method::GET, String::new()).elsewhere();
+    for place in ["http://r.example/x", "http://storage.example/x", "http://10.0.0.1/x", "http://[::1]/x"] {
+        for asked in [&blob, &Asked::new(Method::GET, String::new())] {
+            assert_eq!(client.exchange.redirect(asked, &own, place).unwrap_err().code(), "oci-redirect", "{place}");
+        }
+    }
+    for place in
+        ["https://10.0.0.1/x", "https://[::1]/x", "https://[::ffff:169.254.169.254]/x", "https://other.example/x"]
+    {
+        let refused = client.exchange.redirect(&Asked::new(Method::GET, String::new()), &own, place).unwrap_err();
+        assert_eq!(refused.code(), "oci-redirect", "{place}");
+        assert!(client.exchange.redirect(&blob, &own, place).is_ok(), "{place}");
+    }
+    for place in ["/x", "https://r.example/x", "https://R.example:443/x"] {
+        assert!(client.exchange.redirect(&Asked::new(Method::GET, String::new()), &own, place).is_ok(), "{place}");
+    }
 }
 
 #[test]

@@ -51,6 +51,13 @@ fn nothing_is_fetched() {
         "http://127.0.0.1:9/schema.json",
         "https://example.com/schema.json",
         "http://169.254.169.254/latest/meta-data",
+        "http://[::1]:9/schema.json",
+        "https://[::1]/schema.json",
+        "http://[::ffff:127.0.0.1]:9/schema.json",
+        "http://[::ffff:169.254.169.254]/latest/meta-data",
+        "http://[fd00:ec2::254]/latest/meta-data",
+        "http://[::ffff:a9fe:a9fe]/",
+        "http://2130706433/schema.json",
         "file:///etc/passwd",
         "ftp://example.com/a",
         "other.json",
@@ -61,8 +68,10 @@ fn nothing_is_fetched() {
         assert_eq!(error.code, "schema-reference-unresolved", "{uri}: {error}");
         assert!(error.message.contains("references"), "{error}");
     }
-    let error = refused(r#"{"$schema": "http://127.0.0.1:9/meta", "type": "object"}"#);
-    assert_eq!(error.code, "schema-malformed", "{error}");
+    for meta in ["http://127.0.0.1:9/meta", "http://[::1]:9/meta", "http://[::ffff:127.0.0.1]:9/meta"] {
+        let error = refused(&json!({"$schema": meta, "type": "object"}).to_string());
+        assert_eq!(error.code, "schema-malformed", "{error}");
+    }
 }
 
 #[test]

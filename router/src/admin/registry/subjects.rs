@@ -80,7 +80,7 @@ pub(super) async fn remove(
 ) -> Result<Answer<Vec<u32>>, RegistryProblem> {
     let world = &context.state.world;
     let permanent = wishes.has("permanent");
-    world.check_unused(&subject, None)?;
+    world.check_unused(&subject, None, permanent)?;
     let before = world.schemas();
     let gone = before.find_subject(&subject).ok().map(|subject| versions::numbers(subject, permanent));
     world.change_registry(Op::SubjectDeleted { subject, permanent }, actor).await?;

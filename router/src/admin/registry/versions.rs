@@ -162,7 +162,7 @@ pub(super) async fn remove(
         VersionAsked::Number(number) => number,
         VersionAsked::Latest => find(&world.schemas(), &subject, version, permanent)?.version,
     };
-    world.check_unused(&subject, Some(version))?;
+    world.check_unused(&subject, Some(version), permanent)?;
     world.change_registry(Op::SchemaVersionDeleted { subject, version, permanent }, actor).await?;
     Ok(Answer(version))
 }

@@ -152,29 +152,38 @@ impl World {
     }
 
     /// Whether no rule would judge by nothing, and so let nothing in, without that version of a subject, or without the
-    /// subject. A guard for whoever deletes: a rule that comes at the same moment is not seen.
+    /// subject; nor, where it goes for good, turn back events that name it. A guard for whoever deletes: a rule that comes
+    /// at the same moment is not seen, nor one that lets events name schemas of all subjects.
     ///
     /// # Errors
     /// `schema-in-use`.
-    pub fn check_unused(&self, subject: &SubjectName, version: Option<u32>) -> Result<(), WorldError> {
+    pub fn check_unused(&self, subject: &SubjectName, version: Option<u32>, permanent: bool) -> Result<(), WorldError> {
         let view = self.view();
         let there = view.catalog.schemas().subject(subject.as_str());
         let is_last = |version: u32| there.is_some_and(|there| there.versions().all(|left| left.version == version));
-        let needs = |schema: &SchemaRule| match schema.version.filter(|_| schema.by.is_none()) {
+        let needs = |schema: &SchemaRule| match schema.version {
             _ if schema.subject.as_ref() != Some(subject) => false,
+            _ if schema.by.is_some() => permanent,
             Some(SchemaVersion::Number(number)) => version.is_none_or(|version| version == number),
             Some(SchemaVersion::Latest) => version.is_none_or(is_last),
             None => false,
         };
-        let Some(rule) = view.catalog.topic_rules().find(|rule| rule.schema.as_ref().is_some_and(needs)) else {
-            return Ok(());
-        };
+        let needing = |rule: &&TopicRule| rule.schema.as_ref().is_some_and(needs);
+        let Some(rule) = view.catalog.topic_rules().find(needing) else { return Ok(()) };
         let what = version.map_or("subject".to_owned(), |version| format!("version {version} of subject"));
-        let message = format!(
-            "topic rule `{}` judges by {what} `{subject}` and would let nothing in without it; let it judge by another one \
-             first, or remove it",
-            rule.name
-        );
+        let is_named = rule.schema.as_ref().is_some_and(|schema| schema.by.is_some());
+        let message = match is_named {
+            true => format!(
+                "topic rule `{}` lets events name {what} `{subject}` and would turn them back without it; let them name \
+                 another subject's first, or remove the rule",
+                rule.name
+            ),
+            false => format!(
+                "topic rule `{}` judges by {what} `{subject}` and would let nothing in without it; let it judge by another \
+                 one first, or remove it",
+                rule.name
+            ),
+        };
         Err(refuse(Blame::Conflict, "schema-in-use", message))
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::binding::Consent;
 use crate::digest::Digest;
+use crate::limits::PEAKS_MAX;
 use crate::op::Op;
 use crate::testing::{Holder, Story, add, binding, module, stage};
 
@@ -223,7 +224,97 @@ fn what_is_remembered_of_versions_is_bounded() {
         generation.bindings.insert(crate::set::StagedBinding::new(1, Digest::of(b"redact@1.0.0"), staged));
         story.catalog.raise_peaks(&generation);
     }
-    assert_eq!(story.catalog.peaks.len(), PEAKS_MAX);
-    let is_known = |name: &Name| story.catalog.peaks.keys().any(|(binding, _)| binding == name);
-    assert!(!is_known(&names[0]) && is_known(names.last().unwrap()), "the oldest is forgotten");
+    let module: Name = "redact".parse().unwrap();
+    let is_known = |name: &&Name| story.catalog.peaks.of_binding(name, &module).is_some();
+    assert_eq!(names.iter().filter(is_known).count(), PEAKS_MAX);
+    assert!(!is_known(&&names[0]) && is_known(&names.last().unwrap()), "the oldest is forgotten");
+    assert_eq!(story.catalog.peaks.of_module(&module).unwrap().to_string(), "1.0.0", "whatever became of its bindings");
+    for number in 0..PEAKS_MAX + 50 {
+        generation.number += 1;
+        generation.bindings = BindingSet::default();
+        let other = binding("b", &format!("m{number}@1.0.0"), "a");
+        generation.bindings.insert(crate::set::StagedBinding::new(1, Digest::of(b"m"), other));
+        story.catalog.raise_peaks(&generation);
+    }
+    let known = (0..PEAKS_MAX + 50).map(|number| format!("m{number}").parse().unwrap());
+    assert_eq!(known.filter(|name| story.catalog.peaks.of_module(name).is_some()).count(), PEAKS_MAX);
+}
+
+/// A module that uses these functions of the host.
+fn using(holder: &Holder, reference: &str, functions: &[&str]) -> Module {
+    let capabilities = Some(functions.iter().map(|&name| name.to_owned()).collect());
+    Module { capabilities, ..holder.module(reference) }
+}
+
+#[test]
+fn a_new_name_for_a_binding_is_no_way_round_a_statement_or_an_approval() {
+    let (mut story, holder) = trusting("*");
+    for (reference, functions) in [
+        ("redact@1.0.0", &["log"][..]),
+        ("redact@2.0.0", &["log"]),
+        ("redact@2.1.0", &["log", "take"]),
+        ("other@1.0.0", &["log", "take"]),
+    ] {
+        story.add(added(using(&holder, reference, functions)));
+    }
+    assert_eq!(demanded(&story, &binding("first", "redact@1.0.0", "a")), Ok(()), "nothing of it ever ran");
+    // What an earlier binding had is no reason to have it again.
+    story.add(stage(binding("former", "redact@1.0.0", "a")));
+    story.activate();
+    story.add(Op::BindingRemoved { name: "former".parse().unwrap() });
+    story.add(stage(binding("check", "redact@2.0.0", "a")));
+    let generation = story.activate();
+    for other in ["check2", "former"] {
+        assert_eq!(demanded(&story, &binding(other, "redact@1.0.0", "a")), Err("downgrade"), "{other}");
+        assert_eq!(demanded(&story, &binding(other, "redact@2.0.0", "a")), Ok(()), "{other}");
+        assert_eq!(demanded(&story, &binding(other, "redact@2.1.0", "a")), Err("capability-approval"), "{other}");
+    }
+    assert_eq!(demanded(&story, &binding("check2", "other@1.0.0", "a")), Ok(()), "the first of its module");
+    let mut approved = binding("check2", "redact@2.1.0", "a");
+    approved.consent.capabilities = vec!["take".into()];
+    assert_eq!(demanded(&story, &approved), Ok(()));
+    let statement = format!("myelin rollback name=redact version=1.0.0 binding=check2 generation={generation}");
+    let downgrade = Some(holder.sign(statement.as_bytes(), &statement));
+    let signed_for =
+        Binding { consent: Consent { downgrade, ..Consent::default() }, ..binding("check2", "redact@1.0.0", "a") };
+    assert_eq!(demanded(&story, &signed_for), Ok(()));
+    // Nor is it forgotten by taking all of it away.
+    story.add(Op::BindingRemoved { name: "check".parse().unwrap() });
+    story.activate();
+    for again in ["check", "check2"] {
+        assert_eq!(demanded(&story, &binding(again, "redact@1.0.0", "a")), Err("downgrade"));
+        assert_eq!(demanded(&story, &binding(again, "redact@2.1.0", "a")), Err("capability-approval"));
+    }
+    // What ran anywhere with somebody's approval is approved for the module.
+    story.add(stage(approved));
+    story.activate();
+    assert_eq!(demanded(&story, &binding("check3", "redact@2.1.0", "a")), Ok(()));
+}
+
+#[test]
+fn a_log_with_an_old_version_under_a_new_name_is_read_and_rolled_back_in() {
+    // As routers wrote it that measured each binding by itself.
+    let (mut story, holder) = trusting("*");
+    for (reference, functions) in [("redact@1.0.0", &["log", "take"][..]), ("redact@2.0.0", &["log"])] {
+        story.add(added(using(&holder, reference, functions)));
+    }
+    story.add(stage(binding("check", "redact@2.0.0", "a")));
+    story.activate();
+    story.add(Op::BindingRemoved { name: "check".parse().unwrap() });
+    story.add(stage(binding("check2", "redact@1.0.0", "a")));
+    let old = story.activate();
+    let mut read = crate::Catalog::from_records(&story.log).unwrap();
+    assert_eq!(read, story.catalog);
+    // It runs on, over restarts and changes of its binding, and a rollback to it and away from it needs nobody's leave.
+    let running = read.active().bindings.clone();
+    assert_eq!(read.check_demands(&running, REQUIRED, NOW_MS), Ok(()));
+    assert_eq!(demanded(&story, &binding("check2", "redact@1.0.0", "b")), Ok(()));
+    let up = stage(binding("check2", "redact@2.0.0", "a"));
+    story.add(up);
+    story.activate();
+    story.add(Op::RolledBack { to: old });
+    let back = story.catalog.rollback_target().unwrap().number;
+    story.add(Op::RolledBack { to: back });
+    read = crate::Catalog::from_records(&story.log).unwrap();
+    assert_eq!((&read, read.generation()), (&story.catalog, story.catalog.head().rev));
 }
