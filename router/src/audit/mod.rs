@@ -167,15 +167,17 @@ impl Audit {
 
     /// What this router says to a witness that has seen its log end with the entry `seq`. Reads the disk.
     pub(crate) fn testify(&self, seq: u64) -> Testimony {
-        let head = self.head();
+        let (head, folder) = (self.head(), &self.state.folder);
         let then = match seq {
             0 => None,
             // What cannot be read is not there.
-            seq => files::head_at(&self.state.folder, seq).unwrap_or_default(),
+            seq => files::head_at(folder, seq).unwrap_or_default(),
         };
-        let first = files::lines(&self.state.folder, 0).ok().and_then(|mut lines| lines.next()?.ok());
-        let first = first.and_then(|line| chain::read(&line).ok()).map_or(0, |entry| entry.seq);
-        Testimony { first, head, then: then.map(|head| head.hash) }
+        let first = files::first(folder);
+        // Read last: whatever was removed meanwhile is announced by then.
+        let retired = files::retired(folder).unwrap_or_default();
+        let (first, prev) = first.map_or((0, None), |entry| (entry.seq, Some(entry.prev)));
+        Testimony { first, head, then: then.map(|head| head.hash), prev, retired }
     }
 }
 
@@ -255,7 +257,8 @@ mod tests {
         let at = audit.folder().to_owned();
         let head = audit.head();
         assert_eq!((head.seq, lines(&at, 0).unwrap().count()), (3, 3), "the start, the first read, the change");
-        assert_eq!(audit.testify(head.seq), Testimony { first: 1, head, then: Some(head.hash) });
+        let (then, prev) = (Some(head.hash), Some(myelin_catalog::Digest::ZERO));
+        assert_eq!(audit.testify(head.seq), Testimony { first: 1, head, then, prev, retired: None });
         drop(audit);
         // The thread ends by itself once nobody can write any more.
         let all = async {
