@@ -37,6 +37,9 @@ const LOOKED_AT_MAX: usize = 200_000;
 const CONTENT_TYPE_LINES: &str = "application/x-ndjson";
 /// What comes every few seconds from whatever watches the router: let in, it says nothing about anybody.
 const UNTOLD: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// The methods that are told by their names: others are whatever somebody has sent.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// Where to go on after a piece of the log: the number of its last entry.
 const LAST: HeaderName = HeaderName::from_static("myelin-audit-last");
 
@@ -47,12 +50,20 @@ pub(super) async fn keep(
     request: Request,
     next: Next,
 ) -> Response {
+    answer(&context, &peer, request, next).await
+}
+
+fn is_get(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+async fn answer(context: &Context, peer: &Peer, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str);
-    let is_get = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     // Whoever looks at payloads is written down each time.
-    let is_read = is_get && !rights::shows_payloads(route);
-    let action = format!("{} {route}", request.method());
+    let is_read = is_get(request.method()) && !rights::shows_payloads(&route);
+    let method = if METHODS.contains(request.method()) { request.method().as_str() } else { "-" };
+    let action = format!("{method} {route}");
     let origin = intake::origin(request.headers());
     let hashed = Hashed::default();
     let sent = hashed.0.clone();
@@ -69,7 +80,8 @@ pub(super) async fn keep(
     let actor = caller.as_ref().map_or("-", |caller| &caller.actor);
     let mut note = Note::new(Kind::Admin, actor, action, result);
     note.from = Some(peer.addr.ip().to_string());
-    note.subject = path;
+    // What a stranger asks for is what a stranger says: there is no end of sorts of it.
+    note.subject = if caller.is_some() { path } else { route };
     match (&caller, &peer.identity) {
         (Some(caller), _) if response.status() == StatusCode::FORBIDDEN => {
             note.detail = format!("with the roles: {}", caller.roles);
@@ -79,7 +91,7 @@ pub(super) async fn keep(
         _ => {}
     }
     if is_read || caller.is_none() {
-        context.state.audit.count(note);
+        context.state.audit.count(note, caller.is_some());
         return response;
     }
     note.digest = sent.lock().unwrap_or_else(PoisonError::into_inner).take().map(finish);
