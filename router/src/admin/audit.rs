@@ -5,7 +5,7 @@ use super::access::Caller;
 use super::intake;
 use super::problem::{Problem, ProblemCode};
 use super::rights;
-use super::server::Peer;
+use super::server::{Peer, Place};
 use crate::audit::{Entry, Kind, Note, lines};
 use crate::world::{MeshAudit, WorldError};
 use axum::body::{Body, Bytes, HttpBody};
@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as Task, Poll};
+use tokio::task::JoinError;
 use utoipa::{IntoParams, ToSchema};
 
 /// Entries in an answer.
@@ -47,10 +48,26 @@ const LAST: HeaderName = HeaderName::from_static("myelin-audit-last");
 pub(super) async fn keep(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,
+    Extension(place): Extension<Place>,
     request: Request,
     next: Next,
 ) -> Response {
-    answer(&context, &peer, request, next).await
+    if is_get(request.method()) {
+        return answer(&context, &peer, request, next).await;
+    }
+    // A client that hangs up takes nothing back: the change goes on, and so does what writes it down. It keeps the
+    // connection's place until then, so that there are no more of them than connections.
+    let whole = tokio::spawn(async move {
+        let _place = place;
+        answer(&context, &peer, request, next).await
+    });
+    match whole.await.map_err(JoinError::try_into_panic) {
+        Ok(response) => response,
+        // It ends the connection, as one in the connection's own task does.
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The listener has stopped.
+        Err(Err(_)) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 fn is_get(method: &Method) -> bool {
