@@ -3,11 +3,12 @@
 //! The keeper of the catalog publishes [`Rules`] whenever a policy changes; each worker asks them on its cold ways and
 //! remembers the answers: with a publisher's topic, and with the route of a topic. Nothing is asked for single events.
 
+mod denials;
 mod event;
 
+pub use denials::Denials;
 pub use event::{PolicyEvent, head};
 
-use crate::audit::{Audit, Kind, Note};
 use crate::config::PolicyDefault;
 use crate::names::INBOX;
 use crate::residency::DEAD_LETTERS;
@@ -20,11 +21,8 @@ use myelin_wire::limits::DETAIL_BYTES_MAX;
 use myelin_wire::{Code, Refusal};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 
-/// A denial is logged at most once in this time for each action, with the number of those that were not.
-const DENIALS_TOLD_MS: u64 = 1_000;
 /// Most bytes of a topic or pattern in a refusal: what a client sent is shown to it, and cannot fill its log.
 const TOPIC_SHOWN_BYTES_MAX: usize = 64;
 /// Least bytes of it, however long the name of who asks is.
@@ -295,71 +293,6 @@ pub fn sending(topic: &str, is_request: bool) -> Action {
     }
 }
 
-/// What was denied since the router's start.
-#[derive(Debug, Default)]
-pub struct Denials {
-    actions: [Denied; Action::ALL.len()],
-    /// Copies that subscribers want by a pattern and may not have.
-    withheld: AtomicU64,
-    /// Where what is told is written down as well.
-    audit: Option<Audit>,
-}
-
-#[derive(Debug, Default)]
-struct Denied {
-    count: AtomicU64,
-    /// As many of them are accounted for in the log.
-    told: AtomicU64,
-    /// When the next may be told, in milliseconds of the router's clock.
-    tell_at_ms: AtomicU64,
-}
-
-impl Denials {
-    /// None yet. Those that are told go into the audit log, too.
-    pub fn new(audit: Audit) -> Self {
-        Self { audit: Some(audit), ..Self::default() }
-    }
-
-    /// Counts one, and logs it where none of its kind was for a while.
-    pub fn note(&self, now_ms: u64, service: &Service, action: Action, topic: &str) {
-        let denied = &self.actions[action as usize];
-        let count = denied.count.fetch_add(1, Relaxed) + 1;
-        let due = denied.tell_at_ms.load(Relaxed);
-        let next = now_ms + DENIALS_TOLD_MS;
-        if now_ms < due || denied.tell_at_ms.compare_exchange(due, next, Relaxed, Relaxed).is_err() {
-            return;
-        }
-        let since = count.saturating_sub(denied.told.swap(count, Relaxed));
-        let service = service.id();
-        tracing::warn!(service, %action, topic, denied = since, "policy: one of `denied` since the last such line");
-        if let Some(audit) = &self.audit {
-            let mut note = Note::new(Kind::Denial, service, action.name(), "forbidden");
-            (note.subject, note.count) = (topic.to_owned(), since);
-            audit.count(note);
-        }
-    }
-
-    /// Counts `events` that `subscribers` do not get.
-    pub fn withhold(&self, events: u64, subscribers: u32) {
-        self.withheld.fetch_add(events * u64::from(subscribers), Relaxed);
-    }
-
-    /// Copies that were withheld.
-    pub fn withheld(&self) -> u64 {
-        self.withheld.load(Relaxed)
-    }
-
-    /// Subscriptions that were denied.
-    pub fn subscriptions(&self) -> u64 {
-        self.actions[Action::Subscribe as usize].count.load(Relaxed)
-    }
-
-    /// The counts, by action.
-    pub fn by_action(&self) -> Vec<(&'static str, u64)> {
-        Action::ALL.iter().map(|action| (action.name(), self.actions[*action as usize].count.load(Relaxed))).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -473,12 +406,7 @@ mod tests {
         let who = Service::new("x");
         assert!(rules.may(&mut Decider::default(), &who, Action::Reply, "$inbox/1/2-3"));
         let denials = Denials::default();
-        for now_ms in [0, 1, 2] {
-            denials.note(now_ms, &who, Action::Request, "orders");
-        }
+        (0..3).for_each(|_| denials.note(&who, Action::Request, "orders"));
         assert_eq!(denials.by_action(), [("publish", 0), ("request", 3), ("reply", 0), ("subscribe", 0)]);
-        assert_eq!(denials.actions[1].told.load(Relaxed), 1, "only the first was told");
-        denials.note(DENIALS_TOLD_MS, &who, Action::Request, "orders");
-        assert_eq!(denials.actions[1].told.load(Relaxed), 4);
     }
 }

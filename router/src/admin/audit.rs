@@ -5,7 +5,7 @@ use super::access::Caller;
 use super::intake;
 use super::problem::{Problem, ProblemCode};
 use super::rights;
-use super::server::Peer;
+use super::server::{Peer, Place};
 use crate::audit::{Entry, Kind, Note, lines};
 use crate::world::{MeshAudit, WorldError};
 use axum::body::{Body, Bytes, HttpBody};
@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as Task, Poll};
+use tokio::task::JoinError;
 use utoipa::{IntoParams, ToSchema};
 
 /// Entries in an answer.
@@ -37,6 +38,9 @@ const LOOKED_AT_MAX: usize = 200_000;
 const CONTENT_TYPE_LINES: &str = "application/x-ndjson";
 /// What comes every few seconds from whatever watches the router: let in, it says nothing about anybody.
 const UNTOLD: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// The methods that are told by their names: others are whatever somebody has sent.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// Where to go on after a piece of the log: the number of its last entry.
 const LAST: HeaderName = HeaderName::from_static("myelin-audit-last");
 
@@ -44,15 +48,39 @@ const LAST: HeaderName = HeaderName::from_static("myelin-audit-last");
 pub(super) async fn keep(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,
+    Extension(place): Extension<Place>,
     request: Request,
     next: Next,
 ) -> Response {
+    if is_get(request.method()) {
+        return answer(&context, &peer, request, next).await;
+    }
+    // A client that hangs up takes nothing back: the change goes on, and so does what writes it down. It keeps the
+    // connection's place until then, so that there are no more of them than connections.
+    let whole = tokio::spawn(async move {
+        let _place = place;
+        answer(&context, &peer, request, next).await
+    });
+    match whole.await.map_err(JoinError::try_into_panic) {
+        Ok(response) => response,
+        // It ends the connection, as one in the connection's own task does.
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The listener has stopped.
+        Err(Err(_)) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+fn is_get(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+async fn answer(context: &Context, peer: &Peer, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str);
-    let is_get = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     // Whoever looks at payloads is written down each time.
-    let is_read = is_get && !rights::shows_payloads(route);
-    let action = format!("{} {route}", request.method());
+    let is_read = is_get(request.method()) && !rights::shows_payloads(&route);
+    let method = if METHODS.contains(request.method()) { request.method().as_str() } else { "-" };
+    let action = format!("{method} {route}");
     let origin = intake::origin(request.headers());
     let hashed = Hashed::default();
     let sent = hashed.0.clone();
@@ -69,7 +97,8 @@ pub(super) async fn keep(
     let actor = caller.as_ref().map_or("-", |caller| &caller.actor);
     let mut note = Note::new(Kind::Admin, actor, action, result);
     note.from = Some(peer.addr.ip().to_string());
-    note.subject = path;
+    // What a stranger asks for is what a stranger says: there is no end of sorts of it.
+    note.subject = if caller.is_some() { path } else { route };
     match (&caller, &peer.identity) {
         (Some(caller), _) if response.status() == StatusCode::FORBIDDEN => {
             note.detail = format!("with the roles: {}", caller.roles);
@@ -79,7 +108,7 @@ pub(super) async fn keep(
         _ => {}
     }
     if is_read || caller.is_none() {
-        context.state.audit.count(note);
+        context.state.audit.count(note, caller.is_some());
         return response;
     }
     note.digest = sent.lock().unwrap_or_else(PoisonError::into_inner).take().map(finish);

@@ -15,13 +15,13 @@ use std::thread;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time. Further ones wait in the socket's queue.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: u32 = 256;
 /// Bytes of a request's line and headers.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
@@ -81,6 +81,10 @@ pub(super) struct Peer {
     pub(super) addr: SocketAddr,
 }
 
+/// The place of a connection among [`CONNECTIONS_MAX`]: taken until all that was asked for by it is done.
+#[derive(Clone, Debug)]
+pub(super) struct Place(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+
 /// Binds the socket and starts the thread.
 pub(super) fn start(listen: AdminListen, state: AdminState) -> io::Result<AdminHandle> {
     let is_tls = !(listen.addr.ip().is_loopback() && (listen.dev || listen.token.is_some()));
@@ -116,7 +120,7 @@ async fn run(socket: TcpListener, acceptor: Option<TlsAcceptor>, router: Router,
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "the admin API does not start"),
     };
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     let mut connections = JoinSet::new();
     loop {
         let place = tokio::select! {
@@ -131,15 +135,17 @@ async fn run(socket: TcpListener, acceptor: Option<TlsAcceptor>, router: Router,
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (acceptor, router, stopping) = (acceptor.clone(), router.clone(), stopping.clone());
-        connections.spawn(async move {
-            greet((stream, addr), acceptor, router, stopping).await;
-            drop(place);
-        });
+        let acceptor = acceptor.clone();
+        let router = router.clone().layer(Extension(Place(Arc::new(place))));
+        connections.spawn(greet((stream, addr), acceptor, router, stopping.clone()));
         while connections.try_join_next().is_some() {}
     }
     drop(socket);
-    let all = async { while connections.join_next().await.is_some() {} };
+    let all = async {
+        while connections.join_next().await.is_some() {}
+        // Changes whose clients have hung up still hold places.
+        let _ = places.acquire_many(CONNECTIONS_MAX).await;
+    };
     let _ = timeout(STOP_TIME, all).await;
 }
 

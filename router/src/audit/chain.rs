@@ -15,6 +15,9 @@ const TEXT_BYTES_MAX: usize = 256;
 /// Bytes of the detail of a note.
 const DETAIL_BYTES_MAX: usize = 512;
 
+/// The action of the entry that says up to where a log is about to be given up for its age.
+const RETIRED: &str = "retired";
+
 /// What an entry is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -89,6 +92,21 @@ impl Note {
             count: 1,
             detail: String::new(),
         }
+    }
+
+    /// Everything up to the entry of `upto` is about to be removed for its age.
+    pub(super) fn retirement(upto: Head) -> Self {
+        let mut note = Self::new(Kind::Router, "-", RETIRED, "ok");
+        (note.subject, note.digest) = (format!("#{}", upto.seq), Some(upto.hash));
+        note.detail = "entries up to this one are given up for their age".to_owned();
+        note
+    }
+
+    /// Up to where the log is given up, where that is what this note says.
+    pub(super) fn retired(&self) -> Option<Head> {
+        let is_it = self.kind == Kind::Router && self.action == RETIRED;
+        let seq = self.subject.strip_prefix('#').filter(|_| is_it)?.parse().ok()?;
+        Some(Head { seq, hash: self.digest? })
     }
 
     /// Cuts off what is too long.
@@ -172,7 +190,17 @@ impl Head {
     /// When it is no line of a log.
     pub fn before(line: &str) -> Result<Self, Fault> {
         let entry = read(line).map_err(|what| Fault { seq: 0, what })?;
-        Ok(Self { seq: entry.seq.saturating_sub(1), hash: entry.prev })
+        match entry.seq {
+            // Nothing was before the very first.
+            0 | 1 => Ok(Self::default()),
+            seq => Ok(Self { seq: seq - 1, hash: entry.prev }),
+        }
+    }
+
+    /// Whether a log that was given up to here may begin with the entry `first`, written after `prev`. It may begin
+    /// earlier: the entry that says so is written before anything is removed.
+    pub(super) fn lets_begin(&self, first: u64, prev: Digest) -> bool {
+        self.seq >= first || (self.seq + 1 == first && self.hash == prev)
     }
 }
 
@@ -201,6 +229,9 @@ pub struct Verified {
     pub first: u64,
     /// Where the log ends.
     pub head: Head,
+    /// It does not begin with entry 1, and none of its entries says that those before were given up for their age.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
     /// The first fault, where there is one; what follows was not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
@@ -209,27 +240,36 @@ pub struct Verified {
 /// Verifies the lines of a log.
 pub fn verify<E>(lines: impl IntoIterator<Item = Result<String, E>>) -> Result<Verified, E> {
     let mut verified = Verified::default();
+    // What its first line was written after, and up to where it was given up the last time.
+    let (mut begin, mut retired) = (Head::default(), None);
     for line in lines {
         let line = line?;
-        let taken = match verified.first {
-            0 => Head::before(&line).and_then(|mut head| {
-                let entry = head.follow(&line)?;
-                verified.first = entry.seq;
-                Ok(head)
-            }),
-            _ => {
-                let mut head = verified.head;
-                head.follow(&line).map(|_| head)
+        if verified.first == 0 {
+            begin = match Head::before(&line) {
+                Ok(before) => before,
+                Err(fault) => {
+                    verified.fault = Some(fault);
+                    break;
+                }
+            };
+            verified.head = begin;
+        }
+        match verified.head.follow(&line) {
+            Ok(entry) => {
+                verified.first = begin.seq + 1;
+                retired = entry.note.retired().or(retired);
             }
-        };
-        match taken {
-            Ok(head) => verified.head = head,
             Err(fault) => {
+                if verified.first == 0 {
+                    verified.head = Head::default();
+                }
                 verified.fault = Some(fault);
                 break;
             }
         }
     }
+    let is_whole = verified.first <= 1;
+    verified.is_cut = !is_whole && !retired.is_some_and(|upto| upto.lets_begin(verified.first, begin.hash));
     Ok(verified)
 }
 
@@ -259,8 +299,9 @@ mod tests {
         let lines = log(20);
         let whole = verified(&lines);
         assert_eq!((whole.first, whole.head.seq, whole.fault), (1, 20, None));
+        assert!(!whole.is_cut);
         let tail = verified(&lines[7..]);
-        assert_eq!((tail.first, tail.head, tail.fault), (8, whole.head, None));
+        assert_eq!((tail.first, tail.head, tail.fault, tail.is_cut), (8, whole.head, None, true));
         assert_eq!(verified(&[]), Verified::default());
     }
 
@@ -284,6 +325,22 @@ mod tests {
                 assert!(found.fault.is_some() || found.head != head || found.first != 1, "{what} at {at}: {found:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_log_without_its_beginning_says_why_or_is_cut() {
+        let mut lines = log(10);
+        let (upto, head) = (verified(&lines[..4]).head, verified(&lines).head);
+        lines.push(head.next(Note::retirement(upto), 10).1);
+        for (from, is_cut) in [(0, false), (3, false), (4, false), (5, true), (9, true)] {
+            let found = verified(&lines[from..]);
+            assert_eq!((found.is_cut, found.fault), (is_cut, None), "from {}", from + 1);
+        }
+        // Somebody puts another line in place of the first one that is kept.
+        let (_, other) = Head { seq: 10, hash: Digest::of(b"other") }.next(Note::retirement(head), 10);
+        assert!(verified(&[other]).is_cut);
+        let begun = Head { seq: 0, hash: Digest::of(b"something") }.next(Note::new(Kind::Admin, "-", "x", "ok"), 0).1;
+        assert_eq!(verified(&[begun]).fault.map(|fault| fault.seq), Some(1), "nothing is before the first");
     }
 
     #[test]

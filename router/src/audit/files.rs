@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 const SEGMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// A log has at least so many segments before its oldest is removed.
 const SEGMENTS_MIN: u64 = 4;
+/// Lines among which the first entry is looked for.
+const LOOKED_AT_MAX: usize = 1_000;
 /// What the name of a segment ends with.
 const SUFFIX: &str = ".jsonl";
 
@@ -52,16 +54,24 @@ impl Book {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut segments = segments(folder)?;
         let (mut found, mut head) = (Found::default(), Head::default());
-        if let Some(segment) = segments.back_mut() {
+        while let Some(mut segment) = segments.pop_back() {
             let path = path(folder, segment.first);
             let text = fs::read(&path)?;
             let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            found.torn_bytes = (text.len() - whole) as u64;
-            if found.torn_bytes > 0 {
+            let torn_bytes = (text.len() - whole) as u64;
+            found.torn_bytes += torn_bytes;
+            if whole == 0 && !segments.is_empty() {
+                // The router was killed before the first line of the segment was whole: the log ends with the one before.
+                fs::remove_file(&path)?;
+                continue;
+            }
+            if torn_bytes > 0 {
                 OpenOptions::new().write(true).open(&path)?.set_len(whole as u64)?;
                 segment.bytes = whole as u64;
             }
             head = examine(&String::from_utf8_lossy(&text[..whole]), segment.first, &mut found);
+            segments.push_back(segment);
+            break;
         }
         if segments.is_empty() {
             segments.push_back(Segment { first: 1, bytes: 0 });
@@ -80,18 +90,16 @@ impl Book {
     ///
     /// # Errors
     /// When the disk says so. What was half written is taken back, so that the next attempt follows the same head.
-    pub(super) fn append(&mut self, notes: Vec<Note>, at_unix_ms: u64) -> io::Result<()> {
-        let (mut head, mut text) = (self.head, String::new());
-        for note in notes {
-            let (next, line) = head.next(note, at_unix_ms);
-            text.push_str(&line);
-            text.push('\n');
-            head = next;
-        }
-        let segment_bytes_max = (self.bytes_max / SEGMENTS_MIN).clamp(LINE_BYTES_MAX as u64, SEGMENT_BYTES_MAX);
-        if self.segments.back().is_some_and(|last| last.bytes > 0 && last.bytes + text.len() as u64 > segment_bytes_max)
-        {
+    pub(super) fn append(&mut self, mut notes: Vec<Note>, at_unix_ms: u64) -> io::Result<()> {
+        let (mut head, mut text) = lay(self.head, &notes, at_unix_ms);
+        let last_bytes = self.segments.back().map_or(0, |last| last.bytes);
+        if last_bytes > 0 && last_bytes + text.len() as u64 > self.segment_bytes_max() {
             self.begin_segment()?;
+        }
+        let old = self.old();
+        if let Some(upto) = old.and_then(|count| self.before(count)) {
+            notes.insert(0, Note::retirement(upto));
+            (head, text) = lay(self.head, &notes, at_unix_ms);
         }
         let written = self.last.write_all(text.as_bytes()).and_then(|()| {
             myelin_failpoint::reach("audit-written");
@@ -105,7 +113,7 @@ impl Book {
         }
         last.bytes += text.len() as u64;
         self.head = head;
-        self.retire();
+        self.remove(old.unwrap_or(0));
         Ok(())
     }
 
@@ -116,16 +124,64 @@ impl Book {
         Ok(())
     }
 
-    /// Removes the oldest segments that are more than there is room for.
-    fn retire(&mut self) {
-        while self.segments.len() > 1 && self.segments.iter().map(|segment| segment.bytes).sum::<u64>() > self.bytes_max
-        {
-            let Some(oldest) = self.segments.pop_front() else { return };
-            if let Err(error) = fs::remove_file(path(&self.folder, oldest.first)) {
-                tracing::warn!(%error, first = oldest.first, "an old segment of the audit log stays");
+    fn segment_bytes_max(&self) -> u64 {
+        (self.bytes_max / SEGMENTS_MIN).clamp(LINE_BYTES_MAX as u64, SEGMENT_BYTES_MAX)
+    }
+
+    /// How many of the oldest segments are to go, so that a whole one has room: asked where one begins, whose first entry
+    /// says so. None where there is room.
+    fn old(&self) -> Option<usize> {
+        let last = self.segments.back().filter(|last| last.bytes == 0)?;
+        let mut bytes: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
+        let is_old = |segment: &&Segment| {
+            let is_old = segment.first < last.first && bytes + self.segment_bytes_max() > self.bytes_max;
+            bytes -= segment.bytes;
+            is_old
+        };
+        Some(self.segments.iter().take_while(is_old).count()).filter(|count| *count > 0)
+    }
+
+    /// The head of the log before the segment `number`.
+    fn before(&self, number: usize) -> Option<Head> {
+        let segment = self.segments.get(number)?;
+        if number + 1 == self.segments.len() {
+            return Some(self.head);
+        }
+        // Where somebody has altered the line, nothing proves what was before it.
+        let unknown = Head { seq: segment.first - 1, hash: Digest::ZERO };
+        Some(
+            first_line(&self.folder, segment)
+                .ok()
+                .flatten()
+                .map_or(unknown, |entry| Head { seq: entry.seq - 1, hash: entry.prev }),
+        )
+    }
+
+    /// Removes the oldest segments: the log says by then that they go.
+    fn remove(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(oldest) = self.segments.front() else { return };
+            if let Err(error) = fs::remove_file(path(&self.folder, oldest.first))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                // Neither do later ones go: the log has no gap. The next segment's beginning tries again.
+                return tracing::warn!(%error, first = oldest.first, "an old segment of the audit log stays");
             }
+            self.segments.pop_front();
         }
     }
+}
+
+/// The lines of entries that follow `head`, and where the log ends then.
+fn lay(mut head: Head, notes: &[Note], at_unix_ms: u64) -> (Head, String) {
+    let mut text = String::new();
+    for note in notes {
+        let (next, line) = head.next(note.clone(), at_unix_ms);
+        text.push_str(&line);
+        text.push('\n');
+        head = next;
+    }
+    (head, text)
 }
 
 /// The head of a segment whose first line has the number `first`. Where a line is not what was written, the log goes on
@@ -241,6 +297,29 @@ pub(super) fn head_at(folder: &Path, seq: u64) -> io::Result<Option<Head>> {
     Ok(is_it.then(|| Head { seq, hash: Digest::of(line.as_bytes()) }))
 }
 
+/// The first entry of a segment; none where its line is not whole, or no entry.
+fn first_line(folder: &Path, segment: &Segment) -> io::Result<Option<Entry>> {
+    let mut line = String::new();
+    let file = File::open(path(folder, segment.first))?;
+    BufReader::new(file).take(LINE_BYTES_MAX as u64 + 1).read_line(&mut line)?;
+    Ok(line.strip_suffix('\n').and_then(|line| read(line).ok()))
+}
+
+/// The first entry that is kept. The oldest segment may be removed meanwhile, and somebody may have altered its lines: then
+/// it is the first that can be read.
+pub(super) fn first(folder: &Path) -> Option<Entry> {
+    lines(folder, 0).ok()?.take(LOOKED_AT_MAX).find_map(|line| read(&line.ok()?).ok())
+}
+
+/// Up to where the log was given up for its age the last time: the first entry of a segment says so.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(super) fn retired(folder: &Path) -> io::Result<Option<Head>> {
+    let of = |segment: &Segment| first_line(folder, segment).ok().flatten()?.note.retired();
+    Ok(segments(folder)?.iter().rev().find_map(of))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -303,6 +382,32 @@ mod tests {
         assert!(verified.first > 1);
         assert_eq!((verified.first, verified.head, verified.fault), (kept[0].first, book.head(), None));
         assert_eq!(head_at(folder.path(), 1).unwrap(), None, "it is not kept");
+        // An entry that is kept says that the others were given up, and after which one the log begins.
+        let (begin, upto) = (first(folder.path()).unwrap(), retired(folder.path()).unwrap().unwrap());
+        assert!(upto.lets_begin(begin.seq, begin.prev) && !verified.is_cut, "{upto:?} {begin:?}");
+        assert_eq!((upto.seq + 1, upto.hash), (begin.seq, begin.prev));
+        fs::remove_file(path(folder.path(), kept[0].first)).unwrap();
+        let verified = verify(lines(folder.path(), 0).unwrap()).unwrap();
+        assert_eq!((verified.first, verified.fault, verified.is_cut), (kept[1].first, None, true));
+        assert!(!upto.lets_begin(kept[1].first, first(folder.path()).unwrap().prev));
+    }
+
+    #[test]
+    fn a_segment_that_a_crash_left_without_a_line_does_not_break_the_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut book, _) = Book::open(folder.path(), 1 << 20).unwrap();
+        write(&mut book, 2);
+        let head = book.head();
+        book.begin_segment().unwrap();
+        drop(book);
+        for torn in ["", r#"{"seq":5,"at_un"#] {
+            fs::write(path(folder.path(), 5), torn).unwrap();
+            let (book, found) = Book::open(folder.path(), 1 << 20).unwrap();
+            assert_eq!((book.head(), found.torn_bytes, found.fault), (head, torn.len() as u64, None));
+        }
+        let (mut book, _) = Book::open(folder.path(), 1 << 20).unwrap();
+        write(&mut book, 1);
+        assert_eq!(verify(lines(folder.path(), 0).unwrap()).unwrap().fault, None);
     }
 
     #[test]

@@ -12,6 +12,9 @@ const ROUTERS_MAX: usize = 4_096;
 /// the witness's memory and the other log.
 const WRITTEN_EVERY_MS: u64 = 3_600_000;
 
+/// What a witness's entry says of the log's beginning, before the number of its first entry.
+const KEPT_FROM: &str = "kept from entry ";
+
 /// What a router says of its log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Testimony {
@@ -21,6 +24,12 @@ pub struct Testimony {
     pub head: Head,
     /// The hash of the entry that it was asked for, where that is kept.
     pub then: Option<Digest>,
+    /// What the first entry was written after. A router of a version before does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev: Option<Digest>,
+    /// Up to where the log was given up for its age the last time, as one of its entries says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Head>,
 }
 
 /// What was seen of a router's log.
@@ -40,8 +49,17 @@ pub struct Seen {
 /// The memory of a witness: pure, time passed in.
 #[derive(Debug, Default)]
 pub struct Witness {
-    /// With when it was written to the own log.
-    seen: BTreeMap<String, (Seen, Option<u64>)>,
+    known: BTreeMap<String, Known>,
+}
+
+/// What is known of one log.
+#[derive(Clone, Debug)]
+struct Known {
+    seen: Seen,
+    /// The first entry that it kept then; none where the router was of a version that does not prove why older ones go.
+    first: Option<u64>,
+    /// When it was written to the own log.
+    written: Option<u64>,
 }
 
 impl Witness {
@@ -49,12 +67,11 @@ impl Witness {
     pub fn recall(notes: &[Note]) -> Self {
         let mut witness = Self::default();
         for note in notes {
-            if let (Some(seq), Some(hash)) =
-                (note.subject.rsplit_once('#').and_then(|(_, n)| n.parse().ok()), note.digest)
-                && let Some((router, _)) = note.subject.rsplit_once('#')
-            {
+            let subject = note.subject.rsplit_once('#').and_then(|(router, seq)| Some((router, seq.parse().ok()?)));
+            if let (Some((router, seq)), Some(hash)) = (subject, note.digest) {
                 let seen = Seen { router: router.to_owned(), head: Head { seq, hash }, at_unix_ms: 0, fault: None };
-                witness.seen.insert(router.to_owned(), (seen, None));
+                let first = note.detail.strip_prefix(KEPT_FROM).and_then(|first| first.parse().ok());
+                witness.known.insert(router.to_owned(), Known { seen, first, written: None });
             }
         }
         witness
@@ -62,32 +79,32 @@ impl Witness {
 
     /// The entry for which a router is to be asked; 0 where nothing is known of its log.
     pub fn last_seq(&self, router: &str) -> u64 {
-        self.seen.get(router).map_or(0, |(seen, _)| seen.head.seq)
+        self.known.get(router).map_or(0, |known| known.seen.head.seq)
     }
 
     /// What is known.
     pub fn seen(&self) -> impl Iterator<Item = &Seen> {
-        self.seen.values().map(|(seen, _)| seen)
+        self.known.values().map(|known| &known.seen)
     }
 
     /// Takes what a router says of its log; what of it is to be written to the own log.
     pub fn hear(&mut self, router: &str, testimony: &Testimony, now_unix_ms: u64) -> Option<Note> {
-        if !self.seen.contains_key(router) && self.seen.len() >= ROUTERS_MAX {
+        if !self.known.contains_key(router) && self.known.len() >= ROUTERS_MAX {
             return None;
         }
-        let Testimony { first, head, then } = testimony;
-        let before = self.seen.get(router).cloned();
-        let fault = before.as_ref().and_then(|(seen, _)| contradiction(&seen.head, *first, head, *then));
-        let known = before.as_ref().and_then(|(seen, _)| seen.fault.clone());
+        let says = testimony;
+        let before = self.known.get(router);
+        let fault = before.and_then(|before| before.contradiction(says));
+        let known = before.and_then(|before| before.seen.fault.clone());
         let is_news = fault.is_some() && known.is_none();
         // Once it has contradicted itself, what it said first is kept: that is the evidence.
-        let kept = match &before {
-            Some((seen, _)) if fault.is_some() || known.is_some() => seen.head,
-            _ => *head,
+        let (kept, first) = match before {
+            Some(before) if fault.is_some() || known.is_some() => (before.seen.head, before.first),
+            _ => (says.head, says.prev.map(|_| says.first)),
         };
-        let written = before.as_ref().and_then(|(_, written)| *written);
+        let written = before.and_then(|before| before.written);
         let is_due = written.is_none_or(|written| {
-            let is_new = before.as_ref().is_none_or(|(seen, _)| seen.head != kept);
+            let is_new = before.is_none_or(|before| before.seen.head != kept);
             is_new && now_unix_ms.saturating_sub(written) >= WRITTEN_EVERY_MS
         });
         let note = match &fault {
@@ -99,32 +116,49 @@ impl Witness {
             }
             None if is_due && known.is_none() => {
                 let mut note = Note::new(Kind::Witness, "-", "seen", "ok");
-                (note.subject, note.digest) = (format!("{router}#{}", head.seq), Some(head.hash));
+                (note.subject, note.digest) = (format!("{router}#{}", kept.seq), Some(kept.hash));
+                note.detail = first.map(|first| format!("{KEPT_FROM}{first}")).unwrap_or_default();
                 Some(note)
             }
             _ => None,
         };
         let seen = Seen { router: router.to_owned(), head: kept, at_unix_ms: now_unix_ms, fault: known.or(fault) };
         let written = if note.is_some() { Some(now_unix_ms) } else { written };
-        self.seen.insert(router.to_owned(), (seen, written));
+        self.known.insert(router.to_owned(), Known { seen, first, written });
         note
     }
 }
 
-/// How a log contradicts the head that it had before.
-fn contradiction(before: &Head, first: u64, head: &Head, then: Option<Digest>) -> Option<String> {
-    if before.seq == 0 {
-        return None;
+impl Known {
+    /// How a log contradicts what was seen of it.
+    fn contradiction(&self, says: &Testimony) -> Option<String> {
+        let before = &self.seen.head;
+        if before.seq == 0 {
+            return None;
+        }
+        if says.head.seq < before.seq {
+            return Some(format!("it ended with entry {} and ends with entry {} now", before.seq, says.head.seq));
+        }
+        match says.then {
+            Some(hash) if hash != before.hash => Some(format!("entry {} is another than it was", before.seq)),
+            None if before.seq >= says.first => {
+                Some(format!("entry {} is gone, though it keeps those from {} on", before.seq, says.first))
+            }
+            _ => self.cut(says),
+        }
     }
-    if head.seq < before.seq {
-        return Some(format!("it ended with entry {} and ends with entry {} now", before.seq, head.seq));
-    }
-    match then {
-        Some(hash) if hash == before.hash => None,
-        Some(_) => Some(format!("entry {} is another than it was", before.seq)),
-        // Given up for its age.
-        None if before.seq < first => None,
-        None => Some(format!("entry {} is gone, though it keeps those from {first} on", before.seq)),
+
+    /// How the beginning of a log is gone, where it has not gone for its age. Of a router that did not say then, or does
+    /// not now, why older entries go, nothing can be said: it is of a version before.
+    fn cut(&self, says: &Testimony) -> Option<String> {
+        let (first, prev, before) = (says.first, says.prev?, &self.seen.head);
+        if first == before.seq + 1 && prev != before.hash {
+            return Some(format!("entry {first} was written after another entry {} than there was", before.seq));
+        }
+        let is_proven = self.first? >= first || says.retired.is_some_and(|upto| upto.lets_begin(first, prev));
+        (!is_proven).then(|| {
+            format!("entries up to {} are gone, and no entry says that they were given up for their age", first - 1)
+        })
     }
 }
 
@@ -138,22 +172,26 @@ mod tests {
         Head { seq, hash: Digest::of(text.as_bytes()) }
     }
 
+    /// A router of the version before, which does not prove why entries go.
     fn says(first: u64, now: Head, then: Option<&str>) -> Testimony {
-        Testimony { first, head: now, then: then.map(|text| Digest::of(text.as_bytes())) }
+        let then = then.map(|text| Digest::of(text.as_bytes()));
+        Testimony { first, head: now, then, prev: None, retired: None }
     }
 
-    fn fault(before: Head, says: Testimony) -> Option<String> {
+    /// The first entry is kept that was written after `prev`, and what says that the others were given up.
+    fn begins(after: Head, now: Head, then: Option<&str>, retired: Option<Head>) -> Testimony {
+        Testimony { prev: Some(after.hash), retired, ..says(after.seq + 1, now, then) }
+    }
+
+    fn fault(before: Head, said: Testimony) -> Option<String> {
         let mut witness = Witness::default();
-        assert_eq!(
-            witness.hear("eu/r1", &Testimony { first: 1, head: before, then: None }, 1).unwrap().kind,
-            Kind::Witness
-        );
-        let note = witness.hear("eu/r1", &says, 2);
+        assert_eq!(witness.hear("eu/r1", &says(1, before, None), 1).unwrap().kind, Kind::Witness);
+        let note = witness.hear("eu/r1", &said, 2);
         let seen = witness.seen().next().unwrap().clone();
         assert_eq!(note.is_some_and(|note| note.kind == Kind::Alarm), seen.fault.is_some());
         if seen.fault.is_some() {
             assert_eq!(seen.head, before, "the evidence is kept");
-            assert!(witness.hear("eu/r1", &says, 3).is_none(), "told once");
+            assert!(witness.hear("eu/r1", &said, 3).is_none(), "told once");
         }
         seen.fault
     }
@@ -168,6 +206,55 @@ mod tests {
         );
         assert!(fault(head(5, "five"), says(1, head(3, "three"), None)).unwrap().contains("ends with entry 3 now"));
         assert!(fault(head(5, "five"), says(1, head(9, "nine"), None)).unwrap().contains("entry 5 is gone"));
+    }
+
+    /// What is found of a log that began with entry 1 and ended with entry 100, by one that has seen that itself, and by
+    /// one that has it from its own log.
+    fn cut(says: &Testimony) -> Option<String> {
+        let mut witness = Witness::default();
+        let note = witness.hear("eu/r1", &begins(Head::default(), head(100, "100"), None, None), 1).unwrap();
+        let mut recalled = Witness::recall(&[note]);
+        let [found, again] = [&mut witness, &mut recalled].map(|witness| {
+            witness.hear("eu/r1", says, 2);
+            witness.seen().next().unwrap().fault.clone()
+        });
+        assert_eq!(found, again);
+        found
+    }
+
+    #[test]
+    fn a_log_without_its_beginning_needs_an_entry_that_says_why() {
+        let (end, now, other) = (head(100, "100"), head(120, "now"), head(100, "other"));
+        // All before one line is gone.
+        assert!(cut(&begins(other, now, None, None)).unwrap().contains("after another entry 100"));
+        assert!(cut(&begins(other, now, None, Some(other))).unwrap().contains("after another entry 100"));
+        assert!(cut(&begins(end, now, None, None)).unwrap().contains("entries up to 100 are gone"));
+        assert!(cut(&begins(head(110, "110"), now, None, None)).unwrap().contains("entries up to 110 are gone"));
+        assert!(cut(&begins(head(110, "110"), now, None, Some(end))).unwrap().contains("up to 110"), "one of before");
+        assert!(cut(&begins(head(110, "110"), now, None, Some(head(110, "x")))).is_some(), "of another entry");
+        // The entry that was seen is kept, and older ones are gone.
+        assert!(cut(&begins(head(50, "50"), now, Some("100"), None)).unwrap().contains("up to 50"));
+        // For its age, as an entry says.
+        assert_eq!(cut(&begins(end, now, None, Some(end))), None);
+        assert_eq!(cut(&begins(head(50, "50"), now, Some("100"), Some(head(50, "50")))), None);
+        assert_eq!(cut(&begins(head(50, "50"), now, Some("100"), Some(head(90, "90")))), None, "not removed yet");
+        assert_eq!(cut(&begins(Head::default(), now, Some("100"), Some(head(50, "50")))), None);
+    }
+
+    #[test]
+    fn a_log_that_was_given_up_by_a_version_before_is_no_alarm() {
+        let mut witness = Witness::default();
+        let mut hear = |says: Testimony| witness.hear("eu/r1", &says, 1).is_some_and(|note| note.kind == Kind::Alarm);
+        // The version before has given up its beginning; then the router is of this one.
+        assert!(!hear(says(1, head(100, "100"), None)) && !hear(says(150, head(300, "300"), None)));
+        assert!(!hear(begins(head(200, "200"), head(310, "310"), Some("300"), None)));
+        assert!(!hear(begins(head(200, "200"), head(320, "320"), Some("310"), None)), "nor later");
+        let upto = head(330, "330");
+        assert!(!hear(begins(upto, head(340, "340"), None, Some(upto))));
+        assert!(hear(begins(head(339, "339"), head(350, "350"), Some("340"), Some(upto))), "it proves from then on");
+        let said = serde_json::to_value(says(1, head(1, "1"), None)).unwrap();
+        assert_eq!(said.as_object().unwrap().len(), 3, "what the version before reads");
+        assert_eq!(serde_json::from_value::<Testimony>(said).unwrap(), says(1, head(1, "1"), None));
     }
 
     #[test]

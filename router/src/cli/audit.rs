@@ -199,6 +199,13 @@ fn verified(value: &Value) -> String {
         Value::Null => format!("entries {} to {} hang together\n", text(&own["first"]), text(&head["seq"])),
         fault => format!("broken at entry {}: {}\n", text(&fault["seq"]), shown(&text(&fault["what"]))),
     };
+    if own["is_cut"] == true {
+        let _ = writeln!(
+            told,
+            "what was before entry {} is not here, and no entry says that it was given up for its age (docs/AUDIT.md)",
+            text(&own["first"])
+        );
+    }
     let _ = writeln!(told, "head {} {}", text(&head["seq"]), text(&head["hash"]));
     if let Some(lost) = value["figures"]["lost"].as_u64().filter(|lost| *lost > 0) {
         let _ =
@@ -292,6 +299,8 @@ mod tests {
         let head = json!({"seq": 9, "hash": "ab"});
         let good = json!({"own": {"first": 1, "head": head}, "figures": {"written": 9, "lost": 0}, "others": [], "missing": {}});
         assert_eq!(verified(&good), "entries 1 to 9 hang together\nhead 9 ab\n");
+        let cut = json!({"own": {"first": 5, "head": head, "is_cut": true}});
+        assert!(verified(&cut).contains("what was before entry 5 is not here"));
         let bad = json!({"own": {"first": 1, "head": head, "fault": {"seq": 4, "what": "line 3 is not the one"}},
             "figures": {"lost": 2}, "missing": {"us/r1": "no path"},
             "others": [{"router": "eu/r1", "head": head, "at_unix_ms": 0, "fault": "entry 5 is another than it was"}]});

@@ -37,7 +37,7 @@ impl Local {
             if rules.may(decider, service, action, topic) {
                 return Ok(());
             }
-            self.shared.denials.note(self.shared.now_ms(), service, action, topic);
+            self.shared.denials.note(service, action, topic);
             Err(rules.refusal(&Asked { service, action, topic, event: None }))
         })
         .1
@@ -51,7 +51,7 @@ impl Local {
         self.ask(|rules, decider| match rules.may_send(decider, asked) {
             (true, _) => Ok(()),
             (false, is_by_event) => {
-                self.shared.denials.note(self.shared.now_ms(), asked.service, asked.action, asked.topic);
+                self.shared.denials.note(asked.service, asked.action, asked.topic);
                 Err((rules.refusal(asked), is_by_event))
             }
         })

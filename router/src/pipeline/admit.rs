@@ -99,7 +99,7 @@ impl Publisher {
             && (known.version, known.action) == (version, action)
             && Rc::ptr_eq(&known.topic, topic)
         {
-            local.shared.denials.note(local.shared.now_ms(), &self.service, action, text);
+            local.shared.denials.note(&self.service, action, text);
             return Err(known.refusal.clone());
         }
         sizes(&local.shared.limits, &span.head)?;

@@ -2,10 +2,14 @@
 
 use crate::http::{exchange, request};
 use crate::world::Router;
+use myelin::admin::Token;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// A bearer token.
+const TOKEN: &str = "a-token-of-this-test-only";
 
 #[tokio::test]
 async fn headers_and_json_are_bounded() {
@@ -102,4 +106,44 @@ async fn one_connection_serves_many_requests_until_the_end() {
     assert_eq!(stream.read_to_end(&mut rest).await.unwrap_or(0), 0);
     assert!(TcpStream::connect(addr).await.is_err());
     node.drain().await;
+}
+
+#[tokio::test]
+async fn strangers_leave_a_few_entries_in_the_audit_log_whatever_they_ask_for() {
+    let router = Router::start_with(|listen| {
+        listen.dev = false;
+        listen.token = Some(Token::new(TOKEN).unwrap());
+    });
+    let router = router.await;
+    let host = router.addr().to_string();
+    // One connection for all: each path is another, and so are the methods.
+    let mut stream = TcpStream::connect(router.addr()).await.unwrap();
+    let mut asked = String::new();
+    for number in 0..2_000 {
+        let method = ["GET", "PUT", "X"][number % 3];
+        let name = if method == "X" { format!("X{number}") } else { method.to_owned() };
+        let path = if number % 2 == 0 { format!("/v1/x{number}") } else { format!("/v1/bindings/b{number}") };
+        asked += &format!("{name} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    }
+    asked += &format!("GET /v1/last HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let (mut reading, mut writing) = stream.split();
+    let (mut answers, asked) = (Vec::new(), asked.as_bytes());
+    let (sent, read) = tokio::join!(writing.write_all(asked), reading.read_to_end(&mut answers));
+    sent.unwrap();
+    read.unwrap();
+    let answers = String::from_utf8_lossy(&answers);
+    assert_eq!(answers.matches("HTTP/1.1 401").count(), 2_001);
+
+    let bearer = format!("Bearer {TOKEN}");
+    let page = router.ask("GET", "/v1/audit?limit=1000", &[("Authorization", &bearer)], b"").await.json();
+    let entries = page["entries"].as_array().unwrap();
+    assert_eq!(entries[0]["action"], "start", "what was there is there still");
+    let strangers: Vec<_> = entries.iter().filter(|entry| entry["actor"] == "-" && entry["kind"] == "admin").collect();
+    assert!((1..=6).contains(&strangers.len()), "a method and a route are a sort: {strangers:#?}");
+    for entry in strangers {
+        let subject = entry["subject"].as_str().unwrap();
+        let method = entry["action"].as_str().unwrap().split(' ').next().unwrap();
+        assert!(["-", "/v1/bindings/{name}"].contains(&subject) && ["GET", "PUT", "-"].contains(&method), "{entry}");
+    }
+    router.stop().await;
 }

@@ -1,9 +1,13 @@
 //! Bindings and rollouts: staged, made active, taken back; refused without a trace.
 
 use crate::guest::component;
+use crate::http::request;
 use crate::world::Router;
 use myelin_catalog::limits::{CONFIG_LEN_MAX_BYTES, CONFIGS_TOTAL_MAX_BYTES};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 async fn with_module() -> Router {
     let router = Router::start().await;
@@ -185,5 +189,36 @@ async fn a_full_catalog_is_no_fault_of_the_request() {
     }
     let there = router.show("/v1/bindings").await["bindings"].as_array().unwrap().len();
     assert_eq!(there, fitting, "nothing of the refused one was kept");
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_whose_client_hangs_up_is_in_the_audit_log() {
+    const CHANGES: usize = 24;
+    let router = with_module().await;
+    let (host, body) = (router.addr().to_string(), binding().to_string());
+    for number in 0..CHANGES {
+        let path = format!("/v1/bindings/b{number}");
+        let bytes = request("PUT", &path, &host, &[("Content-Type", "application/json")], body.as_bytes());
+        let mut stream = TcpStream::connect(router.addr()).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        // Gone before there is an answer, or about then.
+        tokio::time::sleep(Duration::from_micros(100 * (number as u64 % 8))).await;
+    }
+    let begin = Instant::now();
+    loop {
+        let entries = router.show("/v1/audit?limit=1000").await["entries"].clone();
+        let entries = entries.as_array().unwrap();
+        let told: Vec<_> = entries.iter().filter(|entry| entry["action"] == "PUT /v1/bindings/{name}").collect();
+        let good = told.iter().filter(|entry| entry["result"] == "ok").count();
+        let made = entries.iter().filter(|entry| entry["action"] == "binding-staged").count();
+        let counts = (told.len(), good, made);
+        if counts.0 == CHANGES {
+            assert!(good == made && made > 0, "told, good and made: {counts:?}");
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "told, good and made: {counts:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     router.stop().await;
 }

@@ -93,22 +93,48 @@ async fn changes_refusals_and_reads_are_written_down_and_survive_a_kill() -> Res
     Ok(())
 }
 
+/// What the first router has seen of the other's log, once that fits: links come up when they do.
+async fn seen(sites: &Sites, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+    let begin = Instant::now();
+    loop {
+        let found = sites.routers[0].ask("GET", "/v1/audit/verify", &[], b"")?.json();
+        match found["others"].as_array().filter(|others| others.len() == 1) {
+            Some(others) if fits(&others[0]) => return Ok(others[0].clone()),
+            _ => ensure!(begin.elapsed() < PATIENCE, "{found:#}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_beginning_was_cut_off_is_noticed_by_other_routers() -> Result<()> {
+    let mut sites = Sites::start_with(2, &[(0, 1)], &[]).await?;
+    let seen = self::seen(&sites, |seen| seen["fault"].is_null()).await?;
+    let last = seen["head"]["seq"].as_u64().context("a number")?;
+    // All that was seen is removed, and one line stays that says it follows.
+    sites.routers[1].kill()?;
+    let file = segment(&sites.routers[1])?;
+    std::fs::remove_file(&file)?;
+    let before = myelin::audit::Head { seq: last, hash: Digest::of(b"whatever") };
+    let note = myelin::audit::Note::new(myelin::audit::Kind::Admin, "local", "GET /v1/status", "ok");
+    let (_, line) = before.next(note, 1);
+    std::fs::write(file.with_file_name(format!("{:020}.jsonl", last + 1)), line + "\n")?;
+    sites.routers[1].restart()?;
+    let seen = self::seen(&sites, |seen| !seen["fault"].is_null()).await?;
+    let fault = seen["fault"].as_str().context("a text")?.to_owned();
+    ensure!(fault.contains(&format!("was written after another entry {last} than there was")), "{fault}");
+    let alarms = audit(&sites.routers[0], "&kind=alarm")?;
+    ensure!(found(&alarms, &json!({"action": "audit-fork"})).len() == 1, "{alarms:#?}");
+    let own = sites.routers[1].myelin(&["audit", "verify"])?.good()?;
+    ensure!(own.out.contains(&format!("what was before entry {} is not here", last + 1)), "{}", own.out);
+    sites.end()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_was_written_anew_is_noticed_by_other_routers() -> Result<()> {
     let mut sites = Sites::start_with(2, &[(0, 1)], &[]).await?;
     good(sites.routers[1].upload("gate", "1.0.0", &component(Behaviour::Allow)?)?)?;
-    let verify =
-        |sites: &Sites| -> Result<Value> { Ok(sites.routers[0].ask("GET", "/v1/audit/verify", &[], b"")?.json()) };
-    // Links come up when they do.
-    let begin = Instant::now();
-    let seen = loop {
-        let found = verify(&sites)?;
-        match found["others"].as_array().filter(|others| others.len() == 1) {
-            Some(others) => break others[0].clone(),
-            None => ensure!(begin.elapsed() < PATIENCE, "{found:#}"),
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
+    let seen = self::seen(&sites, |_| true).await?;
     ensure!(seen["fault"].is_null() && seen["head"]["seq"].as_u64() >= Some(2), "{seen:#}");
 
     // Somebody who may write there takes an entry out and writes all later ones anew, as the program itself would.
@@ -128,16 +154,7 @@ async fn a_log_that_was_written_anew_is_noticed_by_other_routers() -> Result<()>
     let own = sites.routers[1].myelin(&["audit", "verify", "--file", &file.display().to_string()])?;
     ensure!(own.code == Some(0), "by itself it hangs together: {}", own.out);
 
-    let begin = Instant::now();
-    let seen = loop {
-        let found = verify(&sites)?;
-        let seen = found["others"][0].clone();
-        if !seen["fault"].is_null() {
-            break seen;
-        }
-        ensure!(begin.elapsed() < PATIENCE, "{found:#}");
-        tokio::time::sleep(PAUSE).await;
-    };
+    let seen = self::seen(&sites, |seen| !seen["fault"].is_null()).await?;
     ensure!(seen["fault"].as_str().context("a text")?.contains("is another than it was"), "{seen:#}");
     let alarms = audit(&sites.routers[0], "&kind=alarm")?;
     ensure!(found(&alarms, &json!({"action": "audit-fork"})).len() == 1, "{alarms:#?}");

@@ -2,6 +2,7 @@
 
 use crate::mesh::{PATIENCE, Sites};
 use anyhow::{Context, Result, ensure};
+use myelin::audit::{Entry, Kind, Note};
 use myelin::ledger::Term;
 use myelin::node::Node;
 use myelin::world::{Actor, Change, View};
@@ -89,6 +90,19 @@ async fn publish(client: Client, is_over: Arc<AtomicBool>, sent: Arc<AtomicU64>)
     Ok(())
 }
 
+/// The steps of rollouts in a router's audit log that are meant, oldest first, and who made each.
+fn steps(node: &Node, is_meant: impl Fn(&Note) -> bool) -> Result<Vec<(String, String)>> {
+    let mut steps = Vec::new();
+    for line in myelin::audit::lines(node.audit().folder(), 0)? {
+        let Entry { note, .. } = serde_json::from_str(&line?)?;
+        if note.kind == Kind::Catalog && note.action.starts_with("rollout-") && is_meant(&note) {
+            ensure!(note.rev.is_some() && note.digest.is_some() && note.result == "ok", "{note:?}");
+            steps.push((note.action, note.actor));
+        }
+    }
+    Ok(steps)
+}
+
 fn plan(canary: &str) -> Result<RolloutPlan> {
     Ok(RolloutPlan {
         canary: vec![canary.parse()?],
@@ -122,7 +136,7 @@ async fn a_good_filter_reaches_all_sites_and_a_bad_one_is_caught_at_the_canary()
     let rollout = view.catalog.rollouts().find(|rollout| rollout.id == id).context("remembered")?.clone();
     ensure!(rollout.end.as_ref().is_some_and(|end| end.outcome == Outcome::Complete), "{rollout:?}");
     everywhere(&sites, "the good set", |view| view.cards.len() == 1).await?;
-    let good = sites.at(2).world().view().active().bindings.clone();
+    let (good, good_id) = (sites.at(2).world().view().active().bindings.clone(), id);
 
     stage(sites.at(2), "2.0.0", Behaviour::TrapOnPoison).await?;
     let id = sites.at(0).world().start_rollout(plan("s1")?, ann()).await?;
@@ -139,6 +153,18 @@ async fn a_good_filter_reaches_all_sites_and_a_bad_one_is_caught_at_the_canary()
         view.active().bindings == good && view.generation == view.active().number
     })
     .await?;
+
+    // Every router has each step in its audit log, whoever has made it.
+    for node in sites.nodes.iter().flatten() {
+        let started = steps(node, |note| note.action == "rollout-started")?;
+        ensure!(started.iter().filter(|(_, actor)| actor == "ann").count() == 2, "{started:?}");
+        for (id, wanted) in [(good_id, "rollout-advanced"), (id, "rollout-aborted")] {
+            let is_of = |note: &Note| format!("{} ", note.subject).starts_with(&format!("rollout {id} "));
+            let steps = steps(node, is_of)?;
+            ensure!(steps.iter().any(|(action, _)| action == wanted), "{wanted}: {steps:?}");
+            ensure!(steps.last().is_some_and(|(action, _)| action == "rollout-finished"), "{steps:?}");
+        }
+    }
 
     is_over.store(true, Ordering::Relaxed);
     for publisher in publishers {
