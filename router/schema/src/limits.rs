@@ -22,7 +22,7 @@ pub const JSON_CHAIN_MAX: usize = 1_000;
 /// other clients. It is estimated from above, by what the schema asks of each value, on two cores that are busy: where
 /// nothing else runs it is about half of that, and the same again where a reason is looked for. An ordinary schema takes
 /// some fifty nanoseconds for a value, so that a payload of a megabyte, up to half a million values, is far below.
-pub const JSON_WORK_NS_MAX: u64 = 100_000_000;
+pub const JSON_WORK_NS_MAX: u64 = 200_000_000;
 /// How deep payloads are, in the classes by which a recursive schema's work is estimated. Nothing deeper than the last is
 /// read.
 pub const PAYLOAD_DEPTHS: [usize; 3] = [8, 32, 128];

@@ -173,7 +173,7 @@ fn payloads_of_a_megabyte_are_judged_by_ordinary_schemas() {
         r#"{"sku": "AB-1234", "country": "C77", "code": 499, "rate": 19, "price": 12.5, "tags": ["new", "eu"]}"#;
     let items = format!("[{}{order}]", format!("{order},").repeat(9_000));
     let kind = |kind: String, data: &Value| json!({"properties": {"kind": {"const": kind}, "data": data}, "required": ["kind", "data"], "type": "object"});
-    let kinds: Vec<_> = (0..4).map(|number| kind(number.to_string(), &json!({"items": item}))).collect();
+    let kinds: Vec<_> = (0..3).map(|number| kind(number.to_string(), &json!({"items": item}))).collect();
     let tree = json!({
         "type": "object",
         "properties": {"name": {"type": "string"}, "children": {"type": "array", "items": {"$ref": "#"}}},
@@ -187,7 +187,7 @@ fn payloads_of_a_megabyte_are_judged_by_ordinary_schemas() {
         (
             "one of several kinds, each of which judges all",
             json!({"oneOf": kinds}),
-            format!(r#"{{"kind": "3", "data": {items}}}"#),
+            format!(r#"{{"kind": "2", "data": {items}}}"#),
         ),
         ("a tree", tree, format!(r#"{{"children": [{{"name": "a", "children": [{leaves} {{}}]}}]}}"#)),
     ] {

@@ -46,7 +46,7 @@ fn whoever_judges_is_told_how_much_work_that_is() {
     let mut catalog = Catalog::new();
     let list: Vec<u32> = (0..1_000).collect();
     register(&mut catalog, "codes-value", SchemaFormat::Json, &json!({"items": {"enum": list}}).to_string());
-    rule(&mut catalog, "codes", json!({"subject": "codes-value"}));
+    rule(&mut catalog, "codes", json!({"subject": "codes-value", "version": 1}));
     let screens = table(&Screens::default(), &catalog);
     let work = |payload: &str| {
         let event = EventView { topic: "codes/1", attrs: &[], payload: payload.as_bytes(), identity: "" };
