@@ -1,10 +1,13 @@
 //! How long payloads are judged in a row, and how long in all.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// What judging may take, in nanoseconds as schemas estimate it from above, before a worker serves its other clients. They
-/// wait as long as for two dear batches of a filter, and what it costs to let them is nothing beside it.
-const TURN_NS: u64 = 2_000_000;
+/// What judging may take before a worker serves its other clients. They wait as long as for two dear batches of a filter,
+/// and what it costs to let them is nothing beside it.
+const TURN: Duration = Duration::from_millis(2);
+/// After so much judging, in nanoseconds as schemas estimate it from above, the clock is looked at: small payloads take a
+/// tenth of what is estimated, and a batch of them is not to be torn apart.
+const LOOK_NS: u64 = 2_000_000;
 
 /// What a publisher's payloads take.
 #[derive(Debug, Default)]
@@ -14,7 +17,9 @@ pub struct Pace {
     /// What it took so far, in nanoseconds. Nothing is waited for in between, so that the wall clock says it: two looks a
     /// batch are too cheap to be sampled.
     spent_ns: u64,
-    /// What it was estimated to take since others had their turn.
+    /// What it took since others had their turn, before `since`.
+    turn: Duration,
+    /// What it was estimated to take since the clock was looked at.
     work_ns: u64,
 }
 
@@ -26,8 +31,9 @@ impl Pace {
 
     /// Judging ends.
     pub fn end(&mut self) {
-        let took = self.since.take().map_or(0, |since| since.elapsed().as_nanos());
-        self.spent_ns += u64::try_from(took).unwrap_or(u64::MAX);
+        let took = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.turn += took;
+        self.spent_ns += u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
     }
 
     /// To be told what judging is estimated to take.
@@ -37,14 +43,20 @@ impl Pace {
 
     /// Whether it is others' turn.
     #[inline]
-    pub fn is_over(&self) -> bool {
-        self.work_ns >= TURN_NS
+    pub fn is_over(&mut self) -> bool {
+        self.work_ns >= LOOK_NS && self.has_taken_long(Instant::now())
+    }
+
+    #[cold]
+    fn has_taken_long(&mut self, now: Instant) -> bool {
+        self.work_ns = 0;
+        self.turn + self.since.map_or(Duration::ZERO, |since| now.duration_since(since)) >= TURN
     }
 
     /// Lets others have their turn, and goes on.
     pub async fn pass_turn(&mut self) {
         self.end();
-        self.work_ns = 0;
+        self.turn = Duration::ZERO;
         tokio::task::yield_now().await;
         self.begin();
     }
@@ -61,16 +73,25 @@ mod tests {
     use std::cell::Cell;
 
     #[tokio::test(flavor = "current_thread")]
-    async fn others_have_their_turn_when_enough_was_judged_and_not_before() {
+    async fn others_have_their_turn_when_judging_took_long_and_not_when_it_was_only_estimated_to() {
         let (turns, mut pace) = (Cell::new(0), Pace::default());
         let judging = async {
             pace.begin();
-            for _ in 0..100 {
-                *pace.work_ns() += TURN_NS / 10;
-                if pace.is_over() {
-                    pace.pass_turn().await;
-                }
-            }
+            let begin = pace.since.unwrap_or_else(Instant::now);
+            *pace.work_ns() += LOOK_NS - 1;
+            assert!(!pace.is_over(), "nobody looks yet");
+            *pace.work_ns() += 1;
+            assert!(!pace.has_taken_long(begin + TURN / 2) && *pace.work_ns() == 0, "it took less");
+            assert!(pace.has_taken_long(begin + TURN));
+            pace.pass_turn().await;
+            let again = pace.since.unwrap_or_else(Instant::now);
+            assert!(!pace.has_taken_long(again + TURN / 2), "it begins anew");
+            // What was judged in several goes is taken together.
+            pace.end();
+            pace.turn += TURN / 2;
+            pace.begin();
+            let last = pace.since.unwrap_or_else(Instant::now);
+            assert!(pace.has_taken_long(last + TURN / 2));
             pace.end();
         };
         let others = async {
@@ -84,7 +105,7 @@ mod tests {
             () = judging => {}
             () = others => {}
         }
-        assert_eq!(turns.get(), 10);
+        assert_eq!(turns.get(), 1);
         assert!(pace.take_ns() > 0 && pace.take_ns() == 0);
     }
 }
