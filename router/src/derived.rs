@@ -13,7 +13,7 @@ use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
-use crate::screen::{Pace, Ready};
+use crate::screen::{Pace, Waiting};
 use crate::tenants::Usage;
 use crate::trace::Watch;
 use bytes::Bytes;
@@ -121,6 +121,8 @@ pub struct Workbench {
     scratch: ChainScratch,
     /// What its payloads take that schemas judge.
     pub pace: Pace,
+    /// How long the batch still waits for schemas that its events are the first to name.
+    pub waiting: Waiting,
     /// What the filters said.
     pub verdicts: Verdicts,
 }
@@ -211,12 +213,12 @@ impl Judge<'_> {
             let event =
                 EventView { topic: &topic.name.text, attrs: &attrs, payload: &payload, identity: &self.identity };
             let screened = self.local.screened(&topic);
-            let (mut ready, mut bad) = (Ready::default(), None);
+            let mut bad = None;
             for screen in &screened.screens {
-                screen.make_ready(&event, &mut ready).await;
+                screen.wait_for_schema(&event, &mut bench.waiting).await;
                 let pace = &mut bench.pace;
                 pace.begin();
-                let judged = screen.judge_with(&event, &ready, pace.work_ns());
+                let judged = screen.judge_waited(&event, pace.work_ns());
                 pace.end();
                 if let Err(violation) = judged {
                     bad = Some((screen, violation));

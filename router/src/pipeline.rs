@@ -16,7 +16,7 @@ use crate::generation::Active;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
 use crate::outbox::{Gauge, Origin};
-use crate::screen::Ready;
+use crate::screen::Waiting;
 use crate::shared::unix_ns;
 use crate::tenants::{Spent, Usage};
 use myelin_catalog::Stage;
@@ -151,11 +151,11 @@ impl Publisher {
             self.decoder.discard();
             return Ok(None);
         }
-        // In a box: few routers need it, and each publisher would have room for it.
-        let ready = match local.lets_events_name() {
-            true => Box::pin(self.await_schemas(local)).await,
-            false => Ready::default(),
-        };
+        self.bench.waiting = Waiting::default();
+        if local.lets_events_name() {
+            // In a box: few routers need it, and each publisher would have room for it.
+            Box::pin(self.await_schemas(local)).await;
+        }
         let active = local.active();
         let generation = active.number;
         local.ledger.add(generation, Term::Accepted, self.seq - before);
@@ -168,7 +168,7 @@ impl Publisher {
             self.watch(local, origin.time_ns);
         }
         if local.is_screening() {
-            self.screen(local, &active, &ready, origin.time_ns).await;
+            self.screen(local, &active, origin.time_ns).await;
         }
         self.judge(local, &active, origin.time_ns).await;
         if !self.bench.verdicts.derived.is_empty() {

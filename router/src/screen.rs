@@ -27,7 +27,7 @@ mod slots;
 mod tests;
 
 pub use pace::Pace;
-pub use slots::Ready;
+pub use slots::Waiting;
 
 /// What stands in the topics of dead letters for the binding, where no filter but a schema has ended the event.
 pub const ADMISSION: &str = "admission";
@@ -277,15 +277,25 @@ impl Screen {
     /// # Errors
     /// Why not.
     pub fn judge(&self, event: &EventView<'_>) -> Result<(), Box<Violation>> {
-        self.judge_with(event, &Ready::default(), &mut 0)
+        self.judge_by(event, Slot::fill_here, &mut 0)
     }
 
-    /// The same for workers, which have had made ready what the event names; `work_ns` grows by what it takes at most to
-    /// find out.
+    /// The same for workers, which have [waited](Self::wait_for_schema) for what the event names: what is not compiled
+    /// then comes not in. `work_ns` grows by what it takes at most to find out.
     ///
     /// # Errors
     /// Why not.
-    pub fn judge_with(&self, event: &EventView<'_>, ready: &Ready, work_ns: &mut u64) -> Result<(), Box<Violation>> {
+    pub fn judge_waited(&self, event: &EventView<'_>, work_ns: &mut u64) -> Result<(), Box<Violation>> {
+        self.judge_by(event, |slot| slot.late(), work_ns)
+    }
+
+    #[inline]
+    fn judge_by(
+        &self,
+        event: &EventView<'_>,
+        missing: impl FnOnce(&Arc<Slot>) -> Arc<Compiled>,
+        work_ns: &mut u64,
+    ) -> Result<(), Box<Violation>> {
         let (naming, known) = match &self.by {
             By::Rule { .. } if event.payload.is_empty() && !self.is_required => return Ok(()),
             By::Rule { subject, version, schema } => {
@@ -299,17 +309,15 @@ impl Screen {
         if let Some(compiled) = &*slot.load() {
             return judge_named(naming, &named, compiled, event.payload, work_ns);
         }
-        // Not among those only where the rules have changed since it was made ready.
-        let compiled = ready.find(slot).unwrap_or_else(|| slot.fill_here());
-        judge_named(naming, &named, &compiled, event.payload, work_ns)
+        judge_named(naming, &named, &missing(slot), event.payload, work_ns)
     }
 
     /// Has the schema that the event names compiled aside, where it is the first to name it, and waits for that.
-    pub async fn make_ready(&self, event: &EventView<'_>, ready: &mut Ready) {
+    pub async fn wait_for_schema(&self, event: &EventView<'_>, waiting: &mut Waiting) {
         let By::Event { naming, known } = &self.by else { return };
         let Ok(Some(named)) = Named::of(*naming, event) else { return };
         if let Some(slot) = known.get(named.place).filter(|slot| slot.load().is_none()) {
-            ready.add(slot).await;
+            waiting.wait_for(slot).await;
         }
     }
 

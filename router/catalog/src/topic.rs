@@ -73,6 +73,12 @@ impl TopicRule {
         schema.subject.as_ref().filter(|_| schema.version == Some(SchemaVersion::Latest))
     }
 
+    /// Whether it judges payloads, and by another schema or of other topics than the rule that was there before.
+    pub fn judges_otherwise_than(&self, before: Option<&Self>) -> bool {
+        let same = |before: &Self| before.schema == self.schema && before.pattern == self.pattern;
+        self.schema.is_some() && !before.is_some_and(same)
+    }
+
     /// Checks what a rule that holds must say, and one that is asked for need not.
     pub(crate) fn check_settled(&self) -> Result<(), CatalogError> {
         match &self.schema {

@@ -41,8 +41,9 @@ pub const ANALYSIS_STEPS_MAX: usize = 5_000_000;
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Regular expressions of one JSON schema, each up to [`REGEX_BYTES_MAX`].
 pub const REGEXES_MAX: usize = 256;
-/// Steps that a backtracking expression (look-around, back references) takes back before the value is refused.
-pub const REGEX_STEPS_MAX: usize = 10_000;
+/// Steps that a backtracking expression (look-around, back references) takes back before the value is refused. Times the
+/// texts of a payload it is part of [`JSON_WORK_NS_MAX`]: more would leave less room for texts.
+pub const REGEX_STEPS_MAX: usize = 2_000;
 /// Named types, fields, symbols and branches of an Avro schema.
 pub const AVRO_NODES_MAX: usize = 50_000;
 /// Values in one Avro payload. A `null` takes no byte, so that the payload's size does not bound them.

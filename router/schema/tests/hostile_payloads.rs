@@ -225,3 +225,25 @@ fn shapes_are_told_apart() {
     let twice = [&elements[..], &elements[777..778]].concat();
     assert!(validator.validate(payload(&twice).as_bytes()).is_err());
 }
+
+/// Expressions that take steps back: those of all texts together are bounded, also where none of them fails.
+#[test]
+fn expressions_that_take_steps_back_are_for_few_texts() {
+    let text = |number: usize| format!(r#""{}{number}""#, "x".repeat(24));
+    let list = |count: usize| format!("[{}]", (0..count).map(text).collect::<Vec<_>>().join(","));
+    let names = |count: usize| {
+        let members: Vec<_> = (0..count).map(|number| format!("{}:1", text(number))).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let slow = r"^(?=x)((x+x+)+y|z)$";
+    let either = json!({"items": {"anyOf": [{"pattern": slow}, {"type": "string"}]}});
+    let named = json!({"patternProperties": {(slow): true}});
+    for (schema, payload) in [(&either, list(30_000)), (&named, names(30_000))] {
+        let mut work_ns = 0;
+        let fault = compiled(schema).judge(&[0], payload.as_bytes(), &mut work_ns).unwrap_err();
+        assert!(fault.text.contains("too many for all that the schema asks of each"), "{fault}");
+    }
+    compiled(&json!({"items": {"pattern": "^(?!y)x"}})).validate(list(1_000).as_bytes()).unwrap();
+    // What needs no steps back is for many.
+    compiled(&json!({"items": {"pattern": "^x{24}[0-9]+$"}})).validate(list(30_000).as_bytes()).unwrap();
+}

@@ -236,10 +236,9 @@ pub(super) async fn apply(
     let view = world.view();
     let before = view.catalog.topic_rule(&rule.name);
     if before != Some(&rule) {
-        let judged_before = before.and_then(|before| before.schema.as_ref());
-        let is_judged_anew = rule.schema.is_some() && judged_before != rule.schema.as_ref();
-        let is_for_a_rollout =
-            is_judged_anew && judged_before.is_some() && view.catalog.fleet().sites().next().is_some();
+        let is_judged_anew = rule.judges_otherwise_than(before);
+        let has_judged = before.is_some_and(|before| before.schema.is_some());
+        let is_for_a_rollout = is_judged_anew && has_judged && view.catalog.fleet().sites().next().is_some();
         if is_for_a_rollout && !at_once {
             return Err(rollout_needed(&rule).into());
         }
@@ -255,7 +254,7 @@ pub(super) async fn apply(
 /// What a rule lets in is changed at one site after the other, and taken back by itself where that turns too much back.
 fn rollout_needed(rule: &TopicRule) -> WorldError {
     let message = format!(
-        "topic rule `{0}` would judge payloads by another schema at all sites at once: let a rollout bring it (`myelin rollout \
+        "topic rule `{0}` would judge payloads otherwise than before at all sites at once: let a rollout bring it (`myelin rollout \
          start --only-changes --schema {0}`, or `--topics FILE`), or ask for it at once (`--at-once`)",
         rule.name
     );

@@ -176,11 +176,11 @@ pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
         "signature-mismatch" | "trust-signatures" | "capability-approval" | "downgrade" => Exit::Denied,
         "conflict" | "rollout-running" | "catalog-moved" | "trust-stale" | "proposal-stale" => Exit::Conflict,
         "subject-not-deleted" | "version-not-deleted" | "schema-referenced" | "schema-in-use" => Exit::Conflict,
-        "recorded-events" | "rollout-needed" => Exit::Conflict,
+        "rollout-needed" => Exit::Conflict,
         "timeout" | "no-answer" | "body-timeout" | "record-late" => Exit::Timeout,
         // A filter that fails what every router does with it before it judges.
         "self-test-fault" | "self-test-unexpected" | "self-test-synthetic-fault" => Exit::GateFailed,
-        "gate-failed" | "not-ready" | "incompatible-schema" => Exit::GateFailed,
+        "gate-failed" | "not-ready" | "incompatible-schema" | "recorded-events" => Exit::GateFailed,
         "module-not-wasm" | "module-core" | "module-invalid" | "module-wrong-world" | "wrong-world" => Exit::Usage,
         "module-unknown-import" | "module-wrong-version" | "module-too-complex" | "module-too-large" => Exit::Usage,
         "module-vectors" | "module-does-not-compile" | "compile-time" | "compile-memory" => Exit::Usage,

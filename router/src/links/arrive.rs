@@ -16,6 +16,7 @@ use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
 use crate::names::Name;
 use crate::outbox::{Delivery, Elsewhere, Gauge, NameSet, Origin};
+use crate::screen::Waiting;
 use crate::shared::unix_ns;
 use crate::trace;
 use bytes::{Bytes, BytesMut};
@@ -441,6 +442,7 @@ impl Arrivals {
         }));
         let identity: Arc<str> = source.map_or_else(|| Arc::from(""), |name| name.text.clone());
         let judge = Judge { local, active, identity, tenant: None, now_ns: unix_ns() };
+        self.bench.waiting = Waiting::default();
         judge.run_arrived(chain, events, &mut items, &mut self.bench).await;
         for item in items.drain(..) {
             tell_placed(local, &mut self.bench.verdicts, active.number, events, &item);

@@ -3,7 +3,7 @@
 use super::{Admitted, Publisher, Received};
 use crate::generation::Active;
 use crate::local::Local;
-use crate::screen::{Ready, Screen, Violation};
+use crate::screen::{Screen, Violation};
 use std::sync::Arc;
 
 /// An event of the batch that may not come in.
@@ -17,10 +17,10 @@ struct Bad {
 impl Publisher {
     /// Waits for the schemas that events of the batch are the first to name. Before anything else is done with them: what
     /// judges may be another generation afterwards.
-    pub(super) async fn await_schemas(&self, local: &Local) -> Ready {
+    pub(super) async fn await_schemas(&mut self, local: &Local) {
         let received = Received { topics: &self.topics, events: &self.batch };
         let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
-        let mut ready = Ready::default();
+        let waiting = &mut self.bench.waiting;
         for event in &self.batch {
             let Some(topic) = received.topic(event) else { continue };
             let screened = local.screened(topic);
@@ -29,15 +29,14 @@ impl Publisher {
             }
             let view = received.view(event, buffer, identity);
             for screen in &screened.screens {
-                screen.make_ready(&view, &mut ready).await;
+                screen.wait_for_schema(&view, waiting).await;
             }
         }
-        ready
     }
 
     /// Takes out of the batch what is not as the schema of its topic says: refused, or on its way to the dead letters.
-    pub(super) async fn screen(&mut self, local: &Local, active: &Active, ready: &Ready, now_ns: u64) {
-        let bad = self.find_bad(local, active, ready).await;
+    pub(super) async fn screen(&mut self, local: &Local, active: &Active, now_ns: u64) {
+        let bad = self.find_bad(local, active).await;
         if bad.is_empty() {
             return;
         }
@@ -62,7 +61,7 @@ impl Publisher {
     /// Neighbours of one topic share one look-up. What may not be at this site at all is refused for that reason. Other
     /// clients have their turn where payloads are dear; the batch is judged to its end all the same, since its events are
     /// counted and decoded already.
-    async fn find_bad(&mut self, local: &Local, active: &Active, ready: &Ready) -> Vec<Bad> {
+    async fn find_bad(&mut self, local: &Local, active: &Active) -> Vec<Bad> {
         let received = Received { topics: &self.topics, events: &self.batch };
         let (buffer, identity) = (self.decoder.buffer(), &*self.source.name.text);
         let pace = &mut self.bench.pace;
@@ -82,7 +81,7 @@ impl Publisher {
             let before = bad.len();
             for at in run.clone() {
                 let view = received.view(&self.batch[at], buffer, identity);
-                let mut judge = |screen: &Screen| screen.judge_with(&view, ready, pace.work_ns()).err();
+                let mut judge = |screen: &Screen| screen.judge_waited(&view, pace.work_ns()).err();
                 let found = screened.screens.iter().find_map(|screen| Some((screen, judge(screen)?)));
                 bad.extend(found.map(|(screen, violation)| Bad { at, screen: screen.clone(), violation }));
                 if pace.is_over() {

@@ -16,10 +16,11 @@ use tokio::time::timeout;
 /// Schemas that are compiled at a time for rules that let events name theirs. One in JSON of eight fields and 600 bytes was
 /// measured to take 58 KB, so that these are 120 MB.
 const NAMED_SCHEMAS_MAX: usize = 2_048;
-/// Bytes of the texts of all of them, with what these refer to: what is compiled is some hundred times as long as its text.
-const NAMED_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// How long a stream waits for a schema that it names. Many others must be named for the first time before it takes that
-/// long, or somebody names all there are again and again.
+/// Bytes of the texts of all of them, with what these refer to: what is compiled is some hundred times as long as its text,
+/// so that these are 200 MB. One that is larger is there alone.
+const NAMED_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// How long a batch waits for all schemas that it names. Many must be named for the first time before it takes that long,
+/// or somebody names all there are again and again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far the clock moves with a schema that is compiled: what is named after it is one later.
@@ -145,31 +146,29 @@ impl Slot {
         compiled
     }
 
-    /// Has it compiled aside, unless it is, when it is its turn; none where that takes too long.
-    async fn fill(self: &Arc<Self>) -> Option<Arc<Compiled>> {
-        let filled = async {
-            let turn = self.shelf.turn.clone().acquire_owned().await.ok()?;
-            // Somebody else may have waited for it, too.
-            if let Some(compiled) = &*self.load() {
-                return Some(compiled.clone());
-            }
-            let (answer, answered) = oneshot::channel();
-            let slot = self.clone();
-            tokio::task::spawn_blocking(move || {
-                let begin = Instant::now();
-                // Whoever has lost patience finds it there the next time.
-                let _ = answer.send(slot.fill_here());
-                // As long again nobody has a turn: routing needs its cores.
-                std::thread::sleep(begin.elapsed().min(PATIENCE));
-                drop(turn);
-            });
-            answered.await.ok()
-        };
-        timeout(self.shelf.patience, filled).await.ok().flatten()
+    /// Has it compiled aside, unless it is, when it is its turn.
+    async fn fill(self: &Arc<Self>) {
+        let Ok(turn) = self.shelf.turn.clone().acquire_owned().await else { return };
+        // Somebody else may have waited for it, too.
+        if self.load().is_some() {
+            return;
+        }
+        let (answer, answered) = oneshot::channel();
+        let slot = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let begin = Instant::now();
+            slot.fill_here();
+            // Whoever has lost patience finds it there the next time.
+            let _ = answer.send(());
+            // As long again nobody has a turn: routing needs its cores.
+            std::thread::sleep(begin.elapsed().min(PATIENCE));
+            drop(turn);
+        });
+        let _ = answered.await;
     }
 
-    /// What is said of events whose schema is not there in time.
-    fn late(&self) -> Arc<Compiled> {
+    /// What is said of an event whose schema is not there in time, or gave way before the event was judged.
+    pub(super) fn late(&self) -> Arc<Compiled> {
         let (id, late) = (self.id, self.shelf.counts.late.fetch_add(1, Relaxed) + 1);
         // Seldom, however many there are.
         if late.is_power_of_two() {
@@ -183,25 +182,21 @@ impl Slot {
     }
 }
 
-/// What the events of a batch name and was not compiled before. It stays for the batch, whatever gives way meanwhile.
-#[derive(Debug, Default)]
-pub struct Ready {
-    slots: Vec<(u32, Arc<Compiled>)>,
-    /// Whether one was waited for in vain: then no other is.
-    is_late: bool,
+/// How long the events of a batch still wait for schemas that they are the first to name. What is compiled stays on the
+/// shelf alone, so that a batch holds no more of it than the shelf has room for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waiting {
+    /// Since the first of them waited.
+    since: Option<Instant>,
 }
 
-impl Ready {
-    pub(super) async fn add(&mut self, slot: &Arc<Slot>) {
-        if self.find(slot).is_some() {
-            return;
+impl Waiting {
+    pub(super) async fn wait_for(&mut self, slot: &Arc<Slot>) {
+        let patience = slot.shelf.patience;
+        let left = patience.saturating_sub(self.since.get_or_insert_with(Instant::now).elapsed());
+        if !left.is_zero() {
+            // In vain it is told when the event is judged.
+            let _ = timeout(left, slot.fill()).await;
         }
-        let filled = if self.is_late { None } else { slot.fill().await };
-        self.is_late = filled.is_none();
-        self.slots.push((slot.id, filled.unwrap_or_else(|| slot.late())));
-    }
-
-    pub(super) fn find(&self, slot: &Slot) -> Option<Arc<Compiled>> {
-        self.slots.iter().find(|(id, _)| *id == slot.id).map(|(_, compiled)| compiled.clone())
     }
 }

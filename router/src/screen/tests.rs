@@ -51,8 +51,7 @@ fn whoever_judges_is_told_how_much_work_that_is() {
     let work = |payload: &str| {
         let event = EventView { topic: "codes/1", attrs: &[], payload: payload.as_bytes(), identity: "" };
         let mut work_ns = 0;
-        let judged =
-            screens.of("codes/1").try_for_each(|screen| screen.judge_with(&event, &Ready::default(), &mut work_ns));
+        let judged = screens.of("codes/1").try_for_each(|screen| screen.judge_waited(&event, &mut work_ns));
         (work_ns, judged.map_err(|violation| violation.text))
     };
     let (little, judged) = work("[999.0]");
@@ -260,9 +259,9 @@ async fn streams_wait_for_what_they_name_first_and_not_for_ever() {
     let payload = prefixed(1, b"17");
     let ask = async |screens: &Screens| {
         let event = EventView { topic: "any/1", attrs: &[], payload: &payload, identity: "" };
-        let (screen, mut ready) = (screens.of("any/1").next().unwrap(), Ready::default());
-        screen.make_ready(&event, &mut ready).await;
-        screen.judge_with(&event, &ready, &mut 0).map_err(|violation| violation.text)
+        let (screen, mut waiting) = (screens.of("any/1").next().unwrap(), Waiting::default());
+        screen.wait_for_schema(&event, &mut waiting).await;
+        screen.judge_waited(&event, &mut 0).map_err(|violation| violation.text)
     };
     let catalog = crowded(1);
     let screens = table(&Screens::default(), &catalog);
@@ -278,6 +277,31 @@ async fn streams_wait_for_what_they_name_first_and_not_for_ever() {
     let late = ask(&screens).await.unwrap_err();
     assert!(late.contains("the schema 1 was not compiled in time") && late.contains("send the event again"), "{late}");
     assert_eq!(compilations(&screens), [0, 0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_batch_waits_once_for_all_that_it_names_and_workers_compile_nothing() {
+    let patience = Duration::from_millis(30);
+    let before = Screens { shelf: Arc::new(Shelf::new(1, patience)), ..Screens::default() };
+    let screens = table(&before, &crowded(40));
+    let payloads: Vec<_> = (1..=40).map(|id| prefixed(id, b"17")).collect();
+    let screen = screens.of("any/1").next().unwrap();
+    let event = |at: usize| EventView { topic: "any/1", attrs: &[], payload: &payloads[at], identity: "" };
+    // What gave way to another one meanwhile is not compiled in the way of others.
+    let mut waiting = Waiting::default();
+    for at in 0..2 {
+        screen.wait_for_schema(&event(at), &mut waiting).await;
+    }
+    assert!(screen.judge_waited(&event(0), &mut 0).unwrap_err().text.contains("send the event again"));
+    assert_eq!((screen.judge_waited(&event(1), &mut 0), compilations(&screens)), (Ok(()), [2, 0, 1, 1]));
+    // Forty that each wait in vain wait no longer than one.
+    let turn = screens.shelf.turn().await;
+    let (mut waiting, begin) = (Waiting::default(), std::time::Instant::now());
+    for at in 2..40 {
+        screen.wait_for_schema(&event(at), &mut waiting).await;
+    }
+    assert!(begin.elapsed() < 10 * patience, "{:?}", begin.elapsed());
+    drop(turn);
 }
 
 /// Not a check: the figure beside [`slots::NAMED_SCHEMAS_MAX`].

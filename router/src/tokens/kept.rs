@@ -31,9 +31,15 @@ pub(super) struct Origin {
     pub(super) max_age_s: u64,
 }
 
-/// Whether keys that were read then are too old now. A time to come says nothing: the clock was wrong, then or now.
+/// How far a clock may be set back, as one that is synchronized is: keys that were read before that are new.
+const SET_BACK_S: u64 = 600;
+
+/// Whether keys that were read then are too old now. A time further to come says nothing: the clock was wrong, then or now.
 pub(super) fn is_too_old(read_unix_s: u64, max_age_s: u64, now_unix_s: u64) -> bool {
-    now_unix_s.checked_sub(read_unix_s).is_none_or(|age| age > max_age_s)
+    match now_unix_s.checked_sub(read_unix_s) {
+        Some(age) => age > max_age_s,
+        None => read_unix_s - now_unix_s > SET_BACK_S,
+    }
 }
 
 impl Origin {

@@ -125,7 +125,8 @@ impl Tokens {
         }
         let mut issuers = Vec::new();
         let mut following = JoinSet::new();
-        let max_age_s = config.keys_max_age_seconds;
+        // One look that fails must not be all that lies between a user and the door.
+        let max_age_s = config.keys_max_age_seconds.max(2 * config.refresh_seconds);
         for (name, config) in &config.issuers {
             let issuer =
                 Issuer::open(name, config, max_age_s, data_dir).with_context(|| format!("[jwt.issuers.{name}]"))?;

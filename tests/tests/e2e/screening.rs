@@ -214,7 +214,7 @@ async fn recorded_events_are_judged_before_another_schema_holds() -> Result<()> 
     let next = ["schema", "register", "orders-value", &*file];
     let turned_back = |ran: myelin_tests::Ran| -> Result<()> {
         let told = ["recorded-events", "1 of 1 recorded events", "orders/1 from", "at /id"];
-        ensure!(ran.code == Some(5) && told.iter().all(|part| ran.err.contains(part)), "{ran:?}");
+        ensure!(ran.code == Some(7) && told.iter().all(|part| ran.err.contains(part)), "{ran:?}");
         Ok(())
     };
     turned_back(router.myelin(&next)?)?;

@@ -112,7 +112,7 @@ fn a_rule_of_a_rollout_names_a_version_that_is_there_and_stays() {
     let mut story = Story::with_sites(2);
     register(&mut story, "orders-value", "1");
     let start = |story: &Story, schema| story.catalog.governance_start(plan(vec![judged("orders", schema)]));
-    let latest = start(&story, serde_json::json!({"subject": "orders-value"}));
+    let latest = start(&story, serde_json::json!({"subject": "orders-value", "version": "latest"}));
     let refused = story.refusal(latest);
     assert_eq!(refused.code(), "invalid-topic-rule");
     assert!(refused.to_string().contains("say its number"), "{refused}");

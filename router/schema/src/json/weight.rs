@@ -3,6 +3,7 @@
 //! The figures are rounded up from measurements with one schema of a kind, a hundred times, over a payload of a megabyte.
 //! They need not be right: they tell a list of ten thousand numbers from one of three.
 
+use crate::limits::REGEX_STEPS_MAX;
 use serde_json::{Map, Value};
 use std::array;
 use std::ops::{Index, IndexMut};
@@ -19,6 +20,8 @@ const LOOKUP_NS: u64 = 10;
 const REGEX_NS: u64 = 32;
 /// Each byte of a text for each regular expression or format.
 const SCAN_BYTE_NS: u64 = 8;
+/// A step back of an expression that needs such steps; there are [`REGEX_STEPS_MAX`] for each text.
+const BACKTRACK_NS: u64 = 20;
 /// Whether a number is a multiple of another one: of fractions it is found out with all their digits.
 const MULTIPLE_NS: u64 = 160;
 /// To tell a part of an array from others.
@@ -107,11 +110,12 @@ impl Weight {
             "additionalProperties" | "unevaluatedProperties" => self[Kind::Member] += LOOKUP_NS,
             // Once more, where it is asked which members are left over.
             "patternProperties" => {
-                self[Kind::Member] += 2 * entries * REGEX_NS;
+                let patterns = value.as_object().into_iter().flat_map(Map::keys);
+                self[Kind::Member] += 2 * patterns.map(|pattern| regex_ns(pattern)).sum::<u64>();
                 self[Kind::Byte] += 2 * entries * SCAN_BYTE_NS;
             }
             "pattern" | "format" | "contentEncoding" | "contentMediaType" => {
-                self[Kind::Text] += REGEX_NS;
+                self[Kind::Text] += value.as_str().filter(|_| key == "pattern").map_or(REGEX_NS, regex_ns);
                 self[Kind::Byte] += SCAN_BYTE_NS;
             }
             "minLength" | "maxLength" => {
@@ -178,6 +182,19 @@ impl Weight {
         let most = Kind::VALUES.into_iter().map(|kind| self[kind]).max().unwrap_or_default();
         most.saturating_add(self[Kind::Member]).saturating_add(self[Kind::Unique])
     }
+}
+
+/// What a regular expression takes, without the bytes that it reads.
+fn regex_ns(pattern: &str) -> u64 {
+    if backtracks(pattern) { REGEX_NS + REGEX_STEPS_MAX as u64 * BACKTRACK_NS } else { REGEX_NS }
+}
+
+/// Whether an expression may need steps back to be matched: it looks around, or refers to what was matched, or has groups
+/// and repetitions that give nothing back. Where that is not sure it may.
+fn backtracks(pattern: &str) -> bool {
+    let looks = ["(?=", "(?!", "(?<=", "(?<!", "(?>", "(?(", "\\k", "\\K", "\\G", "++", "*+", "?+", "}+"];
+    let refers = |pair: &[u8]| pair[0] == b'\\' && matches!(pair[1], b'1'..=b'9');
+    looks.iter().any(|part| pattern.contains(part)) || pattern.as_bytes().windows(2).any(refers)
 }
 
 /// How many scalars a value is, to compare with it.

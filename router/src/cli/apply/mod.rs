@@ -120,7 +120,7 @@ impl Apply {
         }
         let mut plan = Plan { revision: current.revision, ..Plan::default() };
         let of_tenants = plan.compare_tenants(folder, &current, self.prune).err();
-        let mut judge = Judge::new(folder, &current, Registry::new(api));
+        let mut judge = Judge::new(folder, &current, Registry::new(api), self.accept_failures);
         judge.judge(&mut plan).await?;
         plan.sites = current.sites.iter().map(|site| site.name.to_string()).collect();
         let bringing = match (self.no_rollout, plan.sites.is_empty()) {

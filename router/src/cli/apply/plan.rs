@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) unchanged: usize,
     /// What stays as it is, although the folder says something else.
     pub(super) remarks: Vec<String>,
+    /// Whether rules for topics are left as they are for a later rollout.
+    pub(super) defers_rules: bool,
     /// The bindings that a rollout makes active, or takes away, at the end.
     pub(super) activates: Vec<String>,
     /// All sites, at which everything changes that says no sites of its own; none at a router that is alone.

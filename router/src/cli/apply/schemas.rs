@@ -6,6 +6,7 @@ use super::plan::{Action, By, Call, Change, Plan};
 use super::registry::{Named, Registry, Version};
 use super::state::{Kind, Reference, Subject};
 use crate::cli::failure::Result;
+use crate::cli::http::wishing;
 use crate::cli::schema::path;
 use crate::registry::judged_as;
 use myelin_catalog::{CompatibilityLevel, SchemaFormat, SubjectName};
@@ -31,14 +32,16 @@ pub(super) struct Judge<'a> {
     newest: BTreeMap<SubjectName, Newest>,
     /// What the folder's schemas refer to, directly or not.
     needed: BTreeMap<SubjectName, Vec<Named>>,
+    /// Whether versions are registered that rules follow, and that would turn recorded events back.
+    accept_failures: bool,
     /// What stands against the whole.
     pub(super) faults: Vec<String>,
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(folder: &'a Folder, current: &'a Current, registry: Registry<'a>) -> Self {
+    pub(super) fn new(folder: &'a Folder, current: &'a Current, registry: Registry<'a>, accept_failures: bool) -> Self {
         let (newest, needed, faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { folder, current, registry, newest, needed, faults }
+        Self { folder, current, registry, newest, needed, accept_failures, faults }
     }
 
     /// Adds what changes to the plan.
@@ -239,7 +242,9 @@ impl<'a> Judge<'a> {
             if let Some(latest) = latest {
                 details.push(format!("a new version after {latest}"));
             }
-            calls.push(Call::post(path("subjects", subject, "/versions"), body(schema, &schema.references)));
+            let wishes = [("acceptFailures", self.accept_failures)];
+            let path = wishing(&path("subjects", subject, "/versions"), &wishes);
+            calls.push(Call::post(path, body(schema, &schema.references)));
         }
         let action = if latest.is_some() { Action::Update } else { Action::Create };
         let name = subject.to_string();

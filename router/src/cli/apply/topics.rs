@@ -42,15 +42,15 @@ impl Plan {
                 self.unchanged += 1;
                 continue;
             }
-            let is_judged_anew =
-                rule.schema.is_some() && before.and_then(|before| before.schema.as_ref()) != rule.schema.as_ref();
+            let is_judged_anew = rule.judges_otherwise_than(before);
             let by = match bringing {
                 Bringing::Later if is_judged_anew => {
                     let file = folder.file(Kind::Topic, name.as_str());
                     self.remarks.push(format!(
-                        "topic {name} judges payloads by another schema, which comes by a rollout: \
+                        "topic {name} judges payloads otherwise than before, which comes by a rollout: \
                          `myelin rollout start --topics {file}`"
                     ));
+                    self.defers_rules = true;
                     continue;
                 }
                 Bringing::Rollout if is_judged_anew => By::Rollout(Brought::Rule(json!(rule))),
@@ -64,14 +64,21 @@ impl Plan {
         }
     }
 
-    /// Removes the rules that the folder does not have. Those that judge payloads go with the rollout that brings others.
+    /// Removes the rules that the folder does not have; none before those that may come in their place: what judges payloads
+    /// goes with the rollout that brings others, as everything does where one brings any, and nothing goes while others are
+    /// left for later.
     pub(super) fn prune_topics(&mut self, folder: &Folder, current: &Current, bringing: Bringing) {
+        let brings = self.changes.iter().any(|change| matches!(change.by, By::Rollout(_)));
         for name in pruned(Kind::Topic, folder, current) {
+            if self.defers_rules {
+                self.remarks.push(format!("topic {name} stays until the rules have come that may take its place"));
+                continue;
+            }
             let rule = current.state.topics.iter().find(|(known, _)| known.as_str() == name).map(|(_, rule)| rule);
             self.remove(Kind::Topic, name.clone());
             let (Some(removal), Some(rule)) = (self.changes.last_mut(), rule) else { continue };
             removal.sites = Some(current.sites_of(&[rule]));
-            if bringing == Bringing::Rollout && rule.schema.is_some() {
+            if brings || (bringing == Bringing::Rollout && rule.schema.is_some()) {
                 removal.by = By::Rollout(Brought::Removal(name));
             }
         }
@@ -184,6 +191,23 @@ mod tests {
         assert!(matches!(change.by, By::Calls(_)));
         assert_eq!(change.sites.as_deref(), Some(&["eu1".to_owned(), "us1".to_owned()][..]));
         assert_eq!(change.details[1..], ["events may be now at us1", "events may be no more at eu1"]);
+    }
+
+    #[test]
+    fn no_rule_goes_before_the_one_that_takes_its_place() {
+        let there = [json!({"name": "eu", "pattern": "orders/**", "residency": {"regions": ["eu"]}})];
+        let mut instead = judging("eu-orders", None);
+        instead["residency"] = json!({"regions": ["eu"]});
+        let brought = plan(&[instead.clone()], &there, Bringing::Rollout, Some(1));
+        assert!(brought.changes.iter().all(|change| matches!(change.by, By::Rollout(_))), "{brought:?}");
+        let later = plan(&[instead], &there, Bringing::Later, Some(1));
+        assert!(later.is_empty() && later.remarks[1].contains("topic eu stays"), "{later:?}");
+        // What a rule judges is its topics, too.
+        let mut wider = judging("a", Some(1.into()));
+        let narrow = [wider.clone()];
+        wider["pattern"] = "**".into();
+        let wider = plan(&[wider], &narrow, Bringing::Rollout, None);
+        assert!(matches!(wider.changes[0].by, By::Rollout(_)), "{wider:?}");
     }
 
     #[test]
