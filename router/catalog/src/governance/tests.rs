@@ -118,7 +118,7 @@ fn a_rule_of_a_rollout_names_a_version_that_is_there_and_stays() {
     assert!(refused.to_string().contains("say its number"), "{refused}");
     let missing = start(&story, serde_json::json!({"subject": "orders-value", "version": 2}));
     assert_eq!(story.refusal(missing).code(), "version-not-found");
-    let unknown = start(&story, serde_json::json!({"subject": "other", "by": "header"}));
+    let unknown = start(&story, serde_json::json!({"subject": "other", "by": "header", "version": "latest"}));
     assert_eq!(story.refusal(unknown).code(), "version-not-found");
 
     register(&mut story, "orders-value", "2");
