@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::CatalogError;
 use crate::limits::SELECTORS_MAX;
 use crate::names::Name;
-use crate::schemas::{Schemas, SubjectName};
+use crate::schemas::{SchemaRefusal, Schemas, SubjectName};
 
 mod schema;
 
@@ -62,9 +62,19 @@ impl TopicRule {
     ///
     /// # Errors
     /// `subject-not-found`, where the subject has no version.
-    pub fn settled(mut self, schemas: &Schemas) -> Result<Self, CatalogError> {
-        self.schema = self.schema.map(|schema| schema.settled(schemas)).transpose()?;
-        Ok(self)
+    pub fn settled(self, schemas: &Schemas) -> Result<Self, CatalogError> {
+        let rule = self.settled_by(|subject| Some(schemas.latest(subject.as_str())?.version));
+        match rule.schema.as_ref().filter(|schema| schema.version.is_none()).and_then(|schema| schema.subject.clone()) {
+            Some(subject) => Err(SchemaRefusal::SubjectNotFound(subject).into()),
+            None => Ok(rule),
+        }
+    }
+
+    /// The same by whoever knows the newest versions of subjects; a rule of which that is not known stays without one.
+    #[must_use]
+    pub fn settled_by(mut self, newest: impl Fn(&SubjectName) -> Option<u32>) -> Self {
+        self.schema = self.schema.map(|schema| schema.settled_by(newest));
+        self
     }
 
     /// The subject whose newest version judges from the moment on that it is registered, if it is so.

@@ -207,7 +207,7 @@ pub(super) async fn describe(
 #[utoipa::path(put, path = "/v1/topics/{name}", tag = "topics",
     params(
         ("name" = String, Path, description = "Name of the rule"),
-        ("at-once" = Option<bool>, Query, description = "Also when it judges payloads by another schema, which is for a rollout where there are sites"),
+        ("at-once" = Option<bool>, Query, description = "Also when it judges payloads by another schema than before, or of other topics, which is for a rollout where there are sites"),
         ("accept-failures" = Option<bool>, Query, description = "Also when its schema would turn back events that this router has recorded"),
         ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
     ),

@@ -35,7 +35,7 @@ pub(super) enum Topic {
         of them hold.\nEvents go over allowed sites only, and are refused (code `residency`) where they may not be at \
         all. Payloads are judged where they come in, before any filter: what is not as the schema says is refused (code \
         `schema-violation`), or goes to `$dead/admission/<topic>`. The rule holds at once, without a rollout; \
-        one that judges by another schema than before is for `myelin rollout start --schema|--topics`, which brings it \
+        one that judges by another schema, or of other topics, than before is for `myelin rollout start --schema|--topics`, which brings it \
         site by site, or for --at-once. A version that is registered later judges \
         nothing until a rollout brings it, unless --schema-version says `latest`.")]
     Apply(Apply),
@@ -63,7 +63,7 @@ pub(super) struct Apply {
     site: Vec<Selector>,
     #[command(flatten)]
     schema: SchemaChoice,
-    /// Also when the rule judged payloads by another schema until now: all sites change together, with no canary and no gate
+    /// Also when the rule judged payloads otherwise until now: all sites change together, with no canary and no gate
     #[arg(long)]
     at_once: bool,
     /// Also when its schema would turn back events that the router has recorded (`myelin capture`)

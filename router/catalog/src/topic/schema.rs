@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::schemas::{SchemaRefusal, Schemas, SubjectName};
+use crate::schemas::SubjectName;
 
 /// By which schema the payloads of topics are judged where they come in, and what becomes of those that are not as it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,19 +91,14 @@ impl SchemaRule {
         }
     }
 
-    /// The same with a version, where it has none: the subject's newest, by its number. Where events name theirs it is
-    /// the newest at any moment.
-    pub(super) fn settled(mut self, schemas: &Schemas) -> Result<Self, SchemaRefusal> {
-        self.version = match (self.version, &self.subject, self.by) {
-            (Some(version), ..) => Some(version),
-            (None, Some(subject), None) => {
-                let newest = schemas.latest(subject.as_str());
-                let newest = newest.ok_or_else(|| SchemaRefusal::SubjectNotFound(subject.clone()))?;
-                Some(SchemaVersion::Number(newest.version))
-            }
-            (None, ..) => Some(SchemaVersion::Latest),
-        };
-        Ok(self)
+    /// The same with a version, where it has none: what `newest` says of the subject, if it says something. Where events
+    /// name theirs it is the newest at any moment.
+    pub(super) fn settled_by(mut self, newest: impl Fn(&SubjectName) -> Option<u32>) -> Self {
+        self.version = self.version.or_else(|| match (&self.subject, self.by) {
+            (Some(subject), None) => newest(subject).map(SchemaVersion::Number),
+            _ => Some(SchemaVersion::Latest),
+        });
+        self
     }
 }
 

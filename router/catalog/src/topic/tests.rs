@@ -12,6 +12,11 @@ fn rule(name: &str, pattern: &str, residency: serde_json::Value) -> TopicRule {
     serde_json::from_value(rule).unwrap()
 }
 
+fn with(schema: serde_json::Value) -> TopicRule {
+    let rule = serde_json::json!({"name": "orders", "pattern": "orders/**", "schema": schema});
+    serde_json::from_value(rule).unwrap()
+}
+
 fn set(catalog: &mut Catalog, rule: TopicRule) -> Result<Record, CatalogError> {
     let record = catalog.draft(Op::TopicRuleSet { rule: Box::new(rule) }, "ann", 0)?;
     catalog.apply(&record)?;
@@ -76,10 +81,6 @@ fn what_means_nothing_or_too_much_is_refused() {
 
 #[test]
 fn a_rule_may_say_a_schema_instead_of_sites() {
-    let with = |schema: serde_json::Value| {
-        let rule = serde_json::json!({"name": "orders", "pattern": "orders/**", "schema": schema});
-        serde_json::from_value::<TopicRule>(rule).unwrap()
-    };
     let mut catalog = Catalog::new();
     for schema in [
         serde_json::json!({"subject": "orders-value", "version": "latest"}),
@@ -107,10 +108,6 @@ fn a_rule_may_say_a_schema_instead_of_sites() {
 
 #[test]
 fn a_rule_that_says_no_version_means_the_newest_there_is_and_keeps_it() {
-    let with = |schema: serde_json::Value| {
-        let rule = serde_json::json!({"name": "orders", "pattern": "orders/**", "schema": schema});
-        serde_json::from_value::<TopicRule>(rule).unwrap()
-    };
     let mut catalog = Catalog::new();
     let unsaid = || with(serde_json::json!({"subject": "orders-value"}));
     assert_eq!(unsaid().settled(catalog.schemas()).unwrap_err().code(), "subject-not-found");

@@ -215,16 +215,13 @@ impl Plan {
     /// What rollouts at the end bring, for the API: one after the other, each as much as one may. Rules come before others
     /// go, so that nothing is unjudged meanwhile.
     pub(super) fn brought(&self) -> Vec<Value> {
-        let of = |is_wanted: fn(&Brought) -> bool| {
-            self.changes.iter().filter_map(move |change| match &change.by {
-                By::Rollout(brought) if is_wanted(brought) => Some(brought),
-                _ => None,
-            })
-        };
+        let brought = self.changes.iter().filter_map(|change| match &change.by {
+            By::Rollout(brought) => Some(brought),
+            By::Calls(_) => None,
+        });
+        let (rules, removals): (Vec<_>, Vec<_>) = brought.partition(|brought| matches!(brought, Brought::Rule(_)));
         let (mut parts, mut count, mut len_bytes) = (Vec::<Value>::new(), 0, 0);
-        for brought in of(|brought| matches!(brought, Brought::Rule(_)))
-            .chain(of(|brought| matches!(brought, Brought::Removal(_))))
-        {
+        for brought in rules.into_iter().chain(removals) {
             let (list, item) = match brought {
                 Brought::Rule(rule) => ("topics", rule.clone()),
                 Brought::Removal(name) => ("remove_topics", json!(name)),

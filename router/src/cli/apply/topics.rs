@@ -5,7 +5,7 @@ use super::folder::Folder;
 use super::plan::{Action, Brought, By, Call, Change, Plan, differences, path, pruned, unnamed};
 use super::state::Kind;
 use crate::cli::http::wishing;
-use myelin_catalog::{SchemaVersion, SubjectName, TopicRule};
+use myelin_catalog::{SubjectName, TopicRule};
 use serde_json::{Value, json};
 
 /// What a rule judges by that is registered before it holds, as plans show it.
@@ -37,7 +37,8 @@ impl Plan {
         meant: impl Fn(&SubjectName) -> Option<u32>,
     ) {
         for (name, rule) in &folder.state.topics {
-            let (rule, before) = (settled(rule, &meant), current.state.topics.get(name));
+            // One that is yet to be registered has no number: the router gives it.
+            let (rule, before) = (rule.clone().settled_by(&meant), current.state.topics.get(name));
             if before == Some(&rule) {
                 self.unchanged += 1;
                 continue;
@@ -99,18 +100,6 @@ fn change(rule: &TopicRule, before: Option<&TopicRule>, by: By, current: &Curren
         (!only.is_empty()).then(|| format!("events may be {word} {}", only.join(", ")))
     }));
     Change { kind, name, action: Action::Update, details, sites, by }
-}
-
-/// The rule with the version that it means. One that is yet to be registered has no number: the router gives it.
-fn settled(rule: &TopicRule, meant: impl Fn(&SubjectName) -> Option<u32>) -> TopicRule {
-    let mut rule = rule.clone();
-    if let Some(schema) = rule.schema.as_mut().filter(|schema| schema.version.is_none()) {
-        schema.version = match (&schema.subject, schema.by) {
-            (Some(subject), None) => meant(subject).map(SchemaVersion::Number),
-            _ => Some(SchemaVersion::Latest),
-        };
-    }
-    rule
 }
 
 fn shown(rule: &TopicRule) -> Value {
