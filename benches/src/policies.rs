@@ -2,7 +2,7 @@
 
 use crate::goals::{Better, Goal};
 use crate::micro::time_ns;
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use myelin_policy::{Action, Decider, EventHead, Place, Policies, Question, Service, Verdict};
 use std::fmt::Write;
 use std::hint::black_box;
@@ -103,10 +103,9 @@ pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
     let event_ns = time_ns(DECISIONS, || {
         for (service, _) in asked.iter().cycle().take(DECISIONS) {
             let question = Question { service, action: Action::Publish, topic: "claims/eu/1", place: PLACE };
-            ensure!(
-                decider.decide(&policies, (service, Action::Publish, question.topic), || PLACE) == Verdict::ByEvent
-            );
-            ensure!(black_box(policies.judge(&question, &event)).verdict == Verdict::Permit);
+            let verdict = decider.decide(&policies, (service, Action::Publish, question.topic), || PLACE);
+            let Verdict::ByEvent { is_permitted } = verdict else { bail!("it looks at no event: {verdict:?}") };
+            ensure!(black_box(policies.look(&question, &event, is_permitted)) == Verdict::Permit);
         }
         Ok(())
     })?;

@@ -116,14 +116,17 @@ impl Rules {
     /// What the policies say, and which of them, asked for this site or another one; of one event where its head is
     /// given.
     pub fn decide(&self, asked: &Asked<'_>, site: Option<&str>) -> Decision {
-        let &Asked { service, action, topic, event } = asked;
-        let here = self.place(service);
-        let place = Place { site: site.unwrap_or(here.site), ..here };
-        let question = Question { service, action, topic: subject(action, topic), place };
-        match event {
+        let mut question = self.question(asked);
+        question.place.site = site.unwrap_or(&self.site);
+        match asked.event {
             Some(event) => self.policies.judge(&question, event),
             None => self.policies.decide(&question),
         }
+    }
+
+    fn question<'a>(&'a self, asked: &Asked<'a>) -> Question<'a> {
+        let &Asked { service, action, topic, .. } = asked;
+        Question { service, action, topic: subject(action, topic), place: self.place(service) }
     }
 
     /// What they say of a call of the admin API by somebody whose roles allow it: forbidden, or nothing.
@@ -145,7 +148,7 @@ impl Rules {
     pub fn allow(&self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::Permit => true,
-            Verdict::Forbid | Verdict::ByEvent => false,
+            Verdict::Forbid | Verdict::ByEvent { .. } => false,
             Verdict::Silent => self.allows_unspoken(),
         }
     }
@@ -166,10 +169,14 @@ impl Rules {
         if self.tenants.check(service, action, topic).is_err() {
             return (false, false);
         }
-        match self.remembered(decider, service, action, topic) {
-            _ if self.is_all_permitted() => (true, false),
-            Verdict::ByEvent if event.is_some() => (self.allow(self.decide(asked, None).verdict), true),
-            verdict => (self.allow(verdict), false),
+        if self.is_all_permitted() {
+            return (true, false);
+        }
+        match (self.remembered(decider, service, action, topic), event) {
+            (Verdict::ByEvent { is_permitted }, Some(event)) => {
+                (self.allow(self.policies.look(&self.question(asked), event, is_permitted)), true)
+            }
+            (verdict, _) => (self.allow(verdict), false),
         }
     }
 
@@ -229,7 +236,7 @@ impl Rules {
                 let first = reasons.first().map(String::as_str).unwrap_or_default();
                 (format!("policy {first}{more} forbids it"), vec!["`myelin policy explain`"])
             }
-            (Verdict::ByEvent, _) => (format!("policy {} looks at each event", reasons.join(", ")), Vec::new()),
+            (Verdict::ByEvent { .. }, _) => (format!("policy {} looks at each event", reasons.join(", ")), Vec::new()),
             // Policies that changed meanwhile: the next event may pass.
             (Verdict::Permit, _) => ("the policies have just changed; try again".to_owned(), Vec::new()),
             (Verdict::Silent, PolicyDefault::AllowUntilFirst) => {

@@ -2,6 +2,7 @@
 
 use crate::error::PolicyError;
 use crate::limits::TOGETHER_MAX;
+use crate::mentions::Mentions;
 use crate::needs::Need;
 use crate::who::Service;
 use cedar_policy::{Policy, PolicySet};
@@ -10,11 +11,19 @@ use hashbrown::HashMap;
 /// All statements, each in every place where a question that it needs is looked for.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    places: HashMap<Need, PolicySet, foldhash::fast::RandomState>,
+    places: HashMap<Need, Together, foldhash::fast::RandomState>,
     /// Lengths of the beginnings of topics, each once.
     topic_prefixes: Vec<usize>,
     /// The same of services.
     service_prefixes: Vec<usize>,
+}
+
+/// Statements that are found together.
+#[derive(Debug, Default)]
+pub(crate) struct Together {
+    pub(crate) set: PolicySet,
+    /// What any of them mentions.
+    pub(crate) mentions: Mentions,
 }
 
 impl Index {
@@ -22,7 +31,12 @@ impl Index {
     ///
     /// # Errors
     /// When one of them is full.
-    pub(crate) fn insert(&mut self, name: &str, statement: &Policy, needs: Vec<Need>) -> Result<(), PolicyError> {
+    pub(crate) fn insert(
+        &mut self,
+        name: &str,
+        statement: &Policy,
+        (needs, mentions): (Vec<Need>, &Mentions),
+    ) -> Result<(), PolicyError> {
         for need in needs {
             match &need {
                 Need::TopicPrefix(text) => remember(&mut self.topic_prefixes, text.len()),
@@ -30,17 +44,19 @@ impl Index {
                 _ => {}
             }
             let place = self.places.entry(need.clone()).or_default();
-            if place.num_of_policies() >= TOGETHER_MAX {
+            if place.set.num_of_policies() >= TOGETHER_MAX {
                 return Err(full(name, &need));
             }
             // Only a name that is taken is refused, and every statement has its own.
-            place.add(statement.clone()).map_err(|error| PolicyError::of(name, error.to_string(), "rename it"))?;
+            let refused = |error: cedar_policy::PolicySetError| PolicyError::of(name, error.to_string(), "rename it");
+            place.set.add(statement.clone()).map_err(refused)?;
+            place.mentions.extend(mentions);
         }
         Ok(())
     }
 
     /// The statements that could speak of a topic and a service. Some stand in several of these sets.
-    pub(crate) fn find<'a>(&'a self, service: &'a Service, topic: &'a str) -> impl Iterator<Item = &'a PolicySet> {
+    pub(crate) fn find<'a>(&'a self, service: &'a Service, topic: &'a str) -> impl Iterator<Item = &'a Together> {
         let beginnings = |lengths: &'a [usize], text: &'a str| {
             let fitting = lengths.iter().take_while(move |length| **length <= text.len());
             fitting.filter_map(move |length| text.get(..*length))

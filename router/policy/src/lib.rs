@@ -10,6 +10,7 @@ mod bounds;
 mod decider;
 mod error;
 mod index;
+mod mentions;
 mod needs;
 mod policies;
 mod question;

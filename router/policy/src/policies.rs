@@ -2,8 +2,9 @@
 
 use crate::bounds;
 use crate::error::{PolicyError, PolicyErrors, tell};
-use crate::index::Index;
+use crate::index::{Index, Together};
 use crate::limits::{ERRORS_MAX, STATEMENTS_MAX, TOGETHER_MAX};
+use crate::mentions::Mentions;
 use crate::needs;
 use crate::question;
 use crate::schema::Types;
@@ -37,8 +38,11 @@ pub enum Verdict {
     Forbid,
     /// No statement speaks of it.
     Silent,
-    /// Statements that look at the event could speak of it: [`Policies::judge`] says what they do.
-    ByEvent,
+    /// Statements that look at the event could speak of it: [`Policies::judge`] and [`Policies::look`] say what they do.
+    ByEvent {
+        /// Whether others permit it. None forbids it.
+        is_permitted: bool,
+    },
 }
 
 /// What policies say, and which of them.
@@ -89,8 +93,10 @@ impl Policies {
         let refused = |why: String| PolicyError::of(name, why, "write it more simply");
         let json = statement.to_json().map_err(|error| refused(error.to_string()))?;
         match scope::of(&json) {
-            Scope::Clients if scope::looks_at_events(&json) => self.by_event.insert(name, statement, needs::of(&json)),
-            Scope::Clients => self.index.insert(name, statement, needs::of(&json)),
+            Scope::Clients => {
+                let index = if scope::looks_at_events(&json) { &mut self.by_event } else { &mut self.index };
+                index.insert(name, statement, (needs::of(&json), &Mentions::of(&json)))
+            }
             Scope::Admin | Scope::Both if self.admin.num_of_policies() >= TOGETHER_MAX => {
                 let what = format!("more than {TOGETHER_MAX} statements about the admin API");
                 Err(PolicyError::of(name, what, "let one statement list several with `[..].contains(..)`"))
@@ -120,11 +126,12 @@ impl Policies {
         if plain.verdict == Verdict::Forbid || !asked.action.has_event() {
             return plain;
         }
-        let looking = || self.by_event.find(asked.service, asked.topic).flat_map(PolicySet::policies);
+        let looking = || self.by_event.find(asked.service, asked.topic).flat_map(|found| found.set.policies());
+        let is_permitted = plain.verdict == Verdict::Permit;
         // What one permits that is permitted already is nothing new.
-        let is_open = match plain.verdict {
-            Verdict::Permit => looking().any(|statement| statement.effect() == Effect::Forbid),
-            _ => looking().next().is_some(),
+        let is_open = match is_permitted {
+            true => looking().any(|statement| statement.effect() == Effect::Forbid),
+            false => looking().next().is_some(),
         };
         if !is_open {
             return plain;
@@ -132,12 +139,22 @@ impl Policies {
         let mut reasons: Vec<_> = looking().map(|statement| statement.id().to_string()).collect();
         reasons.sort_unstable();
         reasons.dedup();
-        Decision { verdict: Verdict::ByEvent, reasons }
+        Decision { verdict: Verdict::ByEvent { is_permitted }, reasons }
     }
 
     /// What they say of one event: never [`Verdict::ByEvent`].
     pub fn judge(&self, asked: &Question<'_>, event: &EventHead<'_>) -> Decision {
         self.ask(asked, Some(event))
+    }
+
+    /// The same, where [`decide`](Self::decide) was asked before and said [`Verdict::ByEvent`]: only the statements that
+    /// look at the event are evaluated.
+    pub fn look(&self, asked: &Question<'_>, event: &EventHead<'_>, is_permitted: bool) -> Verdict {
+        let looking: Vec<_> = self.by_event.find(asked.service, asked.topic).collect();
+        match decide_client(&looking, asked, Some(event)).verdict {
+            Verdict::Silent if is_permitted => Verdict::Permit,
+            verdict => verdict,
+        }
     }
 
     fn ask(&self, asked: &Question<'_>, event: Option<&EventHead<'_>>) -> Decision {
@@ -147,23 +164,31 @@ impl Policies {
         // Of what is about no event, statements that look at one say what they say where there is none.
         let may_look = event.is_some() || !asked.action.has_event();
         let looking = may_look.then(|| self.by_event.find(asked.service, asked.topic)).into_iter().flatten();
-        let sets: Vec<_> = self.index.find(asked.service, asked.topic).chain(looking).collect();
-        decide(&sets, || question::of_client(asked, event))
+        let found: Vec<_> = self.index.find(asked.service, asked.topic).chain(looking).collect();
+        decide_client(&found, asked, event)
     }
 
     /// What they say of a call of the admin API: forbidden, or nothing.
     pub fn decide_admin(&self, call: &Call<'_>) -> Decision {
-        let sets = [&self.admin];
-        decide(if self.admin.is_empty() { &[] } else { &sets }, || question::of_admin(call))
+        if self.admin.is_empty() {
+            return Decision::SILENT;
+        }
+        decide([&self.admin], question::of_admin(call))
     }
 }
 
-/// What the statements of these sets say together.
-fn decide(sets: &[&PolicySet], asked: impl FnOnce() -> Result<(Request, Entities), String>) -> Decision {
-    if sets.is_empty() {
+/// What these statements say of what a client wants.
+fn decide_client(found: &[&Together], asked: &Question<'_>, event: Option<&EventHead<'_>>) -> Decision {
+    if found.is_empty() {
         return Decision::SILENT;
     }
-    let Ok((request, entities)) = asked() else {
+    let mentioned: Vec<_> = found.iter().map(|found| &found.mentions).collect();
+    decide(found.iter().map(|found| &found.set), question::of_client(asked, event, &mentioned))
+}
+
+/// What the statements of these sets say together.
+fn decide<'a>(sets: impl IntoIterator<Item = &'a PolicySet>, asked: Result<(Request, Entities), String>) -> Decision {
+    let Ok((request, entities)) = asked else {
         // Nothing of these could be told: never a reason to let something pass.
         return Decision { verdict: Verdict::Forbid, reasons: Vec::new() };
     };

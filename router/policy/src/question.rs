@@ -1,5 +1,6 @@
 //! Questions in Cedar's terms.
 
+use crate::mentions::Mentions;
 use crate::schema::{Kind, Types};
 use crate::who::{Call, EventHead, Place, Question, Subject};
 use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
@@ -29,33 +30,41 @@ fn entity(uid: EntityUid, texts: Attributes<'_>, set: Option<(&str, RestrictedEx
     Entity::new_with_tags(uid, attributes, [], []).map_err(told)
 }
 
-/// What a client wants; `event` where it is about one, and not about all that are alike.
-pub(crate) fn of_client(asked: &Question<'_>, event: Option<&EventHead<'_>>) -> Result<(Request, Entities), String> {
+/// What a client wants, as far as any statement that is asked mentions it; `event` where it is about one, and not about
+/// all that are alike.
+pub(crate) fn of_client(
+    asked: &Question<'_>,
+    event: Option<&EventHead<'_>>,
+    mentioned: &[&Mentions],
+) -> Result<(Request, Entities), String> {
     let types = Types::load()?;
+    let is_mentioned = |name: &str| mentioned.iter().any(|mentions| mentions.attributes.contain(name));
     let Question { service, action, topic, place: Place { site, tenant } } = *asked;
     let (principal, resource) = (types.entity(Kind::Service, service.id()), types.entity(Kind::Topic, topic));
-    let texts = vec![
+    let (path, name) = (service.path(), service.name());
+    let texts = [
         ("id", service.id()),
         ("trust_domain", service.trust_domain()),
-        ("path", service.path()),
-        ("name", service.name()),
+        ("path", path),
+        ("name", name),
         ("tenant", tenant),
     ];
-    let groups = set(service.groups().iter().map(|group| &**group));
+    let texts = texts.into_iter().filter(|(name, _)| is_mentioned(name)).collect();
+    let groups = || set(service.groups().iter().map(|group| &**group));
     let mut entities = vec![
-        entity(principal.clone(), texts, Some(("groups", groups)))?,
+        entity(principal.clone(), texts, is_mentioned("groups").then(|| ("groups", groups())))?,
         entity(resource.clone(), vec![("name", topic)], None)?,
     ];
     let mut context = vec![("site".to_owned(), text(site))];
     if let Some(event) = event.filter(|_| action.has_event()) {
         let uid = types.entity(Kind::Event, THE_EVENT);
-        entities.push(head(uid.clone(), event)?);
+        entities.push(head(uid.clone(), event, mentioned)?);
         context.push(("event".to_owned(), RestrictedExpression::new_entity_uid(uid)));
     }
     finish((principal, types.action(action), resource), context, entities)
 }
 
-fn head(uid: EntityUid, event: &EventHead<'_>) -> Result<Entity, String> {
+fn head(uid: EntityUid, event: &EventHead<'_>, mentioned: &[&Mentions]) -> Result<Entity, String> {
     let EventHead { id, source, kind, key, content_type, schema, headers } = event;
     let attributes = [
         ("id", id),
@@ -65,10 +74,15 @@ fn head(uid: EntityUid, event: &EventHead<'_>) -> Result<Entity, String> {
         ("content_type", content_type),
         ("schema", schema),
     ];
-    let attributes = attributes.map(|(key, value)| (key.to_owned(), text(value)));
-    let mut tags: HashMap<String, RestrictedExpression> = HashMap::with_capacity(headers.len());
+    let is_mentioned = |name: &str| mentioned.iter().any(|mentions| mentions.attributes.contain(name));
+    let attributes = attributes.into_iter().filter(|(name, _)| is_mentioned(name));
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), text(value)));
+    let mut tags: HashMap<String, RestrictedExpression> = HashMap::new();
     for (name, value) in headers {
-        tags.entry((*name).to_owned()).or_insert_with(|| text(value));
+        if mentioned.iter().any(|mentions| mentions.headers.contain(name)) {
+            // Of several with one name the first counts.
+            tags.entry((*name).to_owned()).or_insert_with(|| text(value));
+        }
     }
     Entity::new_with_tags(uid, attributes, [], tags).map_err(told)
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{OPERATORS_MAX, REMEMBERED_MAX, STATEMENTS_MAX, TEXT_BYTES_MAX, TOGETHER_MAX};
+use crate::mentions::{Mentions, Names};
 use crate::needs::{Need, of};
 use cedar_policy::{Authorizer, PolicyId, PolicySet};
 use proptest::prelude::*;
@@ -197,7 +198,7 @@ fn the_examples_of_the_page_compile() {
     assert_eq!(may("any", Action::Subscribe, "invoices/1", "ohio"), Verdict::Forbid);
     assert_eq!(may("any", Action::Subscribe, "invoices/1", "hamburg"), Verdict::Silent);
     assert_eq!(may("any", Action::Subscribe, "vault/1", "ohio"), Verdict::Forbid);
-    assert_eq!(may("any", Action::Publish, "vault/1", "ohio"), Verdict::ByEvent);
+    assert_eq!(may("any", Action::Publish, "vault/1", "ohio"), Verdict::ByEvent { is_permitted: false });
 }
 
 #[test]
@@ -223,6 +224,24 @@ fn who_somebody_is_decides_as_their_token_and_their_tenant_say() {
 }
 
 #[test]
+fn what_a_statement_mentions_is_all_that_it_asks_for() {
+    let mentions =
+        |text: &str| Mentions::of(&PolicySet::from_str(text).unwrap().policies().next().unwrap().to_json().unwrap());
+    let named = |names: &[&str]| Names::These(names.iter().map(|name| (*name).into()).collect());
+    let found = mentions(r#"permit (principal, action, resource) when { context.event.hasTag("region") };"#);
+    assert_eq!(found, Mentions { attributes: named(&["event"]), headers: named(&["region"]) });
+    let path = mentions(r"permit (principal, action, resource) when { context has event.source };");
+    assert!(["event", "source"].iter().all(|name| path.attributes.contain(name)), "{path:?}");
+    let dynamic = r"permit (principal, action, resource) unless { context.event.hasTag(context.event.key) };";
+    let mut dynamic = mentions(dynamic);
+    assert_eq!(dynamic.headers, Names::Any);
+    dynamic.extend(&found);
+    assert!(dynamic.headers.contain("else") && dynamic.attributes.contain("key") && !dynamic.attributes.contain("id"));
+    let none = mentions(r#"permit (principal == Service::"a", action, resource is Topic);"#);
+    assert_eq!(none, Mentions::default());
+}
+
+#[test]
 fn what_looks_at_events_is_judged_for_each() {
     let policies = compile(
         r#"permit (principal, action, resource) when { resource.name like "open/*" };
@@ -234,8 +253,8 @@ fn what_looks_at_events_is_judged_for_each() {
     let who = billing();
     let decide = |action, topic| policies.decide(&asked(&who, action, topic, "s"));
     let open = decide(Action::Publish, "open/1");
-    assert_eq!((open.verdict, open.reasons), (Verdict::ByEvent, vec!["p#3".to_owned()]));
-    assert_eq!(decide(Action::Publish, "orders/1").verdict, Verdict::ByEvent);
+    assert_eq!((open.verdict, open.reasons), (Verdict::ByEvent { is_permitted: true }, vec!["p#3".to_owned()]));
+    assert_eq!(decide(Action::Publish, "orders/1").verdict, Verdict::ByEvent { is_permitted: false });
     assert_eq!(decide(Action::Subscribe, "open/1").verdict, Verdict::Permit, "a subscription is about no event");
     assert_eq!(decide(Action::Publish, "else").verdict, Verdict::Silent, "what cannot speak of it costs it nothing");
     let judge = |topic, kind, headers: &[(&'static str, &'static str)]| {
@@ -260,7 +279,7 @@ fn what_looks_at_events_speaks_of_subscribing_too() {
         forbid (principal, action, resource) when { resource.name like "secret/*" }
           unless { context has event && context.event.source == "x" };"#;
     assert_eq!(decide(closed, Action::Subscribe), (Verdict::Forbid, "p#2".to_owned()));
-    assert_eq!(decide(closed, Action::Publish), (Verdict::ByEvent, "p#2".to_owned()));
+    assert_eq!(decide(closed, Action::Publish), (Verdict::ByEvent { is_permitted: true }, "p#2".to_owned()));
     let open = r#"permit (principal, action, resource) when { !(context has event) || context.event.source == "x" };"#;
     assert_eq!(decide(open, Action::Subscribe), (Verdict::Permit, "p#1".to_owned()));
     let sent = r#"permit (principal, action, resource) when { context has event && context.event.source == "x" };"#;
@@ -327,7 +346,8 @@ const SERVICES: [&str; 3] =
     ["spiffe://example.org/service/billing", "spiffe://example.org/service/shop", "spiffe://other/service/billing"];
 
 /// Clauses about events that fit any action: they look first at whether there is one.
-const LOOKS_ANYWHERE: [&str; 8] = [
+const LOOKS_ANYWHERE: [&str; 9] = [
+    "when { context has event.source && context.event.source == \"x\" }",
     "when { context has event && context.event.type == \"order\" }",
     "when { !(context has event) || context.event.key like \"a*\" }",
     "when { !(context has event) }",
@@ -339,7 +359,8 @@ const LOOKS_ANYWHERE: [&str; 8] = [
 ];
 
 /// Conditions about events.
-const LOOKS: [&str; 4] = [
+const LOOKS: [&str; 5] = [
+    "context.event.hasTag(context.event.key) && context.event.getTag(context.event.key) == \"eu\"",
     "context.event.type == \"order\"",
     "context.event.hasTag(\"region\") && context.event.getTag(\"region\") == \"eu\"",
     "context.event.key like \"a*\" || resource.name like \"orders*\"",
@@ -418,7 +439,8 @@ fn plain(text: &str, asked: &Question<'_>, event: Option<&EventHead<'_>>) -> (Ve
         assert!(number < 100);
         set.add(policy.new_id(PolicyId::new(format!("p#{}", at + 1)))).unwrap();
     }
-    let (request, entities) = crate::question::of_client(asked, event).unwrap();
+    let everything = Mentions { attributes: Names::Any, headers: Names::Any };
+    let (request, entities) = crate::question::of_client(asked, event, &[&everything]).unwrap();
     let response = Authorizer::new().is_authorized(&request, &set, &entities);
     assert_eq!(response.diagnostics().errors().count(), 0);
     let mut reasons: Vec<_> = response.diagnostics().reason().map(ToString::to_string).collect();
@@ -443,7 +465,7 @@ proptest! {
         let events = [
             EventHead::default(),
             EventHead { kind: "order", key: "ab", ..EventHead::default() },
-            EventHead { source: "x", headers: vec![("region", "eu")], ..EventHead::default() },
+            EventHead { source: "x", key: "region", headers: vec![("region", "eu")], ..EventHead::default() },
         ];
         let place = Place { site: "hamburg", tenant: "acme" };
         for service in SERVICES.map(Service::new).into_iter().chain([billing().with_groups(["staff"])]) {
@@ -454,14 +476,23 @@ proptest! {
                     for _ in 0..2 {
                         prop_assert_eq!(decider.decide(&policies, (&service, action, topic), || place), told.verdict);
                     }
-                    prop_assert!(told.verdict != Verdict::ByEvent || action.has_event(), "{} in\n{}", action, text);
+                    let by_event = match told.verdict {
+                        Verdict::ByEvent { is_permitted } => Some(is_permitted),
+                        _ => None,
+                    };
+                    prop_assert!(by_event.is_none() || action.has_event(), "{} in\n{}", action, text);
                     for event in events.iter().map(Some).chain((!action.has_event()).then_some(None)) {
                         let wanted = plain(&text, &asked, event);
                         let judged = event.map_or_else(|| told.clone(), |event| policies.judge(&asked, event));
                         let judged = (judged.verdict, judged.reasons);
                         prop_assert_eq!(&judged, &wanted, "{} {} {} in\n{}", service.id(), action, topic, text);
-                        // What is said of all events is so of each.
-                        prop_assert!(told.verdict == Verdict::ByEvent || told.verdict == wanted.0, "{}", text);
+                        // What is said of all events is so of each; and what looks at them needs no other to be asked
+                        // again.
+                        let short = match (by_event, event) {
+                            (Some(is_permitted), Some(event)) => policies.look(&asked, event, is_permitted),
+                            _ => told.verdict,
+                        };
+                        prop_assert_eq!(short, wanted.0, "{}", text);
                     }
                 }
             }

@@ -218,7 +218,7 @@ pub(super) async fn explain(
         Verdict::Permit => "permit",
         Verdict::Forbid => "forbid",
         Verdict::Silent => "silent",
-        Verdict::ByEvent => "by-event",
+        Verdict::ByEvent { .. } => "by-event",
     };
     let foreign = rules.tenants().check(&service, action, &question.resource).err().map(|foreign| foreign.to_string());
     let tenant = rules.tenants().of(&service).map(|known| known.tenant.name.to_string());

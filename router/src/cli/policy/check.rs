@@ -141,7 +141,7 @@ fn differing(cases: &Cases, policies: &Policies) -> Result<Vec<Vec<String>>, Str
         let decision = policies.judge(&question, &head);
         let is = match decision.verdict {
             Verdict::Permit => Expected::Allow,
-            Verdict::Forbid | Verdict::ByEvent => Expected::Deny,
+            Verdict::Forbid | Verdict::ByEvent { .. } => Expected::Deny,
             Verdict::Silent => cases.default,
         };
         let by = if decision.reasons.is_empty() { "the default".to_owned() } else { decision.reasons.join(", ") };

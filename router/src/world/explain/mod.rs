@@ -158,7 +158,7 @@ impl Explainer {
         }
         let asked = Asked { service: &service, action, topic, event: None };
         let is_own = rules.tenants().check(&service, action, topic).is_ok();
-        if let (true, Decision { verdict: Verdict::ByEvent, reasons }) = (is_own, rules.decide(&asked, None)) {
+        if let (true, Decision { verdict: Verdict::ByEvent { .. }, reasons }) = (is_own, rules.decide(&asked, None)) {
             let message =
                 format!("{} looks at the head of each event (`myelin policy explain --type ..`)", reasons.join(", "));
             return Some(AdmissionRefusal { code: "depends-on-event".to_owned(), message });
