@@ -207,7 +207,7 @@ pub(super) async fn describe(
 #[utoipa::path(put, path = "/v1/topics/{name}", tag = "topics",
     params(
         ("name" = String, Path, description = "Name of the rule"),
-        ("at-once" = Option<bool>, Query, description = "Also when it judges payloads by another schema than before, or of other topics, which is for a rollout where there are sites"),
+        ("at-once" = Option<bool>, Query, description = "Also when it judges payloads by another schema than before, or of other topics, which is for a rollout where there are sites; never with `[admin] two_person`"),
         ("accept-failures" = Option<bool>, Query, description = "Also when its schema would turn back events that this router has recorded"),
         ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
     ),
@@ -215,6 +215,7 @@ pub(super) async fn describe(
     responses(
         (status = 204, description = "It holds"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The rule cannot be so"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "With `[admin] two_person` a rule that judges payloads comes by a rollout, where there are sites"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "The subject has no version, and the rule says none"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision; or another schema is for a rollout, or would turn back recorded events"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
@@ -238,8 +239,11 @@ pub(super) async fn apply(
     if before != Some(&rule) {
         let is_judged_anew = rule.judges_otherwise_than(before);
         let has_judged = before.is_some_and(|before| before.schema.is_some());
-        let is_for_a_rollout = is_judged_anew && has_judged && view.catalog.fleet().sites().next().is_some();
-        if is_for_a_rollout && !at_once {
+        let may_be_rolled_out = is_judged_anew && view.catalog.fleet().sites().next().is_some();
+        if may_be_rolled_out && context.two_person {
+            return Err(by_two(&rule));
+        }
+        if may_be_rolled_out && has_judged && !at_once {
             return Err(rollout_needed(&rule).into());
         }
         if is_judged_anew && !accept_failures {
@@ -259,6 +263,17 @@ fn rollout_needed(rule: &TopicRule) -> WorldError {
         rule.name
     );
     WorldError::new(Blame::Conflict, "rollout-needed", message)
+}
+
+/// What a rollout needs two for is not had by asking for it at once, nor by removing the rule and setting it anew.
+fn by_two(rule: &TopicRule) -> Problem {
+    let detail = format!(
+        "topic rule `{0}` would judge payloads otherwise than before, and with `[admin] two_person` nobody lets it do so \
+         alone, `--at-once` or not: let a rollout bring it, which somebody else approves (`myelin rollout start \
+         --only-changes --schema {0}`, or `--topics FILE`)",
+        rule.name
+    );
+    Problem::new(StatusCode::FORBIDDEN, "two-person", detail)
 }
 
 /// Remove a rule.

@@ -63,7 +63,8 @@ pub(super) struct Apply {
     site: Vec<Selector>,
     #[command(flatten)]
     schema: SchemaChoice,
-    /// Also when the rule judged payloads otherwise until now: all sites change together, with no canary and no gate
+    /// Also when the rule judged payloads otherwise until now: all sites change together, with no canary and no gate. Not
+    /// where the routers want two persons
     #[arg(long)]
     at_once: bool,
     /// Also when its schema would turn back events that the router has recorded (`myelin capture`)

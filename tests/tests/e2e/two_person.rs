@@ -106,7 +106,7 @@ async fn begins() -> Result<(Sites, Person, Person, tempfile::TempDir)> {
     std::fs::write(&file, issuer.keys()?)?;
     let issuers = format!(
         "{{ corp = {{ issuer = 'https://login.test', audience = ['myelin'], trust_domain = 'test', jwks_file = '{}', \
-         roles_claim = 'groups', roles = {{ releasers = ['releaser'] }} }} }}",
+         roles_claim = 'groups', roles = {{ releasers = ['releaser', 'developer'] }} }} }}",
         file.display()
     );
     let keys = [("ADMIN__TWO_PERSON", "true"), ("JWT__ISSUERS", &*issuers)];
@@ -231,4 +231,39 @@ async fn two_person_what_is_withdrawn_or_overtaken_is_not_approved_anywhere() ->
     let stale = bob.post(second, &path(&again.json()), &json!({}))?;
     ensure!(stale.problem() == (409, "proposal-stale".to_owned()), "{}", stale.json());
     waits(second, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_person_nobody_lets_a_schema_judge_alone() -> Result<()> {
+    let (sites, ann, bob, folder) = begins().await?;
+    let [first, second] = [&sites.routers[0], &sites.routers[1]];
+    let file = folder.path().join("order.json");
+    std::fs::write(&file, r#"{"type": "object"}"#)?;
+    first.myelin(&["schema", "register", "orders-value", &file.to_string_lossy()])?.good()?;
+    let mut rule = json!({"pattern": "orders/**", "schema": {"subject": "orders-value", "on_invalid": "refuse", "required": true}});
+    // A rule that is new, by whatever name, would be the way round one that is changed.
+    for path in ["/v1/topics/orders", "/v1/topics/orders?at-once=true"] {
+        let alone = ann.ask(first, "PUT", path, &rule)?;
+        ensure!(alone.problem() == (403, "two-person".to_owned()), "{path}: {}", alone.json());
+    }
+    let place = json!({"pattern": "orders/**", "residency": {"sites": ["s*"]}});
+    let placed = ann.ask(first, "PUT", "/v1/topics/place", &place)?;
+    ensure!(placed.status == 204, "where events may be is no matter of two: {}", placed.json());
+
+    rule["name"] = "orders".into();
+    let plan = json!({"waves": [100], "observe_s": 0, "events_min": 0});
+    let body = json!({"changes": {"topics": [rule]}, "only_changes": true, "plan": plan});
+    let asked = ann.post(first, "/v1/rollouts", &body)?;
+    let proposal = asked.json();
+    ensure!(asked.status == 202, "{proposal}");
+    let approve = format!("/v1/rollouts/{}/approve", proposal["proposal"]);
+    let begun = bob.post(second, &approve, &json!({}))?;
+    ensure!(begun.status == 202, "{}", begun.json());
+    for router in [first, second] {
+        is_at(router, &begun.json()["id"], &["complete"]).await?;
+    }
+    // One person takes it away again.
+    let gone = bob.ask(second, "DELETE", "/v1/topics/orders", &Value::Null)?;
+    ensure!(gone.status == 204, "{}", gone.json());
+    Ok(())
 }
