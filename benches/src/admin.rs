@@ -99,7 +99,7 @@ pub(crate) fn govern(admin: SocketAddr, pattern: &str, form: Form) -> anyhow::Re
     let root = pattern.trim_end_matches("/**");
     // More than any router takes, so that everything is metered and nobody waits.
     let quota = json!({"events_per_s": 1_000_000_000_000_u64, "bytes_per_s": 1_000_000_000_000_000_u64});
-    let tenant = json!({"services": ["spiffe://*"], "root": root, "quota": quota});
+    let tenant = json!({"services": ["spiffe://myelin.dev/*"], "root": root, "quota": quota});
     send_json(admin, "PUT", "/v1/tenants/bench", &tenant)?;
     for number in 0..POLICIES {
         let text =

@@ -168,10 +168,15 @@ pub(super) fn shows_payloads(path: &str) -> bool {
     TABLE.iter().any(|(_, known, roles)| *known == path && *roles == PAYLOADS)
 }
 
-/// What somebody with `roles` may do, as `METHOD PATH`.
-pub(super) fn of(roles: Roles) -> Vec<String> {
+/// What somebody with `roles` may do, as `METHOD PATH`; of `tenant` where they are one's.
+pub(super) fn of(roles: Roles, tenant: Option<&str>) -> Vec<String> {
     let mine = TABLE.iter().filter(|(.., needed)| roles.meets(needed.and(ADMIN)));
-    mine.map(|(method, path, _)| format!("{method} {path}")).collect()
+    let mine = mine.filter(|(method, path, _)| tenant.is_none() || OF_TENANT.contains(&(*method, *path)));
+    mine.map(|(method, path, _)| match tenant {
+        Some(tenant) if *path == OWN_TENANT => format!("{method} /v1/tenants/{tenant}"),
+        _ => format!("{method} {path}"),
+    })
+    .collect()
 }
 
 /// Adds its roles to every operation of the description.
@@ -245,7 +250,7 @@ mod tests {
             "GET /v1/logs",
             "GET /v1/modules/{name}/versions/{version}/logs",
         ];
-        assert_eq!(of(PAYLOADS), known);
+        assert_eq!(of(PAYLOADS, None), known);
         assert!(shows_payloads("/v1/captures/{id}/file") && !shows_payloads("/v1/logs"));
     }
 }

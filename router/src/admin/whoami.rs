@@ -19,9 +19,9 @@ pub(super) struct Whoami {
     by: &'static str,
     /// The roles.
     roles: Vec<&'static str>,
-    /// What these open, as `METHOD PATH`.
+    /// What these open, as `METHOD PATH`; to somebody of a tenant, as far as that may.
     may: Vec<String>,
-    /// The tenant: whoever has one may use `/v1/whoami` and `/v1/tenants/TENANT`, whatever else the roles open.
+    /// The tenant, where they are of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
     /// Until when a JSON Web Token counts, Unix seconds.
@@ -32,12 +32,13 @@ pub(super) struct Whoami {
 /// Who is asking: identity, how it was shown, roles, and what these open.
 #[utoipa::path(get, path = "/v1/whoami", tag = "identity", responses((status = 200, body = Whoami)))]
 pub(super) async fn whoami(State(context): State<Arc<Context>>, Extension(caller): Extension<Caller>) -> Json<Whoami> {
+    let tenant = access::tenant_of(&context, &caller);
     Json(Whoami {
-        tenant: access::tenant_of(&context, &caller).map(|tenant| tenant.to_string()),
+        may: rights::of(caller.roles, tenant.as_deref()),
+        tenant: tenant.map(|tenant| tenant.to_string()),
         identity: caller.actor.to_string(),
         by: caller.by.name(),
         roles: caller.roles.names(),
-        may: rights::of(caller.roles),
         expires_unix_s: caller.by.expires_unix_s(),
     })
 }

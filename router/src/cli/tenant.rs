@@ -30,7 +30,7 @@ pub(super) enum Tenant {
     /// Let a tenant be as said, in place of the one of the same name
     #[command(after_help = "Examples:\n  \
         myelin tenant apply acme --service 'spiffe://acme.example/*' --events 5000 --connections 200\n  \
-        myelin tenant apply umbra --service 'spiffe://example.org/umbra/*' --root customers/umbra \\\n    \
+        myelin tenant apply umbra --service 'spiffe://example.org/service/umbra-*' --root customers/umbra \\\n    \
         --share 'customers/umbra/news/**=*' --share 'customers/umbra/ask/*=acme:publish'\n\n\
         Services of a tenant use the topics below its root and no others; nobody else uses those, unless the tenant shares \
         them. Policies hold besides. Quotas are for each router: publishers beyond a rate are held back, not refused. It \

@@ -36,6 +36,7 @@ struct Answer {
     by: String,
     roles: Vec<String>,
     may: Vec<String>,
+    tenant: Option<String>,
     expires_unix_s: Option<u64>,
 }
 
@@ -50,6 +51,9 @@ impl Whoami {
         let answer: Answer = serde_json::from_value(answer).map_err(anyhow::Error::from)?;
         say!("{} (by {})", answer.identity, answer.by);
         say!("  roles    {}", answer.roles.join(", "));
+        if let Some(tenant) = &answer.tenant {
+            say!("  tenant   {tenant}");
+        }
         say!("  may use  {} routes{}", answer.may.len(), if self.may { "" } else { "; --may lists them" });
         let expires = answer.expires_unix_s.and_then(|at| UNIX_EPOCH.checked_add(Duration::from_secs(at)));
         if let Some(expires) = expires {

@@ -100,6 +100,30 @@ const OF_TENANT: [&str; 5] =
     ["GET /livez", "GET /readyz", "GET /openapi.json", "GET /v1/whoami", "GET /v1/tenants/{name}"];
 
 #[tokio::test]
+async fn nobody_takes_in_themselves_or_everybody() {
+    let router = start().await;
+    let [admin, security] = ["admin", "security"].map(|role| certificate(&router, role));
+    for (selector, why) in [
+        ("spiffe://*", "no whole trust domain"),
+        ("spiffe://test.example/*", "who asks for it"),
+        ("spiffe://test.example/service/security", "who asks for it"),
+    ] {
+        let body = json!({"services": [selector]}).to_string();
+        let refused = ask_with(&router, Some(&security), "PUT", "/v1/tenants/acme", &body).await;
+        assert_eq!(refused.problem(), (400, "invalid-tenant".into()), "{selector}");
+        assert!(refused.json()["detail"].as_str().unwrap().contains(why), "{}", refused.json());
+    }
+    let others = json!({"services": ["spiffe://test.example/service/acme-*"]}).to_string();
+    assert_eq!(ask_with(&router, Some(&security), "PUT", "/v1/tenants/acme", &others).await.status, 204);
+    // Whoever may everything is of no tenant, and can take it back.
+    let all = json!({"services": ["spiffe://test.example/*"]}).to_string();
+    assert_eq!(ask_with(&router, Some(&admin), "PUT", "/v1/tenants/acme", &all).await.status, 204);
+    let shut_out = ask_with(&router, Some(&security), "DELETE", "/v1/tenants/acme", "").await;
+    assert_eq!(shut_out.problem(), (403, "forbidden-tenant".into()));
+    assert_eq!(ask_with(&router, Some(&admin), "DELETE", "/v1/tenants/acme", "").await.status, 204);
+}
+
+#[tokio::test]
 async fn those_of_a_tenant_see_their_own_tenant_and_nothing_else() {
     let router = start().await;
     let admin = certificate(&router, "admin");
@@ -133,7 +157,11 @@ async fn those_of_a_tenant_see_their_own_tenant_and_nothing_else() {
         let ask =
             async |tenant| ask_as(&router, Some(&certificate), "GET", &format!("/v1/tenants/{tenant}")).await.status;
         assert_eq!((ask(role).await, ask(other).await), (200, 403), "{role}");
-        assert_eq!(ask_as(&router, Some(&certificate), "GET", "/v1/whoami").await.json()["tenant"], role);
+        let me = ask_as(&router, Some(&certificate), "GET", "/v1/whoami").await.json();
+        assert_eq!(me["tenant"], role);
+        let own = json!(format!("GET /v1/tenants/{role}"));
+        let may = me["may"].as_array().unwrap();
+        assert!(may.contains(&own) && may.len() <= OF_TENANT.len(), "only what a tenant may: {me}");
     }
     assert_eq!(ask_as(&router, Some(&admin), "GET", "/v1/tenants/viewer").await.status, 200);
     assert_eq!(ask_as(&router, Some(&admin), "GET", "/v1/whoami").await.json()["tenant"], Value::Null);

@@ -237,7 +237,7 @@ async fn recorded_events_are_judged_before_another_schema_holds() -> Result<()> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payloads_that_are_dear_to_judge_are_bounded_and_paid_for() -> Result<()> {
     let router = Router::start()?;
-    let tenant = json!({"root": "acme", "services": ["spiffe://*"]});
+    let tenant = json!({"root": "acme", "services": ["spiffe://myelin.dev/*"]});
     let answer = router.send_json("PUT", "/v1/tenants/acme", &tenant)?;
     ensure!(answer.status < 300, "{answer:?}");
     let list: Vec<f64> = (0..1_000).map(|number| f64::from(number) + 0.5).collect();

@@ -174,7 +174,7 @@ async fn shared_topics_and_questions_cross_and_nothing_else_does() -> Result<()>
 /// One router with the tenant `acme`, whose service is the development client.
 async fn limited(quota: Value) -> Result<Router> {
     let router = Router::start_with(Setup::default())?;
-    set(&router, "acme", &json!({"services": ["spiffe://*"], "quota": quota}))?;
+    set(&router, "acme", &json!({"services": ["spiffe://myelin.dev/*"], "quota": quota}))?;
     Ok(router)
 }
 
@@ -242,7 +242,7 @@ async fn a_session_ends_when_its_tenant_is_another_one() -> Result<()> {
     config.reconnect = false;
     let client = Client::connect(config).await?;
     ensure!(matches!(sent(&client, "orders", "free").await?, Outcome::Acked));
-    set(&router, "acme", &json!({"services": ["spiffe://*"]}))?;
+    set(&router, "acme", &json!({"services": ["spiffe://myelin.dev/*"]}))?;
     let mut status = client.status();
     let ended = timeout(PATIENCE, status.wait_for(|status| matches!(status, Status::Closed(_)))).await??.clone();
     ensure!(format!("{ended:?}").contains("connect again"), "{ended:?}");
