@@ -8,6 +8,8 @@ use bytes::Bytes;
 use myelin_benches::judging::{self, Judging};
 use myelin_benches::subscriptions::{table, topic};
 use myelin_core::{MatchSet, Table};
+use myelin_load::{Cell, Form, Payload};
+use myelin_schema::{Format, Source, Validator};
 use myelin_wire::stream::{DataDecoder, Item, write_deliver_head};
 use myelin_wire::{EventBuilder, FrameHeader, FrameType, Limits, Stamp};
 use std::hint::black_box;
@@ -52,7 +54,15 @@ fn main() -> anyhow::Result<()> {
             let mut judging = Judging::wasm(&program, 1, CONFIG, GRANT)?;
             ensure!(filter_batch(&mut judging)?, "the events do not pass");
         }
-        other => bail!("{other:?} is none of decode, match_topics, encode, filter_batch"),
+        Some("judge_json") => {
+            let (_, text) = Form::Json.schema().context("JSON has a schema")?;
+            let validator = Validator::compile(&Source { format: Format::Json, text, references: &[] })?;
+            let payloads = json_payloads()?;
+            // Once before, so that memory is there and the processor was asked what it can do.
+            validator.validate(&payloads[0])?;
+            ensure!(judge_json(&validator, &payloads)? > 0, "judging takes some time");
+        }
+        other => bail!("{other:?} is none of decode, match_topics, encode, filter_batch, judge_json"),
     }
     Ok(())
 }
@@ -99,4 +109,21 @@ fn encode(out: &mut Vec<u8>, payload: &[u8]) -> anyhow::Result<()> {
 #[inline(never)]
 fn filter_batch(judging: &mut Judging) -> anyhow::Result<bool> {
     judging.run(EVENTS)
+}
+
+/// Payloads as `bench governance` publishes them.
+fn json_payloads() -> anyhow::Result<Vec<Vec<u8>>> {
+    let cell = Cell { payload_bytes: PAYLOAD_BYTES, publishers: 1, subscribers: 1 };
+    let mut payload = Payload::of(&cell, 0, Form::Json)?;
+    Ok((0..EVENTS as u64).map(|number| payload.write(number, number * 1_000).to_vec()).collect())
+}
+
+/// Payloads by a JSON schema, as at their first hop.
+#[inline(never)]
+fn judge_json(validator: &Validator, payloads: &[Vec<u8>]) -> anyhow::Result<u64> {
+    let mut work_ns = 0;
+    for payload in payloads {
+        validator.judge(&[0], black_box(payload), &mut work_ns)?;
+    }
+    Ok(work_ns)
 }

@@ -46,16 +46,24 @@ impl Validator {
     }
 
     /// Judges a payload; `work_ns` grows by what that takes at most, without reading it.
+    #[inline]
     pub(crate) fn validate(&self, payload: &[u8], work_ns: &mut u64) -> Result<(), Fault> {
-        tape::read(payload, |value| {
-            let work = self.work.of(value, payload.len());
-            if work > JSON_WORK_NS_MAX {
-                return Err(self.too_much(value));
-            }
-            *work_ns += work;
-            self.judge(value)
-        })
-        .unwrap_or_else(|error| Err(Fault::whole(format!("is no JSON: {error}"))))
+        match tape::read(payload, |value| self.judge(value, payload.len(), work_ns)) {
+            Ok(None) => Ok(()),
+            Ok(Some(fault)) => Err(*fault),
+            Err(error) => Err(unread(&error)),
+        }
+    }
+
+    /// What is wrong, if anything is. In a box: whoever hands a large result on copies it, and waits until it is written.
+    #[inline]
+    fn judge(&self, value: At<'_>, bytes: usize, work_ns: &mut u64) -> Option<Box<Fault>> {
+        let work = self.work.of(value, bytes);
+        if work > JSON_WORK_NS_MAX {
+            return Some(Box::new(self.too_much(value)));
+        }
+        *work_ns += work;
+        if self.compiled.is_valid(value) { None } else { self.reason(value) }
     }
 
     #[cold]
@@ -67,17 +75,21 @@ impl Validator {
         Fault::whole(format!("has {parts} values, too many for all that the schema asks of each: send fewer at once"))
     }
 
-    fn judge(&self, value: At<'_>) -> Result<(), Fault> {
-        if self.compiled.is_valid(value) {
-            return Ok(());
-        }
-        // Judged again, for the reason: only bad payloads pay for it. The value itself stays out of logs and headers.
-        match reasons::within_bounds(|| self.compiled.validate(value)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(told(&error)),
-            None => Err(Fault::whole("fits none of the schema's choices, in more ways than can be told")),
-        }
+    /// Judged again, for the reason: only bad payloads pay for it. The value itself stays out of logs and headers.
+    #[cold]
+    fn reason(&self, value: At<'_>) -> Option<Box<Fault>> {
+        let fault = match reasons::within_bounds(|| self.compiled.validate(value)) {
+            Some(Ok(())) => return None,
+            Some(Err(error)) => told(&error),
+            None => Fault::whole("fits none of the schema's choices, in more ways than can be told"),
+        };
+        Some(Box::new(fault))
     }
+}
+
+#[cold]
+fn unread(error: &serde_json::Error) -> Fault {
+    Fault::whole(format!("is no JSON: {error}"))
 }
 
 /// What is wrong, without the value.

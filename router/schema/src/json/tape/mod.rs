@@ -5,6 +5,7 @@
 //! says how many parts are its own, so that one can be stepped over.
 
 mod node;
+mod plain;
 pub(super) mod reasons;
 mod scan;
 mod unique;
@@ -26,6 +27,8 @@ const KEPT_BYTES_MAX: usize = 64 * 1_024;
 #[derive(Debug)]
 struct Part<'p> {
     name: &'p str,
+    /// How many parts it is, with all that is inside it.
+    parts: u32,
     slot: Slot<'p>,
 }
 
@@ -35,35 +38,21 @@ enum Slot<'p> {
     Bool(bool),
     Number(Number),
     Text(&'p str),
-    /// As many elements, in as many parts, with this one.
+    /// As many elements.
     Array {
         len: u32,
-        parts: u32,
     },
     /// Every name once; where one comes again, the last counts, as in the library's own representation.
     Object {
         len: u32,
-        parts: u32,
         sorted: Option<Sorted<'p>>,
     },
     /// A member whose name came again.
-    Removed {
-        parts: u32,
-    },
+    Removed,
 }
 
 /// Where the members of an object stand, by name, if more than [`SCANNED_MAX`] were read: counted from the first.
 type Sorted<'p> = &'p [usize];
-
-impl Part<'_> {
-    /// How many parts it is, with all that is inside it.
-    fn parts(&self) -> usize {
-        match self.slot {
-            Slot::Array { parts, .. } | Slot::Object { parts, .. } | Slot::Removed { parts } => parts as usize,
-            _ => 1,
-        }
-    }
-}
 
 /// Where the elements or members stand that are on a piece of tape.
 fn children(parts: &[Part<'_>]) -> impl Iterator<Item = usize> {
@@ -71,8 +60,8 @@ fn children(parts: &[Part<'_>]) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         loop {
             let (at, part) = (next, parts.get(next)?);
-            next += part.parts();
-            if !matches!(part.slot, Slot::Removed { .. }) {
+            next += part.parts as usize;
+            if !matches!(part.slot, Slot::Removed) {
                 return Some(at);
             }
         }
@@ -80,7 +69,7 @@ fn children(parts: &[Part<'_>]) -> impl Iterator<Item = usize> {
 }
 
 thread_local! {
-    static KEPT: Cell<Bump> = Cell::default();
+    static KEPT: Cell<Option<Box<Bump>>> = const { Cell::new(None) };
 }
 
 /// Reads a payload, and has it judged.
@@ -88,16 +77,21 @@ thread_local! {
 /// # Errors
 ///
 /// Why it is no JSON.
+#[inline]
 pub(super) fn read<T>(payload: &[u8], judge: impl FnOnce(At<'_>) -> T) -> Result<T, serde_json::Error> {
-    let mut memory = KEPT.take();
-    let judged = simdutf8::basic::from_utf8(payload).ok().and_then(|text| {
-        let parts = Scanner::new(text, &memory).document()?;
-        Some(judge(At::all(&parts)))
+    let judged = KEPT.with(|kept| {
+        // Taken, not borrowed: what is read while another one is judged has its own.
+        let mut memory = kept.take().unwrap_or_default();
+        let judged = simdutf8::basic::from_utf8(payload).ok().and_then(|text| {
+            let mut scanner = Scanner::new(text, &memory);
+            scanner.document().map(judge)
+        });
+        if memory.allocated_bytes() <= KEPT_BYTES_MAX {
+            memory.reset();
+            kept.set(Some(memory));
+        }
+        judged
     });
-    if memory.allocated_bytes() <= KEPT_BYTES_MAX {
-        memory.reset();
-        KEPT.set(memory);
-    }
     // The library says why. Only bad payloads pay for it.
     judged.ok_or_else(|| unread(payload))
 }

@@ -34,7 +34,7 @@ impl<'a> At<'a> {
     /// What stands at `at` of what is inside this.
     fn inside(self, at: usize) -> Self {
         let parts = &self.0[1 + at..];
-        Self(&parts[..parts[0].parts()])
+        Self(&parts[..parts[0].parts as usize])
     }
 
     /// How many parts it is, with all that is inside it.
@@ -50,7 +50,7 @@ impl<'a> At<'a> {
     /// What it takes by itself where a schema has that weight.
     pub(in crate::json) fn weighed(self, weight: &Weight) -> u64 {
         let (kind, members, bytes) = match self.slot() {
-            Slot::Null | Slot::Removed { .. } | Slot::Bool(_) => (Kind::Other, 0, 0),
+            Slot::Null | Slot::Removed | Slot::Bool(_) => (Kind::Other, 0, 0),
             Slot::Number(number) if number.is_i64() => (Kind::Integer, 0, 0),
             Slot::Number(_) => (Kind::Number, 0, 0),
             Slot::Text(text) => (Kind::Text, 0, text.len()),
@@ -81,7 +81,7 @@ impl Json for Payload {
     }
 
     fn with_string_node<T>((): &mut (), text: &str, judge: impl FnOnce(At<'_>) -> T) -> T {
-        judge(At(&[Part { name: "", slot: Slot::Text(text) }]))
+        judge(At(&[Part { name: "", parts: 1, slot: Slot::Text(text) }]))
     }
 }
 
@@ -92,13 +92,13 @@ impl<'a> Node<'a, Payload> for At<'a> {
 
     fn as_object(&self) -> Option<Members<'a>> {
         match self.slot() {
-            Slot::Object { len, sorted, .. } => Some(Members { of: *self, len: *len as usize, sorted: *sorted }),
+            Slot::Object { len, sorted } => Some(Members { of: *self, len: *len as usize, sorted: *sorted }),
             _ => None,
         }
     }
 
     fn as_array(&self) -> Option<Elements<'a>> {
-        if let Slot::Array { len, .. } = self.slot() {
+        if let Slot::Array { len } = self.slot() {
             Some(Elements { rest: &self.0[1..], len: *len as usize })
         } else {
             None
@@ -123,7 +123,7 @@ impl<'a> Node<'a, Payload> for At<'a> {
 
     fn json_type(&self) -> JsonType {
         match self.slot() {
-            Slot::Null | Slot::Removed { .. } => JsonType::Null,
+            Slot::Null | Slot::Removed => JsonType::Null,
             Slot::Bool(_) => JsonType::Boolean,
             Slot::Number(_) => JsonType::Number,
             Slot::Text(_) => JsonType::String,
@@ -151,7 +151,7 @@ impl<'a> Node<'a, Payload> for At<'a> {
             (Slot::Null, expected) => expected.is_null(),
             (Slot::Number(number), Value::Number(expected)) => equal_numbers(number, expected),
             // Without a copy: a schema may list many values to compare with.
-            (Slot::Array { len, .. }, Value::Array(expected)) => {
+            (Slot::Array { len }, Value::Array(expected)) => {
                 let mut pairs = self.children().zip(expected);
                 *len as usize == expected.len() && pairs.all(|(element, expected)| element.equals_value(expected))
             }
@@ -166,13 +166,13 @@ impl<'a> Node<'a, Payload> for At<'a> {
 
     /// Nothing of the value: no reason shows it, and each of many errors would keep a copy.
     fn lazy_value(&self) -> LazyInstance<'a> {
-        reasons::spend(if let Slot::Object { parts, .. } = self.slot() { *parts as usize } else { 0 });
+        reasons::spend(if let Slot::Object { .. } = self.slot() { self.parts() } else { 0 });
         LazyInstance::Ready(Cow::Owned(Value::Null))
     }
 
     fn to_value(&self) -> Cow<'a, Value> {
         Cow::Owned(match self.slot() {
-            Slot::Null | Slot::Removed { .. } => Value::Null,
+            Slot::Null | Slot::Removed => Value::Null,
             Slot::Bool(value) => (*value).into(),
             Slot::Number(number) => Value::Number(number.clone()),
             Slot::Text(text) => (*text).into(),
@@ -264,9 +264,9 @@ impl<'a> Iterator for Elements<'a> {
 
     fn next(&mut self) -> Option<At<'a>> {
         loop {
-            let (value, rest) = self.rest.split_at_checked(self.rest.first()?.parts())?;
+            let (value, rest) = self.rest.split_at_checked(self.rest.first()?.parts as usize)?;
             self.rest = rest;
-            if !matches!(value[0].slot, Slot::Removed { .. }) {
+            if !matches!(value[0].slot, Slot::Removed) {
                 return Some(At(value));
             }
         }

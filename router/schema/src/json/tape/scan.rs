@@ -1,21 +1,20 @@
 //! Reads a JSON text onto a tape (RFC 8259).
 //!
-//! Structure, plain texts - sixteen bytes at a time - and small whole numbers are read here. Whatever is not plain - an
+//! Structure, plain texts - many bytes at a time - and small whole numbers are read here. Whatever is not plain - an
 //! escape, a fraction - is one token that `serde_json` reads, and so is every text that is not understood: what it says about
 //! the text is what counts.
 
+use super::node::At;
+use super::plain::Block;
 use super::{Part, SCANNED_MAX, Slot, Sorted, children};
 use bumpalo::Bump;
 use bumpalo::collections::Vec;
 use serde_json::Number;
-use wide::u8x16;
 
 /// Objects and arrays inside each other, as `serde_json` bounds them.
 const DEPTH_MAX: usize = 127;
 /// Digits of a whole number that surely fits 64 bits.
 const DIGITS_MAX: usize = 18;
-/// Bytes that are looked at together.
-const LANES: usize = 16;
 /// Parts that room is made for before they are there, if the text is short.
 const ROOM: usize = 32;
 /// Bytes of a text whose parts are not counted before: room for them grows, and what is left behind is not much.
@@ -23,10 +22,10 @@ const SHORT_BYTES: usize = 64 * 1_024;
 /// Room that is asked for at once at most, in parts: a text of commas only has none of the parts that it could have.
 const ROOM_MAX: usize = 1 << 20;
 
-/// A text, and how far it has been read.
+/// A text that is being read. How far it has been is told from one to the next, so that it stays in a register.
 pub(super) struct Scanner<'p> {
     text: &'p str,
-    at: usize,
+    block: Block,
     parts: Vec<'p, Part<'p>>,
     memory: &'p Bump,
 }
@@ -34,148 +33,172 @@ pub(super) struct Scanner<'p> {
 impl<'p> Scanner<'p> {
     pub(super) fn new(text: &'p str, memory: &'p Bump) -> Self {
         let room = if text.len() <= SHORT_BYTES { ROOM } else { parts_at_most(text).min(ROOM_MAX) };
-        Self { text, at: 0, parts: Vec::with_capacity_in(room, memory), memory }
+        Self { text, block: Block::default(), parts: Vec::with_capacity_in(room, memory), memory }
     }
 
     /// The whole text, as one value; `None` where it is none.
-    pub(super) fn document(mut self) -> Option<Vec<'p, Part<'p>>> {
+    #[inline]
+    pub(super) fn document(&mut self) -> Option<At<'_>> {
         // So that counts of parts fit their fields: a part takes a byte of text or more.
         u32::try_from(self.text.len()).ok()?;
-        self.value("", 0)?;
-        self.peek().is_none().then_some(self.parts)
+        let end = self.value(0, "", 0)?;
+        self.next(end).is_none().then(|| At::all(&self.parts))
     }
 
-    /// The next byte that is no white space.
+    /// The next byte from `at` on that is no white space, and where it is.
     #[inline]
-    fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        let mut byte = *bytes.get(self.at)?;
-        while matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-            self.at += 1;
-            byte = *bytes.get(self.at)?;
+    fn next(&self, at: usize) -> Option<(usize, u8)> {
+        // As a rule there is none.
+        let byte = *self.text.as_bytes().get(at)?;
+        if byte > b' ' { Some((at, byte)) } else { self.next_of_many(at) }
+    }
+
+    #[inline(never)]
+    fn next_of_many(&self, at: usize) -> Option<(usize, u8)> {
+        let rest = self.text.as_bytes().iter().enumerate().skip(at);
+        let mut others = rest.skip_while(|(_, byte)| matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
+        others.next().map(|(at, byte)| (at, *byte))
+    }
+
+    /// What comes after that byte, which must be the next that is no white space.
+    #[inline]
+    fn after(&self, at: usize, wanted: u8) -> Option<usize> {
+        let (at, byte) = self.next(at)?;
+        (byte == wanted).then_some(at + 1)
+    }
+
+    /// The next value, inside `depth` others; where it ends.
+    #[inline(always)]
+    fn value(&mut self, at: usize, name: &'p str, depth: usize) -> Option<usize> {
+        let (at, first) = self.next(at)?;
+        if first != b'"' {
+            return self.other(at, first, name, depth);
         }
-        Some(byte)
+        // Most values are texts, for which nothing is called.
+        let (text, end) = self.string(at + 1)?;
+        self.parts.push(Part { name, parts: 1, slot: Slot::Text(text) });
+        Some(end)
     }
 
-    /// The next value, inside `depth` others.
-    fn value(&mut self, name: &'p str, depth: usize) -> Option<()> {
-        let slot = match self.peek()? {
-            b'"' => Slot::Text(self.string()?),
-            b'{' => return self.object(name, depth),
-            b'[' => return self.array(name, depth),
-            b't' => self.word("true", Slot::Bool(true))?,
-            b'f' => self.word("false", Slot::Bool(false))?,
-            b'n' => self.word("null", Slot::Null)?,
-            _ => Slot::Number(self.number()?),
+    /// A value that is no text and begins with that byte.
+    #[inline(never)]
+    fn other(&mut self, at: usize, first: u8, name: &'p str, depth: usize) -> Option<usize> {
+        let (slot, end) = match first {
+            b'{' => return self.object(at, name, depth),
+            b'[' => return self.array(at, name, depth),
+            b't' => (Slot::Bool(true), self.word(at, "true")?),
+            b'f' => (Slot::Bool(false), self.word(at, "false")?),
+            b'n' => (Slot::Null, self.word(at, "null")?),
+            _ => {
+                let (number, end) = self.number(at)?;
+                (Slot::Number(number), end)
+            }
         };
-        self.parts.push(Part { name, slot });
-        Some(())
+        self.parts.push(Part { name, parts: 1, slot });
+        Some(end)
     }
 
-    fn word(&mut self, word: &str, slot: Slot<'p>) -> Option<Slot<'p>> {
-        let found = self.text.as_bytes()[self.at..].starts_with(word.as_bytes());
-        self.at += word.len();
-        found.then_some(slot)
+    fn word(&self, at: usize, word: &str) -> Option<usize> {
+        self.text.as_bytes()[at..].starts_with(word.as_bytes()).then_some(at + word.len())
     }
 
-    fn number(&mut self) -> Option<Number> {
-        let rest = &self.text.as_bytes()[self.at..];
+    fn number(&self, at: usize) -> Option<(Number, usize)> {
+        let rest = &self.text.as_bytes()[at..];
         let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
         let token = &rest[..rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len())];
-        self.at += token.len();
         let is_plain = token.len() <= DIGITS_MAX
             && (token.len() == 1 || token.first().is_some_and(|&digit| digit != b'0'))
             && token.iter().all(u8::is_ascii_digit);
-        match is_plain {
-            true => Some(token.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')).into()),
-            false => serde_json::from_slice(token).ok(),
-        }
+        let number = match is_plain {
+            true => token.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')).into(),
+            false => serde_json::from_slice(token).ok()?,
+        };
+        Some((number, at + token.len()))
     }
 
-    /// A text, from its first quote on.
+    /// A text, whose first quote is before `start`, and where it ends.
     #[inline]
-    fn string(&mut self) -> Option<&'p str> {
-        let (start, bytes) = (self.at + 1, self.text.as_bytes());
-        let end = plain_end(bytes, start);
-        if bytes.get(end) != Some(&b'"') {
-            return self.escaped(end);
+    fn string(&mut self, start: usize) -> Option<(&'p str, usize)> {
+        let text = self.text;
+        let end = self.block.plain_end(text.as_bytes(), start);
+        if text.as_bytes().get(end) != Some(&b'"') {
+            return self.escaped(start, end);
         }
-        self.at = end + 1;
-        self.text.get(start..end)
+        Some((text.get(start..end)?, end + 1))
     }
 
     /// A text that is plain as far as `end`.
     #[cold]
-    fn escaped(&mut self, mut end: usize) -> Option<&'p str> {
+    fn escaped(&mut self, start: usize, mut end: usize) -> Option<(&'p str, usize)> {
         let bytes = self.text.as_bytes();
         while *bytes.get(end)? != b'"' {
             // A backslash, and whatever it stands before; or a control character, which is an error for the one who reads it.
-            end = plain_end(bytes, bytes.len().min(end + 2));
+            end = self.block.plain_end(bytes, bytes.len().min(end + 2));
         }
-        let text: String = serde_json::from_slice(&bytes[self.at..=end]).ok()?;
-        self.at = end + 1;
-        Some(self.memory.alloc_str(&text))
+        let text: String = serde_json::from_slice(&bytes[start - 1..=end]).ok()?;
+        Some((self.memory.alloc_str(&text), end + 1))
     }
 
-    fn array(&mut self, name: &'p str, depth: usize) -> Option<()> {
-        let (at, mut len) = (self.open(name, depth)?, 0);
-        let mut next = self.peek()?;
-        if next == b']' {
-            self.at += 1;
-        }
+    #[inline(never)]
+    fn array(&mut self, at: usize, name: &'p str, depth: usize) -> Option<usize> {
+        let (own, mut len) = (self.open(name, depth)?, 0);
+        let (mut at, mut next) = self.next(at + 1)?;
         while next != b']' {
-            self.value("", depth + 1)?;
+            let end = self.value(at, "", depth + 1)?;
             len += 1;
-            next = self.separator(b']')?;
+            (at, next) = self.separator(end, b']')?;
         }
-        self.parts[at].slot = Slot::Array { len, parts: count(self.parts.len() - at) };
-        Some(())
+        self.close(own, Slot::Array { len });
+        Some(at + 1)
     }
 
-    fn object(&mut self, name: &'p str, depth: usize) -> Option<()> {
-        let (at, mut seen, mut len) = (self.open(name, depth)?, 0, 0);
-        let mut next = self.peek()?;
-        if next == b'}' {
-            self.at += 1;
-        }
+    #[inline(never)]
+    fn object(&mut self, at: usize, name: &'p str, depth: usize) -> Option<usize> {
+        let (own, mut seen, mut len) = (self.open(name, depth)?, 0, 0);
+        let (mut at, mut next) = self.next(at + 1)?;
         while next != b'}' {
-            if self.peek()? != b'"' {
-                return None;
-            }
-            let name = self.string()?;
-            if self.peek()? != b':' {
-                return None;
-            }
-            self.at += 1;
+            let (name, end) = self.string(self.after(at, b'"')?)?;
+            let value = self.after(end, b':')?;
             // Beyond that, doubles are found once for all: a payload of nothing else takes no longer than others.
-            if seen >= SCANNED_MAX || !replace(&mut self.parts[at + 1..], name) {
+            if seen >= SCANNED_MAX || !replace(&mut self.parts[own + 1..], name) {
                 len += 1;
             }
             seen += 1;
-            self.value(name, depth + 1)?;
-            next = self.separator(b'}')?;
+            let end = self.value(value, name, depth + 1)?;
+            (at, next) = self.separator(end, b'}')?;
         }
-        let sorted = (seen > SCANNED_MAX).then(|| sort(&mut self.parts[at + 1..], self.memory));
+        let sorted = (seen > SCANNED_MAX).then(|| sort(&mut self.parts[own + 1..], self.memory));
         let len = count(sorted.map_or(len, <[usize]>::len));
-        self.parts[at].slot = Slot::Object { len, parts: count(self.parts.len() - at), sorted };
-        Some(())
+        self.close(own, Slot::Object { len, sorted });
+        Some(at + 1)
     }
 
     /// Room for what an object or array says of itself once it has been read.
+    #[inline]
     fn open(&mut self, name: &'p str, depth: usize) -> Option<usize> {
         if depth >= DEPTH_MAX {
             return None;
         }
-        self.at += 1;
-        self.parts.push(Part { name, slot: Slot::Null });
+        self.parts.push(Part { name, parts: 1, slot: Slot::Null });
         Some(self.parts.len() - 1)
     }
 
-    /// A comma, or the end.
-    fn separator(&mut self, end: u8) -> Option<u8> {
-        let next = self.peek()?;
-        self.at += 1;
-        (next == b',' || next == end).then_some(next)
+    /// What the object or array says of itself that stands at `own`, and ends here.
+    #[inline]
+    fn close(&mut self, own: usize, slot: Slot<'p>) {
+        let parts = count(self.parts.len() - own);
+        let own = &mut self.parts[own];
+        (own.parts, own.slot) = (parts, slot);
+    }
+
+    /// The end, which is that byte; or what comes after a comma, which is not the end.
+    #[inline]
+    fn separator(&self, at: usize, end: u8) -> Option<(usize, u8)> {
+        let (at, byte) = self.next(at)?;
+        match byte {
+            b',' => self.next(at + 1).filter(|(_, next)| *next != end),
+            _ => (byte == end).then_some((at, byte)),
+        }
     }
 }
 
@@ -204,7 +227,7 @@ fn replace(members: &mut [Part<'_>], name: &str) -> bool {
 
 /// Takes a member out, with what is inside it.
 fn remove(members: &mut [Part<'_>], at: usize) {
-    members[at].slot = Slot::Removed { parts: count(members[at].parts()) };
+    members[at].slot = Slot::Removed;
 }
 
 /// Sorts members by name; of those of one name the last stays.
@@ -221,32 +244,4 @@ fn sort<'p>(members: &mut [Part<'p>], memory: &'p Bump) -> Sorted<'p> {
         is_same
     });
     all.into_bump_slice()
-}
-
-/// Where the first byte from `from` on is that is not plain: a quote, a backslash, a control character, or the end.
-#[inline]
-pub(super) fn plain_end(bytes: &[u8], from: usize) -> usize {
-    let mut at = from;
-    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        let found = special(block);
-        if found != 0 {
-            return at + found.trailing_zeros() as usize;
-        }
-        at += LANES;
-    }
-    // The last ones, with some of those before them.
-    if let Some(block) = bytes.last_chunk() {
-        let before = LANES - bytes.len().saturating_sub(at);
-        let found = special(block) >> before;
-        return if found == 0 { bytes.len() } else { at + found.trailing_zeros() as usize };
-    }
-    let is_special = |&byte: &u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    bytes.iter().skip(at).position(is_special).map_or(bytes.len(), |plain| at + plain)
-}
-
-/// A bit for each byte that is not plain, the lowest for the first.
-fn special(block: &[u8; LANES]) -> u32 {
-    let block = u8x16::new(*block);
-    let control = block.min(u8x16::splat(b' ' - 1)).cmp_eq(block);
-    (control | block.cmp_eq(u8x16::splat(b'"')) | block.cmp_eq(u8x16::splat(b'\\'))).move_mask().cast_unsigned()
 }

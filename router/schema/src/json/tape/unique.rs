@@ -26,11 +26,11 @@ pub(super) fn are_unique<'a>(elements: impl Iterator<Item = At<'a>>) -> bool {
 fn hash(value: At<'_>, state: &RandomState) -> u64 {
     let mut hasher = state.build_hasher();
     match value.slot() {
-        Slot::Null | Slot::Removed { .. } => 0_u8.hash(&mut hasher),
+        Slot::Null | Slot::Removed => 0_u8.hash(&mut hasher),
         Slot::Bool(value) => (1_u8, value).hash(&mut hasher),
         Slot::Number(number) => hash_number(number, &mut hasher),
         Slot::Text(text) => (4_u8, text).hash(&mut hasher),
-        Slot::Array { len, .. } => {
+        Slot::Array { len } => {
             (5_u8, len).hash(&mut hasher);
             value.children().for_each(|element| hash(element, state).hash(&mut hasher));
         }
