@@ -48,6 +48,9 @@ const ENROL_WAIT: Duration = Duration::from_secs(10);
 /// How often a router that waits for its catalog says so.
 const WAIT_TOLD: Duration = Duration::from_secs(10);
 
+/// What it says then. Its own admin API answers nobody yet: only others can be asked.
+const NOT_SERVED: &str = "nothing is served yet, the admin API included: the catalog of the mesh is not here; see that \
+    `[mesh] seeds` leads to a router that runs, and ask that one with `myelin mesh --admin URL` why it takes no link";
 /// What the world is made of.
 pub struct WorldSetup {
     /// Where the catalog is kept.
@@ -291,7 +294,7 @@ async fn catch_up(pull: &mut Pull, wait: Duration, needs_catalog: bool) {
             }
             level if told.elapsed() >= WAIT_TOLD => {
                 told = Instant::now();
-                tracing::warn!(?level, "nothing is served yet: the catalog of the mesh is not here; see `myelin mesh`");
+                tracing::warn!(?level, "{NOT_SERVED}");
             }
             _ => {}
         }
@@ -327,7 +330,7 @@ async fn catch_up_shared(
         if told.elapsed() >= WAIT_TOLD {
             told = Instant::now();
             let status = log.status();
-            tracing::warn!(rev, ?status, "nothing is served yet: the catalog of the mesh is not here");
+            tracing::warn!(rev, ?status, "{NOT_SERVED}");
         }
         pull.wait().await;
     }
