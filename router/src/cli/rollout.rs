@@ -161,6 +161,22 @@ pub(super) async fn start(api: &Api, note: Option<String>, shape: Shape) -> Resu
 
 /// What came of it, for people.
 pub(super) fn begun(answer: &Value) -> String {
+/// Whether all that is staged is active already, and so no rollout would do anything: then the generation that is active.
+/// `None` also where that cannot be said, as who may begin a rollout need not be one who may look.
+pub(super) async fn nothing_to_change(api: &Api) -> Option<Value> {
+    let rollouts = api.get("/v1/rollouts").await.ok()?;
+    let bindings = api.get("/v1/bindings").await.ok()?;
+    same(&bindings, &rollouts)
+}
+
+/// The same, from what there is. While a rollout is under way, what is active depends on the site.
+fn same(bindings: &Value, rollouts: &Value) -> Option<Value> {
+    let generation = bindings["active_generation"].as_u64()?;
+    let is_active = items(bindings, "bindings").iter().all(|binding| binding["state"] == "active");
+    (is_active && running(rollouts).is_none())
+        .then(|| json!({"generation": generation, "previous": generation, "changed": false}))
+}
+
     proposed(answer).or_else(|| watch::complete(answer)).unwrap_or_else(|| told(answer))
 }
 
@@ -424,6 +440,18 @@ mod tests {
 
     #[test]
     fn status_says_what_a_rollout_would_do() {
+    #[test]
+    fn what_is_active_already_needs_no_rollout() {
+        let bindings = |state: &str| json!({"active_generation": 38, "bindings": [{"name": "a", "state": "active"}, {"name": "b", "state": state}]});
+        let none = json!({"mesh": [{"id": 3, "running": false}]});
+        assert_eq!(same(&bindings("active"), &none).map(|same| same["generation"].clone()), Some(json!(38)));
+        for other in ["staged", "changed", "leaving"] {
+            assert_eq!(same(&bindings(other), &none), None, "{other}");
+        }
+        assert_eq!(same(&bindings("active"), &json!({"mesh": [{"id": 3, "running": true}]})), None);
+        assert_eq!(same(&Value::Null, &none), None, "whoever may not look begins it");
+    }
+
         let value = |state: &str| json!({"active_generation": 1, "revision": 2, "bindings": [{"name": "a", "state": state, "order": 0}]});
         assert!(status(&value("active")).contains("nothing is staged"));
         assert!(status(&value("staged")).contains("staged and not active: 1;"));
