@@ -34,9 +34,11 @@ Examples:
   myelin rollout start --only-changes --schema orders=2 --canary eu1 --gate reject=1% --watch
   myelin rollout start --only-changes --policies policies/ --canary eu1 --wave 50,100 --watch
 
-Without flags about sites, all routers of all sites prepare the set and then swap together. With them, canaries have it
-first; each step is watched by its gates, and what fails takes every site back to the set before. docs/ROLLOUTS.md
-tells more.";
+Without flags about sites, all routers of all sites prepare the set and then swap together. With them, with rules or
+policies (--schema, --topics, --policies, --remove-*), and with --watch, it goes over the sites: canaries have it first, then
+waves of 10, 50 and 100 % of the sites unless --wave says otherwise, each observed for 60 s and until every router has had
+1000 events, or --deadline is over. Each step is watched by its gates, and what fails takes every site back to the set
+before. docs/ROLLOUTS.md tells more.";
 
 /// Make staged bindings active, or go back
 #[derive(Debug, Subcommand)]
@@ -159,8 +161,6 @@ pub(super) async fn start(api: &Api, note: Option<String>, shape: Shape) -> Resu
     Ok(())
 }
 
-/// What came of it, for people.
-pub(super) fn begun(answer: &Value) -> String {
 /// Whether all that is staged is active already, and so no rollout would do anything: then the generation that is active.
 /// `None` also where that cannot be said, as who may begin a rollout need not be one who may look.
 pub(super) async fn nothing_to_change(api: &Api) -> Option<Value> {
@@ -177,6 +177,8 @@ fn same(bindings: &Value, rollouts: &Value) -> Option<Value> {
         .then(|| json!({"generation": generation, "previous": generation, "changed": false}))
 }
 
+/// What came of it, for people.
+pub(super) fn begun(answer: &Value) -> String {
     proposed(answer).or_else(|| watch::complete(answer)).unwrap_or_else(|| told(answer))
 }
 
@@ -439,8 +441,6 @@ mod tests {
     }
 
     #[test]
-    fn status_says_what_a_rollout_would_do() {
-    #[test]
     fn what_is_active_already_needs_no_rollout() {
         let bindings = |state: &str| json!({"active_generation": 38, "bindings": [{"name": "a", "state": "active"}, {"name": "b", "state": state}]});
         let none = json!({"mesh": [{"id": 3, "running": false}]});
@@ -452,6 +452,8 @@ mod tests {
         assert_eq!(same(&Value::Null, &none), None, "whoever may not look begins it");
     }
 
+    #[test]
+    fn status_says_what_a_rollout_would_do() {
         let value = |state: &str| json!({"active_generation": 1, "revision": 2, "bindings": [{"name": "a", "state": state, "order": 0}]});
         assert!(status(&value("active")).contains("nothing is staged"));
         assert!(status(&value("staged")).contains("staged and not active: 1;"));
