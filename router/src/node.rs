@@ -13,6 +13,7 @@ use crate::shared::{MAILBOX_PARCELS, Outward, Parcel, Phase, Refusals, Shared, T
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::tokens::Tokens;
 use crate::worker::{Ledgers, Order, Worker};
+use crate::world::members::Member;
 use crate::world::{self, Account, MeshSetup, World, WorldSetup, keys};
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -299,14 +300,18 @@ fn alone(config: &Config) -> anyhow::Result<Directory> {
 }
 
 /// The site and the router that `SITE/ROUTER` names.
-fn split(member: &str) -> anyhow::Result<(Name, Name)> {
-    let (site, router) = member.split_once('/').context("a member is SITE/ROUTER")?;
+fn split(router: &str) -> anyhow::Result<(Name, Name)> {
+    let (site, router) = router.split_once('/').context("a router is SITE/ROUTER")?;
     Ok((site.parse()?, router.parse()?))
 }
 
 /// The members that the configuration names.
-fn named(config: &Config) -> anyhow::Result<Vec<(Name, Name)>> {
-    config.mesh.members.iter().map(|member| split(member)).collect()
+fn named(config: &Config) -> anyhow::Result<Vec<Member>> {
+    let members = config.mesh.members.iter().map(|member| match member.contains('/') {
+        true => split(member).map(|(site, router)| (site, Some(router))),
+        false => Ok((member.parse()?, None)),
+    });
+    members.collect()
 }
 
 /// What the world needs of the mesh.
@@ -319,8 +324,9 @@ fn mesh_setup(
     let key_file = config.node.data_dir.join(CATALOG_KEY_FILE);
     let (writer, key, shared) = match config.catalog.engine {
         Engine::Disk => {
-            let title = config.catalog.writer.as_ref().or(config.mesh.members.first());
-            let title = title.context("[catalog] writer names nobody, and [mesh] members is empty")?.clone();
+            let first = config.mesh.members.iter().find(|member| member.contains('/'));
+            let title = config.catalog.writer.as_ref().or(first);
+            let title = title.context("[catalog] writer names nobody, and [mesh] members has no router")?.clone();
             let (site, router) = split(&title)?;
             let number = directory.by_name(site.as_str(), router.as_str());
             let number = number.with_context(|| format!("[catalog] writer: `{title}` does not belong to the mesh"))?.0;

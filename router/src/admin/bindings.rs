@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use axum::http::header::ETAG;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use myelin_catalog::{Binding, StagedBinding};
+use myelin_catalog::{Binding, Plan, StagedBinding};
 use myelin_engine::{FilterInfo, PayloadNeed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ pub(super) async fn list(State(context): State<Arc<Context>>) -> impl IntoRespon
     (revision_tag(revision), Json(BindingList { bindings, revision, active_generation: view.generation }))
 }
 
-/// Stage a binding, in place of the one of the same name. It judges nothing before a rollout. To approve capabilities takes
+/// Stage a binding, in place of the one of the same name. It judges nothing before a rollout; one that is staged just so
+/// changes nothing, and the revision stays. To approve capabilities takes
 /// the role releaser or security as well.
 #[utoipa::path(put, path = "/v1/bindings/{name}", tag = "bindings",
     params(
@@ -129,10 +130,12 @@ fn revision_tag(revision: u64) -> [(axum::http::HeaderName, String); 1] {
 /// The staged set by name, then the active bindings that are no longer in it.
 pub(super) fn all(view: &View) -> impl Iterator<Item = (&Arc<StagedBinding>, BindingState)> {
     let (staged, active) = (view.catalog.staged(), &view.active().bindings);
-    let present = staged.iter().map(|binding| {
+    // As a rollout sees it: what was staged anew as it is active changes nothing.
+    let plan = Plan::between(active, staged);
+    let present = staged.iter().map(move |binding| {
         let state = match active.find(&binding.binding.name) {
             None => BindingState::Staged,
-            Some(old) if old.rev == binding.rev => BindingState::Active,
+            Some(_) if plan.kept.binary_search(&binding.binding.name).is_ok() => BindingState::Active,
             Some(_) => BindingState::Changed,
         };
         (binding, state)

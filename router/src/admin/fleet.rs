@@ -7,7 +7,7 @@ use super::intake::{Json as Body, NamePath};
 use super::problem::Problem;
 use super::proposals::propose;
 use super::rollouts::{Begun, check_note};
-use crate::world::{Actor, Change, SharedLogStatus, View};
+use crate::world::{Actor, Change, SharedLogStatus, View, members};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -102,6 +102,9 @@ struct RouterProgress {
 pub(super) struct SiteList {
     sites: Vec<SiteInfo>,
     /// The key with which the signed part of the catalog begins: `[catalog] root_key` of other routers.
+    /// `[mesh] members` that give everybody these numbers: for a router that was added and joins. Places whose numbers
+    /// nobody has any more are kept by other names, and by sites without routers.
+    members: Vec<String>,
     root_key: Option<String>,
     /// Alarms of the catalog by code since the start, such as `catalog-fork`.
     alarms: std::collections::BTreeMap<String, u64>,
@@ -356,7 +359,8 @@ pub(super) async fn sites(State(context): State<Arc<Context>>) -> Json<SiteList>
     let root_key = view.catalog.keys().root().map(|key| key.to_string());
     let shared_log = context.state.world.shared_log();
     let shared_log = shared_log.map(|SharedLogStatus { problem, controller }| SharedLog { problem, controller });
-    Json(SiteList { sites: sites.collect(), root_key, alarms: view.alarms.clone(), shared_log })
+    let members = members::listed(fleet);
+    Json(SiteList { sites: sites.collect(), members, root_key, alarms: view.alarms.clone(), shared_log })
 }
 
 /// Add a site to the mesh. Its routers are added one by one.

@@ -25,7 +25,8 @@ Examples:
   myelin bind -f binding.json                            all of it as JSON, as `GET /v1/bindings` shows it
 
 Stages the binding, then makes everything that is staged active, and waits: every filter is compiled, tested on its own
-sample events and warm on every worker before the first event sees it. A binding of the same name is replaced.";
+sample events and warm on every worker before the first event sees it. A binding of the same name is replaced; where it is
+active just so, there is nothing to change.";
 
 /// What `-f` says itself.
 const FLAGS: &[&str] = &[
@@ -220,6 +221,12 @@ impl Change {
             self.shape.tell(&staged, |staged| {
                 let revision = &staged["revision"];
                 format!("{name} is staged (revision {revision}); `myelin rollout start` makes it active\n")
+            });
+            return Ok(());
+        }
+        if let Some(same) = rollout::nothing_to_change(&api).await {
+            self.shape.tell(&same, |same| {
+                format!("nothing to change: what is staged is active in generation {}\n", text(&same["generation"]))
             });
             return Ok(());
         }

@@ -216,14 +216,26 @@ fn problem(status: u16, answer: &[u8], path: &str) -> Failure {
             Some(step) => failure.next(step),
             None => failure,
         },
-        Exit::Conflict => failure.next(match &*code {
-            "subject-not-deleted" | "version-not-deleted" => "delete it without --permanent first",
-            "schema-referenced" => "`myelin schema ls` shows the subjects; delete those that refer to it first",
-            "trust-stale" => "make the change anew: `myelin trust ls` shows what is there now",
-            _ => "look at what is there now with `myelin rollout status`, then decide again",
-        }),
+        Exit::Conflict => match step_for_conflict(&code) {
+            Some(step) => failure.next(step),
+            None => failure,
+        },
         _ => failure,
     }
+}
+
+/// What to do about a conflict, where its sentence does not say: that of a mere `conflict` does.
+fn step_for_conflict(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "subject-not-deleted" | "version-not-deleted" => "delete it without --permanent first",
+        "schema-referenced" => "`myelin schema ls` shows the subjects; delete those that refer to it first",
+        "schema-in-use" => "`myelin topic ls` shows which rules judge by it; let them judge by another first",
+        "trust-stale" => "make the change anew: `myelin trust ls` shows what is there now",
+        "proposal-stale" => "propose it anew: `myelin rollout history` shows what waits",
+        "rollout-running" => "`myelin rollout status` shows it; wait for its end, or `myelin rollout abort`",
+        "catalog-moved" => "somebody else has changed something meanwhile: look at what is there now, and do it again",
+        _ => return None,
+    })
 }
 
 /// What to do about a denial, where its sentence does not say.
@@ -283,6 +295,27 @@ mod tests {
         let failure = call(&server).unwrap_err();
         assert_eq!((failure.exit, failure.what.as_str()), (Exit::Conflict, "no (conflict)"));
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn the_next_step_of_a_conflict_is_about_its_code() {
+        let step = |code: &str| {
+            let answer = serde_json::json!({"title": "Conflict", "status": 409, "detail": "no", "code": code});
+            let failure = problem(409, answer.to_string().as_bytes(), "/v1/x");
+            assert_eq!(failure.exit, Exit::Conflict, "{code}");
+            failure.next.unwrap_or_default()
+        };
+        for (code, part) in [
+            ("schema-in-use", "myelin topic ls"),
+            ("schema-referenced", "myelin schema ls"),
+            ("rollout-running", "myelin rollout status"),
+            ("trust-stale", "myelin trust ls"),
+        ] {
+            assert!(step(code).contains(part), "{code}: {}", step(code));
+        }
+        // A site that has routers, a tenant's services, no sites: their sentences say it.
+        assert_eq!(step("conflict"), "");
+        assert_eq!(step("rollout-needed"), "");
     }
 
     #[test]

@@ -34,9 +34,11 @@ Examples:
   myelin rollout start --only-changes --schema orders=2 --canary eu1 --gate reject=1% --watch
   myelin rollout start --only-changes --policies policies/ --canary eu1 --wave 50,100 --watch
 
-Without flags about sites, all routers of all sites prepare the set and then swap together. With them, canaries have it
-first; each step is watched by its gates, and what fails takes every site back to the set before. docs/ROLLOUTS.md
-tells more.";
+Without flags about sites, all routers of all sites prepare the set and then swap together. With them, with rules or
+policies (--schema, --topics, --policies, --remove-*), and with --watch, it goes over the sites: canaries have it first, then
+waves of 10, 50 and 100 % of the sites unless --wave says otherwise, each observed for 60 s and until every router has had
+1000 events, or --deadline is over. Each step is watched by its gates, and what fails takes every site back to the set
+before. docs/ROLLOUTS.md tells more.";
 
 /// Make staged bindings active, or go back
 #[derive(Debug, Subcommand)]
@@ -157,6 +159,22 @@ impl Rollout {
 pub(super) async fn start(api: &Api, note: Option<String>, shape: Shape) -> Result<()> {
     shape.tell(&activate(api, note).await?, begun);
     Ok(())
+}
+
+/// Whether all that is staged is active already, and so no rollout would do anything: then the generation that is active.
+/// `None` also where that cannot be said, as who may begin a rollout need not be one who may look.
+pub(super) async fn nothing_to_change(api: &Api) -> Option<Value> {
+    let rollouts = api.get("/v1/rollouts").await.ok()?;
+    let bindings = api.get("/v1/bindings").await.ok()?;
+    same(&bindings, &rollouts)
+}
+
+/// The same, from what there is. While a rollout is under way, what is active depends on the site.
+fn same(bindings: &Value, rollouts: &Value) -> Option<Value> {
+    let generation = bindings["active_generation"].as_u64()?;
+    let is_active = items(bindings, "bindings").iter().all(|binding| binding["state"] == "active");
+    (is_active && running(rollouts).is_none())
+        .then(|| json!({"generation": generation, "previous": generation, "changed": false}))
 }
 
 /// What came of it, for people.
@@ -420,6 +438,18 @@ mod tests {
             "generation 5 is active on 2 workers (was 3), after 41 ms\n  added: a\n  changed: b (module, config)\n  \
              began without the state of its previous version: b: it is another format\n"
         );
+    }
+
+    #[test]
+    fn what_is_active_already_needs_no_rollout() {
+        let bindings = |state: &str| json!({"active_generation": 38, "bindings": [{"name": "a", "state": "active"}, {"name": "b", "state": state}]});
+        let none = json!({"mesh": [{"id": 3, "running": false}]});
+        assert_eq!(same(&bindings("active"), &none).map(|same| same["generation"].clone()), Some(json!(38)));
+        for other in ["staged", "changed", "leaving"] {
+            assert_eq!(same(&bindings(other), &none), None, "{other}");
+        }
+        assert_eq!(same(&bindings("active"), &json!({"mesh": [{"id": 3, "running": true}]})), None);
+        assert_eq!(same(&Value::Null, &none), None, "whoever may not look begins it");
     }
 
     #[test]

@@ -41,7 +41,7 @@ Examples:
   myelin serve -c /etc/myelin/myelin.toml              as configured; see `myelin config default`
 
 SIGTERM or Ctrl-C shuts down gracefully: clients are told to move on, what is in flight is finished. A second one ends
-at once. SIGHUP reloads the certificates. Exit code 0 after a graceful end whose ledger balances, else 1.";
+at once, as does the first while the router starts or waits for its mesh. SIGHUP reloads the certificates. Exit code 0 after a graceful end whose ledger balances, else 1.";
 
 /// Run a router
 #[derive(Args, Debug)]
@@ -138,9 +138,19 @@ impl Serve {
             let _ = std::fs::remove_file(file);
         }
         let reloader = Arc::new(TlsReloader::open(tls).context("[tls]")?);
-        let node = Node::start(config, &reloader.tls(), epoch).await?;
+        // Before the node starts: one that waits for its catalog may wait for better certificates, and is not to die of a
+        // SIGHUP.
+        tokio::spawn(follow_certificates(reloader.clone(), hangups));
+        let tls = reloader.tls();
+        let node = tokio::select! {
+            node = Node::start(config, &tls, epoch) => node?,
+            // Nobody was served yet, so there is nobody to tell and nothing to finish; files are whole at any moment.
+            () = signals.next() => {
+                tracing::info!("asked to end before this router served anybody: it ends at once");
+                return Ok(());
+            }
+        };
         let admin = self.start_admin(config, &node, &reloader)?;
-        tokio::spawn(follow_certificates(reloader, hangups));
 
         let ready = Ready {
             site: config.node.site.clone(),

@@ -4,7 +4,7 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{items, table, text};
+use super::listing::{items, shown, table, text};
 use super::resource::Show;
 use super::values::say;
 use clap::{Args, Subcommand};
@@ -23,7 +23,8 @@ pub(super) enum Site {
     /// Add a site, or a router to a site
     #[command(
         after_help = "Examples:\n  myelin site add ohio --region us-east --cloud aws\n  myelin site add ohio/r1\n\n\
-        The new router's certificate must carry the same names. docs/OPERATIONS.md tells all steps."
+        The new router's certificate must carry the same names, and its configuration the `[mesh] members` that this\n\
+        prints. docs/OPERATIONS.md tells all steps."
     )]
     Add(Add),
     /// Remove a router that is gone for good, or a site without routers
@@ -119,8 +120,21 @@ impl Add {
         }
         api.tell(Method::PUT, &self.place.path(), Body::None).await?;
         say!("every router of the mesh takes links from it now");
+        // Who may add it may not look, perhaps; it is added all the same.
+        let sites = api.get("/v1/mesh/sites").await.unwrap_or_default();
+        match members(&sites) {
+            Some(members) => say!("its [mesh] {members}"),
+            None => say!("its [mesh] members: as `myelin site ls` shows them"),
+        }
         Ok(())
     }
+}
+
+/// The line of a configuration that gives every router the number that it has.
+fn members(sites: &Value) -> Option<String> {
+    let members: Vec<_> =
+        items(sites, "members").iter().map(|member| format!("\"{}\"", shown(&text(member)))).collect();
+    (!members.is_empty()).then(|| format!("members = [{}]", members.join(", ")))
 }
 
 fn show(value: &Value) -> String {
@@ -134,20 +148,23 @@ fn show(value: &Value) -> String {
         row
     });
     let header = ["site", "number", "region", "cloud", "generation", "routers"];
-    let mut shown = table(&header, &["number", "generation"], rows);
+    let mut told = table(&header, &["number", "generation"], rows);
+    if let Some(members) = members(value) {
+        told += &format!("\n[mesh] {members}\n");
+    }
     if let Some(key) = value["root_key"].as_str() {
-        shown += &format!("\nthe catalog begins with root key {key}\n");
+        told += &format!("\nthe catalog begins with root key {key}\n");
     }
     if let Some(controller) = value["shared_log"]["controller"].as_str() {
-        shown += &format!("\n{controller} controls rollouts\n");
+        told += &format!("\n{controller} controls rollouts\n");
     }
     if let Some(problem) = value["shared_log"]["problem"].as_str() {
-        shown += &format!("\nthe shared log is away: {problem}\n");
+        told += &format!("\nthe shared log is away: {problem}\n");
     }
     for (code, count) in value["alarms"].as_object().into_iter().flatten() {
-        shown += &format!("alarm {code}: {count} since the start\n");
+        told += &format!("alarm {code}: {count} since the start\n");
     }
-    shown
+    told
 }
 
 #[cfg(test)]
@@ -163,12 +180,14 @@ mod tests {
 
     #[test]
     fn sites_are_shown_with_their_routers() {
-        let shown =
-            show(&json!({"sites": [{"name": "eu1", "number": 0, "region": "eu", "cloud": "own", "generation": 4,
-            "routers": [{"name": "r1", "number": 1}]}], "root_key": "ab12", "alarms": {"catalog-fork": 2},
-            "shared_log": {"controller": "eu1/r1", "problem": "store-unavailable: cannot open it"}}));
+        let shown = show(
+            &json!({"sites": [{"name": "eu1", "number": 0, "region": "eu", "cloud": "own", "generation": 4,
+            "routers": [{"name": "r1", "number": 1}]}], "members": ["eu1/r1", "removed-1", "us1/r1"], "root_key": "ab12", "alarms": {"catalog-fork": 2},
+            "shared_log": {"controller": "eu1/r1", "problem": "store-unavailable: cannot open it"}}),
+        );
         let log = ["eu1/r1 controls rollouts", "the shared log is away: store-unavailable"];
-        for part in ["eu1", "r1 (1)", "root key ab12", "catalog-fork: 2"].into_iter().chain(log) {
+        let members = r#"[mesh] members = ["eu1/r1", "removed-1", "us1/r1"]"#;
+        for part in [members, "eu1", "r1 (1)", "root key ab12", "catalog-fork: 2"].into_iter().chain(log) {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
     }

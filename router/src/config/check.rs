@@ -96,22 +96,28 @@ fn check_mesh(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
         return;
     }
     if let Err(error) = members(mesh) {
-        return refuse("members", error, "give each router once, as \"SITE/ROUTER\"");
+        return refuse(
+            "members",
+            error,
+            "give each router once, as \"SITE/ROUTER\", and a site without routers as \"SITE\"",
+        );
     }
     let is_named = |part: &str| part.parse::<Name>().is_ok();
     if let Some(member) = mesh.members.iter().find(|member| !member.split('/').all(is_named)) {
         let remedy = "sites and routers of a mesh have names of a-z, 0-9 and `-`, such as \"ohio/r1\"";
         return refuse("members", format!("`{member}` cannot be in a catalog"), remedy);
     }
+    // A site by itself only holds a number.
+    let is_member = |router: &String| router.contains('/') && mesh.members.contains(router);
     let own = format!("{}/{}", config.node.site, config.node.name);
-    if !mesh.members.contains(&own) {
+    if !is_member(&own) {
         refuse(
             "members",
             format!("`{own}`, this router, is missing"),
-            "name every router of the mesh, in the same order everywhere",
+            "name every router of the mesh, in the same order everywhere: one that runs shows the line with `myelin site ls`",
         );
     }
-    if let Some(writer) = config.catalog.writer.as_ref().filter(|writer| !mesh.members.contains(writer)) {
+    if let Some(writer) = config.catalog.writer.as_ref().filter(|writer| !is_member(writer)) {
         let problem = format!("[catalog] writer: `{writer}` is not one of [mesh] members");
         let remedy = "name the router that writes the catalog, the same at every router";
         errors.push(ConfigError::new(places.of("catalog", "writer"), problem, remedy));

@@ -138,7 +138,8 @@ impl Default for ListenConfig {
 pub struct MeshConfig {
     /// UDP address for the routers of other sites (QUIC); without one this router has no links.
     pub listen: Option<SocketAddr>,
-    /// Every router of the mesh as `SITE/ROUTER`, in the same order everywhere: its place is its number.
+    /// Every router of the mesh as `SITE/ROUTER`, in the same order everywhere: its place is its number. A site by itself,
+    /// `SITE`, keeps the number of one without routers.
     pub members: Vec<String>,
     /// Where routers to link with are, as `HOST:PORT`.
     pub seeds: Vec<String>,
@@ -411,15 +412,16 @@ mod identity_texts {
     }
 }
 
-/// The routers and sites that `[mesh] members` names. A site's number is the place of its first router among the sites.
+/// The routers and sites that `[mesh] members` names. A site's number is its place among the sites, that of its first
+/// router or where it stands by itself; a router's is its place among the routers.
 ///
 /// # Errors
 /// What is wrong with the list.
 pub fn members(mesh: &MeshConfig) -> Result<Directory, String> {
     let mut sites: Vec<Site> = Vec::new();
     let mut routers = Vec::new();
-    for (place, member) in (1u32..).zip(&mesh.members) {
-        let (site, name) = member.split_once('/').ok_or_else(|| format!("`{member}` has no `/`"))?;
+    for member in &mesh.members {
+        let (site, name) = member.split_once('/').map_or((&**member, None), |(site, name)| (site, Some(name)));
         let known = sites.iter().find(|known| &*known.name == site).map(|known| known.number);
         let number = match known {
             Some(number) => number,
@@ -430,6 +432,8 @@ pub fn members(mesh: &MeshConfig) -> Result<Directory, String> {
                 number
             }
         };
+        let Some(name) = name else { continue };
+        let place = u32::try_from(routers.len() + 1).map_err(|_| format!("`{member}` is one router too many"))?;
         routers.push(Router { number: RouterNumber(place), name: name.into(), site: number });
     }
     Directory::new(sites, routers).map_err(|error| error.to_string())

@@ -70,6 +70,7 @@ impl Keeper {
                 }
             }
             Change::RemoveModule { module, .. } => Op::ModuleRemoved { module },
+            Change::Stage { binding } if self.is_staged(&binding) => return Ok(Decided::Done),
             Change::Stage { binding } => Op::BindingStaged { binding },
             Change::Unstage { name } => Op::BindingRemoved { name },
             Change::Activate { .. } if self.catalog().fleet().sites().len() == 0 => self.catalog().activation(),
@@ -90,6 +91,13 @@ impl Keeper {
         }
         myelin_failpoint::reach("change-decided");
         Ok(Decided::Write(op, actor))
+    }
+
+    /// Whether that very binding is staged already, with the bytes that its module has now.
+    fn is_staged(&self, binding: &Binding) -> bool {
+        let catalog = self.catalog();
+        let staged = catalog.staged().find(&binding.name).filter(|staged| staged.binding == *binding);
+        staged.is_some_and(|staged| catalog.module(&binding.module).is_some_and(|is| is.digest == staged.digest))
     }
 
     /// A rollback is one swap: a module of the set that it would return to goes only with `force`. This is no rule of the

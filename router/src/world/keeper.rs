@@ -10,6 +10,7 @@ use super::changes::{Change, Decided};
 use super::control::Controller;
 use super::deploy::Deployment;
 use super::log::Log;
+use super::members::Member;
 use super::policing::Policing;
 use super::propose::Writer;
 use super::report::{OwnPhase, metrics};
@@ -96,8 +97,8 @@ pub(super) struct Membership {
     pub(super) router: Name,
     /// Its number, for as long as it runs.
     pub(super) number: u32,
-    /// The routers that the configuration names, as site and name, in the order of their numbers.
-    pub(super) members: Vec<(Name, Name)>,
+    /// The routers that the configuration names, in the order of their numbers.
+    pub(super) members: Vec<Member>,
     /// What the links were told last.
     pub(super) fleet: Fleet,
     pub(super) writer: Writer,

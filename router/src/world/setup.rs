@@ -9,6 +9,7 @@ use super::follow::{Level, Pull};
 use super::forge::Forge;
 use super::keeper::{Keeper, Membership, Parts};
 use super::log::{Log, Shelf};
+use super::members::Member;
 use super::policing::Policing;
 use super::propose::Writer;
 use super::reconcile::{LedgerReader, Readings};
@@ -47,6 +48,9 @@ const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(5);
 const ENROL_WAIT: Duration = Duration::from_secs(10);
 /// How often a router that waits for its catalog says so.
 const WAIT_TOLD: Duration = Duration::from_secs(10);
+/// What it says then. Its own admin API answers nobody yet: only others can be asked.
+const NOT_SERVED: &str = "nothing is served yet, the admin API included: the catalog of the mesh is not here; see that \
+    `[mesh] seeds` leads to a router that runs, and ask that one with `myelin mesh --admin URL` why it takes no link";
 
 /// What the world is made of.
 pub struct WorldSetup {
@@ -84,8 +88,8 @@ pub struct MeshSetup {
     pub peering: Peering,
     /// This router's name at its site.
     pub router: Name,
-    /// The routers that the configuration names, as site and name, in the order of their numbers.
-    pub members: Vec<(Name, Name)>,
+    /// The routers that the configuration names, in the order of their numbers.
+    pub members: Vec<Member>,
     /// Number and title of the router that writes the log.
     pub writer: (u32, String),
     /// The key with which the log must begin.
@@ -291,7 +295,7 @@ async fn catch_up(pull: &mut Pull, wait: Duration, needs_catalog: bool) {
             }
             level if told.elapsed() >= WAIT_TOLD => {
                 told = Instant::now();
-                tracing::warn!(?level, "nothing is served yet: the catalog of the mesh is not here; see `myelin mesh`");
+                tracing::warn!(?level, "{NOT_SERVED}");
             }
             _ => {}
         }
@@ -305,7 +309,7 @@ async fn catch_up_shared(
     pull: &mut Pull,
     log: &SharedLog,
     wait: Duration,
-    named: &[(Name, Name)],
+    named: &[Member],
     own: Option<(&Name, &Name)>,
 ) {
     let (begin, mut told) = (Instant::now(), Instant::now());
@@ -327,7 +331,7 @@ async fn catch_up_shared(
         if told.elapsed() >= WAIT_TOLD {
             told = Instant::now();
             let status = log.status();
-            tracing::warn!(rev, ?status, "nothing is served yet: the catalog of the mesh is not here");
+            tracing::warn!(rev, ?status, "{NOT_SERVED}");
         }
         pull.wait().await;
     }

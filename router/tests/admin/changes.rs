@@ -88,6 +88,31 @@ async fn a_binding_is_staged_then_active_then_taken_back() {
 }
 
 #[tokio::test]
+async fn what_is_active_just_so_is_not_staged_anew() {
+    let router = with_module().await;
+    let put = async |body: &Value| {
+        let staged = router.send_json("PUT", "/v1/bindings/first", body).await;
+        assert_eq!(staged.status, 202, "{staged:?}");
+        staged.json()["revision"].as_u64().unwrap()
+    };
+    let state = async || router.show("/v1/bindings/first").await["state"].clone();
+    let first = put(&binding()).await;
+    assert_eq!((put(&binding()).await, state().await), (first, json!("staged")), "it is staged already");
+    assert_eq!(router.send_json("POST", "/v1/rollouts", &json!({})).await.status, 200);
+    let revision = router.revision().await;
+    assert_eq!((put(&binding()).await, state().await), (revision, json!("active")), "and active");
+    // Something else and back again: no rollout would change anything.
+    let mut other = binding();
+    other["order"] = 7.into();
+    assert!(put(&other).await > revision);
+    assert_eq!(state().await, "changed");
+    put(&binding()).await;
+    assert_eq!(state().await, "active");
+    assert_eq!(router.send_json("POST", "/v1/rollouts", &json!({})).await.problem(), (409, "conflict".into()));
+    router.stop().await;
+}
+
+#[tokio::test]
 async fn a_change_that_expects_another_revision_is_a_conflict() {
     let router = with_module().await;
     let body = binding().to_string();

@@ -101,6 +101,31 @@ async fn a_writer_that_was_restored_from_a_backup_forks_the_catalog_and_nobody_f
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_waits_for_its_catalog_ends_at_once_when_it_is_asked_to() -> Result<()> {
+    let mut sites = Sites::start_with(2, &[(1, 0)], &[]).await?;
+    sites.routers[1].kill()?;
+    // It knows nothing, and nobody tells it anything.
+    std::fs::remove_dir_all(sites.routers[1].data_dir())?;
+    sites.link((1, 0)).cut();
+    let told = sites.routers[1].log().len();
+    sites.routers[1].launch()?;
+    let begin = Instant::now();
+    while !sites.routers[1].log()[told..].contains("nothing is served yet, the admin API included") {
+        ensure!(begin.elapsed() < PATIENCE, "it does not say why it waits: {}", sites.routers[1].log());
+        tokio::time::sleep(PAUSE).await;
+    }
+    // It reads its certificates again, and does not die of that.
+    sites.routers[1].hang_up()?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ensure!(sites.routers[1].ended()?.is_none() && !sites.routers[1].is_ready());
+    let asked = Instant::now();
+    let status = tokio::task::block_in_place(|| sites.routers[1].terminate())?;
+    ensure!(status.code() == Some(0), "{status}");
+    ensure!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_router_with_an_old_catalog_serves_nobody_until_it_has_what_its_neighbour_has() -> Result<()> {
     // Each dials the one before, so that only the first begins without another.
     let mut sites = Sites::start_with(3, &[(1, 0), (2, 1)], &[("CATALOG__JOIN_SECONDS", "600")]).await?;

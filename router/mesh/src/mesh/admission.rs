@@ -165,15 +165,16 @@ impl Mesh {
         let by_name = self.directory.by_name(identity.site, identity.router);
         if by_name.is_some_and(|number| number != hello.router) {
             return refuse(format!(
-                "router {} at {} has another number than {}",
+                "router {} at {} has another number than {}; give it the [mesh] members of `myelin site ls`",
                 identity.router, identity.site, hello.router
             ));
         }
         let Some(router) = self.directory.router(hello.router) else { return Ok(()) };
         if by_name.is_none() || router.site != hello.site {
             return refuse(format!(
-                "number {} is router {} at site {}, not {} at {}",
-                hello.router, router.name, router.site, identity.router, identity.site
+                "number {} is router {} at site number {}, not {} at {}, number {}; give it the [mesh] members of `myelin \
+                 site ls`",
+                hello.router, router.name, router.site, identity.router, identity.site, hello.site
             ));
         }
         Ok(())

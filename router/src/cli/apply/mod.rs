@@ -107,7 +107,7 @@ impl Apply {
         }
         match self.output {
             Output::Json => say!("{}", plan.for_programs(is_applied, &rollout)),
-            Output::Table => say!("{}", summary(&plan, is_applied, rollout::is_proposal(&rollout))),
+            Output::Table => say!("{}", summary(&plan, is_applied, rollout["proposal"].as_u64())),
         }
         Ok(())
     }
@@ -267,7 +267,7 @@ fn places(sites: &[String], all: &[String]) -> String {
     }
 }
 
-fn summary(plan: &Plan, is_applied: bool, waits: bool) -> String {
+fn summary(plan: &Plan, is_applied: bool, proposal: Option<u64>) -> String {
     let unchanged = counted(plan.unchanged, "thing");
     if plan.is_empty() {
         return format!("nothing to change: {unchanged} as the folder says (revision {})", plan.revision);
@@ -276,15 +276,58 @@ fn summary(plan: &Plan, is_applied: bool, waits: bool) -> String {
         .into_iter()
         .map(|action| {
             let verb = if is_applied { action.done().to_owned() } else { format!("to {}", action.name()) };
-            format!("{} {verb}", plan.count(action))
+            format!("{} {verb}", plan.count(action, proposal))
         })
         .collect();
     let counts = counts.join(", ");
+    if let Some(proposal) = proposal {
+        let waiting = plan.changes.iter().filter(|change| plan.waits(change));
+        let mut waiting: Vec<_> = waiting.map(|change| format!("{} {}", change.kind.noun(), change.name)).collect();
+        // Those that were staged before, and that this rollout makes active as well.
+        let others = plan.activates.iter().map(|name| format!("{} {name}", Kind::Binding.noun()));
+        waiting.extend(others.filter(|name| !waiting.contains(name)).collect::<Vec<_>>());
+        return format!(
+            "not applied yet: {} until somebody else approves proposal {proposal} (`myelin rollout approve {proposal}`); all \
+             else is: {counts}, {} unchanged",
+            waiting.join(", "),
+            plan.unchanged
+        );
+    }
     match is_applied {
-        true if waits => format!("applied but for what waits to be approved: {counts}, {} unchanged", plan.unchanged),
         true => format!("applied: {counts}, {} unchanged", plan.unchanged),
         false => {
             format!("plan: {counts}, {} unchanged (revision {}); nothing was changed", plan.unchanged, plan.revision)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plan::Brought;
+    use super::*;
+
+    fn change(kind: Kind, name: &str, by: By) -> Change {
+        Change { kind, name: name.to_owned(), action: Action::Create, details: Vec::new(), sites: None, by }
+    }
+
+    #[test]
+    fn what_waits_for_a_second_person_is_not_told_as_done() {
+        let mut plan = Plan { unchanged: 3, ..Plan::default() };
+        plan.changes.push(change(Kind::Topic, "orders", By::Rollout(Brought::Rule(Value::Null))));
+        plan.changes.push(change(Kind::Binding, "check", By::Calls(Vec::new())));
+        plan.changes.push(change(Kind::Policy, "all", By::Calls(Vec::new())));
+        plan.activates = vec!["check".to_owned(), "before".to_owned()];
+        assert_eq!(
+            summary(&plan, true, Some(41)),
+            "not applied yet: topic orders, binding check, binding before until somebody else approves proposal 41 (`myelin \
+             rollout approve 41`); all else is: 1 created, 0 updated, 0 removed, 3 unchanged"
+        );
+        assert_eq!(summary(&plan, true, None), "applied: 3 created, 0 updated, 0 removed, 3 unchanged");
+        let told = plan.for_programs(true, &serde_json::json!({"proposal": 41}));
+        assert_eq!((&told["applied"], &told["proposal"]), (&false.into(), &41.into()));
+        let waits: Vec<_> = told["changes"].as_array().into_iter().flatten().map(|change| &change["waits"]).collect();
+        assert_eq!(waits, [true, true, false]);
+        let done = plan.for_programs(true, &Value::Null);
+        assert_eq!((&done["applied"], &done["changes"][0]["waits"]), (&true.into(), &false.into()));
     }
 }

@@ -244,17 +244,28 @@ impl Plan {
         self.changes.is_empty() && self.activates.is_empty()
     }
 
-    /// How many things are changed how.
-    pub(super) fn count(&self, action: Action) -> usize {
-        self.changes.iter().filter(|change| change.action == action).count()
+    /// How many things are changed how, where those that wait are not counted.
+    pub(super) fn count(&self, action: Action, proposal: Option<u64>) -> usize {
+        let counts = |change: &&Change| change.action == action && !(proposal.is_some() && self.waits(change));
+        self.changes.iter().filter(counts).count()
+    }
+
+    /// Whether a change is not there, or is not active, before a proposal is approved: what a rollout brings, and the
+    /// schemas that are removed after it.
+    pub(super) fn waits(&self, change: &Change) -> bool {
+        let is_last = change.kind == Kind::Schema && change.action == Action::Remove;
+        let is_staged = change.kind == Kind::Binding && self.activates.contains(&change.name);
+        is_last || is_staged || matches!(change.by, By::Rollout(_))
     }
 
     /// The same for programs, with what the router answered about the rollout.
     pub(super) fn for_programs(&self, is_applied: bool, rollout: &Value) -> Value {
+        let proposal = rollout["proposal"].as_u64();
         let change = |change: &Change| {
             let Change { kind, name, action, details, sites, by } = change;
             json!({"kind": kind.noun(), "name": name, "action": action.name(), "details": details,
-                "sites": sites.as_ref().unwrap_or(&self.sites), "by_rollout": matches!(by, By::Rollout(_))})
+                "sites": sites.as_ref().unwrap_or(&self.sites), "by_rollout": matches!(by, By::Rollout(_)),
+                "waits": proposal.is_some() && self.waits(change)})
         };
         json!({
             "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
@@ -263,7 +274,8 @@ impl Plan {
             "unchanged": self.unchanged,
             "remarks": self.remarks,
             "revision": self.revision,
-            "applied": is_applied,
+            "applied": is_applied && proposal.is_none(),
+            "proposal": proposal,
             "rollout": rollout,
         })
     }
