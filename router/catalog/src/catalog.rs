@@ -138,6 +138,7 @@ impl Catalog {
     /// record is kept and applied. It is not signed: where the catalog trusts keys that is refused.
     pub fn draft(&self, op: Op, actor: &str, at_unix_ms: u64) -> Result<Record, CatalogError> {
         let record = Record::after(&self.head(), op, actor, at_unix_ms);
+        self.check_drafted(&record.op)?;
         self.check(&record)?;
         Ok(record)
     }
@@ -145,6 +146,7 @@ impl Catalog {
     /// The same, signed by `key`: for every change since the first key is trusted, and for that change itself.
     pub fn draft_signed(&self, op: Op, actor: &str, at_unix_ms: u64, key: &SigningKey) -> Result<Record, CatalogError> {
         let record = Record::after(&self.head(), op, actor, at_unix_ms).sign(key);
+        self.check_drafted(&record.op)?;
         self.check(&record)?;
         Ok(record)
     }
@@ -156,6 +158,7 @@ impl Catalog {
     /// Why the change cannot be made.
     pub fn preview(&self, op: Op, actor: &str, at_unix_ms: u64) -> Result<Self, CatalogError> {
         let record = Record::after(&self.head(), op, actor, at_unix_ms);
+        self.check_drafted(&record.op)?;
         self.check_change(&record)?;
         let mut after = self.clone();
         after.commit(&record);

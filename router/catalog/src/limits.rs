@@ -57,6 +57,11 @@ pub const REFERENCED_LEN_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub const REFERENCE_LEN_MAX_BYTES: usize = 512;
 /// The largest id of a schema: clients write it as a signed number of 32 bits.
 pub const SCHEMA_ID_MAX: u32 = i32::MAX as u32;
+/// The largest id, and the largest version, that are taken over from elsewhere: registries count from 1, or from 100,000,
+/// and far beyond is a slip or ill will. What is above is for what is registered here, and is more than a log has records:
+/// whatever was taken over, numbers do not run out.
+pub const IMPORTED_ID_MAX: u32 = 1 << 30;
+const _: () = assert!((SCHEMA_ID_MAX - IMPORTED_ID_MAX) as u64 > RECORDS_MAX);
 /// Policies: names in a list that people read, all of which are compiled when one changes.
 pub const POLICIES_MAX: usize = 256;
 /// Bytes of one policy's text.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::digest::Digest;
+use crate::limits::IMPORTED_ID_MAX;
 
 mod check;
 mod kinds;
@@ -54,6 +55,9 @@ pub struct Schemas {
     retired: OrdMap<u32, Digest>,
     /// The largest id so far.
     newest_id: u32,
+    /// The id after which own ones go on: the largest so far, but for those beyond what is taken over today, which logs of
+    /// earlier routers may have.
+    counted_id: u32,
     versions: usize,
     text_bytes: u64,
     compatibility: Option<CompatibilityLevel>,
@@ -162,6 +166,11 @@ impl Schemas {
         self.newest_id
     }
 
+    /// The id that the next schema gets which is registered here: one that no schema ever had.
+    pub(crate) fn next_id(&self) -> u32 {
+        subject::next_free(self.counted_id, |id| self.schemas.contains_key(&id) || self.retired.contains_key(&id))
+    }
+
     /// Subjects, versions of all of them, and bytes of their texts.
     pub fn counts(&self) -> (usize, usize, u64) {
         (self.subjects.len(), self.versions, self.text_bytes)
@@ -193,8 +202,8 @@ impl Schemas {
         if let Some(found) = known.and_then(|id| there?.find_schema(id, false)) {
             return Wanted::Known { id: found.schema.id, version: found.version };
         }
-        let version = there.map_or(1, |subject| subject.next);
-        let id = known.unwrap_or(self.newest_id.saturating_add(1));
+        let version = there.map_or(1, |subject| subject.next());
+        let id = known.unwrap_or_else(|| self.next_id());
         let schema = known.is_none().then_some(schema);
         Wanted::New(Box::new(Registration { subject: subject.clone(), version, id, schema }))
     }
@@ -208,7 +217,7 @@ impl Schemas {
         {
             return Wanted::Known { id, version: found.version };
         }
-        let version = version.unwrap_or_else(|| there.map_or(1, |subject| subject.next));
+        let version = version.unwrap_or_else(|| there.map_or(1, |subject| subject.next()));
         Wanted::New(Box::new(Registration {
             subject: subject.clone(),
             version,
@@ -230,6 +239,9 @@ impl Schemas {
     pub(crate) fn register(&mut self, registration: &Registration, rev: u64, at_unix_ms: u64) {
         let Registration { subject, version, id, schema } = registration;
         self.revision = rev;
+        if *id <= IMPORTED_ID_MAX || *id == self.next_id() {
+            self.counted_id = self.counted_id.max(*id);
+        }
         if let Some(new) = schema {
             self.keep(*id, new, subject);
         }
@@ -241,8 +253,8 @@ impl Schemas {
         self.change(subject, |subject| {
             let place = subject.versions.partition_point(|known| known.version < *version);
             let is_deleted = false;
+            subject.count(*version);
             subject.versions.insert(place, SubjectVersion { version: *version, schema, is_deleted, rev, at_unix_ms });
-            subject.next = subject.next.max(version.saturating_add(1));
         });
     }
 

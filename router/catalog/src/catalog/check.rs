@@ -30,6 +30,14 @@ impl Catalog {
         self.check_change(record)
     }
 
+    /// Whether a change may be made now: what a log may have already, and new records must not, is refused.
+    pub(super) fn check_drafted(&self, op: &Op) -> Result<(), CatalogError> {
+        match op {
+            Op::SchemaRegistered { registration } => self.schemas.check_registration(registration),
+            _ => Ok(()),
+        }
+    }
+
     /// All but the signature.
     pub(super) fn check_change(&self, record: &Record) -> Result<(), CatalogError> {
         if self.head().rev >= RECORDS_MAX {
@@ -72,7 +80,7 @@ impl Catalog {
                 Some(_) => Ok(()),
                 None => Err(not_found("topic rule", name, "list them with `myelin topic ls`")),
             },
-            Op::SchemaRegistered { registration } => self.schemas.check_registration(registration),
+            Op::SchemaRegistered { registration } => self.schemas.check_registered(registration),
             Op::SchemaVersionDeleted { subject, version, permanent } => {
                 Ok(self.schemas.check_version_deleted(subject, *version, *permanent)?)
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::error::CatalogError;
 use crate::limits::{
-    REFERENCE_LEN_MAX_BYTES, REFERENCES_MAX, SCHEMA_ID_MAX, SCHEMA_LEN_MAX_BYTES, SCHEMA_VERSIONS_MAX,
+    IMPORTED_ID_MAX, REFERENCE_LEN_MAX_BYTES, REFERENCES_MAX, SCHEMA_ID_MAX, SCHEMA_LEN_MAX_BYTES, SCHEMA_VERSIONS_MAX,
     SCHEMAS_TOTAL_MAX_BYTES, SUBJECT_VERSIONS_MAX, SUBJECTS_MAX,
 };
 use crate::schemas::subject::dependencies;
@@ -15,11 +15,32 @@ use crate::schemas::{
 };
 
 impl Schemas {
-    /// Whether a schema can become a version: all but what its text says.
+    /// Whether a schema can become a version now: all but what its text says.
     ///
     /// # Errors
     /// What is wrong; `conflict` where another change came before.
     pub fn check_registration(&self, registration: &Registration) -> Result<(), CatalogError> {
+        let Registration { subject, version, id, schema } = registration;
+        let there = self.subject(subject.as_str());
+        if self.check_writable(subject)? == RegistryMode::Import {
+            check_taken_over(subject, "id", *id)?;
+            check_taken_over(subject, "version", *version)?;
+            return self.check_registered(registration);
+        }
+        let (next, next_id) = (there.map_or(1, |subject| subject.next()), self.next_id());
+        check_left(there, next, schema.as_ref().map(|_| next_id))?;
+        self.check_registered(registration)?;
+        if *version != next {
+            return Err(SchemaRefusal::Moved(format!("the next version of subject `{subject}` is {next}")).into());
+        }
+        if schema.is_some() && *id != next_id {
+            return Err(SchemaRefusal::Moved(format!("the next id is {next_id}")).into());
+        }
+        Ok(())
+    }
+
+    /// Whether a log may have it: whatever an earlier router was let to write, too.
+    pub(crate) fn check_registered(&self, registration: &Registration) -> Result<(), CatalogError> {
         let Registration { subject, version, id, schema } = registration;
         let is_import = self.check_writable(subject)? == RegistryMode::Import;
         if *id == 0 || *id > SCHEMA_ID_MAX || *version == 0 || *version > SCHEMA_ID_MAX {
@@ -51,8 +72,9 @@ impl Schemas {
         is_import: bool,
     ) -> Result<(), SchemaRefusal> {
         let Registration { subject, version, id, .. } = registration;
-        let next = there.map_or(1, |subject| subject.next);
-        if !is_import && *version != next {
+        let (next, after_newest) = there.map_or((1, 1), |subject| (subject.next(), subject.newest + 1));
+        // Earlier routers went on after the newest, whatever that was.
+        if !is_import && *version != next && *version != after_newest {
             return Err(SchemaRefusal::Moved(format!("the next version of subject `{subject}` is {next}")));
         }
         if there.is_some_and(|subject| subject.find(*version).is_some()) {
@@ -75,9 +97,11 @@ impl Schemas {
             return Err(if is_import { invalid(subject, "id", why) } else { moved }.into());
         }
         if !is_import {
-            return match id == self.newest_id + 1 {
+            let next = self.next_id();
+            // As for versions.
+            return match id == next || id == self.newest_id + 1 {
                 true => Ok(()),
-                false => Err(SchemaRefusal::Moved(format!("the next id is {}", self.newest_id + 1)).into()),
+                false => Err(SchemaRefusal::Moved(format!("the next id is {next}")).into()),
             };
         }
         match self.retired.get(&id) {
@@ -261,6 +285,42 @@ impl Schemas {
             false if has_own(subject) => Ok(()),
             false => Err(SchemaRefusal::NotSet { subject: subject.clone(), what }.into()),
         }
+    }
+}
+
+/// Whether a number that something has elsewhere may be taken over.
+fn check_taken_over(subject: &SubjectName, field: &'static str, number: u32) -> Result<(), SchemaRefusal> {
+    if number <= IMPORTED_ID_MAX {
+        return Ok(());
+    }
+    let why = format!(
+        "{number} is beyond {IMPORTED_ID_MAX}, the largest that is taken over: what is above is for what is registered here, \
+         so that numbers do not run out; give the {field} that it has elsewhere, or set mode READWRITE and register it \
+         without one"
+    );
+    Err(invalid(subject, field, why))
+}
+
+/// Whether there is a number left, and one by which a new version is the newest.
+fn check_left(there: Option<&Arc<Subject>>, next: u32, next_id: Option<u32>) -> Result<(), CatalogError> {
+    let full = |what, mend| Err(CatalogError::Full { what, max: SCHEMA_ID_MAX.into(), mend });
+    if next_id.is_some_and(|next_id| next_id > SCHEMA_ID_MAX) {
+        return full("ids of schemas", "ids are never used again: start a new catalog from an export of this one");
+    }
+    if next > SCHEMA_ID_MAX {
+        let mend = "delete the subject permanently, and its versions begin with 1 again; or take another subject";
+        return full("version numbers of this subject", mend);
+    }
+    match there.and_then(|subject| Some((subject, subject.latest()?.version))) {
+        Some((subject, latest)) if latest > next => {
+            let name = subject.name();
+            let why = format!(
+                "version {latest} was taken over and is beyond {IMPORTED_ID_MAX}, and so none could be newer; delete it \
+                 (`myelin schema rm {name} --version {latest}`), then register this again as version {next}"
+            );
+            Err(invalid(name, "version", why).into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for SubjectName {
 
 /// A closed set of words, each spelled as clients spell it.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $text:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$item_doc:meta])* $item:ident = $text:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum $name {
@@ -105,7 +105,7 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<Self, SchemaRefusal> {
                 let known = Self::ALL.iter().find(|known| known.as_str().eq_ignore_ascii_case(text));
                 known.copied().ok_or_else(|| SchemaRefusal::UnknownWord {
-                    what: stringify!($name),
+                    what: $what,
                     text: cut(text),
                     known: Self::ALL.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", "),
                 })
@@ -122,7 +122,7 @@ macro_rules! words {
 
 words! {
     /// In which language a schema is written.
-    SchemaFormat {
+    SchemaFormat, "format of schemas" {
         /// JSON Schema.
         Json = "JSON",
         /// Apache Avro.
@@ -134,7 +134,7 @@ words! {
 
 words! {
     /// What a new version of a subject must be compatible with.
-    CompatibilityLevel {
+    CompatibilityLevel, "level of compatibility" {
         /// Nothing.
         None = "NONE",
         /// Who has it reads what was written with the version before.
@@ -154,7 +154,7 @@ words! {
 
 words! {
     /// What may be changed.
-    RegistryMode {
+    RegistryMode, "mode of the registry" {
         /// Schemas are registered and deleted.
         ReadWrite = "READWRITE",
         /// Nothing.

@@ -104,8 +104,8 @@ impl SchemaRefusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidSubject { .. } => "invalid-subject",
-            Self::UnknownWord { what: "CompatibilityLevel", .. } => "invalid-compatibility",
-            Self::UnknownWord { what: "RegistryMode", .. } => "invalid-mode",
+            Self::UnknownWord { what: "level of compatibility", .. } => "invalid-compatibility",
+            Self::UnknownWord { what: "mode of the registry", .. } => "invalid-mode",
             Self::UnknownWord { .. } => "invalid-format",
             Self::SubjectNotFound(_) => "subject-not-found",
             Self::VersionNotFound { .. } => "version-not-found",

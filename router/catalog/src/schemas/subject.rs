@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::limits::{REFERENCED_LEN_MAX_BYTES, REFERENCES_TOTAL_MAX};
+use crate::limits::{IMPORTED_ID_MAX, REFERENCED_LEN_MAX_BYTES, REFERENCES_TOTAL_MAX, SCHEMA_ID_MAX};
 use crate::schemas::{CompatibilityLevel, RegistryMode, SchemaFormat, SubjectName};
 
 /// That a text refers to another schema.
@@ -83,8 +83,10 @@ pub struct Subject {
     pub(super) name: SubjectName,
     /// By number; deleted ones too, as long as they are kept.
     pub(super) versions: Vec<SubjectVersion>,
-    /// The number of the next one.
-    pub(super) next: u32,
+    /// The largest number so far.
+    pub(super) newest: u32,
+    /// The same, but for those beyond what is taken over today, which logs of earlier routers may have.
+    pub(super) counted: u32,
     pub(super) compatibility: Option<CompatibilityLevel>,
     pub(super) mode: Option<RegistryMode>,
 }
@@ -165,9 +167,28 @@ fn walk<'a>(
     Ok(())
 }
 
+/// The first number after `counted` that is not taken. What is taken there was taken over from elsewhere.
+pub(super) fn next_free(counted: u32, is_taken: impl Fn(u32) -> bool) -> u32 {
+    let after = counted.saturating_add(1);
+    (after..=SCHEMA_ID_MAX).find(|number| !is_taken(*number)).unwrap_or(SCHEMA_ID_MAX.saturating_add(1))
+}
+
 impl Subject {
     pub(super) fn new(name: SubjectName) -> Self {
-        Self { name, versions: Vec::new(), next: 1, compatibility: None, mode: None }
+        Self { name, versions: Vec::new(), newest: 0, counted: 0, compatibility: None, mode: None }
+    }
+
+    /// The number of the next version that is registered here.
+    pub(super) fn next(&self) -> u32 {
+        next_free(self.counted, |version| self.find(version).is_some())
+    }
+
+    /// A version comes that is not there yet.
+    pub(super) fn count(&mut self, version: u32) {
+        if version <= IMPORTED_ID_MAX || version == self.next() {
+            self.counted = self.counted.max(version);
+        }
+        self.newest = self.newest.max(version);
     }
 
     /// What it is called.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::catalog::Catalog;
-use crate::limits::{REFERENCES_MAX, SCHEMA_ID_MAX, SCHEMA_LEN_MAX_BYTES, SUBJECT_VERSIONS_MAX};
+use crate::limits::{IMPORTED_ID_MAX, REFERENCES_MAX, SCHEMA_ID_MAX, SCHEMA_LEN_MAX_BYTES, SUBJECT_VERSIONS_MAX};
 use crate::op::Op;
 use crate::record::Record;
 use crate::testing::Story;
@@ -267,9 +267,7 @@ fn imports_keep_ids_and_versions_and_never_give_an_id_to_another_schema() {
     assert_eq!(story.import("s", schema("B", &[]), 12, Some(1)), (12, 1), "in whatever order");
     assert_eq!(story.live("s"), [1, 3]);
     assert_eq!(story.import("t", schema("B", &[]), 12, None), (12, 1));
-    for (text, id, version) in
-        [("C", 70, None), ("B", 13, None), ("C", 71, Some(3)), ("C", 0, None), ("C", SCHEMA_ID_MAX + 1, None)]
-    {
+    for (text, id, version) in [("C", 70, None), ("B", 13, None), ("C", 71, Some(3)), ("C", 0, None)] {
         let wanted = story.schemas().register_as(&subject("s"), schema(text, &[]), id, version);
         assert_eq!(story.refusal(as_op(wanted)).code(), "invalid-schema", "{text} {id}");
     }
@@ -280,6 +278,131 @@ fn imports_keep_ids_and_versions_and_never_give_an_id_to_another_schema() {
     assert_eq!(story.import("u", schema("A", &[]), 70, None), (70, 1), "the same schema gets its id back");
     story.add(mode(None, RegistryMode::ReadWrite));
     assert_eq!(story.register("s", schema("D", &[])), (71, 4));
+}
+
+#[test]
+fn nothing_that_is_taken_over_uses_numbers_up() {
+    let mut story = Story::default();
+    story.register("s", schema("A", &[]));
+    story.add(mode(None, RegistryMode::Import));
+    for (id, version, field) in [
+        (IMPORTED_ID_MAX + 1, None, "id"),
+        (SCHEMA_ID_MAX, None, "id"),
+        (SCHEMA_ID_MAX + 1, None, "id"),
+        (7, Some(IMPORTED_ID_MAX + 1), "version"),
+        (7, Some(SCHEMA_ID_MAX), "version"),
+    ] {
+        let wanted = as_op(story.schemas().register_as(&subject("s"), schema("B", &[]), id, version));
+        let refused = story.try_add(wanted).unwrap_err();
+        let told = refused.to_string();
+        assert!(refused.code() == "invalid-schema" && told.contains("the largest that is taken over"), "{told}");
+        assert!(told.contains(&format!("`s`, {field}: ")) && told.contains("1073741824"), "{told}");
+    }
+    let most = IMPORTED_ID_MAX;
+    assert_eq!(story.import("s", schema("B", &[]), most, Some(most)), (most, most));
+    story.add(mode(None, RegistryMode::ReadWrite));
+    assert_eq!(story.register("s", schema("C", &[])), (most + 1, most + 1));
+    assert_eq!(story.register("t", schema("D", &[])), (most + 2, 1));
+}
+
+/// What a router has written that took any number over.
+fn forge(story: &mut Story, op: Op) {
+    let record = Record::after(&story.catalog.head(), op, "ada", 0);
+    story.catalog.apply(&record).unwrap();
+    story.log.push(record);
+}
+
+#[test]
+fn a_log_in_which_the_last_numbers_were_taken_over_is_read_and_goes_on() {
+    let mut story = Story::default();
+    assert_eq!(story.register("s", schema("A", &[])), (1, 1));
+    story.add(mode(None, RegistryMode::Import));
+    let (id, version) = (SCHEMA_ID_MAX - 2, SCHEMA_ID_MAX - 1);
+    let wanted = as_op(story.schemas().register_as(&subject("s"), schema("B", &[]), id, Some(version)));
+    forge(&mut story, wanted);
+    story.add(mode(None, RegistryMode::ReadWrite));
+    // Earlier routers went on after the largest until there was none.
+    for (number, text) in [(id + 1, "C"), (id + 2, "D")] {
+        let (subject, schema) = (subject(text), Some(schema(text, &[])));
+        let registration = Box::new(Registration { subject, version: 1, id: number, schema });
+        forge(&mut story, Op::SchemaRegistered { registration });
+    }
+    assert_eq!(story.schemas().newest_id(), SCHEMA_ID_MAX);
+
+    assert_eq!(story.register("t", schema("E", &[])), (2, 1), "ids go on where they were");
+    for gone in ["t", "D"] {
+        story.add(delete_subject(gone, false));
+        story.add(delete_subject(gone, true));
+    }
+    assert_eq!(story.register("t", schema("F", &[])), (3, 1), "no id is given twice, also not when it is gone");
+    let next = as_op(story.schemas().register_next(&subject("s"), schema("G", &[])));
+    let told = story.try_add(next).unwrap_err().to_string();
+    assert!(
+        told.contains("none could be newer") && told.contains("`myelin schema rm s --version 2147483646`"),
+        "{told}"
+    );
+    story.add(delete_version("s", version, false));
+    assert_eq!(story.register("s", schema("G", &[])), (4, 2));
+    let read = Catalog::from_records(&story.log).unwrap();
+    assert_eq!(read, story.catalog);
+}
+
+#[test]
+fn where_numbers_do_run_out_it_is_said() {
+    let mut story = Story::default();
+    story.register("s", schema("A", &[]));
+    let new = |schemas: &Schemas, name: &str| match schemas.register_next(&subject(name), schema("B", &[])) {
+        Wanted::New(registration) => schemas.check_registration(&registration).unwrap_err(),
+        Wanted::Known { .. } => panic!("it is new"),
+    };
+    let mut schemas = story.schemas().clone();
+    schemas.counted_id = SCHEMA_ID_MAX;
+    let refused = new(&schemas, "t");
+    assert!(refused.code() == "catalog-full" && refused.to_string().contains("ids of schemas"), "{refused}");
+    let mut schemas = story.schemas().clone();
+    schemas.change(&subject("s"), |subject| subject.counted = SCHEMA_ID_MAX);
+    let refused = new(&schemas, "s");
+    assert!(refused.code() == "catalog-full" && refused.to_string().contains("begin with 1 again"), "{refused}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_taken_over_or_gone_a_new_schema_gets_an_id_that_no_other_had(
+        steps in proptest::collection::vec((0..4u8, 0..6u32, 0..3u32), 1..40),
+    ) {
+        let mut story = Story::default();
+        let mut given = std::collections::BTreeMap::new();
+        for (number, (what, low, name)) in steps.into_iter().enumerate() {
+            let (name, text) = (format!("s{name}"), schema(&format!("T{number}"), &[]));
+            let digest = text.digest;
+            let id = match what {
+                0 => story.register(&name, text).0,
+                1 | 2 => {
+                    let id = if what == 1 { low + 1 } else { SCHEMA_ID_MAX - low };
+                    let wanted = as_op(story.schemas().register_as(&subject(&name), text, id, None));
+                    story.add(mode(Some(&name), RegistryMode::Import));
+                    let record = Record::after(&story.catalog.head(), wanted, "ada", 0);
+                    let is_taken_over = story.catalog.apply(&record).is_ok();
+                    if is_taken_over {
+                        story.log.push(record);
+                    }
+                    story.add(mode(Some(&name), RegistryMode::ReadWrite));
+                    if !is_taken_over {
+                        continue;
+                    }
+                    id
+                }
+                _ => {
+                    for permanent in [false, true] {
+                        let _ = story.try_add(delete_subject(&name, permanent));
+                    }
+                    continue;
+                }
+            };
+            proptest::prop_assert_eq!(*given.entry(id).or_insert(digest), digest, "id {} twice", id);
+        }
+        proptest::prop_assert_eq!(&Catalog::from_records(&story.log).unwrap(), &story.catalog);
+    }
 }
 
 #[test]
@@ -294,6 +417,9 @@ fn names_and_texts_are_bounded() {
     assert_eq!("FULLER".parse::<CompatibilityLevel>().unwrap_err().code(), "invalid-compatibility");
     assert_eq!("X".parse::<RegistryMode>().unwrap_err().code(), "invalid-mode");
     assert_eq!("X".parse::<SchemaFormat>().unwrap_err().code(), "invalid-format");
+    let told = "XML".parse::<SchemaFormat>().unwrap_err().to_string();
+    assert_eq!(told, "`XML` is no format of schemas; write one of JSON, AVRO, PROTOBUF");
+    assert!("X".parse::<CompatibilityLevel>().unwrap_err().to_string().contains("no level of compatibility; write"));
 
     let mut story = Story::default();
     let long = story.schemas().register_next(&subject("s"), schema(&"x".repeat(SCHEMA_LEN_MAX_BYTES + 1), &[]));
