@@ -34,7 +34,10 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use report::{LedgerReading, Metrics, OBSERVATION_FRESH_MS, Observations, Phase, Report};
+pub use report::{LedgerReading, Metrics, OBSERVATION_FRESH_MS, Observations, Phase, Report, percent};
+
+/// A router is silent that has told nothing for so long: one that runs does every second while a rollout is under way.
+const SILENT_MS: u64 = 3_000;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -316,10 +319,16 @@ impl View<'_> {
     }
 
     fn pending_router(&self, router: &Router, why: &str) -> Pending {
-        let heard = match (self.fresh(router), self.seen.report(router.number)) {
-            (Some(report), _) => format!("it is {}", report.phase.as_str()),
-            (None, Some(_)) => "it is heard of no longer".to_owned(),
-            (None, None) => "it was not heard of".to_owned(),
+        let (site, name) = (&router.site, &router.name);
+        let mend = format!("see that it runs, or `myelin site rm {site}/{name}` where it is gone for good");
+        let report = self.seen.report(router.number);
+        let age_ms = report.map_or(0, |report| self.now_ms.saturating_sub(report.seen_ms));
+        let heard = match report {
+            None => format!("it was not heard of; {mend}"),
+            // What it was before it fell silent is not what it is.
+            Some(_) if age_ms >= SILENT_MS => format!("nothing was heard of it for {} s; {mend}", age_ms / 1_000),
+            Some(report) if report.rollout != self.rollout.id => "it has told nothing of this rollout yet".to_owned(),
+            Some(report) => format!("it is {}", report.phase.as_str()),
         };
         Pending::Router(format!("{} {why}; {heard}", title(router)))
     }

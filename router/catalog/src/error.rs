@@ -22,7 +22,7 @@ pub enum CatalogError {
     #[error("{0}")]
     Conflict(String),
     /// A rollout is under way, and what it works with stays as it is.
-    #[error("rollout {id} is {state}; {mend}")]
+    #[error("rollout {id} is under way ({state}); {mend}")]
     RolloutRunning {
         /// Which.
         id: u64,

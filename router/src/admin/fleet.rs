@@ -11,6 +11,7 @@ use crate::world::{Actor, Change, SharedLogStatus, View, members};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use myelin_catalog::controller::percent;
 use myelin_catalog::exchange::Heard;
 use myelin_catalog::rollout::{Cause, Outcome, Rollout};
 use myelin_catalog::{Intent, Metrics, Name, Op, Phase};
@@ -101,10 +102,10 @@ struct RouterProgress {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SiteList {
     sites: Vec<SiteInfo>,
-    /// The key with which the signed part of the catalog begins: `[catalog] root_key` of other routers.
     /// `[mesh] members` that give everybody these numbers: for a router that was added and joins. Places whose numbers
     /// nobody has any more are kept by other names, and by sites without routers.
     members: Vec<String>,
+    /// The key with which the signed part of the catalog begins: `[catalog] root_key` of other routers.
     root_key: Option<String>,
     /// Alarms of the catalog by code since the start, such as `catalog-fork`.
     alarms: std::collections::BTreeMap<String, u64>,
@@ -273,10 +274,8 @@ fn description(view: &View, rollout: &Rollout, heard: &[Heard]) -> MeshRolloutDe
 fn detail(phase: &Phase, metrics: &Metrics) -> String {
     match phase {
         Phase::Active { generation, .. } if metrics.arrived > 0 => {
-            let Metrics { arrived, held_ppm, base_held_ppm, .. } = metrics;
-            format!(
-                "generation {generation}; {arrived} events came, {held_ppm} of a million held back ({base_held_ppm} before)"
-            )
+            let (arrived, [held, before]) = (metrics.arrived, [metrics.held_ppm, metrics.base_held_ppm].map(percent));
+            format!("generation {generation}; {arrived} events came, {held} held back ({before} before)")
         }
         Phase::Active { generation, .. } => format!("generation {generation}"),
         Phase::Retreated { from, to, reason } => format!("generation {to} instead of {from}: {reason}"),

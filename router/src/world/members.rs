@@ -237,16 +237,16 @@ mod tests {
     fn members_are_listed_for_whatever_was_added_and_removed() {
         for seed in 0..300_u64 {
             let mut chance = seed;
-            let mut draw = |below: u64| {
+            let mut draw = |below: usize| {
                 chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (chance >> 33) % below
+                usize::try_from(chance >> 33).unwrap() % below
             };
             let mut catalog = Catalog::new();
             for _ in 0..draw(24) {
-                let site = ["a", "b", "c", "removed-1"][draw(4) as usize];
+                let site = ["a", "b", "c", "removed-1"][draw(4)];
                 let line = match draw(2) {
                     0 => site.to_owned(),
-                    _ => format!("{site}/{}", ["r1", "removed-2"][draw(2) as usize]),
+                    _ => format!("{site}/{}", ["r1", "removed-2"][draw(2)]),
                 };
                 let op = if draw(3) == 0 { removed(&line) } else { added(&line) };
                 // What cannot be at this moment is left out.

@@ -85,7 +85,7 @@ impl Catalog {
                 match rollout.step().is_observing() || rollout.is_paused {
                     true => Ok(()),
                     false => conflict(format!(
-                        "rollout {id} is {}, which waits for its routers and for no time; abort it, or wait",
+                        "rollout {id} is at a step that waits for its routers and for no time ({}); abort it, or wait",
                         rollout.state()
                     )),
                 }
@@ -115,7 +115,11 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         plan.validate()?;
         if self.fleet.sites().len() == 0 {
-            return conflict("there are no sites to roll out over; add them, or activate at once");
+            let at_once = match plan.changes.is_empty() {
+                true => "make what is staged active at once: `myelin rollout start` without flags about sites",
+                false => "let rules and policies hold at once: `myelin topic apply`, `myelin policy apply`",
+            };
+            return conflict(format!("there are no sites to roll out over, as in a mesh; {at_once}"));
         }
         plan.canary.iter().try_for_each(|site| self.fleet.find_site(site).map(|_| ()))?;
         self.check_changes(&plan.changes)?;
@@ -152,7 +156,7 @@ impl Catalog {
         };
         match is_due {
             true => Ok(()),
-            false => conflict(format!("rollout {id} is {} and cannot end so", rollout.state())),
+            false => conflict(format!("rollout {id} is under way ({}) and cannot end so", rollout.state())),
         }
     }
 

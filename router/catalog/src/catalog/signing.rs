@@ -6,6 +6,7 @@
 //! record is drafted, and by every router before it prepares what others have written.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Catalog, Generation};
 use crate::binding::Binding;
@@ -246,11 +247,30 @@ impl Catalog {
             let (named, at) = (&statement.module, &statement.binding);
             return Err(refuse(format!("the signed statement is for {named} in binding {at}")));
         }
-        if statement.generation != self.generation() {
-            let (given, now) = (statement.generation, self.generation());
+        if !self.is_active_as(statement.generation) {
+            let (given, now) = (statement.generation, self.active_numbers());
             return Err(refuse(format!("the signed statement is for generation {given}, and {now} is active")));
         }
         Ok(())
+    }
+
+    /// Whether the active set is shown under that number: that of the whole mesh, or the one that a site has for it, which
+    /// is what `myelin rollout status` shows there.
+    fn is_active_as(&self, number: u64) -> bool {
+        let active = self.active();
+        let is_it = |at_site: &Arc<Generation>| at_site.number == number && at_site.bindings == active.bindings;
+        active.number == number || self.sites.values().any(is_it)
+    }
+
+    /// The numbers of the active set, for people: those that sites show first.
+    fn active_numbers(&self) -> String {
+        let active = self.active();
+        let at_sites = self.sites.values().filter(|at_site| at_site.bindings == active.bindings);
+        let mut numbers: BTreeSet<u64> = at_sites.map(|at_site| at_site.number).collect();
+        if numbers.is_empty() {
+            numbers.insert(active.number);
+        }
+        numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" or ")
     }
 
     /// Remembers what runs, now that a generation is active.

@@ -208,28 +208,29 @@ impl Metrics {
             let (traps, events) = (self.traps, self.events);
             return Some((
                 Cause::GateTraps,
-                format!("{traps} faults in {events} events; {most} in a million are the most"),
+                format!("{traps} faults in {events} events; {} are the most", percent(most)),
             ));
         }
         // Without events before there is nothing to compare with, and a filter that rejects much stands out.
         let (now, before) = (share_ppm(self.rejects, self.events), share_ppm(self.base_rejects, self.base_events));
         if let Some(most) = gates.rejects_ppm.filter(|most| now.saturating_sub(before) > u64::from(*most)) {
-            let why = format!("{now} of a million events rejected and {before} before; {most} more are the most");
+            let [now, before, most] = [now, before, most.into()].map(percent);
+            let why = format!("{now} of the events rejected and {before} before; {most} more are the most");
             return Some((Cause::GateRejects, why));
         }
         let (now, before) = (self.held_ppm, self.base_held_ppm);
         if let Some(most) = gates.rejects_ppm.filter(|most| now.saturating_sub(before) > *most) {
+            let [now, before, most] = [now, before, most].map(percent);
             let why = format!(
-                "rules and policies hold back {now} of a million events and {before} before; {most} more are the most"
+                "rules and policies hold back {now} of the events and {before} before; {most} more are the most"
             );
             return Some((Cause::GateRejects, why));
         }
         let (differences, events) = (self.differences, self.events);
         let differences_ppm = share_ppm(differences, events);
         if let Some(most) = gates.differences_ppm.filter(|most| differences_ppm > u64::from(*most)) {
-            let why = format!(
-                "{differences} of {events} events judged otherwise in shadow; {most} in a million are the most"
-            );
+            let most = percent(most);
+            let why = format!("{differences} of {events} events judged otherwise in shadow; {most} are the most");
             return Some((Cause::GateDifferences, why));
         }
         let time_us = self.module_p99_us;
@@ -244,6 +245,17 @@ impl Metrics {
             return Some((Cause::GateFuel, format!("p99 of the fuel is {percent} %; {most} % are the most")));
         }
         None
+    }
+}
+
+/// A share of a million in percent, as gates are given.
+pub fn percent(ppm: impl Into<u64>) -> String {
+    let ppm = ppm.into();
+    let (whole, part) = (ppm / 10_000, ppm % 10_000);
+    let digits = format!("{part:04}");
+    match digits.trim_end_matches('0') {
+        "" => format!("{whole} %"),
+        digits => format!("{whole}.{digits} %"),
     }
 }
 

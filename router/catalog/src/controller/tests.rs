@@ -222,7 +222,11 @@ fn a_router_that_nobody_hears_of_stalls_the_step_until_its_deadline() {
         stage.now_ms += 600_000 + watch_ms - 1;
         assert_eq!(stage.waits(), Some(1), "{step}");
         stage.now_ms += 1;
-        stage.aborts(Cause::Stalled, "it is heard of no longer");
+        let heard_s = (DEADLINE_MS + watch_ms) / 1_000;
+        stage.aborts(
+            Cause::Stalled,
+            &format!("nothing was heard of it for {heard_s} s; see that it runs, or `myelin site rm"),
+        );
         // A controller that takes over gives the step its time again.
         stage.seen = Observations::default();
         stage.seen.follow(&stage.story.catalog, stage.now_ms);
@@ -313,6 +317,33 @@ fn a_quarantined_module_ends_its_rollout() {
     let mut stage = Stage::at(Step::Canary);
     stage.story.add(quarantine("redact@2.0.0", "redact"));
     stage.aborts(Cause::Quarantined, "redact@2.0.0: trap");
+}
+
+#[test]
+fn a_router_that_went_down_before_a_rollout_is_not_said_to_be_what_it_was() {
+    let mut stage = Stage::new(RolloutPlan { deadline_s: 10, ..plan() });
+    stage.story.advance();
+    stage.seen.follow(&stage.story.catalog, stage.now_ms);
+    // The last that was heard of `c` is from before: that it ran the old set.
+    let router = stage.story.catalog.fleet().router(&name("c"), &name("r1")).unwrap().number;
+    let before = Report { seen_ms: stage.now_ms, rollout: 0, phase: stage.active("c", 7), metrics: Metrics::default() };
+    stage.seen.note(router, before.clone());
+    stage.now_ms += 10_000;
+    ["a", "b"].into_iter().for_each(|site| stage.report(site, Phase::Prepared));
+    stage.aborts(Cause::Stalled, "router c/r1 has not prepared the new set; nothing was heard of it for 10 s");
+    stage.seen.note(router, Report { seen_ms: stage.now_ms, ..before });
+    stage.aborts(Cause::Stalled, "it has told nothing of this rollout yet");
+    stage.report("c", Phase::Compiled);
+    stage.aborts(Cause::Stalled, "it is COMPILED");
+}
+
+#[test]
+fn shares_are_told_in_percent_as_gates_are_given() {
+    let told = [0_u32, 1, 250, 1_000, 20_000, 21_001, 1_000_000].map(percent);
+    assert_eq!(told, ["0 %", "0.0001 %", "0.025 %", "0.1 %", "2 %", "2.1001 %", "100 %"]);
+    let all = Metrics { held_ppm: 1_000_000, ..Metrics::default() };
+    let (_, why) = all.exceeds(&Gates::default()).unwrap();
+    assert_eq!(why, "rules and policies hold back 100 % of the events and 0 % before; 2 % more are the most");
 }
 
 #[test]

@@ -215,7 +215,8 @@ fn rollouts_that_cannot_be_are_refused() {
     let mut story = Story::with_two_versions();
     story.add(stage(binding("redact", "redact@2.0.0", "orders/**")));
     let start = |story: &Story, plan| story.catalog.rollout_start(plan);
-    assert!(story.refusal(start(&story, plan(&[], &[100]))).to_string().contains("no sites"));
+    let refused = story.refusal(start(&story, plan(&[], &[100]))).to_string();
+    assert!(refused.contains("no sites") && refused.contains("`myelin rollout start` without"), "{refused}");
     story.add(add_site("a"));
     for waves in [&[] as &[u8], &[0, 100], &[50], &[50, 50, 100], &[60, 50, 100], &[100, 101]] {
         let refused = story.refusal(start(&story, plan(&[], waves)));

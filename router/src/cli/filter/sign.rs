@@ -76,7 +76,7 @@ pub(in super::super) struct AllowDowngrade {
     /// The binding that gets it
     #[arg(long)]
     binding: Name,
-    /// The generation that is active now: `myelin rollout status` shows it
+    /// The generation that is active now, as `myelin rollout status` shows it; in a mesh any site's number will do
     #[arg(long, value_name = "N")]
     generation: u64,
     #[command(flatten)]

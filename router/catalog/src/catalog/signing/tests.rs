@@ -5,7 +5,8 @@ use crate::binding::Consent;
 use crate::digest::Digest;
 use crate::limits::PEAKS_MAX;
 use crate::op::Op;
-use crate::testing::{Holder, Story, add, binding, module, stage};
+use crate::rollout::{Outcome, RolloutPlan};
+use crate::testing::{Holder, Story, add, binding, module, name, stage};
 
 const REQUIRED: Demands = Demands { signatures: true, approvals: true };
 /// A moment after all of a story.
@@ -209,6 +210,37 @@ fn a_downgrade_needs_a_signed_statement_of_this_very_moment() {
     // An explicit rollback is one.
     let back = story.catalog.history().find(|kept| kept.number == generation).unwrap().number;
     story.add(Op::RolledBack { to: back });
+}
+
+#[test]
+fn a_downgrade_is_signed_for_the_number_that_a_site_shows() {
+    let (mut story, holder) = (Story::with_sites(2), Holder::new());
+    story.add_trust(vec![holder.add_key("*")], &[]);
+    let signed = |reference: &str| holder.module(reference).signature.unwrap();
+    story.add(Op::ModuleSigned { module: "redact@1.0.0".parse().unwrap(), signature: signed("redact@1.0.0") });
+    let before = story.catalog.generation();
+    story.add(story.catalog.rollout_start(RolloutPlan { canary: vec![name("a")], ..RolloutPlan::default() }));
+    let lower = |generation: u64| {
+        let text = format!("myelin rollback name=redact version=1.0.0 binding=redact generation={generation}");
+        let downgrade = Some(holder.sign(text.as_bytes(), &text));
+        Binding { consent: Consent { downgrade, ..Consent::default() }, ..binding("redact", "redact@1.0.0", "a") }
+    };
+    while story.catalog.rollout().unwrap().next().is_some() {
+        story.advance();
+    }
+    let id = story.catalog.rollout().unwrap().id;
+    story.add(Op::RolloutFinished { id, outcome: Outcome::Complete, reason: String::new() });
+    // The number of each site, and that of the whole mesh, are one set's.
+    let numbers = [story.generation_at("a"), story.generation_at("b"), story.catalog.generation()];
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    for number in numbers {
+        assert_eq!(demanded(&story, &lower(number)), Ok(()), "{number} of {numbers:?}");
+    }
+    for other in [before, id, numbers[2] + 1] {
+        let refused = story.catalog.check_demands_of(&lower(other), REQUIRED, NOW_MS).unwrap_err().to_string();
+        let [a, b, _] = numbers;
+        assert!(refused.contains(&format!("is for generation {other}, and {a} or {b} is active")), "{refused}");
+    }
 }
 
 #[test]
