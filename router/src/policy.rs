@@ -3,6 +3,7 @@
 //! The keeper of the catalog publishes [`Rules`] whenever a policy changes; each worker asks them on its cold ways and
 //! remembers the answers: with a publisher's topic, and with the route of a topic. Nothing is asked for single events.
 
+pub mod asked;
 mod denials;
 mod event;
 

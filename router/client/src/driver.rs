@@ -18,6 +18,8 @@ use crate::stats::add;
 
 /// After BYE the router has so long to close.
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// So long may the token's file be renewed too late: a router that turns this client away is asked again meanwhile.
+const RENEWAL_TIME: Duration = Duration::from_secs(5);
 /// A session that lasted so long was a success: the next failure begins with the first pause again.
 const STABLE: Duration = Duration::from_secs(5);
 
@@ -71,7 +73,8 @@ pub(crate) async fn drive(shared: Arc<Shared>, connector: Arc<dyn Connector>, fi
     shared.finish(&end);
 }
 
-/// Dials until a router answers.
+/// Dials until a router answers, or each has said in turn that it does not believe who this client is: the token's file is
+/// read for every attempt, so that it was not renewed.
 async fn reconnect(
     shared: &Shared,
     connector: &dyn Connector,
@@ -79,6 +82,7 @@ async fn reconnect(
     index: &mut usize,
 ) -> Result<Established, ClientError> {
     let mut closing = pin!(shared.reached(Lifecycle::Closing));
+    let (mut turned_away, begin) = (0, Instant::now());
     loop {
         tokio::select! {
             () = sleep(backoff.next_wait(random())) => {}
@@ -91,7 +95,11 @@ async fn reconnect(
         match dialled {
             Ok(established) => return Ok(established),
             Err(error) if error.is_final() => return Err(error),
-            Err(_) => {
+            Err(error) => {
+                turned_away = if error.is_about_us() { turned_away + 1 } else { 0 };
+                if turned_away >= connector.routers() && begin.elapsed() >= RENEWAL_TIME {
+                    return Err(error);
+                }
                 add(&shared.counters.connect_failures, 1);
                 *index += 1;
             }

@@ -84,6 +84,21 @@ impl ClientError {
         matches!(self, Self::Closed(refusal) if refusal.code == Code::Version)
     }
 
+    /// Whether the router does not believe who this client is, for a reason that time does not mend. Keys that it has not
+    /// read yet and clocks that differ are no such reason.
+    pub(crate) fn is_about_us(&self) -> bool {
+        const PASSING: [&str; 3] = ["token-no-keys", "token-key", "token-not-yet"];
+        let Self::Closed(refusal) = self else { return false };
+        match refusal.code {
+            Code::TokenExpired | Code::Forbidden => true,
+            Code::Unauthenticated => {
+                let why = refusal.message.split(':').next().unwrap_or_default();
+                !PASSING.contains(&why)
+            }
+            _ => false,
+        }
+    }
+
     /// A fault of the router's in the layout of what it sends.
     pub(crate) fn protocol(code: Code, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
         Self::Protocol(Refusal::new(code, message))

@@ -8,6 +8,7 @@ use super::problem::{Problem, shown, unknown_method};
 use super::registry::{self, RegistryProblem};
 use super::rights::{self, Right};
 use super::server::Peer;
+use super::token::Token;
 use crate::config::{Role, RoleMap, Roles};
 use crate::tokens::{Bearer, Tokens};
 use crate::world::Actor;
@@ -20,80 +21,11 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use myelin_policy::Service;
+use myelin_token::Refusal;
 use myelin_transport::Identity;
-use sha2::{Digest, Sha256};
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
-
-/// Characters of the shortest token that is accepted: 16 of base64 are 96 bits.
-pub const TOKEN_LEN_MIN: usize = 16;
-/// Characters of the longest token that is accepted.
-pub const TOKEN_LEN_MAX: usize = 512;
-/// Bytes of a token file that are read: a wrong path must not fill the memory.
-const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
-
-/// The bearer token of the admin API. Only its digest is kept.
-#[derive(Clone)]
-pub struct Token([u8; 32]);
-
-/// A token that cannot be one.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// Its length or its characters will not do.
-    #[error(
-        "a token has {TOKEN_LEN_MIN} to {TOKEN_LEN_MAX} printable ASCII characters without blanks; make one with `openssl rand -base64 32`"
-    )]
-    Text,
-    /// The file cannot be read.
-    #[error("the token file {path}: {error}; check [admin] token_file")]
-    File {
-        /// Which.
-        path: String,
-        /// Why.
-        error: std::io::Error,
-    },
-}
-
-impl Token {
-    /// The token `text`.
-    ///
-    /// # Errors
-    /// When it is too short, too long, or holds blanks.
-    pub fn new(text: &str) -> Result<Self, TokenError> {
-        let fits = (TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&text.len());
-        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(TokenError::Text);
-        }
-        Ok(Self(Sha256::digest(text).into()))
-    }
-
-    /// The token that stands in the file at `path`; blanks around it do not count.
-    ///
-    /// # Errors
-    /// When the file cannot be read or holds no token.
-    pub fn read(path: &Path) -> Result<Self, TokenError> {
-        use std::io::Read;
-        let mut text = String::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text));
-        read.map_err(|error| TokenError::File { path: path.display().to_string(), error })?;
-        Self::new(text.trim())
-    }
-
-    /// Whether `text` is this token. Takes the same time whatever it holds: digests are compared, all bytes of them.
-    fn is(&self, text: &[u8]) -> bool {
-        let digest: [u8; 32] = Sha256::digest(text).into();
-        self.0.ct_eq(&digest).into()
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Token(elided)")
-    }
-}
 
 /// Who may ask at this listener.
 #[derive(Debug)]
@@ -286,6 +218,9 @@ impl Gate {
         Err(match (self.is_tls, has_token) {
             (true, true) => unauthorized("send `Authorization: Bearer TOKEN`, or connect with a client certificate"),
             (true, false) => unauthorized("connect with a client certificate that [admin] identities or roles names"),
+            (false, true) if self.token.is_none() => {
+                unauthorized("send `Authorization: Bearer TOKEN` with a token of an issuer below [jwt]")
+            }
             (false, _) => unauthorized("send `Authorization: Bearer TOKEN` with what [admin] token_file holds"),
         })
     }
@@ -296,7 +231,7 @@ impl Gate {
             return Ok(Caller::admin("token", By::Token));
         }
         let Some(tokens) = self.tokens.as_ref().filter(|_| Tokens::may_be_one(given)) else {
-            return Err(unauthorized("the bearer token is not the right one; send what [admin] token_file holds"));
+            return Err(self.no_token(given));
         };
         let Bearer { identity, roles, expires_unix_s, .. } = tokens
             .verify(given)
@@ -313,6 +248,24 @@ impl Gate {
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
         }
         Ok(Caller { actor: identity.as_str().into(), by: By::Jwt(expires_unix_s), roles })
+    }
+
+    /// What was sent is not what the file holds, and no token of an issuer either.
+    fn no_token(&self, given: &[u8]) -> Problem {
+        match (&self.token, &self.tokens) {
+            (None, _) if !given.is_empty() => {
+                let told = Refusal::Malformed;
+                Problem::new(StatusCode::UNAUTHORIZED, told.code(), told.to_string())
+            }
+            (None, _) => unauthorized("send `Authorization: Bearer TOKEN` with a token of an issuer below [jwt]"),
+            (Some(_), Some(_)) => unauthorized(
+                "the bearer token is not the right one; send what [admin] token_file holds, or a token of an issuer \
+                 below [jwt]",
+            ),
+            (Some(_), None) => {
+                unauthorized("the bearer token is not the right one; send what [admin] token_file holds")
+            }
+        }
     }
 
     fn admit_certificate(&self, identity: &Identity) -> Result<Caller, Problem> {
@@ -468,6 +421,14 @@ mod tests {
     }
 
     #[test]
+    fn who_sends_no_token_is_told_what_this_router_takes() {
+        let code = |gate: &Gate, given: &[u8]| gate.no_token(given).code();
+        let (of_issuers, with_file) = (gate(None, false, true), gate(Some("0123456789abcdef"), false, true));
+        assert_eq!((code(&of_issuers, b"abc"), code(&of_issuers, b"")), ("token-malformed", "unauthorized"));
+        assert_eq!(code(&with_file, b"abc"), "unauthorized");
+    }
+
+    #[test]
     fn the_registry_takes_the_token_as_a_password() {
         let closed = gate(Some("0123456789abcdef"), false, true);
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
@@ -483,16 +444,5 @@ mod tests {
         }
         let bearer = [("authorization", "Bearer 0123456789abcdef")];
         assert_eq!(asks_for(true, &closed, None, &bearer), Ok("token".into()));
-    }
-
-    #[test]
-    fn a_token_has_a_least_length_and_no_blanks() {
-        assert!(Token::new("0123456789abcde").is_err() && Token::new("0123456789 abcdef").is_err());
-        assert!(Token::new(&"x".repeat(TOKEN_LEN_MAX + 1)).is_err() && Token::new("0123456789abcdéf").is_err());
-        assert_eq!(format!("{:?}", Token::new("0123456789abcdef").unwrap()), "Token(elided)");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "0123456789abcdef\n").unwrap();
-        assert!(Token::read(file.path()).unwrap().is(b"0123456789abcdef"));
-        assert!(Token::read(Path::new("/nonexistent")).unwrap_err().to_string().contains("/nonexistent"));
     }
 }

@@ -30,14 +30,15 @@ mod shadow;
 mod spec;
 mod stall;
 mod tenants;
+mod token;
 mod topics;
 mod traces;
 mod trust;
 mod types;
 mod whoami;
 
-pub use access::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
 pub use server::AdminHandle;
+pub use token::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
 
 use crate::audit::Audit;
 use crate::config::RoleMap;

@@ -3,8 +3,8 @@
 use super::Context;
 use super::intake::{IfMatch, Json as Body, NamePath};
 use super::problem::Problem;
-use crate::policy::{Asked, PolicyEvent};
-use crate::world::{Actor, Blame, Change, WorldError};
+use crate::policy::{Asked, PolicyEvent, asked};
+use crate::world::{Actor, Blame, Change, View, WorldError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -209,6 +209,9 @@ pub(super) async fn explain(
 ) -> Result<Json<PolicyAnswer>, Problem> {
     let action: Action =
         question.action.parse().map_err(|why: String| WorldError::new(Blame::Request, "invalid-action", why))?;
+    asked::check(&question.principal, action, &question.resource)
+        .map_err(|why| WorldError::new(Blame::Request, "invalid-question", why))?;
+    known_site(&context.state.world.view(), question.site.as_deref())?;
     let rules = context.state.shared.rules.load();
     let service = Service::new(question.principal).with_groups(question.groups.iter().map(|group| &**group));
     let event = question.event.as_ref().map(PolicyEvent::head);
@@ -224,6 +227,18 @@ pub(super) async fn explain(
     let tenant = rules.tenants().of(&service).map(|known| known.tenant.name.to_string());
     let (allowed, default) = (foreign.is_none() && rules.allow(verdict), rules.default_name().to_owned());
     Ok(Json(PolicyAnswer { allowed, verdict: told.to_owned(), tenant, foreign, reasons, default }))
+}
+
+/// A site is one of the catalog's, where that has any: a router by itself has only its own.
+fn known_site(view: &View, site: Option<&str>) -> Result<(), WorldError> {
+    let names: Vec<_> = view.catalog.fleet().sites().map(|site| site.name.as_str()).collect();
+    match site {
+        Some(site) if !names.is_empty() && !names.contains(&site) => {
+            let message = format!("there is no site `{site}`; there are {}", names.join(", "));
+            Err(WorldError::new(Blame::Request, "invalid-question", message))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl PolicyInfo {

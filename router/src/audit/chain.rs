@@ -61,7 +61,7 @@ pub struct Note {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rev: Option<u64>,
     /// How many times: reads and refusals of the same are counted together for a minute.
-    #[serde(default = "once", skip_serializing_if = "is_once")]
+    #[serde(default = "once")]
     pub count: u64,
     /// More, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -70,11 +70,6 @@ pub struct Note {
 
 fn once() -> u64 {
     1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_once(count: &u64) -> bool {
-    *count == 1
 }
 
 impl Note {

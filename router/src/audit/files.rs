@@ -231,6 +231,14 @@ fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
     Ok(found.into())
 }
 
+/// Whether there is a log in `folder`, be it without a line.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn is_log(folder: &Path) -> io::Result<bool> {
+    Ok(!segments(folder)?.is_empty())
+}
+
 /// The lines of the log in `folder` from number `from` on, as they were written. A line that is being written is left out;
 /// one that is too long is cut, so that it is found wrong.
 ///

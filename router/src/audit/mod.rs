@@ -10,7 +10,8 @@ mod files;
 mod witness;
 
 pub use chain::{Entry, Fault, Head, Kind, LINE_BYTES_MAX, Note, Verified, verify};
-pub use files::lines;
+pub use files::{is_log, lines};
+pub(crate) use witness::FORK;
 pub use witness::{Seen, Testimony, Witness};
 
 use arc_swap::ArcSwap;
@@ -59,8 +60,8 @@ struct State {
     lost: AtomicU64,
     /// The revision of the newest record of the catalog that the log had when it was opened.
     rev: u64,
-    /// What the last segment held of other routers.
-    seen: Vec<Note>,
+    /// What the log held of other routers.
+    seen: Vec<Entry>,
 }
 
 /// How the log does.
@@ -85,7 +86,7 @@ impl Audit {
         let (book, found) = Book::open(&folder, bytes_max)?;
         let Found { torn_bytes, fault, entries } = found;
         let rev = entries.iter().rev().find_map(|entry| entry.note.rev).unwrap_or(0);
-        let seen = entries.into_iter().map(|entry| entry.note).filter(|note| note.kind == Kind::Witness).collect();
+        let seen = witness::remembered(lines(&folder, 0)?)?;
         let (written, lost, counts) = (AtomicU64::new(0), AtomicU64::new(0), Counts::default());
         let state = State { folder, head: ArcSwap::from_pointee(book.head()), counts, written, lost, rev, seen };
         let state = Arc::new(state);
@@ -178,7 +179,7 @@ impl Audit {
     }
 
     /// What the log held of other routers when it was opened.
-    pub(crate) fn seen_before(&self) -> &[Note] {
+    pub(crate) fn seen_before(&self) -> &[Entry] {
         &self.state.seen
     }
 

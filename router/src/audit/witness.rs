@@ -1,9 +1,10 @@
 //! What other routers' logs were seen to end with.
 
-use super::chain::{Head, Kind, Note};
+use super::chain::{Entry, Head, Kind, Note, read};
 use myelin_catalog::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io;
 use utoipa::ToSchema;
 
 /// Routers whose logs are remembered: as many as a catalog names at most, and some that are gone.
@@ -14,6 +15,10 @@ const WRITTEN_EVERY_MS: u64 = 3_600_000;
 
 /// What a witness's entry says of the log's beginning, before the number of its first entry.
 const KEPT_FROM: &str = "kept from entry ";
+/// The action of the entry of a log that contradicts itself, and the alarm that it raises.
+pub(crate) const FORK: &str = "audit-fork";
+/// What the entry of one says of whose log it is, before the router and how it does.
+const FORK_OF: &str = "the audit log of ";
 
 /// What a router says of its log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,16 +68,26 @@ struct Known {
 }
 
 impl Witness {
-    /// A witness that remembers what its own log says of others.
-    pub fn recall(notes: &[Note]) -> Self {
+    /// A witness that remembers what its own log says of others. A log that contradicted itself once goes on doing so,
+    /// whatever was seen of it later.
+    pub fn recall(entries: &[Entry]) -> Self {
         let mut witness = Self::default();
-        for note in notes {
+        for Entry { at_unix_ms, note, .. } in entries.iter().filter(|entry| is_memory(&entry.note)) {
             let subject = note.subject.rsplit_once('#').and_then(|(router, seq)| Some((router, seq.parse().ok()?)));
-            if let (Some((router, seq)), Some(hash)) = (subject, note.digest) {
-                let seen = Seen { router: router.to_owned(), head: Head { seq, hash }, at_unix_ms: 0, fault: None };
-                let first = note.detail.strip_prefix(KEPT_FROM).and_then(|first| first.parse().ok());
-                witness.known.insert(router.to_owned(), Known { seen, first, written: None });
+            let (Some((router, seq)), Some(hash)) = (subject, note.digest) else { continue };
+            let before = witness.known.get(router);
+            if before.is_some_and(|before| before.seen.fault.is_some())
+                || (before.is_none() && witness.known.len() >= ROUTERS_MAX)
+            {
+                continue;
             }
+            let fault = (note.action == FORK).then(|| fork(router, &note.detail));
+            let first = match fault {
+                Some(_) => before.and_then(|before| before.first),
+                None => note.detail.strip_prefix(KEPT_FROM).and_then(|first| first.parse().ok()),
+            };
+            let seen = Seen { router: router.to_owned(), head: Head { seq, hash }, at_unix_ms: *at_unix_ms, fault };
+            witness.known.insert(router.to_owned(), Known { seen, first, written: None });
         }
         witness
     }
@@ -109,9 +124,9 @@ impl Witness {
         });
         let note = match &fault {
             Some(fault) if is_news => {
-                let mut note = Note::new(Kind::Alarm, "-", "audit-fork", "alarm");
+                let mut note = Note::new(Kind::Alarm, "-", FORK, "alarm");
                 (note.subject, note.digest) = (format!("{router}#{}", kept.seq), Some(kept.hash));
-                note.detail = format!("the audit log of {router}: {fault}");
+                note.detail = format!("{FORK_OF}{router}: {fault}");
                 Some(note)
             }
             None if is_due && known.is_none() => {
@@ -127,6 +142,39 @@ impl Witness {
         self.known.insert(router.to_owned(), Known { seen, first, written });
         note
     }
+}
+
+/// The entries by which a witness remembers, of all `lines` of its own log: of each router what it was seen to end with
+/// last, then its first fork. The log may be many megabytes: only lines are read which may be some.
+///
+/// # Errors
+/// When a line cannot be read.
+pub(super) fn remembered(lines: impl Iterator<Item = io::Result<String>>) -> io::Result<Vec<Entry>> {
+    let mut entries = BTreeMap::new();
+    for line in lines {
+        let line = line?;
+        if line.contains("\"witness\"") || line.contains(FORK) {
+            // One that somebody else has written is for `verify` to tell.
+            let Some(entry) = read(&line).ok().filter(|entry| is_memory(&entry.note)) else { continue };
+            let Some((router, _)) = entry.note.subject.rsplit_once('#') else { continue };
+            let place = (router.to_owned(), entry.note.kind);
+            match entry.note.kind {
+                Kind::Alarm => drop(entries.entry(place).or_insert(entry)),
+                _ => drop(entries.insert(place, entry)),
+            }
+        }
+    }
+    Ok(entries.into_values().collect())
+}
+
+fn is_memory(note: &Note) -> bool {
+    note.kind == Kind::Witness || (note.kind == Kind::Alarm && note.action == FORK)
+}
+
+/// How a log contradicted itself, as the entry of that says.
+fn fork(router: &str, detail: &str) -> String {
+    let told = detail.strip_prefix(FORK_OF).and_then(|rest| rest.strip_prefix(router)?.strip_prefix(": "));
+    told.unwrap_or(detail).to_owned()
 }
 
 impl Known {
@@ -167,6 +215,10 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
+
+    fn entry(note: Note) -> Entry {
+        Entry { seq: 1, at_unix_ms: 7, note, prev: Digest::ZERO }
+    }
 
     fn head(seq: u64, text: &str) -> Head {
         Head { seq, hash: Digest::of(text.as_bytes()) }
@@ -213,7 +265,7 @@ mod tests {
     fn cut(says: &Testimony) -> Option<String> {
         let mut witness = Witness::default();
         let note = witness.hear("eu/r1", &begins(Head::default(), head(100, "100"), None, None), 1).unwrap();
-        let mut recalled = Witness::recall(&[note]);
+        let mut recalled = Witness::recall(&[entry(note)]);
         let [found, again] = [&mut witness, &mut recalled].map(|witness| {
             witness.hear("eu/r1", says, 2);
             witness.seen().next().unwrap().fault.clone()
@@ -264,9 +316,48 @@ mod tests {
         assert!(witness.hear("eu/r1", &says(1, head(8, "eight"), Some("seven")), 11).is_none(), "not every minute");
         let later = says(1, head(9, "nine"), Some("eight"));
         assert!(witness.hear("eu/r1", &later, 10 + WRITTEN_EVERY_MS).is_some());
-        let mut witness = Witness::recall(&[note]);
+        let mut witness = Witness::recall(&[entry(note)]);
         assert_eq!(witness.last_seq("eu/r1"), 7);
         let forged = says(1, head(9, "nine"), Some("other"));
         assert_eq!(witness.hear("eu/r1", &forged, 1).unwrap().kind, Kind::Alarm);
+    }
+
+    #[test]
+    fn a_log_that_contradicted_itself_still_does_after_a_restart_of_the_witness() {
+        let mut witness = Witness::default();
+        let hear = |witness: &mut Witness, said| witness.hear("eu/r1", &said, 10);
+        let seen = hear(&mut witness, says(1, head(5, "five"), None)).unwrap();
+        assert!(hear(&mut witness, says(1, head(16, "sixteen"), Some("five"))).is_none());
+        let fork = hear(&mut witness, says(1, head(15, "fifteen"), None)).unwrap();
+        // What a witness of a version before went on to write, which did not know better.
+        let later = Note { subject: "eu/r1#15".to_owned(), digest: Some(head(15, "fifteen").hash), ..seen.clone() };
+
+        let mut again = Witness::recall(&[seen, fork, later].map(entry));
+        let expected = Seen { at_unix_ms: 7, ..witness.seen().next().unwrap().clone() };
+        assert_eq!(expected.fault.as_deref(), Some("it ended with entry 16 and ends with entry 15 now"));
+        assert_eq!(again.seen().next(), Some(&expected));
+        // The log goes on as if nothing was: it is neither told anew nor forgotten.
+        assert!(hear(&mut again, says(1, head(20, "twenty"), Some("fifteen"))).is_none());
+        let known = again.seen().next().unwrap();
+        assert_eq!((known.head, &known.fault), (head(16, "sixteen"), &expected.fault));
+    }
+
+    #[test]
+    fn what_is_remembered_is_found_in_the_whole_of_the_log() {
+        let mut witness = Witness::default();
+        let seen = witness.hear("eu/r1", &says(1, head(7, "seven"), None), 1).unwrap();
+        let fork = witness.hear("eu/r1", &says(1, head(3, "three"), None), 2).unwrap();
+        let mut other = Note::new(Kind::Admin, "audit-fork", "GET /v1/audit", "ok");
+        other.detail = "\"witness\"".to_owned();
+        let mut at = Head::default();
+        let older = Note { subject: "eu/r1#2".to_owned(), ..seen.clone() };
+        let lines = [older, seen.clone(), other, fork.clone(), Note { subject: "eu/r1#9".to_owned(), ..fork.clone() }]
+            .map(|note| {
+                let (next, line) = at.next(note, 7);
+                at = next;
+                Ok(line)
+            });
+        let found = remembered(lines.into_iter().chain([Ok("\"witness\" in no entry".to_owned())])).unwrap();
+        assert_eq!(found.into_iter().map(|entry| entry.note).collect::<Vec<_>>(), [seen, fork]);
     }
 }

@@ -5,10 +5,9 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::query;
 use super::listing::{Listing, items, shown, table, text, time};
-use super::values::say;
+use super::values::{say, unless_there};
 use crate::audit::{self, Entry, Verified};
 use crate::files::write_private;
-use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 use std::convert::Infallible;
@@ -115,6 +114,9 @@ pub(super) struct Export {
     /// After the entry of this number
     #[arg(long, value_name = "N", default_value_t = 0)]
     after: u64,
+    /// Overwrite what is there
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     admin: Admin,
 }
@@ -156,10 +158,8 @@ const HEADER: [&str; 9] = ["seq", "time", "kind", "actor", "from", "action", "su
 
 fn entries(value: &Value) -> String {
     let rows = items(value, "entries").iter().map(|entry| {
-        let count = if entry["count"].is_null() { "1".to_owned() } else { text(&entry["count"]) };
         let mut row = vec![text(&entry["seq"]), time(&entry["at_unix_ms"])];
-        row.extend(HEADER[2..8].iter().map(|field| text(&entry[*field])));
-        row.push(count);
+        row.extend(HEADER[2..].iter().map(|field| text(&entry[*field])));
         row
     });
     table(&HEADER, &["seq", "count"], rows)
@@ -173,6 +173,11 @@ impl Verify {
         };
         let shown = value.clone();
         self.listing.show(|| std::future::ready(Ok(shown.clone())), verified).await?;
+        if value["own"]["first"] == 0 && value["own"]["fault"].is_null() {
+            let what =
+                "the audit log has no entry: there is nothing to verify, and a router's own begins with its start";
+            return Err(Failure::new(Exit::Failed, what).next("see who has emptied it, or name the right file"));
+        }
         let others = items(&value, "others").iter().filter(|seen| !seen["fault"].is_null()).count();
         if value["own"]["fault"].is_null() && others == 0 {
             return Ok(());
@@ -183,11 +188,15 @@ impl Verify {
 }
 
 fn verify_file(path: &Path) -> Result<Verified> {
+    let told = |error: std::io::Error| Failure::of_file(path, error);
     if path.is_dir() {
-        let lines = audit::lines(path, 0).and_then(audit::verify);
-        return Ok(lines.with_context(|| format!("the audit log in {}", path.display()))?);
+        if !audit::is_log(path).map_err(told)? {
+            return Err(Failure::of_file(path, "there is no audit log in this folder")
+                .next("name the folder `audit` of a data directory, or a file of `myelin audit export`"));
+        }
+        return audit::lines(path, 0).and_then(audit::verify).map_err(told);
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("the audit log {}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(told)?;
     let Ok(verified) = audit::verify(text.lines().map(|line| Ok::<_, Infallible>(line.to_owned())));
     Ok(verified)
 }
@@ -196,6 +205,7 @@ fn verified(value: &Value) -> String {
     let own = &value["own"];
     let head = &own["head"];
     let mut told = match &own["fault"] {
+        Value::Null if own["first"] == 0 => "there is no entry\n".to_owned(),
         Value::Null => format!("entries {} to {} hang together\n", text(&own["first"]), text(&head["seq"])),
         fault => format!("broken at entry {}: {}\n", text(&fault["seq"]), shown(&text(&fault["what"]))),
     };
@@ -227,6 +237,9 @@ fn verified(value: &Value) -> String {
 
 impl Export {
     async fn run(self) -> Result<()> {
+        if let Some(file) = &self.file {
+            unless_there(file, self.force)?;
+        }
         let api = self.admin.api()?;
         let lines = fetch(&api, self.after).await?;
         let out = match self.format {
@@ -236,7 +249,7 @@ impl Export {
         let count = out.lines().count();
         match &self.file {
             Some(file) => {
-                write_private(file, &out).with_context(|| format!("{}", file.display()))?;
+                write_private(file, &out).map_err(|error| Failure::of_file(file, error))?;
                 say!("{count} lines in {}", file.display());
             }
             None => print!("{out}"),
@@ -309,6 +322,33 @@ mod tests {
         {
             assert!(told.contains(expected), "{told}");
         }
+    }
+
+    #[test]
+    fn what_is_no_log_does_not_verify_and_an_empty_one_neither() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            verify: Verify,
+        }
+        let exit = |path: &Path| {
+            let line = <Line as clap::Parser>::try_parse_from(["verify", "--file", path.to_str().unwrap()]).unwrap();
+            block_on(line.verify.run()).map_err(|failure| failure.exit)
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert_eq!(exit(folder.path()), Err(Exit::Usage), "no log");
+        assert_eq!(exit(Path::new("/etc")), Err(Exit::Usage), "no log either");
+        assert_eq!(exit(&at("nope")), Err(Exit::Usage), "no file");
+        std::fs::write(at("empty.jsonl"), "").unwrap();
+        assert_eq!(exit(&at("empty.jsonl")), Err(Exit::Failed), "a log without an entry");
+        std::fs::write(at("00000000000000000001.jsonl"), "").unwrap();
+        assert_eq!(exit(folder.path()), Err(Exit::Failed), "a log that was wiped");
+        let note = audit::Note::new(audit::Kind::Router, "-", "start", "ok");
+        let (_, line) = audit::Head::default().next(note, 1);
+        std::fs::write(at("00000000000000000001.jsonl"), line + "\n").unwrap();
+        assert_eq!(exit(folder.path()), Ok(()));
+        assert!(verified(&json!({"own": Verified::default()})).starts_with("there is no entry"));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! `myelin cert ca|issue`
 
 use super::failure::{Exit, Failure, Result};
-use super::values::{say, write_atomically};
-use anyhow::Context;
+use super::values::{say, unless_there, write_atomically};
 use clap::{Args, Subcommand};
 use myelin_transport::ca::{CA_CERT_FILE, CaError, CertificateAuthority, IssuedCertificate};
 use std::path::{Path, PathBuf};
@@ -19,7 +18,8 @@ Examples:
   myelin cert issue service billing --ca pki --out certs
 
 A router's certificate has the URI name spiffe://DOMAIN/site/SITE/router/NAME and the names that clients dial; a
-service's has spiffe://DOMAIN/service/NAME. Running routers take up new files within seconds.";
+service's has spiffe://DOMAIN/service/NAME. --force renews what is there: running routers take up new files within
+seconds.";
 
 /// Make certificates
 #[derive(Debug, Subcommand)]
@@ -84,6 +84,9 @@ pub(super) struct Issuing {
     /// For how many days it is good
     #[arg(long, default_value_t = 365)]
     days: u32,
+    /// Overwrite a certificate and its key of the same name, to renew them
+    #[arg(long)]
+    force: bool,
 }
 
 impl Cert {
@@ -114,6 +117,9 @@ impl Issuing {
         let authority = CertificateAuthority::load(&self.ca).map_err(|error| {
             Failure::from(error).doing("the authority").next("make one with `myelin cert ca --trust-domain DOMAIN`")
         })?;
+        for name in [format!("{stem}.pem"), format!("{stem}-key.pem")] {
+            unless_there(&self.out.join(name), self.force)?;
+        }
         let (cert, key) = issue(&authority, self.days)?.save(&self.out, stem)?;
         let ca = self.out.join(CA_CERT_FILE);
         place_authority(&ca, authority.cert_pem())?;
@@ -130,7 +136,7 @@ fn place_authority(file: &Path, pem: &str) -> Result<()> {
         Ok(there) if there.contains(pem.trim()) => Ok(()),
         Ok(_) => Err(Failure::new(Exit::Conflict, format!("{} is of another authority", file.display()))
             .next("give another --out, or add the new authority's certificate to that file")),
-        Err(_) => Ok(write_atomically(file, pem).with_context(|| format!("{}", file.display()))?),
+        Err(_) => write_atomically(file, pem).map_err(|error| Failure::of_file(file, error)),
     }
 }
 
@@ -196,6 +202,12 @@ mod tests {
         assert_eq!(exit("issue service a --ca DIR/nothing --out DIR/certs"), Exit::Failed);
         run(folder.path(), "ca --trust-domain example.com --out DIR/other").unwrap();
         run(folder.path(), "issue service a --ca DIR/pki --out DIR/certs").unwrap();
+        let key = || std::fs::read(folder.path().join("certs/a-key.pem")).unwrap();
+        let first = key();
+        assert_eq!(exit("issue service a --ca DIR/pki --out DIR/certs"), Exit::Conflict);
+        assert_eq!(key(), first);
+        run(folder.path(), "issue service a --ca DIR/pki --out DIR/certs --force").unwrap();
+        assert_ne!(key(), first);
         assert_eq!(exit("issue service b --ca DIR/other --out DIR/certs"), Exit::Conflict);
     }
 }

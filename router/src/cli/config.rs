@@ -1,10 +1,13 @@
 //! `myelin config default|check`
 
 use super::failure::{Exit, Failure, Result};
+use super::secrets;
 use super::serve;
 use super::values::{print, say};
+use crate::admin::Token;
 use crate::config::{Config as Configuration, DEFAULT_TOML, Sources};
 use crate::otlp;
+use crate::tokens::Tokens;
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -38,16 +41,30 @@ impl Config {
 fn check(file: Option<PathBuf>) -> Result<()> {
     let file = serve::config_file(file);
     let config = Sources::of_process(file.as_deref(), Vec::new()).and_then(|sources| Configuration::load(&sources))?;
-    // What the files of [tls] and [telemetry] hold is as much a part of the configuration as their names.
-    if let Some(files) = serve::tls_files(&config) {
-        myelin_transport::TlsIdentity::load(&files)
-            .map_err(|error| Failure::new(Exit::Usage, error.to_string()).doing("[tls]"))?;
+    check_files(&config)?;
+    for exposed in secrets::exposed(&config) {
+        eprintln!("warning: {exposed}\n  next: {}", exposed.step());
     }
-    otlp::Target::load(&config.telemetry).map_err(|error| Failure::new(Exit::Usage, format!("{error:#}")))?;
     match file {
         Some(file) => say!("{} is good", file.display()),
         None => say!("no file is given and ./myelin.toml does not exist; defaults and environment are good"),
     }
+    Ok(())
+}
+
+/// What the files hold that a configuration names is as much a part of it as their names: what `myelin serve` would refuse
+/// is refused here.
+fn check_files(config: &Configuration) -> Result<()> {
+    if let Some(files) = serve::tls_files(config) {
+        serve::router_identity(&files)?;
+    }
+    if let Some(file) = &config.admin.token_file {
+        let told = |error| Failure::of_file(file, error).doing("[admin] token_file");
+        Token::read(file).map_err(told)?;
+    }
+    let usage = |error: anyhow::Error| Failure { exit: Exit::Usage, ..error.into() };
+    Tokens::check(&config.jwt, &config.node.data_dir).map_err(usage)?;
+    otlp::Target::load(&config.telemetry).map_err(usage)?;
     Ok(())
 }
 
@@ -63,5 +80,50 @@ impl From<crate::config::ConfigErrors> for Failure {
             _ => "mend these, then look again with `myelin config check`".into(),
         };
         Self::new(Exit::Usage, what).next(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use myelin_transport::ca::CertificateAuthority;
+    use std::path::Path;
+
+    fn told(config: &Configuration) -> String {
+        check_files(config).err().map(|failure| failure.to_string()).unwrap_or_default()
+    }
+
+    fn certified(folder: &Path, is_router: bool) -> Configuration {
+        let authority = CertificateAuthority::create("test", 2).unwrap();
+        let issued = match is_router {
+            true => authority.issue_router("site", "r1", &["localhost".to_owned()], 1),
+            false => authority.issue_service("shop", 1),
+        };
+        let (cert, key) = issued.unwrap().save(folder, "own").unwrap();
+        let ca = folder.join("ca.pem");
+        std::fs::write(&ca, authority.cert_pem()).unwrap();
+        let mut config = Configuration::default();
+        (config.tls.cert, config.tls.key, config.tls.ca) = (Some(cert), Some(key), Some(ca));
+        config
+    }
+
+    #[test]
+    fn what_serve_would_refuse_is_told_before() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(told(&Configuration::default()), "");
+        assert_eq!(told(&certified(folder.path(), true)), "");
+        let refused = told(&certified(folder.path(), false));
+        assert!(refused.contains("spiffe://test/service/shop") && refused.contains("cert issue router"), "{refused}");
+
+        let mut config = Configuration::default();
+        let file = folder.path().join("token");
+        config.admin.token_file = Some(file.clone());
+        assert!(told(&config).contains("[admin] token_file"), "there is none: {}", told(&config));
+        for (text, is_good) in [("", false), ("short", false), ("0123456789abcdef", true)] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(told(&config).is_empty(), is_good, "{text}: {}", told(&config));
+        }
     }
 }

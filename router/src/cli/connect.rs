@@ -277,6 +277,7 @@ impl From<ClientError> for Failure {
                 Exit::Usage
             }
             ClientError::Dial(DialError::Refused { .. } | DialError::Untrusted { .. }) => Exit::Denied,
+            ClientError::Dial(DialError::Timeout { .. }) | ClientError::HandshakeTimeout { .. } => Exit::NotFound,
             ClientError::Refused(refusal) | ClientError::Closed(refusal) => exit_for_refusal(refusal.code),
             _ => Exit::Failed,
         };
@@ -308,6 +309,9 @@ mod tests {
         assert_eq!(exit(ClientError::Refused(Refusal::new(Code::Denied, "no"))), Exit::Denied);
         assert_eq!(exit(ClientError::Refused(Refusal::new(Code::InvalidPattern, "no"))), Exit::Usage);
         assert_eq!(exit(ClientError::ClientClosed), Exit::Failed);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(exit(ClientError::Dial(DialError::Timeout { addr, waited_ms: 5_000 })), Exit::NotFound);
+        assert_eq!(exit(ClientError::HandshakeTimeout { waited_ms: 5_000 }), Exit::NotFound);
     }
 
     #[test]

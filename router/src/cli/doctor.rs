@@ -9,7 +9,8 @@ use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::http::{Body, Server};
 use super::listing::Shape;
-use super::serve::{config_file, tls_files};
+use super::secrets::{self, Exposed};
+use super::serve::{self, config_file, tls_files};
 use super::values::say;
 use crate::config::{Config, Sources};
 use anyhow::Context;
@@ -79,6 +80,7 @@ impl Doctor {
         let (config, finding) = configuration(file.as_deref());
         let mut findings = vec![finding, data_dir(&config.node.data_dir)];
         findings.extend(certificates(&config));
+        findings.extend(secrets::exposed(&config).iter().map(open_secret));
         findings.extend(block_on(async { Ok(router(&config, &self.asker).await) })?);
         findings.extend([udp_buffers(), open_files(), engine(&config), toolchain()]);
         match self.shape.is_json() {
@@ -131,7 +133,7 @@ fn data_dir(folder: &Path) -> Finding {
 
 fn certificates(config: &Config) -> Vec<Finding> {
     if let Some(files) = tls_files(config) {
-        return vec![certificate("certificate", &files)];
+        return vec![router_certificate(&files)];
     }
     let data_dir = &config.node.data_dir;
     if !development::folder(data_dir).exists() {
@@ -140,6 +142,21 @@ fn certificates(config: &Config) -> Vec<Finding> {
     }
     let router = development::router_files(data_dir);
     vec![certificate("--dev router", &router), certificate("--dev client", &development::client_files(data_dir))]
+}
+
+/// A certificate that a router is to serve with.
+fn router_certificate(files: &TlsFiles) -> Finding {
+    const WHAT: &str = "certificate";
+    match serve::router_identity(files) {
+        Err(failure) if TlsIdentity::load(files).is_ok() => {
+            Finding::missing(WHAT, failure.what, failure.next.unwrap_or_default())
+        }
+        _ => certificate(WHAT, files),
+    }
+}
+
+fn open_secret(exposed: &Exposed) -> Finding {
+    Finding::warning("secrets", exposed.to_string(), exposed.step())
 }
 
 fn certificate(what: &'static str, files: &TlsFiles) -> Finding {
@@ -173,7 +190,7 @@ async fn router(config: &Config, asker: &Asker) -> Vec<Finding> {
         Some(ready) => development_server(ready, &config.node.data_dir, ANSWER_TIMEOUT),
         None => configured_server(config, asker),
     };
-    let ask = async |path| server.as_ref().map_err(told_again)?.call(Method::GET, path, None, Body::None).await;
+    let ask = async |path| server.as_ref().map_err(Clone::clone)?.call(Method::GET, path, None, Body::None).await;
     match ask("/readyz").await {
         Ok(_) => {
             let serves = Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"));
@@ -198,12 +215,6 @@ async fn router(config: &Config, asker: &Asker) -> Vec<Finding> {
         Err(error) => Finding::missing("client port", format!("UDP {}: {error}", listen.client), "set [listen] client"),
     });
     findings
-}
-
-/// The same failure once more.
-fn told_again(failure: &Failure) -> Failure {
-    let Failure { exit, what, next } = failure;
-    Failure { exit: *exit, what: what.clone(), next: next.clone() }
 }
 
 /// Whether the router is of this program's version.

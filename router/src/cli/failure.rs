@@ -1,8 +1,10 @@
 //! How a command fails: what, where, why, the next step, and the exit code that scripts read.
 
 use myelin_client::Code;
+use myelin_transport::DialError;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What a command returns.
@@ -29,7 +31,7 @@ pub enum Exit {
 }
 
 /// Why a command failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
@@ -37,12 +39,29 @@ pub struct Failure {
     pub what: String,
     /// What to do about it.
     pub next: Option<String>,
+    /// Nobody has answered: what was asked about may be there.
+    pub(super) is_unanswered: bool,
 }
 
 impl Failure {
     /// A failure without a next step.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, what: what.into(), next: None }
+        Self { exit, what: what.into(), next: None, is_unanswered: false }
+    }
+
+    /// A file that was given cannot be read, or not be written.
+    pub fn of_file(file: &Path, why: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, format!("{}: {why}", file.display()))
+    }
+
+    /// Nobody answers where somebody should.
+    pub fn unanswered(what: impl Into<String>) -> Self {
+        Self { is_unanswered: true, ..Self::new(Exit::NotFound, what) }
+    }
+
+    /// Whether somebody has answered that what was named does not exist.
+    pub fn is_absence(&self) -> bool {
+        self.exit == Exit::NotFound && !self.is_unanswered
     }
 
     /// Says what to do about it.
@@ -69,7 +88,13 @@ impl From<Exit> for ExitCode {
 /// Everything that has no exit code of its own.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        let failure = Self::new(Exit::Failed, told(&error));
+        let is_nobody = |cause: &(dyn std::error::Error + 'static)| {
+            matches!(cause.downcast_ref::<DialError>(), Some(DialError::Timeout { .. }))
+        };
+        let failure = match error.chain().any(is_nobody) {
+            true => Self::unanswered(told(&error)),
+            false => Self::new(Exit::Failed, told(&error)),
+        };
         let is_taken = |cause: &(dyn std::error::Error + 'static)| {
             cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
         };
@@ -272,6 +297,16 @@ mod tests {
         assert!(failure.what.starts_with("the listener ([listen] client): cannot listen"), "{failure}");
         assert!(failure.next.is_some_and(|next| next.contains("--listen")));
         assert_eq!(Failure::from(anyhow::anyhow!("no").context("a")).to_string(), "error: a: no");
+    }
+
+    #[test]
+    fn nobody_who_answers_is_told_apart_from_nothing_that_is_there() {
+        let [nobody, nothing] = [Failure::unanswered("no"), Failure::new(Exit::NotFound, "no")];
+        assert_eq!((nobody.exit, nobody.is_absence()), (Exit::NotFound, false));
+        let addr = ([127, 0, 0, 1], 1).into();
+        let dialled = anyhow::Error::from(DialError::Timeout { addr, waited_ms: 1 }).context("a session");
+        assert_eq!(Failure::from(dialled).exit, Exit::NotFound);
+        assert!(nothing.is_absence() && !Failure::new(Exit::Denied, "no").is_absence());
     }
 
     #[test]

@@ -116,8 +116,9 @@ impl Server {
         let request = self.request(method, path, if_match, body)?;
         if is_secure {
             let name = ServerName::try_from(self.server_name.clone().unwrap_or(host)).context("the URL's host")?;
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls()?));
-            let stream = connector.connect(name, stream).await.context("TLS")?;
+            let tls = self.tls().map_err(|error| Failure { exit: Exit::Usage, ..error.into() })?;
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+            let stream = connector.connect(name, stream).await.map_err(|error| no_tls(&error))?;
             send(stream, request).await
         } else {
             send(stream, request).await
@@ -184,7 +185,7 @@ where
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("HTTP")?;
     let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.context("HTTP")?;
+    let response = sender.send_request(request).await.map_err(no_http)?;
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     connection.abort();
@@ -193,8 +194,36 @@ where
 }
 
 fn unreachable(why: String) -> Failure {
-    Failure::new(Exit::Failed, why)
+    Failure::unanswered(why)
         .next("start a router with `myelin serve --dev`, or name the one that runs with --admin URL")
+}
+
+/// The two could not agree on an encrypted connection.
+fn no_tls(error: &std::io::Error) -> Failure {
+    let failure = Failure::new(Exit::Failed, format!("TLS: {error}"));
+    let told = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match told {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            failure.next("what answers there does not speak TLS: write the URL with http://")
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            failure.next("give --ca with the authority of that router's certificate, and its name as the URL's host")
+        }
+        _ => failure,
+    }
+}
+
+/// The other side did not answer as HTTP wants it.
+fn no_http(error: hyper::Error) -> Failure {
+    // An alert of TLS is what a server of HTTPS says to a request in the clear.
+    let is_other_protocol = error.is_parse();
+    let failure = Failure::from(anyhow::Error::from(error).context("HTTP"));
+    match is_other_protocol {
+        true => {
+            failure.next("what answers there does not speak plain HTTP: write the URL with https://, and give --ca")
+        }
+        false => failure,
+    }
 }
 
 /// What the server said, as a failure.
@@ -325,6 +354,36 @@ mod tests {
         assert!(failure.exit == Exit::NotFound && failure.what.contains("is this Myelin's admin API?"));
         thread.join().unwrap();
         server.url = "http://127.0.0.1:1".parse().unwrap();
-        assert!(call(&server).unwrap_err().next.unwrap().contains("myelin serve --dev"));
+        let failure = call(&server).unwrap_err();
+        assert!(failure.exit == Exit::NotFound && failure.next.unwrap().contains("myelin serve --dev"));
+    }
+
+    #[test]
+    fn a_url_of_the_wrong_scheme_is_told_with_the_right_one() {
+        // What a server of HTTPS sends to somebody who does not begin with TLS: an alert.
+        let (mut server, thread) = server(b"\x15\x03\x03\x00\x02\x02\x32");
+        let failure = call(&server).unwrap_err();
+        assert!(failure.next.as_ref().is_some_and(|next| next.contains("https://")), "{failure}");
+        thread.join().unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let authority = myelin_transport::ca::CertificateAuthority::create("test", 2).unwrap();
+        authority.save(folder.path()).unwrap();
+        let (plain, thread) = self::server(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        server.url = plain.url.to_string().replace("http:", "https:").parse().unwrap();
+        server.ca = Some(folder.path().join(myelin_transport::ca::CA_CERT_FILE));
+        let failure = call(&server).unwrap_err();
+        assert!(failure.next.as_ref().is_some_and(|next| next.contains("http://")), "{failure}");
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn authorities_that_cannot_be_read_are_the_command_lines_fault() {
+        let (mut server, thread) = server(b"");
+        server.url = server.url.to_string().replace("http:", "https:").parse().unwrap();
+        server.ca = Some("/nope/ca.pem".into());
+        let failure = call(&server).unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.what.contains("/nope/ca.pem"), "{failure}");
+        thread.join().unwrap();
     }
 }

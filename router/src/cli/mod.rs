@@ -40,6 +40,7 @@ mod request;
 mod resource;
 mod rollout;
 mod schema;
+mod secrets;
 mod serve;
 mod shadow;
 mod signals;
@@ -242,7 +243,78 @@ fn run(command: Command) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
     use super::*;
+
+    /// How a command line ends.
+    fn exit(words: &[&str]) -> Result<(), Exit> {
+        let cli = Cli::try_parse_from([&["myelin"], words].concat()).unwrap();
+        run(cli.command).map_err(|failure| failure.exit)
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_wrong_is_the_command_lines_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, bytes).unwrap();
+            file.to_str().unwrap().to_owned()
+        };
+        let (bytes, untyped) =
+            (file("bytes.cedar", b"\xff\xfe"), file("untyped.cedar", b"permit (principal, action);"));
+        let table = file(
+            "table.toml",
+            b"policies = [\"untyped.cedar\"]\n[[case]]\nprincipal = \"spiffe://a/service/b\"\n\
+            action = \"publish\"\nresource = \"a\"\nexpect = \"deny\"\n",
+        );
+        for words in [
+            "policy apply /nope.cedar",
+            "policy apply /nope/",
+            &format!("policy apply {bytes}"),
+            &format!("policy apply {untyped}"),
+            "policy test /nope",
+            &format!("policy test {table}"),
+            "apply -f /nope",
+            &format!("apply -f {bytes}"),
+            "audit verify --file /nope",
+            "schema register orders /nope.json",
+            "filter push /nope.wasm",
+            "filter sign /nope.wasm --key /nope",
+            "trust sign /nope --key /nope",
+            "asyncapi import /nope /nope/dir",
+        ] {
+            assert_eq!(exit(&words.split(' ').collect::<Vec<_>>()), Err(Exit::Usage), "{words}");
+        }
+    }
+
+    #[test]
+    fn an_admin_api_that_does_not_answer_is_not_found() {
+        for words in [
+            "audit ls",
+            "audit verify",
+            "asyncapi export",
+            "capture ls",
+            "client ls",
+            "export /nope/dir",
+            "filter ls",
+            "ledger",
+            "link ls",
+            "mesh",
+            "mesh keys ls",
+            "policy ls",
+            "rollout status",
+            "schema ls",
+            "site ls",
+            "tenant ls",
+            "topic ls",
+            "trust ls",
+            "whoami",
+        ] {
+            let words: Vec<_> = words.split(' ').chain(["--admin", "http://127.0.0.1:1"]).collect();
+            assert_eq!(exit(&words), Err(Exit::NotFound), "{words:?}");
+        }
+    }
 
     #[test]
     fn the_grammar_holds_together() {

@@ -19,6 +19,9 @@ use wasmparser::{Parser, Payload};
 
 /// Holds the password where none comes from stdin. There is no flag for it: other users see command lines.
 const PASSWORD_VARIABLE: &str = "MYELIN_REGISTRY_PASSWORD";
+/// Names the authorities where no flag does. Not clap's to read: what a machine has set once for all registries must not
+/// keep anybody from one without TLS.
+const CA_VARIABLE: &str = "MYELIN_REGISTRY_CA";
 /// Bytes of a password that is read.
 const PASSWORD_BYTES_MAX: u64 = 16 * 1024;
 /// Where a file with credentials is: podman's variable, and Docker's, which names its folder.
@@ -36,8 +39,8 @@ pub(super) struct Registries {
     /// Read the password from the standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
-    /// The authorities whose registries are trusted (PEM) [default: the system's]
-    #[arg(long, value_name = "FILE", env = "MYELIN_REGISTRY_CA")]
+    /// The authorities whose registries are trusted (PEM) [env: MYELIN_REGISTRY_CA] [default: the system's]
+    #[arg(long, value_name = "FILE")]
     registry_ca: Option<PathBuf>,
     /// Without TLS, for a registry on this machine
     #[arg(long, conflicts_with = "registry_ca")]
@@ -80,7 +83,10 @@ impl Registries {
     fn client(&self, reference: &Reference) -> Result<Client> {
         let transport = match self.plain_http {
             true => Transport::PlainOnLoopback,
-            false => Transport::Tls(Arc::new(tls(self.registry_ca.as_deref())?)),
+            false => {
+                let ca = self.registry_ca.clone().or_else(|| env::var_os(CA_VARIABLE).map(PathBuf::from));
+                Transport::Tls(Arc::new(tls(ca.as_deref())?))
+            }
         };
         Ok(Client::new(reference.clone(), transport, self.credentials(reference.registry())?))
     }
@@ -127,8 +133,8 @@ fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig> {
     match ca {
         Some(ca) => {
             let read = CertificateDer::pem_file_iter(ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            for certificate in read.with_context(|| format!("{}", ca.display()))? {
-                roots.add(certificate).with_context(|| format!("{}", ca.display()))?;
+            for certificate in read.map_err(|error| Failure::of_file(ca, error))? {
+                roots.add(certificate).map_err(|error| Failure::of_file(ca, error))?;
             }
         }
         // Some of a system's certificates may be none: the rest is good.
@@ -197,6 +203,22 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        registries: Registries,
+    }
+
+    #[test]
+    fn only_the_flag_for_authorities_contradicts_a_registry_without_tls() {
+        let parsed = |words: &[&str]| <Line as clap::Parser>::try_parse_from([&["pull"], words].concat());
+        assert!(parsed(&["--plain-http", "--registry-ca", "ca.pem"]).is_err());
+        assert!(parsed(&["--plain-http"]).unwrap().registries.plain_http);
+        let command = <Line as clap::CommandFactory>::command();
+        let ca = command.get_arguments().find(|argument| argument.get_id() == "registry_ca").unwrap();
+        assert!(ca.get_env().is_none(), "else the variable would contradict it as well");
+    }
 
     #[test]
     fn only_what_says_so_is_in_a_registry() {

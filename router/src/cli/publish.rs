@@ -8,7 +8,7 @@ use crate::trace::Sampled;
 use anyhow::Context;
 use clap::{ArgGroup, Args};
 use hyper::Uri;
-use myelin_client::{Client, Code, PublishException, Summary};
+use myelin_client::{Client, ClientError, Code, PublishException, Status, Summary};
 use serde_json::{Value, json};
 use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
@@ -101,6 +101,10 @@ impl Publish {
             return Err(Failure::new(Exit::Timeout, what).next("it may be overloaded: wait longer with --timeout"));
         }
         let took = started.elapsed();
+        let ended = match &*client.status().borrow() {
+            Status::Closed(error) => Some(error.clone()),
+            _ => None,
+        };
         let summary = client.close().await;
         let refusals = refusals.await.context("the task that tells refusals")?;
         if self.json && traced.is_none() {
@@ -115,7 +119,7 @@ impl Publish {
             // Whoever reads may have gone.
             let _ = std::io::stdout().write_all(shown.as_bytes());
         }
-        verdict(&summary, &refusals, &self.topic)
+        verdict(&summary, &refusals, ended, &self.topic)
     }
 
     async fn repeat(
@@ -229,8 +233,8 @@ fn outcome(summary: &Summary, refusals: &Refusals, took: Duration) -> Value {
         "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "refusals": reasons.collect::<Vec<_>>()})
 }
 
-/// Whether all went well.
-fn verdict(summary: &Summary, refusals: &Refusals, topic: &str) -> Result<()> {
+/// Whether all went well; `ended` is why the session was over before.
+fn verdict(summary: &Summary, refusals: &Refusals, ended: Option<ClientError>, topic: &str) -> Result<()> {
     if summary.refused > 0 {
         let exits: Vec<_> = refusals.iter().map(|(code, ..)| exit_for_refusal(*code)).collect();
         let exit = match exits.contains(&Exit::Denied) {
@@ -249,6 +253,10 @@ fn verdict(summary: &Summary, refusals: &Refusals, topic: &str) -> Result<()> {
             None => failure,
         });
     }
+    if let Some(error @ ClientError::Closed(_)) = ended.filter(|_| summary.unknown > 0) {
+        // The router has said why: what that stands for counts, such as a token that is over.
+        return Err(Failure::from(error).doing(format!("what became of {} events is unknown", summary.unknown)));
+    }
     if summary.unknown > 0 {
         let what = format!("the connection was lost: what became of {} events is unknown", summary.unknown);
         return Err(Failure::new(Exit::Failed, what)
@@ -259,12 +267,15 @@ fn verdict(summary: &Summary, refusals: &Refusals, topic: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
     use super::*;
+    use myelin_client::Refusal;
 
     fn exit(refused: u64, unknown: u64, codes: &[Code]) -> Option<Exit> {
         let summary = Summary { published: 9, acked: 9 - refused - unknown, refused, unknown, ..Summary::default() };
         let refusals = codes.iter().map(|code| (*code, 1, String::new())).collect();
-        verdict(&summary, &refusals, "orders/eu").err().map(|failure| failure.exit)
+        verdict(&summary, &refusals, None, "orders/eu").err().map(|failure| failure.exit)
     }
 
     #[test]
@@ -276,6 +287,10 @@ mod tests {
         assert_eq!(exit(1, 0, &[Code::Residency]), Some(Exit::Denied));
         assert_eq!(exit(1, 0, &[Code::PayloadTooLarge]), Some(Exit::Usage));
         assert_eq!(exit(0, 1, &[]), Some(Exit::Failed));
+        let summary = Summary { published: 1, unknown: 1, ..Summary::default() };
+        let over = ClientError::Closed(Refusal::new(Code::TokenExpired, "over"));
+        let told = verdict(&summary, &Refusals::new(), Some(over), "a").unwrap_err();
+        assert_eq!((told.exit, told.next.is_some()), (Exit::Denied, true), "{told}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::development;
 use super::failure::{Exit, Failure, Result};
 use super::logging::Logging;
+use super::secrets;
 use super::signals::Signals;
 use super::values::{say, write_atomically};
 use crate::admin::{self, AdminHandle, AdminListen, AdminState, Token};
@@ -11,7 +12,7 @@ use crate::ledger::{self, Counts};
 use crate::node::Node;
 use anyhow::Context;
 use clap::Args;
-use myelin_transport::{ReloadOutcome, TlsFiles, TlsReloader};
+use myelin_transport::{Identity, ReloadOutcome, TlsFiles, TlsIdentity, TlsReloader};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -101,6 +102,9 @@ impl Serve {
         let file = config_file(self.config.clone());
         let config = Sources::of_process(file.as_deref(), self.settings())
             .and_then(|sources| Config::load(&Sources { dev: self.dev, ..sources }))?;
+        for exposed in secrets::exposed(&config) {
+            tracing::warn!("{exposed}; {}", exposed.step());
+        }
         let data_dir = &config.node.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;
@@ -288,6 +292,17 @@ pub(super) fn config_file(named: Option<PathBuf>) -> Option<PathBuf> {
 pub(super) fn tls_files(config: &Config) -> Option<TlsFiles> {
     let tls = config.tls.clone();
     Some(TlsFiles { cert: tls.cert?, key: tls.key?, ca: tls.ca? })
+}
+
+/// The identity of a certificate that a router is to serve with.
+pub(super) fn router_identity(files: &TlsFiles) -> Result<Identity> {
+    let told = |why: String| Failure::new(Exit::Usage, why).doing("[tls]");
+    let identity = TlsIdentity::load(files).map_err(|error| told(error.to_string()))?.identity();
+    match identity.is_router() {
+        true => Ok(identity),
+        false => Err(told(format!("{} is the certificate of {identity}, and not a router's", files.cert.display()))
+            .next("issue one with `myelin cert issue router SITE NAME --host HOST`")),
+    }
 }
 
 /// Claims the data directory for this process.

@@ -3,6 +3,8 @@
 use super::failure::{Exit, Failure, Result};
 use crate::files::{write_atomically, write_private};
 use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
 use myelin_catalog::MinisignKey;
@@ -37,7 +39,14 @@ impl Signer {
         if let Ok(secret) = boxed().and_then(SecretKeyBox::into_unencrypted_secret_key) {
             return Ok(secret);
         }
-        let password = self.password_file.as_deref().map(password).transpose()?;
+        if let Some(secret) = of_the_tool(&text) {
+            return Ok(secret);
+        }
+        if is_open(&text) {
+            return Err(Failure::new(Exit::Usage, format!("{shown}: it has no password, and its checksum is wrong"))
+                .next("take the key from a backup: the file is damaged"));
+        }
+        let password = password_of(self.password_file.as_deref(), &format!("{shown}: it is locked with a password"))?;
         boxed().and_then(|boxed| boxed.into_secret_key(password)).map_err(|error| {
             Failure::new(Exit::Usage, format!("{shown}: {error}"))
                 .next("give the secret key, not the public one, and its password with --password-file")
@@ -53,14 +62,50 @@ pub(super) fn make_keys(name: &Path, is_open: bool, password_file: Option<&Path>
     }
     let pair = match (is_open, password_file) {
         (true, _) => KeyPair::generate_unencrypted_keypair(),
-        (false, file) => KeyPair::generate_encrypted_keypair(file.map(password).transpose()?),
+        (false, file) => KeyPair::generate_encrypted_keypair(password_of(file, "a key needs a password")?),
     };
     let pair = pair.context("making a key")?;
     let secret = pair.sk.to_box(Some("myelin secret key")).context("making a key")?;
     let public = pair.pk.to_box().context("making a key")?;
-    write_private(&secret_file, &secret.to_string()).with_context(|| format!("{}", secret_file.display()))?;
-    write_atomically(&public_file, &public.to_string()).with_context(|| format!("{}", public_file.display()))?;
+    write_private(&secret_file, &secret.to_string()).map_err(|error| Failure::of_file(&secret_file, error))?;
+    write_atomically(&public_file, &public.to_string()).map_err(|error| Failure::of_file(&public_file, error))?;
     Ok(pair.pk.to_base64().parse().context("the key that was made")?)
+}
+
+/// The bytes of a secret key in its file, and where in them is how it is locked, and its checksum.
+const SECRET_KEY_BYTES: usize = 158;
+const LOCK: std::ops::Range<usize> = 2..4;
+const CHECKSUM: std::ops::Range<usize> = 126..158;
+
+/// The bytes of a secret key that has no password.
+fn open_bytes(text: &str) -> Option<Vec<u8>> {
+    let bytes = BASE64.decode(text.lines().nth(1)?.trim()).ok()?;
+    (bytes.len() == SECRET_KEY_BYTES && bytes[LOCK] == [0, 0]).then_some(bytes)
+}
+
+fn is_open(text: &str) -> bool {
+    open_bytes(text).is_some()
+}
+
+/// A secret key without a password as `minisign -G -W` writes it: with zeros for a checksum, which the library does not
+/// take.
+fn of_the_tool(text: &str) -> Option<SecretKey> {
+    let bytes = open_bytes(text).filter(|bytes| bytes[CHECKSUM].iter().all(|byte| *byte == 0))?;
+    SecretKey::from_bytes(&bytes).ok()
+}
+
+/// The password in a file; none where it is to be asked for, at a terminal.
+fn password_of(file: Option<&Path>, why: &str) -> Result<Option<String>> {
+    given_or_asked(file, why, std::fs::File::open("/dev/tty").is_ok())
+}
+
+fn given_or_asked(file: Option<&Path>, why: &str, has_terminal: bool) -> Result<Option<String>> {
+    match file {
+        Some(file) => password(file).map(Some),
+        None if has_terminal => Ok(None),
+        None => Err(Failure::new(Exit::Usage, format!("{why}, and there is no terminal to ask for it"))
+            .next("give --password-file FILE, whose first line is the password")),
+    }
 }
 
 /// `NAME.ENDING`, also where the name has a dot in it.
@@ -95,5 +140,47 @@ fn password(file: &Path) -> Result<String> {
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.to_owned()),
         _ => Err(Failure::new(Exit::Usage, format!("{}: its first line is empty", file.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    /// A key as the tool writes it that has no password, and the public one.
+    fn of_minisign(folder: &Path, touch: impl FnOnce(&mut [u8])) -> (Signer, MinisignKey) {
+        let pair = KeyPair::generate_unencrypted_keypair().unwrap();
+        let text = pair.sk.to_box(None).unwrap().to_string();
+        let mut bytes = BASE64.decode(text.lines().nth(1).unwrap()).unwrap();
+        touch(&mut bytes);
+        let file = folder.join("key");
+        let comment = "untrusted comment: minisign encrypted secret key";
+        std::fs::write(&file, format!("{comment}\n{}\n", BASE64.encode(bytes))).unwrap();
+        (Signer { key: file, password_file: None }, pair.pk.to_base64().parse().unwrap())
+    }
+
+    #[test]
+    fn without_a_terminal_a_password_has_to_be_given() {
+        assert_eq!(given_or_asked(None, "x", true).unwrap(), None);
+        let told = given_or_asked(None, "k: it is locked", false).unwrap_err();
+        assert!(told.exit == Exit::Usage && told.to_string().contains("--password-file"), "{told}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pw");
+        std::fs::write(&file, "horse\n").unwrap();
+        assert_eq!(given_or_asked(Some(&file), "x", false).unwrap().as_deref(), Some("horse"));
+    }
+
+    #[test]
+    fn an_open_key_of_the_tool_signs_and_a_damaged_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (signer, public) = of_minisign(folder.path(), |bytes| bytes[CHECKSUM].fill(0));
+        let signature: myelin_catalog::MinisignSignature = signer.sign(b"text", "comment").unwrap().parse().unwrap();
+        assert_eq!(signature.key_id(), public.id());
+        let (damaged, _) = of_minisign(folder.path(), |bytes| bytes[80] ^= 1);
+        let told = damaged.sign(b"text", "comment").unwrap_err();
+        assert!(told.exit == Exit::Usage && told.to_string().contains("damaged"), "{told}");
+        assert!(!told.to_string().contains("--password-file"), "{told}");
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn follow(api: &Api, trace: TraceId) -> Result<Value> {
     loop {
         match api.get(&format!("/v1/traces/{trace}?mesh=true")).await {
             Ok(found) if is_whole(&found) || Instant::now() >= until => return Ok(found),
-            Err(failure) if failure.exit != Exit::NotFound || Instant::now() >= until => {
+            Err(failure) if !failure.is_absence() || Instant::now() >= until => {
                 return Err(failure.doing("the event was published, and its trace is not there"));
             }
             _ => tokio::time::sleep(LOOK).await,

@@ -7,13 +7,14 @@ use super::http::Body;
 use super::listing::{items, table, text};
 use super::resource::Show;
 use super::signing::{Signer, public_key, read_text};
-use super::values::{print, say};
+use super::values::{print, say, unless_there};
 use crate::files::write_atomically;
 use anyhow::Context;
 use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 use myelin_catalog::{Head, KeyId, MinisignSignature, ModulePattern, TrustAction, TrustChange};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 const CHANGE_HELP: &str = "\
@@ -85,6 +86,9 @@ pub(super) struct Change {
     /// Apply it at once: while there is no root set
     #[arg(long)]
     apply: bool,
+    /// Overwrite what is there, and the signatures in it
+    #[arg(long, requires = "out")]
+    force: bool,
     #[command(flatten)]
     admin: Admin,
 }
@@ -127,20 +131,27 @@ impl Trust {
             Self::Show(show) => show.run(),
             Self::Ls(all) => block_on(all.run("/v1/trust", shown)),
             Self::Change(change) => block_on(change.run()),
-            Self::Apply(Apply { file, admin }) => block_on(async { apply(&admin.api()?, &read(&file)?).await }),
+            Self::Apply(Apply { file, admin }) => block_on(async { apply(&admin.api()?, &read(&file)?.change).await }),
         }
     }
 }
 
 impl Change {
     async fn run(self) -> Result<()> {
+        if let Some(out) = &self.out {
+            unless_there(out, self.force)?;
+        }
         let api = self.admin.api()?;
-        let after: Head = serde_json::from_value(api.get("/v1/trust").await?["after"].clone())
-            .context("what the router says of its newest change")?;
+        let there = api.get("/v1/trust").await?;
+        let told = "what the router says of its newest change";
+        let after: Head = serde_json::from_value(there["after"].clone()).context(told)?;
         let change = TrustChange { after, actions: self.actions()?, signatures: Vec::new() };
         let Some(out) = &self.out else { return apply(&api, &change).await };
-        write(out, &change)?;
-        say!("{}: {} to be signed, `{}`", out.display(), count(change.actions.len(), "thing"), what(&change));
+        let roots = Roots::of(&there["roots"]).context(told)?;
+        let draft = Draft { change, roots };
+        write(out, &draft)?;
+        let change = &draft.change;
+        say!("{}: {} to be signed, `{}`", out.display(), count(change.actions.len(), "thing"), what(change));
         say!("  next: myelin trust sign {} --key ROOT.key", out.display());
         Ok(())
     }
@@ -166,7 +177,8 @@ impl Change {
 
 impl Sign {
     fn run(self) -> Result<()> {
-        let mut change = read(&self.file)?;
+        let mut draft = read(&self.file)?;
+        let change = &mut draft.change;
         let text = match (&self.signer, &self.signature) {
             (Some(signer), _) => signer.sign(change.statement().as_bytes(), "myelin trust change")?,
             (None, Some(file)) => read_text(file)?,
@@ -174,19 +186,24 @@ impl Sign {
         };
         let signature: MinisignSignature = text.parse().context("the signature")?;
         let key_id = signature.key_id();
+        if let Some(roots) = draft.roots.as_ref().filter(|roots| !roots.keys.contains(&key_id)) {
+            let what = format!("{key_id} is no root key: its signature would not count");
+            return Err(Failure::new(Exit::Usage, what).next(format!("sign with one of {}", roots.listed())));
+        }
         // Once more by the same key takes the place of what it had signed.
         change.signatures.retain(|there| there.key_id() != key_id);
         change.signatures.push(signature);
-        write(&self.file, &change)?;
-        say!("{}: signed by {key_id}; {} so far", self.file.display(), count(change.signatures.len(), "signature"));
-        say!("  next: myelin trust apply {}", self.file.display());
+        let so_far = count(change.signatures.len(), "signature");
+        write(&self.file, &draft)?;
+        say!("{}: signed by {key_id}; {so_far} so far", self.file.display());
+        say!("  next: {}", draft.next(&self.file));
         Ok(())
     }
 }
 
 impl ShowChange {
     fn run(self) -> Result<()> {
-        let change = read(&self.file)?;
+        let Draft { change, .. } = read(&self.file)?;
         if self.statement {
             print(change.statement());
             return Ok(());
@@ -205,16 +222,83 @@ async fn apply(api: &Api, change: &TrustChange) -> Result<()> {
     Ok(())
 }
 
-fn read(file: &Path) -> Result<TrustChange> {
+/// A change in a file, and by whom it has to be signed. Whoever changes what is said of the roots there deceives those who
+/// sign about what is left to do, and no router: it asks its own.
+#[derive(Debug)]
+struct Draft {
+    change: TrustChange,
+    /// None where the router that was asked had no root set, or the file is of a version before.
+    roots: Option<Roots>,
+}
+
+/// What a file calls them.
+const ROOTS: &str = "roots";
+
+/// The root keys when the change was made.
+#[derive(Debug, Deserialize, Serialize)]
+struct Roots {
+    keys: Vec<KeyId>,
+    threshold: usize,
+}
+
+impl Roots {
+    /// Those that a router has told; none where it has none.
+    fn of(told: &Value) -> serde_json::Result<Option<Self>> {
+        if told.is_null() {
+            return Ok(None);
+        }
+        let ids: Vec<&Value> = items(told, "keys").iter().map(|key| &key["key_id"]).collect();
+        serde_json::from_value(json!({"keys": ids, "threshold": told["threshold"]})).map(Some)
+    }
+
+    fn listed(&self) -> String {
+        self.keys.iter().map(KeyId::to_string).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Draft {
+    fn parse(text: &str) -> serde_json::Result<Self> {
+        let mut value: Value = serde_json::from_str(text)?;
+        let roots = value.as_object_mut().and_then(|fields| fields.remove(ROOTS));
+        let roots = roots.map(serde_json::from_value).transpose()?;
+        Ok(Self { change: serde_json::from_value(value)?, roots })
+    }
+
+    fn text(&self) -> serde_json::Result<String> {
+        let mut value = serde_json::to_value(&self.change)?;
+        if let (Some(fields), Some(roots)) = (value.as_object_mut(), &self.roots) {
+            fields.insert(ROOTS.to_owned(), serde_json::to_value(roots)?);
+        }
+        serde_json::to_string_pretty(&value)
+    }
+
+    /// What is to be done with it now.
+    fn next(&self, file: &Path) -> String {
+        let file = file.display();
+        let Some(roots) = &self.roots else {
+            return format!("myelin trust apply {file}, once as many root keys have signed as `myelin trust ls` says");
+        };
+        let counts = self.change.signatures.iter().filter(|signature| roots.keys.contains(&signature.key_id())).count();
+        match roots.threshold.saturating_sub(counts) {
+            0 => format!("myelin trust apply {file}"),
+            missing => {
+                let missing = count(missing, "more signature");
+                format!("{missing} by the root keys {}: myelin trust sign {file} --key ROOT.key", roots.listed())
+            }
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Draft> {
     let text = read_text(file)?;
-    serde_json::from_str(&text).map_err(|error| {
+    Draft::parse(&text).map_err(|error| {
         Failure::new(Exit::Usage, format!("{}: {error}", file.display())).next("`myelin trust change --out` makes one")
     })
 }
 
-fn write(file: &Path, change: &TrustChange) -> Result<()> {
-    let text = serde_json::to_string_pretty(change).context("the change")?;
-    Ok(write_atomically(file, &format!("{text}\n")).with_context(|| format!("{}", file.display()))?)
+fn write(file: &Path, draft: &Draft) -> Result<()> {
+    let text = draft.text().context("the change")?;
+    write_atomically(file, &format!("{text}\n")).map_err(|error| Failure::of_file(file, error))
 }
 
 fn what(change: &TrustChange) -> String {
@@ -263,4 +347,66 @@ fn shown(value: &Value) -> String {
         }
     };
     format!("{keys}\n{roots}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use crate::cli::signing::make_keys;
+
+    /// A folder with the keys a, b and c, and a change that two of a and b have to sign.
+    fn draft(folder: &Path, has_roots: bool) -> PathBuf {
+        let [a, b, c] = ["a", "b", "c"].map(|name| make_keys(&folder.join(name), true, None).unwrap());
+        let change = TrustChange {
+            after: Head::default(),
+            actions: vec![TrustAction::RemoveKey { key_id: c.id() }],
+            signatures: Vec::new(),
+        };
+        let keys = [a, b].map(|key| json!({"key_id": key.id().to_string(), "public_key": key.to_string()}));
+        let told = if has_roots { json!({"threshold": 2, "keys": keys, "rev": 1}) } else { Value::Null };
+        let file = folder.join("change.json");
+        write(&file, &Draft { change, roots: Roots::of(&told).unwrap() }).unwrap();
+        file
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        sign: Sign,
+    }
+
+    fn sign(file: &Path, key: &str) -> Result<()> {
+        let key = file.with_file_name(key);
+        let words = ["sign", file.to_str().unwrap(), "--key", key.to_str().unwrap()];
+        <Line as clap::Parser>::try_parse_from(words).unwrap().sign.run()
+    }
+
+    #[test]
+    fn who_signs_is_told_how_many_are_missing_and_who_is_no_root_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = draft(folder.path(), true);
+        let next = || read(&file).unwrap().next(&file);
+        assert!(next().starts_with("2 more signatures by the root keys "), "{}", next());
+        let refused = sign(&file, "c.key").unwrap_err();
+        assert!(refused.exit == Exit::Usage && refused.what.contains("is no root key"), "{refused}");
+        sign(&file, "a.key").unwrap();
+        sign(&file, "a.key").unwrap();
+        assert!(next().starts_with("1 more signature by the root keys "), "{}", next());
+        sign(&file, "b.key").unwrap();
+        assert!(next().starts_with("myelin trust apply "), "{}", next());
+        assert_eq!(read(&file).unwrap().change.signatures.len(), 2);
+    }
+
+    #[test]
+    fn a_change_without_roots_is_signed_by_whoever_wants_and_unknown_fields_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = draft(folder.path(), false);
+        sign(&file, "c.key").unwrap();
+        assert!(read(&file).unwrap().next(&file).contains("as many root keys have signed"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replacen('{', "{\"other\": 1,", 1)).unwrap();
+        assert_eq!(read(&file).unwrap_err().exit, Exit::Usage);
+    }
 }

@@ -1,5 +1,6 @@
 //! Values on the command line.
 
+use super::failure::{Exit, Failure};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -35,6 +36,28 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(told()),
     };
     number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or_else(told)
+}
+
+/// Refuses to write over a file, unless that is wished.
+pub(super) fn unless_there(file: &Path, is_forced: bool) -> Result<(), Failure> {
+    if is_forced || !file.exists() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Conflict, format!("{} exists", file.display()))
+        .next("name another file, or overwrite it with --force"))
+}
+
+/// Refuses what is in a folder as a link to somewhere outside: whoever may write the folder must not have other files of
+/// this machine read, and shown in errors.
+pub(super) fn inside(root: &Path, path: &Path) -> Result<(), String> {
+    if !path.is_symlink() {
+        return Ok(());
+    }
+    let [root, target] = [root, path].map(|path| path.canonicalize().map_err(|error| error.to_string()));
+    match target?.starts_with(root?) {
+        true => Ok(()),
+        false => Err("it is a link to somewhere outside the folder; put the file itself there".to_owned()),
+    }
 }
 
 /// The text of a file of at most `max` bytes.

@@ -119,14 +119,24 @@ impl Tokens {
         Self::start_at(Pace::new(Duration::from_secs(config.refresh_seconds)), config, data_dir)
     }
 
+    /// Whether what is configured could be used: files that are named are read.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub fn check(config: &JwtConfig, data_dir: &Path) -> anyhow::Result<()> {
+        for (name, issuer) in &config.issuers {
+            Issuer::open(name, issuer, max_age_s(config), data_dir).with_context(|| format!("[jwt.issuers.{name}]"))?;
+        }
+        Ok(())
+    }
+
     fn start_at(pace: Pace, config: &JwtConfig, data_dir: &Path) -> anyhow::Result<Option<Arc<Self>>> {
         if config.issuers.is_empty() {
             return Ok(None);
         }
         let mut issuers = Vec::new();
         let mut following = JoinSet::new();
-        // One look that fails must not be all that lies between a user and the door.
-        let max_age_s = config.keys_max_age_seconds.max(2 * config.refresh_seconds);
+        let max_age_s = max_age_s(config);
         for (name, config) in &config.issuers {
             let issuer =
                 Issuer::open(name, config, max_age_s, data_dir).with_context(|| format!("[jwt.issuers.{name}]"))?;
@@ -160,6 +170,11 @@ impl Tokens {
         };
         issuer.bearer(&claims)
     }
+}
+
+/// How old keys may get, in seconds: one look that fails must not be all that lies between a user and the door.
+fn max_age_s(config: &JwtConfig) -> u64 {
+    config.keys_max_age_seconds.max(2 * config.refresh_seconds)
 }
 
 /// The clock's Unix seconds.

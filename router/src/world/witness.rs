@@ -4,7 +4,7 @@
 use super::others::ask_routers;
 use super::propose::Writer;
 use super::{Account, Blame, Command, View, World, WorldError, unix_ms};
-use crate::audit::{Figures, Head, Seen, Testimony, Verified, Witness, lines, verify};
+use crate::audit::{FORK, Figures, Head, Seen, Testimony, Verified, Witness, lines, verify};
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::{Answer, Ask};
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,6 @@ use utoipa::ToSchema;
 
 /// How often the others are asked: what somebody does to a log between two questions is noticed at the second.
 const ASKED_EVERY: Duration = Duration::from_secs(60);
-/// The alarm of a log that contradicts itself.
-const FORK: &str = "audit-fork";
 
 /// What is known of the audit logs of the mesh.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -65,14 +63,28 @@ impl Round {
             let Some(note) = note else { continue };
             if note.action == FORK {
                 tracing::error!(%router, what = note.detail, "the audit log of a router is not what it was");
-                if let Some(commands) = self.commands.upgrade() {
-                    // The keeper may have much to do; the log has it in any case.
-                    let _ = commands.try_send(Command::Alarm(FORK.to_owned()));
-                }
+                self.alarm();
             }
             self.account.audit.write(note).await;
         }
         missing
+    }
+
+    fn alarm(&self) {
+        if let Some(commands) = self.commands.upgrade() {
+            // The keeper may have much to do; the log has it in any case.
+            let _ = commands.try_send(Command::Alarm(FORK.to_owned()));
+        }
+    }
+
+    /// Raises again what was an alarm before this router was stopped: a restart mends no log.
+    fn remind(&self) {
+        let forked: Vec<_> = self.lock().seen().filter(|seen| seen.fault.is_some()).cloned().collect();
+        for Seen { router, fault, .. } in forked {
+            let what = fault.unwrap_or_default();
+            tracing::error!(%router, what, "the audit log of a router was not what it had been, before the start");
+            self.alarm();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Witness> {
@@ -97,6 +109,7 @@ impl World {
     /// Begins to ask the others.
     pub(super) fn watch_audits(&self) {
         let Some(round) = self.round() else { return };
+        round.remind();
         let view = Arc::downgrade(&self.view);
         tokio::spawn(async move {
             loop {

@@ -14,6 +14,14 @@ pub enum Refusal {
     /// Not of the form of a token.
     #[error("this is no JSON Web Token in its compact form: header.claims.signature")]
     Malformed,
+    /// A claim that must be there is missing, or is nothing of its kind.
+    #[error("the token's `{claim}` is missing, or not {kind}; a token that its issuer makes for this router has it")]
+    Claim {
+        /// Which.
+        claim: &'static str,
+        /// What it must be.
+        kind: &'static str,
+    },
     /// Signed by an algorithm that is not accepted, or that its key is not for.
     #[error(
         "the token is signed by an algorithm that is not accepted; `algorithms` of its issuer below [jwt] names them"
@@ -53,6 +61,7 @@ impl Refusal {
         match self {
             Self::TooLarge { .. } => "token-too-large",
             Self::Malformed => "token-malformed",
+            Self::Claim { .. } => "token-claim",
             Self::Algorithm => "token-algorithm",
             Self::Issuer => "token-issuer",
             Self::Key => "token-key",

@@ -119,11 +119,20 @@ impl Claims {
 pub fn issuer(token: &[u8]) -> Result<String, Refusal> {
     #[derive(Deserialize)]
     struct Named {
-        iss: String,
+        #[serde(default)]
+        iss: Value,
     }
     check_length(token)?;
     let named: Named = dangerous::insecure_decode_claims(token).map_err(|_| Refusal::Malformed)?;
-    Ok(named.iss)
+    match named.iss {
+        Value::String(issuer) => Ok(issuer),
+        _ => Err(Refusal::Claim { claim: "iss", kind: "a text" }),
+    }
+}
+
+/// A claim that is no time.
+fn no_time(claim: &'static str) -> Refusal {
+    Refusal::Claim { claim, kind: "a time in Unix seconds" }
 }
 
 fn check_length(token: &[u8]) -> Result<(), Refusal> {
@@ -158,13 +167,13 @@ pub fn verify(token: &[u8], keys: &Keys, rules: &Rules, now_unix_s: u64) -> Resu
     let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation(rules, algorithm))
         .map_err(|error| refusal(error.kind()))?
         .claims;
-    let expires = time(&claims, "exp").ok_or(Refusal::Malformed)?;
+    let expires = time(&claims, "exp").ok_or(no_time("exp"))?;
     let expires_unix_s = expires.saturating_add(rules.leeway_s);
     if expires_unix_s <= now_unix_s {
         return Err(Refusal::Expired);
     }
     if claims.contains_key("nbf") {
-        let not_before = time(&claims, "nbf").ok_or(Refusal::Malformed)?;
+        let not_before = time(&claims, "nbf").ok_or(no_time("nbf"))?;
         if not_before > now_unix_s.saturating_add(rules.leeway_s) {
             return Err(Refusal::NotYet);
         }
@@ -214,6 +223,7 @@ fn refusal(kind: &ErrorKind) -> Refusal {
         ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Refusal::Audience,
         ErrorKind::MissingRequiredClaim(claim) if claim == "sub" => Refusal::Subject,
         ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Refusal::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "exp" => no_time("exp"),
         _ => Refusal::Malformed,
     }
 }

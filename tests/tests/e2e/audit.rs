@@ -72,6 +72,7 @@ async fn changes_refusals_and_reads_are_written_down_and_survive_a_kill() -> Res
         ensure!(record["rev"].is_u64() && record["digest"].is_string(), "{record}");
     }
     ensure!(found(&entries, &json!({"action": "GET /v1/modules"})).len() == 1, "the first of its minute: {entries:#?}");
+    ensure!(entries.iter().all(|entry| entry["count"].is_u64()), "each says how often: {entries:#?}");
     ensure!(!entries.iter().any(|entry| entry["subject"] == "/metrics"));
     ensure!(found(&entries, &json!({"kind": "router", "action": "start"})).len() == 2);
     let failed = audit(&router, "&failed=true&kind=admin")?;
@@ -82,6 +83,8 @@ async fn changes_refusals_and_reads_are_written_down_and_survive_a_kill() -> Res
     ensure!(listed.out.contains("forbidden-origin") && !listed.out.contains("binding-staged"), "{}", listed.out);
     let file = router.folder().join("audit.jsonl").display().to_string();
     router.myelin(&["audit", "export", &file])?.good()?;
+    let over = router.myelin(&["audit", "export", &file])?;
+    ensure!(over.code == Some(5) && over.err.contains("--force"), "{}", over.err);
     let verified = router.myelin(&["audit", "verify", "--file", &file])?.good()?;
     ensure!(verified.out.contains("hang together"), "{}", verified.out);
     router.myelin(&["audit", "verify"])?.good()?;
@@ -165,5 +168,17 @@ async fn a_log_that_was_written_anew_is_noticed_by_other_routers() -> Result<()>
     }
     let ran = sites.routers[0].myelin(&["audit", "verify"])?;
     ensure!(ran.code == Some(1) && ran.out.contains("is another than it was"), "{}\n{}", ran.out, ran.err);
+
+    // A restart of the witness mends nothing: it says so still, and nothing is written down a second time.
+    sites.routers[0].kill()?;
+    sites.routers[0].restart()?;
+    let again = self::seen(&sites, |_| true).await?;
+    ensure!(again["fault"] == seen["fault"] && again["head"] == seen["head"], "{seen:#} {again:#}");
+    let ran = sites.routers[0].myelin(&["audit", "verify"])?;
+    ensure!(ran.code == Some(1) && ran.out.contains("is another than it was"), "{}\n{}", ran.out, ran.err);
+    let alarms = audit(&sites.routers[0], "&kind=alarm")?;
+    ensure!(found(&alarms, &json!({"action": "audit-fork"})).len() == 1, "{alarms:#?}");
+    let shown = sites.routers[0].myelin(&["mesh"])?.good()?.out;
+    ensure!(shown.contains("audit-fork"), "{shown}");
     sites.end()
 }

@@ -28,6 +28,6 @@ async fn a_bench_delivers_every_event_and_writes_its_report() -> Result<()> {
     assert_eq!((&total["rejected"], &total["shed"]), (&0.into(), &0.into()), "{total}");
     assert!(total["delivered"].as_u64() > total["accepted"].as_u64(), "{total}");
     let nobody = router.myelin(&["bench", "--addr", "127.0.0.1:1", "--seconds", "1s"])?;
-    assert_eq!(nobody.code, Some(1), "{}", nobody.err);
+    assert_eq!(nobody.code, Some(3), "{}", nobody.err);
     Ok(())
 }

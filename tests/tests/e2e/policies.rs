@@ -279,6 +279,13 @@ async fn what_does_not_type_check_changes_nothing_and_a_restart_keeps_what_holds
     };
     ensure!(explain("open/1")?.starts_with("allowed: open#1 permits it"));
     ensure!(explain("closed")?.starts_with("denied: no policy speaks of it"));
+    let shop = "spiffe://test/service/shop";
+    for asked in
+        [["shop", "publish", "closed"], [shop, "publish", ""], [shop, "publish", "open/**"], [shop, "reply", "a"]]
+    {
+        let ran = router.myelin(&[&["policy", "explain"], &asked[..]].concat())?;
+        ensure!(ran.code == Some(2) && ran.err.contains("(invalid-question)"), "{asked:?}: {}", ran.err);
+    }
     let told = router.myelin(&["explain", "closed", "--as", "spiffe://test/service/shop"])?.good()?.out;
     ensure!(told.contains("forbidden") && told.contains("no policy permits it"), "{told}");
     router.myelin(&["policy", "rm", "open"])?.good()?;
@@ -331,7 +338,7 @@ fn tables_of_decisions_are_tested_offline() -> Result<()> {
     let (code, told) = run(&["policy", "test", "bad.toml"])?;
     ensure!(code == Some(1) && told.contains("orders#1") && told.contains("1 of 2 decisions"), "{told}");
     let (code, told) = run(&["policy", "test", "broken.toml"])?;
-    ensure!(code == Some(1) && told.contains("broken.cedar:2:10: "), "{told}");
+    ensure!(code == Some(2) && told.contains("broken.cedar:2:10: "), "{told}");
     let (code, told) = run(&["policy", "schema"])?;
     ensure!(code == Some(0) && told.contains("entity Service"), "{told}");
     Ok(())

@@ -90,6 +90,41 @@ async fn pauses_grow_and_all_routers_are_tried() {
     assert!(lost.elapsed() > Duration::from_millis(500), "eight draws are not all next to nothing");
 }
 
+/// Every router turns a client away that wants to connect again, with these words in turn; how its subscription ends.
+async fn turned_away(words: &[(Code, &str)], attempts: usize) -> Option<ClientError> {
+    let mut fake = Fake::with_routers(2);
+    let (client, mut router) = fake.client(ClientConfig::default()).await;
+    let (asked, _) = tokio::join!(client.subscribe("a", SubscribeOptions::default()), router.confirm_subscribe());
+    let mut subscription = asked.unwrap();
+    router.connection.close(Code::TokenExpired.number().into(), "token-expired: over");
+    for (code, text) in words.iter().cycle().take(attempts) {
+        let dialled = tokio::select! {
+            ended = subscription.next() => {
+                assert!(ended.is_none());
+                return subscription.error();
+            }
+            dialled = fake.dialled() => dialled,
+        };
+        dialled.1.close(code.number().into(), text);
+    }
+    subscription.error()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_no_router_believes_any_more_ends_with_the_reason() {
+    let expired = (Code::Unauthenticated, "unauthenticated: token-expired: the token is over; get a new one");
+    let error = turned_away(&[expired], 1_000).await.unwrap();
+    assert_eq!(error.code(), "unauthenticated");
+    assert!(error.to_string().contains("token-expired"), "{error}");
+    assert!(turned_away(&[(Code::Forbidden, "forbidden: no")], 1_000).await.is_some());
+    // What passes by itself does not end it, nor one router among others that has trouble.
+    for word in ["token-no-keys: not read yet", "token-key: not among those", "token-not-yet: check both clocks"] {
+        let text = format!("unauthenticated: {word}");
+        assert_eq!(turned_away(&[(Code::Unauthenticated, &text)], 50).await, None, "{word}");
+    }
+    assert_eq!(turned_away(&[expired, (Code::Internal, "internal: fell over")], 50).await, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_reconnecting_the_first_loss_is_the_end() {
     let mut fake = Fake::new();

@@ -213,7 +213,7 @@ impl Exchange {
     fn connected<S>(&self, result: Result<std::io::Result<S>, tokio::time::error::Elapsed>) -> Result<S, OciError> {
         match result {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(self.unreachable(error.to_string())),
+            Ok(Err(error)) => Err(self.unreachable(told(&error))),
             Err(_) => Err(self.unreachable(format!("no connection within {CONNECT_TIME_MAX:?}"))),
         }
     }
@@ -277,5 +277,38 @@ impl Exchange {
 
     fn unreachable(&self, why: String) -> OciError {
         OciError::Unreachable { registry: self.registry.to_string(), why }
+    }
+}
+
+/// Why there is no connection, with what to do where the two only misunderstand each other.
+fn told(error: &std::io::Error) -> String {
+    let step = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "; its certificate is of no authority that is trusted here: name that with --registry-ca FILE, not the \
+             registry's own certificate"
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "; it does not speak TLS: a registry on this machine may be spoken to with --plain-http"
+        }
+        _ => "",
+    };
+    format!("{error}{step}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{CertificateError, Error, InvalidMessage};
+
+    #[test]
+    fn who_misunderstands_the_registry_is_told_what_to_give() {
+        for (error, step) in [
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), "--registry-ca"),
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), "--plain-http"),
+        ] {
+            let told = told(&std::io::Error::other(error));
+            assert!(told.contains(step), "{told}");
+        }
+        assert!(!told(&std::io::ErrorKind::ConnectionRefused.into()).contains("--"));
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn write(dir: &Path, state: &State) -> Result<()> {
     empty(dir)?;
     for kind in Kind::ALL {
         let folder = dir.join(kind.folder());
-        std::fs::create_dir_all(&folder).with_context(|| format!("the folder {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::of_file(&folder, error))?;
     }
     for (name, tenant) in &state.tenants {
         write_file(dir, Kind::Tenant, &format!("{name}.json"), &pretty(json!(tenant)))?;
@@ -92,7 +92,7 @@ pub(super) fn write(dir: &Path, state: &State) -> Result<()> {
 
 fn write_file(dir: &Path, kind: Kind, file: &str, text: &str) -> Result<()> {
     let path = dir.join(kind.folder()).join(file);
-    Ok(write_atomically(&path, text).with_context(|| format!("{}", path.display()))?)
+    write_atomically(&path, text).map_err(|error| Failure::of_file(&path, error))
 }
 
 fn write_schema(dir: &Path, name: &SubjectName, subject: &Subject) -> Result<()> {

@@ -3,8 +3,7 @@
 use super::state::{Beside, Kind, State, Subject};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::schema::candidate::format_of;
-use crate::cli::values::read_text;
-use anyhow::Context;
+use crate::cli::values::{inside, read_text};
 use myelin_catalog::limits::{POLICY_LEN_MAX_BYTES, SCHEMA_LEN_MAX_BYTES};
 use myelin_catalog::{Binding, Name, SubjectName, Tenant, TopicRule};
 use serde::de::DeserializeOwned;
@@ -31,6 +30,8 @@ pub(super) struct Folder {
     /// The file of each thing.
     pub(super) files: BTreeMap<(Kind, String), PathBuf>,
     faults: Vec<String>,
+    /// Where it is.
+    root: PathBuf,
 }
 
 /// Reads a folder.
@@ -38,10 +39,14 @@ pub(super) struct Folder {
 /// # Errors
 /// All that is wrong with its files, together.
 pub(super) fn read(root: &Path) -> Result<Folder> {
-    let mut folder = Folder::default();
+    let mut folder = Folder { root: root.to_owned(), ..Folder::default() };
     for entry in entries(root)? {
         let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if !entry.is_dir() || name.starts_with('.') {
+            continue;
+        }
+        if let Err(why) = inside(root, &entry) {
+            folder.fault(&entry, why);
             continue;
         }
         match Kind::ALL.into_iter().find(|kind| kind.folder() == name) {
@@ -63,7 +68,7 @@ pub(super) fn read(root: &Path) -> Result<Folder> {
 /// # Errors
 /// All that is wrong with them, together.
 pub(in crate::cli) fn rules(path: &Path) -> Result<Vec<TopicRule>> {
-    let mut folder = Folder::default();
+    let mut folder = Folder { root: path.to_owned(), ..Folder::default() };
     match path.is_dir() {
         true => folder.read_kind(Kind::Topic, path)?,
         false => {
@@ -98,11 +103,11 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let told = || format!("the folder {}", folder.display());
-    let found = std::fs::read_dir(folder).with_context(told)?;
+    let told = |error: std::io::Error| Failure::of_file(folder, error);
+    let found = std::fs::read_dir(folder).map_err(told)?;
     let mut paths = Vec::new();
     for entry in found.take(FILES_MAX + 1) {
-        paths.push(entry.with_context(told)?.path());
+        paths.push(entry.map_err(told)?.path());
     }
     if paths.len() > FILES_MAX {
         return Err(Failure::new(Exit::Usage, format!("{} has more than {FILES_MAX} files", folder.display())));
@@ -111,9 +116,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The files in a folder and in those inside it, hidden ones left out, by path.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// The files in a folder and in those inside it, hidden ones left out, by path; and what is wrong with others.
+fn files(root: &Path, folder: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let (mut found, mut faults) = (Vec::new(), Vec::new());
     let mut open = vec![(folder.to_path_buf(), 0)];
     while let Some((folder, depth)) = open.pop() {
         if depth > DEPTH_MAX {
@@ -122,10 +127,13 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
         for path in entries(&folder)? {
             let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            match path.is_dir() {
-                _ if is_hidden => {}
-                true => open.push((path, depth + 1)),
-                false => found.push(path),
+            if is_hidden {
+                continue;
+            }
+            match inside(root, &path) {
+                Err(why) => faults.push(format!("{}: {why}", path.display())),
+                Ok(()) if path.is_dir() => open.push((path, depth + 1)),
+                Ok(()) => found.push(path),
             }
         }
         if found.len() > FILES_MAX {
@@ -133,7 +141,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     found.sort();
-    Ok(found)
+    Ok((found, faults))
 }
 
 fn ending(path: &Path) -> &str {
@@ -180,7 +188,8 @@ impl Folder {
 
     fn read_kind(&mut self, kind: Kind, folder: &Path) -> Result<()> {
         self.kinds.insert(kind);
-        let files = files(folder)?;
+        let (files, outside) = files(&self.root, folder)?;
+        self.faults.extend(outside);
         if kind == Kind::Schema {
             self.read_schemas(&files);
             return Ok(());
@@ -267,5 +276,44 @@ impl Folder {
     pub(super) fn file(&self, kind: Kind, name: &str) -> String {
         let file = self.files.get(&(kind, name.to_owned()));
         file.map_or_else(|| format!("{} {name}", kind.noun()), |path| path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_that_leaves_the_folder_is_refused_and_nothing_of_its_target_is_shown() {
+        let all = tempfile::tempdir().unwrap();
+        let (root, outside) = (all.path().join("mesh.d"), all.path().join("outside"));
+        let (topics, policies) = (root.join("topics"), root.join("policies"));
+        [&topics, &policies, &outside].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        fs::write(outside.join("secret.toml"), "root:x:0:0").unwrap();
+        fs::write(policies.join(".data"), "permit (principal, action, resource);").unwrap();
+        // As Kubernetes mounts what it configures.
+        symlink(".data", policies.join("all.cedar")).unwrap();
+        assert_eq!(read(&root).unwrap().state.policies.len(), 1);
+
+        let told = |link: &Path, target: &Path| {
+            symlink(target, link).unwrap();
+            let failures = [read(&root).unwrap_err(), rules(&topics).unwrap_err()];
+            fs::remove_file(link).unwrap();
+            for failure in failures {
+                let named = failure.what.contains(&link.display().to_string());
+                assert!(failure.exit == Exit::Usage && named && !failure.what.contains("root:x"), "{failure}");
+            }
+        };
+        told(&topics.join("pw.toml"), &outside.join("secret.toml"));
+        told(&topics.join("pw.toml"), Path::new("../../outside/secret.toml"));
+        told(&topics.join("more"), &outside);
+        fs::remove_dir(&topics).unwrap();
+        symlink(&outside, &topics).unwrap();
+        let failure = read(&root).unwrap_err();
+        assert!(failure.what.contains("outside the folder") && !failure.what.contains("root:x"), "{failure}");
     }
 }

@@ -134,7 +134,7 @@ impl<'a> Registry<'a> {
 pub(super) fn found<T>(asked: Result<T>) -> Result<Option<T>> {
     match asked {
         Ok(value) => Ok(Some(value)),
-        Err(failure) if failure.exit == Exit::NotFound => Ok(None),
+        Err(failure) if failure.is_absence() => Ok(None),
         Err(failure) => Err(failure),
     }
 }

@@ -17,7 +17,7 @@ Examples:
   myelin filter keygen release                        release.key and release.pub; asks for a password
   myelin filter keygen ci --password-file pw
 
-The keys are minisign's: `minisign -G` makes them as well. `myelin trust change --add-key release.pub` lets the mesh
+The keys are minisign's: `minisign -G` makes them as well, and `minisign -G -W` those without a password. `myelin trust change --add-key release.pub` lets the mesh
 trust one.";
 
 pub(super) const SIGN_HELP: &str = "\
@@ -111,7 +111,7 @@ impl Sign {
         let statement = ModuleStatement { module, digest: Digest::of(&bytes), expires_unix_s };
         let signature = self.signer.sign(&bytes, &statement.to_string())?;
         let out = self.out.unwrap_or_else(|| with_ending(&self.file, "minisig"));
-        write_atomically(&out, &signature).with_context(|| format!("{}", out.display()))?;
+        write_atomically(&out, &signature).map_err(|error| Failure::of_file(&out, error))?;
         say!("{} is signed: {}", statement.module, out.display());
         say!("  next: myelin filter push {}", self.file.display());
         Ok(())
@@ -123,7 +123,7 @@ impl AllowDowngrade {
         let Self { module, binding, generation, signer, out } = self;
         let statement = RollbackStatement { module, binding, generation }.to_string();
         let signature = signer.sign(statement.as_bytes(), &statement)?;
-        write_atomically(&out, &signature).with_context(|| format!("{}", out.display()))?;
+        write_atomically(&out, &signature).map_err(|error| Failure::of_file(&out, error))?;
         say!("{statement}");
         say!("  next: myelin bind .. --allow-downgrade {}", out.display());
         Ok(())

@@ -4,8 +4,7 @@ use super::files;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::{Shape, table};
 use crate::cli::values::{print, say};
-use crate::policy::PolicyEvent;
-use anyhow::Context;
+use crate::policy::{PolicyEvent, asked};
 use clap::Args;
 use myelin_policy::{Action, Place, Policies, Question, Service, Verdict};
 use serde::Deserialize;
@@ -83,7 +82,7 @@ struct Case {
 impl Test {
     pub(super) fn run(self) -> Result<()> {
         let shown = self.path.display().to_string();
-        let text = std::fs::read_to_string(&self.path).with_context(|| format!("the table {shown}"))?;
+        let text = std::fs::read_to_string(&self.path).map_err(|error| Failure::of_file(&self.path, error))?;
         let usage = |why: String| {
             Failure::new(Exit::Usage, format!("{shown}: {why}")).next("`myelin policy test --help` shows a table")
         };
@@ -103,7 +102,7 @@ impl Test {
         files::compile(&found)?;
         // Named like at a router, so that reasons read the same.
         let policies = Policies::compile(found.iter().map(|file| (file.name.as_str(), &*file.text)))
-            .map_err(|errors| Failure::new(Exit::Failed, errors.to_string()))?;
+            .map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))?;
         let differing = differing(&cases, &policies).map_err(usage)?;
         let (count, all) = (differing.len(), cases.case.len());
         if self.shape.is_json() {
@@ -133,6 +132,8 @@ fn differing(cases: &Cases, policies: &Policies) -> Result<Vec<Vec<String>>, Str
     let mut rows = Vec::new();
     for (number, case) in (1..).zip(&cases.case) {
         let action: Action = case.action.parse().map_err(|why| format!("case {number}: {why}"))?;
+        // A slip would be denied, and look as expected where that is expected.
+        asked::check(&case.principal, action, &case.resource).map_err(|why| format!("case {number}: {why}"))?;
         let site = case.site.as_deref().unwrap_or(&cases.site);
         let service = Service::new(&*case.principal).with_groups(case.groups.iter().map(|group| &**group));
         let place = Place { site, tenant: &case.tenant };
@@ -210,5 +211,19 @@ mod tests {
             ..toml::from_str("policies = []").unwrap()
         };
         assert!(differing(&wrong, &Policies::default()).unwrap_err().contains("case 1"));
+    }
+
+    #[test]
+    fn a_slip_in_a_row_is_told_even_where_it_is_expected_to_be_denied() {
+        let row = |principal: &str, action: &str, resource: &str| {
+            let row = json!({"principal": principal, "action": action, "resource": resource, "expect": "deny"});
+            let cases = serde_json::from_value(json!({"policies": [], "case": [row]})).unwrap();
+            differing(&cases, &Policies::default())
+        };
+        assert_eq!(row("spiffe://a/service/b", "publish", "c"), Ok(Vec::new()));
+        for (principal, resource) in [("shop", "c"), ("spiffe://a/service/b", ""), ("spiffe://a/service/b", "c/**")] {
+            let told = row(principal, "publish", resource).unwrap_err();
+            assert!(told.starts_with("case 1: "), "{told}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Policies in files: `orders.cedar` is the policy `orders`.
 
 use crate::cli::failure::{Exit, Failure, Result};
-use anyhow::Context;
+use crate::cli::values::inside;
 use myelin_catalog::Name;
 use myelin_policy::Policies;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,12 @@ pub(in crate::cli) fn read(path: &Path) -> Result<Vec<File>> {
     if !path.is_dir() {
         return Ok(vec![one(path)?]);
     }
-    let entries = std::fs::read_dir(path).with_context(|| format!("the folder {}", path.display()))?;
+    let entries = std::fs::read_dir(path).map_err(|error| Failure::of_file(path, error))?;
     let mut paths = Vec::new();
     for entry in entries {
-        let entry = entry.with_context(|| format!("the folder {}", path.display()))?;
+        let entry = entry.map_err(|error| Failure::of_file(path, error))?;
         if entry.path().extension().is_some_and(|extension| extension == EXTENSION) {
+            inside(path, &entry.path()).map_err(|why| Failure::of_file(&entry.path(), why))?;
             paths.push(entry.path());
         }
     }
@@ -44,7 +45,7 @@ fn one(path: &Path) -> Result<File> {
         Failure::new(Exit::Usage, format!("{}: its policy would be called so: {error}", path.display()))
             .next("rename the file")
     })?;
-    let text = std::fs::read_to_string(path).with_context(|| format!("the policy {}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::of_file(path, error))?;
     Ok(File { name, path: path.to_path_buf(), text })
 }
 
@@ -53,6 +54,6 @@ pub(in crate::cli) fn compile(files: &[File]) -> Result<Policies> {
     let names: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
     let texts = names.iter().zip(files).map(|(name, file)| (&**name, &*file.text));
     Policies::compile(texts).map_err(|errors| {
-        Failure::new(Exit::Failed, errors.to_string()).next("`myelin policy schema` prints what policies can speak of")
+        Failure::new(Exit::Usage, errors.to_string()).next("`myelin policy schema` prints what policies can speak of")
     })
 }

@@ -66,7 +66,7 @@ async fn place(api: &Api, candidate: &Candidate) -> Result<Option<(u32, u32)>> {
     let path = path("subjects", &candidate.subject, "");
     let there: Result<Value> = api.ask(Method::POST, &path, Body::Json(candidate.body()?)).await;
     let there = match there {
-        Err(failure) if failure.exit == Exit::NotFound => return Ok(None),
+        Err(failure) if failure.is_absence() => return Ok(None),
         there => there?,
     };
     let number = |field: &str| there[field].as_u64().and_then(|number| u32::try_from(number).ok());

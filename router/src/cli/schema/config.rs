@@ -75,7 +75,7 @@ impl Config {
 async fn unset(api: &Api, path: &str) -> Result<bool> {
     match api.ask::<Value>(Method::DELETE, path, Body::None).await {
         Ok(_) => Ok(true),
-        Err(failure) if failure.exit == Exit::NotFound => Ok(false),
+        Err(failure) if failure.is_absence() => Ok(false),
         Err(failure) => Err(failure),
     }
 }

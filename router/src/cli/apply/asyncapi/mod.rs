@@ -11,7 +11,6 @@ use crate::cli::admin::Admin;
 use crate::cli::connect::block_on;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::values::{print, read_text, say, write_atomically};
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -81,7 +80,7 @@ impl Export {
         match &self.output {
             None => print(text),
             Some(file) => {
-                write_atomically(file, &text).with_context(|| format!("{}", file.display()))?;
+                write_atomically(file, &text).map_err(|error| Failure::of_file(file, error))?;
                 let (channels, messages) = (state.topics.len(), state.schemas.len());
                 say!("{} has {channels} channels and {messages} messages", file.display());
             }

@@ -1,0 +1,68 @@
+//! Files that nobody but the router's user should be able to read.
+
+use crate::config::Config;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// What others than the owner may do with a file.
+const OTHERS: u32 = 0o077;
+
+/// A file with a secret that others may read or change.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Exposed {
+    /// Which setting names it.
+    pub(super) setting: &'static str,
+    pub(super) file: PathBuf,
+    pub(super) mode: u32,
+}
+
+impl Exposed {
+    /// What to do about it.
+    pub(super) fn step(&self) -> String {
+        format!("chmod 600 {}", self.file.display())
+    }
+}
+
+impl std::fmt::Display for Exposed {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { setting, file, mode } = self;
+        write!(out, "{setting}: others on this machine may use {} (mode {mode:04o})", file.display())
+    }
+}
+
+/// The secrets of a configuration that others may use. What is not there, others tell.
+pub(super) fn exposed(config: &Config) -> Vec<Exposed> {
+    let secrets = [("[tls] key", &config.tls.key), ("[admin] token_file", &config.admin.token_file)];
+    let named = secrets.into_iter().filter_map(|(setting, file)| Some((setting, file.as_deref()?)));
+    named.filter_map(|(setting, file)| look(setting, file)).collect()
+}
+
+fn look(setting: &'static str, file: &Path) -> Option<Exposed> {
+    let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o7777;
+    (mode & OTHERS != 0).then(|| Exposed { setting, file: file.to_owned(), mode })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use std::fs::{Permissions, set_permissions};
+
+    #[test]
+    fn a_secret_that_others_may_read_is_told_with_the_step_that_mends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let mut config = Config::default();
+        config.admin.token_file = Some(file.clone());
+        assert_eq!(exposed(&config), [], "there is none");
+        std::fs::write(&file, "secret").unwrap();
+        for (mode, is_exposed) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o666, true)] {
+            set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(!exposed(&config).is_empty(), is_exposed, "{mode:o}");
+        }
+        let told = &exposed(&config)[0];
+        assert!(told.to_string().contains("[admin] token_file") && told.to_string().contains("0666"), "{told}");
+        assert!(told.step().starts_with("chmod 600 /"));
+    }
+}
