@@ -42,7 +42,8 @@ Examples:
   myelin serve -c /etc/myelin/myelin.toml              as configured; see `myelin config default`
 
 SIGTERM or Ctrl-C shuts down gracefully: clients are told to move on, what is in flight is finished. A second one ends
-at once, as does the first while the router starts or waits for its mesh. SIGHUP reloads the certificates. Exit code 0 after a graceful end whose ledger balances, else 1.";
+at once, as does the first while the router starts or waits for its mesh. SIGHUP reloads the certificates. Exit code 0
+after a graceful end whose ledger balances, and where nobody was served yet, else 1.";
 
 /// Run a router
 #[derive(Args, Debug)]
