@@ -259,7 +259,7 @@ impl Screen {
     pub fn describe(&self) -> String {
         match &self.by {
             By::Rule { subject, version, schema: Ok(judge) } => format!("{subject}:{version} (id {})", judge.id),
-            By::Rule { schema: Err(why), .. } => format!("nothing: {why}"),
+            By::Rule { schema: Err(why), .. } => format!("no schema, and so none passes: {why}"),
             By::Event { known, .. } => format!("{} schemas that events may name", known.by_id.len()),
         }
     }

@@ -11,7 +11,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use myelin_catalog::{Op, Residency, SchemaRule, SchemaVersion, Schemas, TopicRule};
+use myelin_catalog::{GovernanceChange, Governed, Op, Residency, SchemaRule, SchemaVersion, Schemas, TopicRule};
 use myelin_wire::Pattern;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -44,12 +44,37 @@ pub(super) struct TopicRuleInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SchemaSpec>)]
     schema: Option<SchemaRule>,
+    /// What the rollout under way makes of the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollout: Option<Brought>,
     /// The subject's newest version, where the rule judges by an older one: a rollout may let it hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     newest: Option<u32>,
     /// What the schema has done at this router.
     #[serde(skip_serializing_if = "Option::is_none")]
     screening: Option<Screening>,
+}
+
+/// What the rollout under way makes of a rule: `schema` is what it says itself, and goes on saying where the rollout is not.
+#[derive(Debug, Serialize, ToSchema)]
+struct Brought {
+    /// The rollout.
+    id: u64,
+    /// What payloads must be like where it is; nothing where it removes the rule, or takes the schema out of it.
+    #[schema(value_type = Option<SchemaSpec>)]
+    schema: Option<SchemaRule>,
+    /// Whether it is at this router's site.
+    is_here: bool,
+}
+
+impl Brought {
+    fn of(rule: &TopicRule, view: &View) -> Option<Self> {
+        let rollout = view.catalog.rollout().filter(|rollout| rollout.is_forward())?;
+        let is_meant = |change: &&GovernanceChange| change.governed() == Governed::TopicRule(&rule.name);
+        let change = rollout.plan.changes.iter().find(is_meant)?;
+        let is_here = view.site.as_ref().is_some_and(|site| !rollout.changes_at(site).is_empty());
+        Some(Self { id: rollout.id, schema: change.rule().and_then(|rule| rule.schema.clone()), is_here })
+    }
 }
 
 /// What a rule's schema has done at this router since its start.
@@ -157,6 +182,7 @@ impl TopicRuleInfo {
             residency: ResidencySpec { regions: texts(regions), clouds: texts(clouds), sites: texts(sites) },
             allowed,
             schema: rule.schema.clone(),
+            rollout: Brought::of(rule, view),
             newest: rule.schema.as_ref().and_then(|schema| newer(schema, view.catalog.schemas())),
             screening: screens.all().find(|screen| screen.rule() == rule.name.as_str()).map(Screening::new),
         }
@@ -216,7 +242,7 @@ pub(super) async fn describe(
         (status = 204, description = "It holds"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The rule cannot be so"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "With `[admin] two_person` a rule that judges payloads comes by a rollout, where there are sites"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "The subject has no version, and the rule says none"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "The subject has no version, or not the one that the rule names"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision; or another schema is for a rollout, or would turn back recorded events"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]

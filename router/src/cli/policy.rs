@@ -9,7 +9,7 @@ use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
 use super::listing::{Shape, items, table, text};
-use super::resource::{Kind, One, Show};
+use super::resource::{Described, Kind, One, Show};
 use super::values::{print, say};
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -37,7 +37,7 @@ pub(super) enum Policy {
     Ls(Show),
     /// Print the text of one
     #[command(after_help = "Example:\n  myelin policy describe orders > orders.cedar")]
-    Describe(One),
+    Describe(Described),
     /// Remove one
     #[command(after_help = "Example:\n  myelin policy rm orders")]
     Rm(One),
@@ -114,10 +114,7 @@ impl Policy {
         block_on(async {
             match self {
                 Self::Ls(all) => all.run(POLICIES.path, show).await,
-                Self::Describe(one) => {
-                    print(text(&one.fetch(&POLICIES).await?["text"]));
-                    Ok(())
-                }
+                Self::Describe(one) => one.run(&POLICIES, |policy| text(&policy["text"])).await,
                 Self::Rm(one) => one.remove(&POLICIES).await,
                 Self::Apply(apply) => apply.run().await,
                 Self::Explain(explain) => explain.run().await,

@@ -3,7 +3,7 @@
 use super::admin::Admin;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::Listing;
+use super::listing::{Listing, Shape};
 use super::values::say;
 use clap::Args;
 use hyper::Method;
@@ -36,6 +36,15 @@ pub(super) struct One {
     admin: Admin,
 }
 
+/// All that is known of one of them
+#[derive(Args, Debug)]
+pub(super) struct Described {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    shape: Shape,
+}
+
 impl Kind {
     /// Where the admin API has the one of that name.
     pub(super) fn at(&self, name: &Name) -> String {
@@ -57,17 +66,24 @@ impl One {
         self.admin.api()?.get(&kind.at(&self.name)).await
     }
 
-    /// Shows all that is known of it.
-    pub(super) async fn describe(self, kind: &Kind) -> Result<()> {
-        let thing = self.fetch(kind).await?;
-        say!("{}", serde_json::to_string_pretty(&thing).unwrap_or_default());
-        Ok(())
-    }
-
     /// Removes it.
     pub(super) async fn remove(self, kind: &Kind) -> Result<()> {
         self.admin.api()?.tell(Method::DELETE, &kind.at(&self.name), Body::None).await?;
         say!("{} {} is gone", kind.word, self.name);
         Ok(())
     }
+}
+
+impl Described {
+    /// Shows it, as `show` makes text of it.
+    pub(super) async fn run(self, kind: &Kind, show: impl FnOnce(&Value) -> String) -> Result<()> {
+        let thing = self.one.fetch(kind).await?;
+        self.shape.tell(&thing, show);
+        Ok(())
+    }
+}
+
+/// All that is known of a thing, for people.
+pub(super) fn whole(thing: &Value) -> String {
+    format!("{}\n", serde_json::to_string_pretty(thing).unwrap_or_default())
 }

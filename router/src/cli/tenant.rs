@@ -5,7 +5,7 @@ use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
 use super::listing::{items, table, text};
-use super::resource::{Kind, One, Show};
+use super::resource::{Described, Kind, One, Show, whole};
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -26,7 +26,7 @@ pub(super) enum Tenant {
     Ls(Show),
     /// Show one tenant
     #[command(after_help = "Example:\n  myelin tenant describe acme")]
-    Describe(One),
+    Describe(Described),
     /// Let a tenant be as said, in place of the one of the same name
     #[command(after_help = "Examples:\n  \
         myelin tenant apply acme --service 'spiffe://acme.example/*' --events 5000 --connections 200\n  \
@@ -133,7 +133,7 @@ impl Tenant {
         block_on(async {
             match self {
                 Self::Ls(all) => all.run(TENANTS.path, show).await,
-                Self::Describe(one) => one.describe(&TENANTS).await,
+                Self::Describe(one) => one.run(&TENANTS, whole).await,
                 Self::Apply(apply) => apply.run().await,
                 Self::Rm(one) => one.remove(&TENANTS).await,
             }

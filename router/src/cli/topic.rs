@@ -6,8 +6,8 @@ use super::failure::Result;
 use super::http::Body;
 use super::listing::{items, table, text};
 use super::patterns;
-use super::resource::{Kind, One, Show};
-use super::values::say;
+use super::resource::{Described, Kind, One, Show, whole};
+use super::values::{quoted, say};
 use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 use myelin_catalog::{Name, SchemaVersion, Selector};
@@ -26,7 +26,7 @@ pub(super) enum Topic {
     Ls(Show),
     /// Show one rule, and the sites that it means
     #[command(after_help = "Example:\n  myelin topic describe eu-orders")]
-    Describe(One),
+    Describe(Described),
     /// Let a rule hold, in place of the one of the same name
     #[command(after_help = "Examples:\n  myelin topic apply eu-orders 'orders/eu/**' --region 'eu-*'\n  \
         myelin topic apply secrets 'secrets/**' --cloud own --site hamburg --site madrid\n  \
@@ -46,7 +46,10 @@ pub(super) enum Topic {
 
 /// Set a rule
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["region", "cloud", "site", "schema_subject", "schema_by"]))]
+#[command(
+    group = ArgGroup::new("where").required(true).multiple(true).args(["region", "cloud", "site", "schema_subject", "schema_by"]),
+    group = ArgGroup::new("judges").multiple(true).args(["schema_subject", "schema_by"]),
+)]
 pub(super) struct Apply {
     /// Name of the rule
     name: Name,
@@ -89,10 +92,10 @@ struct SchemaChoice {
     #[arg(long, value_name = "HOW", value_parser = ["confluent", "header", "dataschema"])]
     schema_by: Option<String>,
     /// What becomes of an event that is not as the schema says
-    #[arg(long, value_name = "FATE", value_parser = ["refuse", "dead-letter"], default_value = "refuse")]
+    #[arg(long, value_name = "FATE", value_parser = ["refuse", "dead-letter"], default_value = "refuse", requires = "judges")]
     on_invalid: String,
     /// Let events pass that have no payload, or name no schema
-    #[arg(long)]
+    #[arg(long, requires = "judges")]
     schema_optional: bool,
 }
 
@@ -118,7 +121,7 @@ impl Topic {
         block_on(async {
             match self {
                 Self::Ls(all) => all.run(RULES.path, show).await,
-                Self::Describe(one) => one.describe(&RULES).await,
+                Self::Describe(one) => one.run(&RULES, whole).await,
                 Self::Apply(apply) => apply.run().await,
                 Self::Rm(one) => one.remove(&RULES).await,
             }
@@ -126,18 +129,44 @@ impl Topic {
     }
 }
 
+/// The command that lets a rule, as the admin API has it, be as it is, but judge by `version` of its subject.
+pub(super) fn command(rule: &Value, version: &Value) -> String {
+    let mut words = vec![text(&rule["name"]), quoted(&text(&rule["pattern"]))];
+    let mut add = |flag: &str, value: &Value| match text(value) {
+        // It would be read as a flag of its own.
+        value if value.starts_with('-') => words.push(format!("--{flag}={}", quoted(&value))),
+        value => words.extend([format!("--{flag}"), quoted(&value)]),
+    };
+    for (flag, kind) in [("region", "regions"), ("cloud", "clouds"), ("site", "sites")] {
+        items(&rule["residency"], kind).iter().for_each(|selector| add(flag, selector));
+    }
+    let schema = &rule["schema"];
+    add("schema-subject", &schema["subject"]);
+    add("schema-version", version);
+    if schema["on_invalid"].as_str().is_some_and(|fate| fate != "refuse") {
+        add("on-invalid", &schema["on_invalid"]);
+    }
+    if schema["required"] == false {
+        words.push("--schema-optional".to_owned());
+    }
+    format!("myelin topic apply {}", words.join(" "))
+}
+
 impl Apply {
-    async fn run(self) -> Result<()> {
-        patterns::hint(self.pattern.as_str());
-        let api = self.admin.api()?;
-        let body = json!({
+    fn body(&self) -> Value {
+        json!({
             "pattern": self.pattern.as_str(),
             "residency": {"regions": self.region, "clouds": self.cloud, "sites": self.site},
             "schema": self.schema.body(),
-        });
+        })
+    }
+
+    async fn run(self) -> Result<()> {
+        patterns::hint(self.pattern.as_str());
+        let api = self.admin.api()?;
         let wishes = [("at-once", self.at_once), ("accept-failures", self.accept_failures)];
         let path = super::http::wishing(&RULES.at(&self.name), &wishes);
-        api.tell(Method::PUT, &path, Body::Json(body)).await?;
+        api.tell(Method::PUT, &path, Body::Json(self.body())).await?;
         let rule = api.get(&RULES.at(&self.name)).await?;
         if let Some(by) = rule["screening"]["by"].as_str() {
             say!("rule {}: payloads of {} are judged by {by}", self.name, self.pattern.as_str());
@@ -159,17 +188,33 @@ fn sites(rule: &Value) -> String {
     items(rule, "allowed").iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
+/// By what a rule judges here, and by what else it judges elsewhere or could.
+fn judged(rule: &Value) -> String {
+    let by = rule["screening"]["by"].as_str().unwrap_or_default();
+    let (rollout, newest) = (&rule["rollout"], &rule["newest"]);
+    let words = |schema: &Value| match (&schema["version"], &schema["by"]) {
+        (_, by) if by.is_string() => format!("what events name by {}", text(by)),
+        (version, _) if version.is_null() => "no schema".to_owned(),
+        (version, _) => format!("{}:{}", text(&schema["subject"]), text(version)),
+    };
+    match rollout["id"].as_u64() {
+        Some(id) if rollout["is_here"] == true => {
+            let by = if by.is_empty() { "no schema" } else { by };
+            format!("{by} by rollout {id}; elsewhere {}", words(&rule["schema"]))
+        }
+        Some(id) => format!("{by}; rollout {id} brings {}", words(&rollout["schema"])),
+        None if newest.is_u64() => format!("{by}; {newest} is there"),
+        None => by.to_owned(),
+    }
+}
+
 fn show(value: &Value) -> String {
     let rows = items(value, "rules").iter().map(|rule| {
         let list = |kind: &str| items(&rule["residency"], kind).iter().map(text).collect::<Vec<_>>().join(", ");
         let mut row = vec![text(&rule["name"]), text(&rule["pattern"])];
         row.extend(["regions", "clouds", "sites"].map(list));
         row.push(sites(rule));
-        let by = rule["screening"]["by"].as_str().unwrap_or_default();
-        row.push(match rule["newest"].as_u64() {
-            Some(newest) => format!("{by}; {newest} is there"),
-            None => by.to_owned(),
-        });
+        row.push(judged(rule));
         row
     });
     let mut shown = table(&["rule", "pattern", "regions", "clouds", "sites", "may be at", "schema"], &[], rows);
@@ -186,7 +231,69 @@ fn show(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        apply: Apply,
+    }
+
+    /// What a shell makes of a command whose only quotes are single ones, without its first three words.
+    fn words(command: &str) -> Vec<String> {
+        let output =
+            std::process::Command::new("sh").args(["-c", &format!("printf '%s\\n' {command}")]).output().unwrap();
+        let words = String::from_utf8(output.stdout).unwrap();
+        words.lines().skip(3).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_command_for_another_version_keeps_all_that_the_rule_says() {
+        let all = json!({"name": "orders", "pattern": "orders/$x/it's a/*/**",
+            "residency": {"regions": ["eu-*", "us"], "clouds": ["own"], "sites": ["hamburg", "madrid"]},
+            "schema": {"subject": "-o's \"$HOME\" `id`;value", "version": 1, "on_invalid": "dead-letter", "required": false}});
+        let plain = json!({"name": "orders", "pattern": "orders/**",
+            "residency": {"regions": [], "clouds": [], "sites": []},
+            "schema": {"subject": "orders-value", "version": 1, "on_invalid": "refuse", "required": true}});
+        for mut rule in [all, plain] {
+            let command = command(&rule, &json!(7));
+            let line = Line::try_parse_from([vec!["apply".to_owned()], words(&command)].concat());
+            let apply = line.unwrap_or_else(|error| panic!("{command}\n{error}")).apply;
+            let mut meant = apply.body();
+            meant["name"] = json!(apply.name);
+            rule["schema"]["version"] = json!(7);
+            assert_eq!(meant, rule, "{command}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_a_schema_needs_one() {
+        let parse =
+            |more: &[&str]| Line::try_parse_from([&["apply", "eu", "orders/**", "--region", "eu"], more].concat());
+        for flags in [&["--schema-optional"][..], &["--on-invalid", "dead-letter"], &["--on-invalid", "refuse"]] {
+            assert!(parse(flags).is_err(), "{flags:?}");
+            for schema in [["--schema-subject", "s"], ["--schema-by", "header"]] {
+                assert!(parse(&[flags, &schema].concat()).is_ok(), "{flags:?} {schema:?}");
+            }
+        }
+        assert!(parse(&[]).is_ok());
+    }
+
+    #[test]
+    fn a_rule_that_a_rollout_changes_is_shown_with_what_judges_here_and_elsewhere() {
+        let rule = |is_here, by: &str| {
+            json!({"schema": {"subject": "s", "version": 1}, "newest": 2,
+            "rollout": {"id": 41, "is_here": is_here, "schema": {"subject": "s", "version": 2}}, "screening": {"by": by}})
+        };
+        assert_eq!(judged(&rule(true, "s:2 (id 7)")), "s:2 (id 7) by rollout 41; elsewhere s:1");
+        assert_eq!(judged(&rule(false, "s:1 (id 6)")), "s:1 (id 6); rollout 41 brings s:2");
+        let mut gone = rule(false, "s:1 (id 6)");
+        gone["rollout"]["schema"] = Value::Null;
+        assert_eq!(judged(&gone), "s:1 (id 6); rollout 41 brings no schema");
+    }
 
     #[test]
     fn rules_are_shown_with_the_sites_that_they_mean() {

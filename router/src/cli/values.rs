@@ -15,6 +15,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A text as one word of a shell's line.
+pub(super) fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// `NAME=VALUE`, as `-H` takes it.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -236,6 +236,21 @@ async fn a_stricter_schema_or_policy_is_caught_at_the_canary_and_one_that_fits_r
     Ok(())
 }
 
+/// What `topic ls` says at a site that a rollout has not reached, and at its canary.
+fn listed(sites: &RealSites) -> Result<()> {
+    for (site, by, is_here) in [(0, "orders-value:1", false), (1, "orders-value:2", true)] {
+        let router = &sites.routers[site];
+        let rule = router.myelin(&["topic", "describe", "orders", "-o", "json"])?.json()?;
+        ensure!(rule["schema"]["version"] == 1 && rule["rollout"]["schema"]["version"] == 2, "{rule}");
+        ensure!(rule["rollout"]["is_here"] == is_here && rule["rollout"]["id"].is_u64(), "{rule}");
+        ensure!(rule["screening"]["by"].as_str().is_some_and(|judges| judges.starts_with(by)), "{rule}");
+        let told = router.myelin(&["topic", "ls"])?.good()?.out;
+        let by = if is_here { "; elsewhere orders-value:1" } else { " brings orders-value:2" };
+        ensure!(told.contains(by), "{told}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_of_a_schema_comes_to_one_site_first_and_every_tool_says_so() -> Result<()> {
     let sites = RealSites::start_with(2, &[(0, 1)], &[]).await?;
@@ -263,6 +278,7 @@ async fn a_version_of_a_schema_comes_to_one_site_first_and_every_tool_says_so() 
     .await?;
     let elsewhere = explained("s0")?.good()?.out;
     ensure!(elsewhere.contains("orders-value:1") && !elsewhere.contains("those of rollout"), "{elsewhere}");
+    listed(&sites)?;
     let status = near.myelin(&["rollout", "status"])?.good()?.out;
     ensure!(status.contains("topic rule orders set: orders/** judged by orders-value:2, refuse"), "{status}");
     // Meanwhile nobody else changes that rule, and anybody another one.

@@ -179,15 +179,16 @@ async fn what_is_not_as_the_schema_says_goes_to_the_dead_letters_where_the_rule_
         let kept = router.myelin(args)?;
         ensure!(kept.code == Some(5) && kept.err.contains("topic rule `orders` judges by"), "{kept:?}");
     }
-    // A rule without a version means one that is there; one that follows the newest may wait for the first.
-    let args = ["topic", "apply", "orders", "orders/**", "--schema-subject", "missing", "--schema-version", "latest"];
-    let none = router.myelin(&args[..6])?;
-    ensure!(none.code == Some(3) && none.err.contains("`missing`"), "{none:?}");
-    // Without a schema nothing passes: a rule that cannot judge is no rule to let everything in.
-    let said = router.myelin(&args)?.good()?.out;
-    ensure!(said.contains("no schema yet"), "{said}");
-    let outcome = publish(&client, Event::new("orders/1", &good)).await?;
-    ensure!(matches!(outcome, Outcome::Refused { code: Code::SchemaViolation, .. }), "{outcome:?}");
+    // A rule means a version that is there, whether it says which or not: without one nothing would pass.
+    let missing = ["topic", "apply", "orders", "orders/**", "--schema-subject", "missing"];
+    for version in [&[][..], &["--schema-version", "2"], &["--schema-version", "latest"]] {
+        let none = router.myelin(&[&missing[..], version].concat())?;
+        ensure!(none.code == Some(3) && none.err.contains("`missing`"), "{version:?}: {none:?}");
+    }
+    let there = ["topic", "apply", "orders", "orders/**", "--schema-subject", "orders-value", "--schema-version", "77"];
+    let none = router.myelin(&there)?;
+    ensure!(none.code == Some(3) && none.err.contains("has no version 77: it has 1; name"), "{none:?}");
+    judges(&router, "orders", "orders-value:1").await?;
     router.myelin(&["topic", "rm", "orders"])?.good()?;
     let outcome = publish(&client, Event::new("orders/1", b"anything")).await?;
     ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");

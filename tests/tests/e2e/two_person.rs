@@ -267,3 +267,53 @@ async fn two_person_nobody_lets_a_schema_judge_alone() -> Result<()> {
     ensure!(gone.status == 204, "{}", gone.json());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_person_nobody_changes_alone_what_a_rule_follows() -> Result<()> {
+    let (mut sites, ann, bob, _folder) = begins().await?;
+    // A router at which nobody wants two lets a rule follow the newest version.
+    sites.routers[1].setup_mut().variables.retain(|(name, _)| !name.ends_with("ADMIN__TWO_PERSON"));
+    sites.routers[1].terminate()?;
+    sites.routers[1].restart()?;
+    let [first, second] = [&sites.routers[0], &sites.routers[1]];
+    let versions = "/registry/subjects/orders-value/versions";
+    let body = |text: &str| json!({"schema": text, "schemaType": "JSON"});
+    let texts =
+        [r#"{"type": "object"}"#, r#"{"type": ["object", "null"]}"#, r#"{"type": ["object", "null", "array"]}"#];
+    for text in &texts[..2] {
+        let made = ann.post(first, versions, &body(text))?;
+        ensure!(made.status == 200, "{}", made.json());
+    }
+    let sets = |version: Value| {
+        let rule = json!({"pattern": "orders/**", "schema": {"subject": "orders-value", "version": version}});
+        bob.ask(second, "PUT", "/v1/topics/orders?at-once=true", &rule)
+    };
+    let is_set =
+        |version: &Value| Ok(first.ask("GET", "/v1/topics/orders", &[], b"")?.json()["schema"]["version"] == *version);
+    eventually("a rule that follows", || Ok(sets(json!("latest"))?.status == 204)).await?;
+    eventually("the rule at the other router", || is_set(&json!("latest"))).await?;
+
+    let newest = ann.post(first, versions, &body(texts[2]))?;
+    ensure!(newest.problem() == (403, "two-person".to_owned()), "{}", newest.json());
+    ensure!(newest.json()["message"].to_string().contains("topic rule `orders` follows"), "{}", newest.json());
+    let file = sites.routers[0].folder().join("next.json");
+    std::fs::write(&file, texts[2])?;
+    let told = first.myelin(&["schema", "register", "orders-value", &file.to_string_lossy()])?;
+    ensure!(told.code != Some(0) && told.err.contains("--schema orders"), "{told:?}");
+    let gone = ann.ask(first, "DELETE", &format!("{versions}/latest"), &Value::Null)?;
+    ensure!(gone.problem() == (403, "two-person".to_owned()), "{}", gone.json());
+    // What changes nothing that is judged takes one person.
+    let known = ann.post(first, versions, &body(texts[1]))?;
+    ensure!(known.status == 200 && known.json()["version"] == 2, "{}", known.json());
+    let older = ann.ask(first, "DELETE", &format!("{versions}/1"), &Value::Null)?;
+    ensure!(older.status == 200, "{}", older.json());
+    let other = ann.post(first, "/registry/subjects/other/versions", &body(texts[2]))?;
+    ensure!(other.status == 200, "{}", other.json());
+
+    let named = sets(json!(2))?;
+    ensure!(named.status == 204, "{}", named.json());
+    eventually("the number at the other router", || is_set(&json!(2))).await?;
+    let next = ann.post(first, versions, &body(texts[2]))?;
+    ensure!(next.status == 200 && next.json()["version"] == 3, "{}", next.json());
+    Ok(())
+}

@@ -52,6 +52,7 @@ pub(super) async fn list(
     request_body(content = SchemaRequest, content_type = "application/vnd.schemaregistry.v1+json"),
     responses(
         (status = 200, body = RegisteredInfo, content_type = "application/vnd.schemaregistry.v1+json", description = "It is there now"),
+        (status = 403, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "With `[admin] two_person` nobody registers alone what a topic rule follows by `latest`, where there are sites"),
         (status = 409, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "It is not compatible, or would turn back recorded events (409)"),
         (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "It is no schema, or the mode does not let it in (42201, 42205)"),
         (status = 500, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "The router that writes the catalog is not reached (50003)"),
@@ -66,7 +67,7 @@ pub(super) async fn register(
 ) -> Result<Answer<RegisteredInfo>, RegistryProblem> {
     let world = &context.state.world;
     let (candidate, place) = request.read(&world.schemas(), &subject, wishes.has("normalize"))?;
-    let wish = Wish { candidate, place, accept_failures: wishes.has("acceptFailures") };
+    let wish = Wish { candidate, place, accept_failures: wishes.has("acceptFailures"), by_two: context.two_person };
     let made = world.register_schema(subject, wish, actor).await?;
     Ok(Answer(RegisteredInfo { id: made.id, version: made.version }))
 }
@@ -147,6 +148,7 @@ pub(super) async fn referrers(
     ),
     responses(
         (status = 200, body = u32, content_type = "application/vnd.schemaregistry.v1+json", description = "The version that is deleted"),
+        (status = 403, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "With `[admin] two_person` nobody deletes alone the newest version of a subject that a topic rule follows by `latest`, where there are sites"),
         (status = 404, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "There is no such version, or not so (40401, 40402, 40406, 40407)"),
         (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "Other schemas refer to it, a topic rule judges by it, or the mode is not READWRITE (42202, 42205, 42206)"),
     ))]
@@ -163,6 +165,10 @@ pub(super) async fn remove(
         VersionAsked::Latest => find(&world.schemas(), &subject, version, permanent)?.version,
     };
     world.check_unused(&subject, Some(version), permanent)?;
+    // What goes for good went before, and judges nothing any more.
+    if context.two_person && !permanent {
+        world.check_by_two(&subject, version)?;
+    }
     world.change_registry(Op::SchemaVersionDeleted { subject, version, permanent }, actor).await?;
     Ok(Answer(version))
 }

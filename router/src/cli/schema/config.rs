@@ -3,8 +3,7 @@
 use super::super::admin::{Admin, Api};
 use super::super::failure::{Exit, Failure, Result};
 use super::super::http::Body;
-use super::super::listing::text;
-use super::super::values::say;
+use super::super::listing::{Shape, text};
 use super::encoded;
 use clap::Args;
 use hyper::Method;
@@ -28,6 +27,8 @@ pub(in super::super) struct Config {
     /// Take back what was set
     #[arg(long, conflicts_with_all = ["compatibility", "mode"])]
     reset: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -59,8 +60,9 @@ impl Config {
         }
         let level = api.get(&format!("{config}?defaultToGlobal=true")).await?;
         let mode = api.get(&format!("{mode}?defaultToGlobal=true")).await?;
-        let whose = self.subject.as_ref().map_or("by default".to_owned(), |subject| format!("subject {subject}"));
-        say!("{whose}: {}, {}", text(&level["compatibilityLevel"]), text(&mode["mode"]));
+        let holds =
+            json!({"subject": self.subject, "compatibility": level["compatibilityLevel"], "mode": mode["mode"]});
+        self.shape.tell(&holds, shown);
         Ok(())
     }
 
@@ -69,6 +71,11 @@ impl Config {
         let path = format!("{path}{}", if self.force { "?force=true" } else { "" });
         api.tell(Method::PUT, &path, Body::Json(json!({"mode": mode}))).await
     }
+}
+
+fn shown(holds: &Value) -> String {
+    let whose = holds["subject"].as_str().map_or("by default".to_owned(), |subject| format!("subject {subject}"));
+    format!("{whose}: {}, {}\n", text(&holds["compatibility"]), text(&holds["mode"]))
 }
 
 /// Takes back what is said at `path`; says whether there was anything.

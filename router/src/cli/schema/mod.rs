@@ -14,7 +14,7 @@ use super::values::say;
 use candidate::Candidate;
 use clap::{Args, Subcommand};
 use hyper::Method;
-use myelin_catalog::SubjectName;
+use myelin_catalog::{SchemaFormat, SubjectName};
 use serde_json::Value;
 
 /// Formats of payloads, and how they change
@@ -158,8 +158,17 @@ impl Describe {
         let api = self.admin.api()?;
         let deleted = if self.deleted { "?deleted=true" } else { "" };
         let path = path("subjects", &self.subject, &format!("/versions/{}{deleted}", encoded(&self.version)));
-        self.listing.show(|| api.get(&path), described).await
+        let fetch = || async { api.get(&path).await.map(with_format) };
+        self.listing.show(fetch, described).await
     }
+}
+
+/// A version whose format is said, also where the registry's API leaves it out because it is the one that it began with.
+fn with_format(mut version: Value) -> Value {
+    if version.is_object() && version["schemaType"].is_null() {
+        version["schemaType"] = SchemaFormat::Avro.as_str().into();
+    }
+    version
 }
 
 impl Register {
@@ -190,10 +199,10 @@ impl Register {
 fn behind(rules: &Value, subject: &SubjectName, has_sites: bool) -> String {
     let is_behind = |rule: &&Value| rule["schema"]["subject"] == subject.as_str() && rule["newest"].is_u64();
     let behind = items(rules, "rules").iter().filter(is_behind).map(|rule| {
-        let [name, pattern] = ["name", "pattern"].map(|field| text(&rule[field]));
+        let name = text(&rule["name"]);
         let moves = match has_sites {
             true => format!("myelin rollout start --only-changes --schema {name}"),
-            false => format!("myelin topic apply {name} '{pattern}' --schema-subject {subject}"),
+            false => super::topic::command(rule, &rule["newest"]),
         };
         format!("rule {name} judges by version {} until `{moves}`\n", text(&rule["schema"]["version"]))
     });
@@ -237,7 +246,7 @@ fn overview(value: &Value, deleted: bool) -> String {
 }
 
 fn described(value: &Value) -> String {
-    let format = value["schemaType"].as_str().unwrap_or("AVRO");
+    let format = text(&value["schemaType"]);
     let (subject, version) = (text(&value["subject"]), text(&value["version"]));
     let mut shown = format!("{subject} version {version}, id {}, {format}\n", text(&value["id"]));
     for reference in items(value, "references") {
@@ -284,6 +293,17 @@ mod tests {
     }
 
     #[test]
+    fn every_version_says_its_format() {
+        for (there, said) in [(Value::Null, "AVRO"), ("JSON".into(), "JSON")] {
+            assert_eq!(with_format(json!({"subject": "s", "version": 1, "schemaType": there}))["schemaType"], said);
+        }
+        assert!(
+            described(&with_format(json!({"subject": "s", "version": 1, "id": 3})))
+                .starts_with("s version 1, id 3, AVRO")
+        );
+    }
+
+    #[test]
     fn whoever_registers_is_told_which_rules_judge_by_an_older_version() {
         let rules = json!({"rules": [
             {"name": "orders", "pattern": "o/**", "schema": {"subject": "s", "version": 1}, "newest": 2},
@@ -292,7 +312,7 @@ mod tests {
         let Ok(subject) = "s".parse() else { panic!("it is a subject") };
         let moves = [
             (true, "rollout start --only-changes --schema orders"),
-            (false, "topic apply orders 'o/**' --schema-subject s"),
+            (false, "topic apply orders 'o/**' --schema-subject s --schema-version 2"),
         ];
         for (has_sites, moves) in moves {
             let told = format!("rule orders judges by version 1 until `myelin {moves}`\n");

@@ -33,6 +33,9 @@ const PAUSE_STEP_MS: u64 = 10;
 /// let it, and routing needs its cores.
 pub(super) const JUDGED_MAX: usize = 2;
 
+/// Versions that are told to whoever names one that is not there: the newest, which are mostly meant.
+const VERSIONS_TOLD_MAX: usize = 10;
+
 /// What a schema is in a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
@@ -51,6 +54,8 @@ pub struct Wish {
     pub place: Option<(u32, Option<u32>)>,
     /// Whether it comes although a rule that follows the subject's newest version would turn back recorded events.
     pub accept_failures: bool,
+    /// Whether nobody changes alone what payloads are judged by.
+    pub by_two: bool,
 }
 
 /// Keeps the judging of schemas within [`JUDGED_MAX`].
@@ -87,14 +92,15 @@ impl World {
     /// Makes a schema the next version of a subject; where it is there, nothing changes.
     ///
     /// # Errors
-    /// `invalid-schema`, `incompatible-schema`, `registry-mode`, `recorded-events`, `catalog-full`, `writer-unreachable`.
+    /// `invalid-schema`, `incompatible-schema`, `registry-mode`, `two-person`, `recorded-events`, `catalog-full`,
+    /// `writer-unreachable`.
     pub async fn register_schema(
         &self,
         subject: SubjectName,
         wanted: Wish,
         actor: Actor,
     ) -> Result<Registered, WorldError> {
-        let Wish { candidate, place, accept_failures } = wanted;
+        let Wish { candidate, place, accept_failures, by_two } = wanted;
         let candidate = Arc::new(candidate);
         for attempt in 1..=ATTEMPTS {
             let catalog = self.view().catalog.clone();
@@ -104,6 +110,9 @@ impl World {
                 schemas::Wanted::Known { id, version } => return Ok(Registered { id, version }),
                 schemas::Wanted::New(registration) => registration,
             };
+            if by_two {
+                self.check_by_two(&registration.subject, registration.version)?;
+            }
             if !accept_failures {
                 self.check_followed(&registration).await?;
             }
@@ -133,6 +142,28 @@ impl World {
             true => Ok(()),
             false => self.check_recorded(followers, view.catalog.schemas().with(registration)).await,
         }
+    }
+
+    /// Whether no rule follows the newest version of a subject, where that version is to come, or to go: that would change
+    /// at all sites at once what payloads are judged by, as a rule does which one person may not set alone.
+    ///
+    /// # Errors
+    /// `two-person`.
+    pub fn check_by_two(&self, subject: &SubjectName, version: u32) -> Result<(), WorldError> {
+        let view = self.view();
+        let catalog = &view.catalog;
+        let newest = catalog.schemas().latest(subject.as_str()).map(|newest| newest.version);
+        if catalog.fleet().sites().next().is_none() || newest.is_some_and(|newest| version < newest) {
+            return Ok(());
+        }
+        let Some(rule) = catalog.topic_rules().find(|rule| rule.follows() == Some(subject)) else { return Ok(()) };
+        let message = format!(
+            "topic rule `{0}` follows the newest version of subject `{subject}`, and another one would judge payloads at all \
+             sites at once, which with `[admin] two_person` nobody lets it do alone: let the rule name a version first, by a \
+             rollout that somebody else approves (`myelin rollout start --only-changes --schema {0}`)",
+            rule.name
+        );
+        Err(refuse(Blame::Request, "two-person", message))
     }
 
     /// Whether what this router has recorded may come in by these rules.
@@ -187,22 +218,28 @@ impl World {
         Err(refuse(Blame::Conflict, "schema-in-use", message))
     }
 
-    /// The rule that holds when this one is asked for: see [`TopicRule::settled`].
+    /// The rule that holds when this one is asked for: see [`TopicRule::settled`]. It judges by a version that is there:
+    /// without one it would let nothing in, and whoever has mistyped a name would find out by that.
     ///
     /// # Errors
-    /// `subject-not-found`, `writer-unreachable`.
+    /// `subject-not-found`, `version-not-found`, `writer-unreachable`.
     pub async fn settle(&self, rule: TopicRule) -> Result<TopicRule, WorldError> {
-        if rule.schema.as_ref().is_some_and(|schema| schema.version.is_none()) {
+        let is_unsure =
+            |schema: &SchemaRule| schema.version.is_none() || check_pinned(schema, &self.schemas()).is_err();
+        if rule.schema.as_ref().is_some_and(is_unsure) {
             // What was registered through another router counts.
             self.catch_up().await?;
         }
-        Ok(rule.settled(self.view().catalog.schemas())?)
+        let schemas = self.schemas();
+        let rule = rule.settled(&schemas)?;
+        rule.schema.as_ref().map_or(Ok(()), |schema| check_pinned(schema, &schemas))?;
+        Ok(rule)
     }
 
     /// The same for the rules that a rollout brings.
     ///
     /// # Errors
-    /// `subject-not-found`, `writer-unreachable`.
+    /// As of [`Self::settle`].
     pub async fn settle_all(&self, changes: &mut [GovernanceChange]) -> Result<(), WorldError> {
         for change in changes {
             if let GovernanceChange::TopicRuleSet { rule } = change {
@@ -297,11 +334,41 @@ impl World {
             return Ok(());
         }
         let message = format!(
-            "{} has schemas: mode {} is for what is empty; ask with `force=true` if both shall be there",
+            "{} has schemas: mode {} is for what is empty; ask with `--force` (`?force=true`) if both shall be there",
             subject.map_or("the registry".to_owned(), |subject| format!("subject `{subject}`")),
             RegistryMode::Import
         );
         Err(refuse(Blame::Request, "registry-mode", message))
+    }
+}
+
+/// Whether the version by which a rule judges is there.
+///
+/// # Errors
+/// `subject-not-found`, `version-not-found`.
+fn check_pinned(schema: &SchemaRule, schemas: &Schemas) -> Result<(), WorldError> {
+    let (Some(subject), None, Some(version)) = (&schema.subject, schema.by, schema.version) else { return Ok(()) };
+    let there: Vec<u32> = schemas
+        .subject(subject.as_str())
+        .iter()
+        .flat_map(|there| there.versions())
+        .map(|found| found.version)
+        .collect();
+    if there.is_empty() {
+        return Err(CatalogError::from(schemas::SchemaRefusal::SubjectNotFound(subject.clone())).into());
+    }
+    match version {
+        SchemaVersion::Number(number) if !there.contains(&number) => {
+            let left_out = there.len().saturating_sub(VERSIONS_TOLD_MAX);
+            let shown: Vec<_> = there.iter().skip(left_out).map(ToString::to_string).collect();
+            let before = if left_out == 0 { String::new() } else { format!("{left_out} older ones, ") };
+            let message = format!(
+                "subject `{subject}` has no version {number}: it has {before}{}; name one of these, or register that first",
+                shown.join(", ")
+            );
+            Err(refuse(Blame::NotFound, "version-not-found", message))
+        }
+        _ => Ok(()),
     }
 }
 

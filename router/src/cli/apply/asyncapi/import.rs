@@ -154,7 +154,7 @@ impl Reader<'_> {
         if payload.is_null() {
             return Ok(None);
         }
-        let named = message["name"].as_str().or(schema_name).or(component).unwrap_or(key);
+        let named = message["name"].as_str().or(schema_name.as_deref()).or(component.as_deref()).unwrap_or(key);
         let subject = match own.subject {
             Some(subject) => subject,
             None => named.parse().map_err(|error| format!("it names its subject: {error}"))?,
@@ -267,6 +267,24 @@ mod tests {
         for part in ["has 2 messages", "part of a level", "no address", "operations are not taken"] {
             assert!(remarks.iter().any(|remark| remark.contains(part)), "{part} is missing in {remarks:?}");
         }
+    }
+
+    #[test]
+    fn a_message_whose_key_is_escaped_in_a_reference_is_one_subject() {
+        let (state, remarks) = super::state(&json!({
+            "asyncapi": "3.0.0",
+            "channels": {"orders": {"address": "orders", "messages": {
+                "order": {"$ref": "#/components/messages/acme~1Order"},
+                "again": {"$ref": "#/components/messages/acme~1%7E1"},
+            }}},
+            "components": {"messages": {
+                "acme/Order": {"payload": {"type": "object"}},
+                "acme//": {"payload": {"$ref": "#/components/schemas/~0%C3%A4~1b"}},
+            }, "schemas": {"~ä/b": {"type": "string"}}},
+        }))
+        .unwrap();
+        let subjects: Vec<_> = state.schemas.keys().map(SubjectName::as_str).collect();
+        assert_eq!(subjects, ["acme/Order", "~ä/b"], "{remarks:?}");
     }
 
     #[test]

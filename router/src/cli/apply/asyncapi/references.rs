@@ -1,6 +1,7 @@
 //! References inside a document (`#/...`, RFC 6901). Nothing outside of it is ever read.
 
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// References that lead to references.
@@ -14,12 +15,12 @@ const DEFINITIONS: &str = "$defs";
 ///
 /// # Errors
 /// Where a reference leads nowhere, or out of the document.
-pub(super) fn follow<'a>(document: &'a Value, value: &'a Value) -> Result<(&'a Value, Option<&'a str>), String> {
+pub(super) fn follow<'a>(document: &'a Value, value: &'a Value) -> Result<(&'a Value, Option<String>), String> {
     let (mut value, mut name) = (value, None);
     for _ in 0..HOPS_MAX {
         let Some(reference) = value["$ref"].as_str() else { return Ok((value, name)) };
         value = target(document, reference)?;
-        name = reference.rsplit('/').next();
+        name = Some(key(reference));
     }
     Err(format!("more than {HOPS_MAX} references lead to references, the last to {}", name.unwrap_or_default()))
 }
@@ -28,7 +29,40 @@ fn target<'a>(document: &'a Value, reference: &str) -> Result<&'a Value, String>
     let Some(pointer) = reference.strip_prefix('#') else {
         return Err(format!("`{reference}` leads out of the document; bundle it, for example with `asyncapi bundle`"));
     };
-    document.pointer(pointer).ok_or_else(|| format!("`{reference}` leads nowhere"))
+    document.pointer(&decoded(pointer)).ok_or_else(|| format!("`{reference}` leads nowhere"))
+}
+
+/// A pointer in a fragment of a URI has what does not fit there as `%` and two digits (RFC 6901, section 6). What is no such
+/// number, or would be no text, stays as it is: then it is a key of the document, or leads nowhere.
+fn decoded(pointer: &str) -> Cow<'_, str> {
+    if !pointer.contains('%') {
+        return pointer.into();
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(pointer.len()), pointer.as_bytes());
+    while let [first, after @ ..] = rest {
+        let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        match after {
+            [high, low, after @ ..] if *first == b'%' => match digit(high).zip(digit(low)) {
+                Some((high, low)) => {
+                    bytes.push(high * 16 + low);
+                    rest = after;
+                }
+                None => return pointer.into(),
+            },
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).map_or(pointer.into(), Cow::Owned)
+}
+
+/// The key that a reference ends with.
+fn key(reference: &str) -> String {
+    let pointer = decoded(reference);
+    let last = pointer.rsplit('/').next().unwrap_or_default();
+    last.replace("~1", "/").replace("~0", "~")
 }
 
 /// A JSON schema with all that it refers to in the document, so that it stands by itself.
@@ -94,9 +128,9 @@ impl Bundle<'_> {
         if self.names.len() >= BUNDLED_MAX {
             return Err(format!("a schema refers to more than {BUNDLED_MAX} others"));
         }
-        let plain = reference.rsplit('/').next().unwrap_or("definition");
+        let key = key(reference);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let plain: String = plain.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+        let plain: String = key.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
         let is_taken = self.names.values().any(|known| *known == plain);
         let name = if is_taken { format!("{plain}_{}", self.names.len()) } else { plain };
         self.names.insert(reference.to_owned(), name.clone());
@@ -122,6 +156,26 @@ mod tests {
         assert_eq!(bundled["properties"]["price"]["$ref"], "#/$defs/Money");
         assert_eq!(bundled["$defs"]["Money"]["properties"]["of"]["$ref"], "#/$defs/Order");
         assert!(bundled["$defs"]["Order"].is_object());
+    }
+
+    /// A key as a part of a reference.
+    fn escaped(key: &str) -> String {
+        key.replace('~', "~0").replace('/', "~1").replace('%', "%25").replace(' ', "%20")
+    }
+
+    #[test]
+    fn keys_are_escaped_in_references_and_found_by_them() {
+        for key in ["acme/Order", "a~1b", "~", "10% off", "Größe", "a b", "%2F", "100%"] {
+            let document = json!({"components": {"schemas": {key: {"type": "object"}}}});
+            let reference = json!({"$ref": format!("#/components/schemas/{}", escaped(key))});
+            let (found, name) = follow(&document, &reference).unwrap();
+            assert_eq!((found, name.as_deref()), (&json!({"type": "object"}), Some(key)));
+        }
+        let document = json!({"Größe": 1, "100%": 2});
+        for (reference, found) in [("#/Gr%C3%B6%c3%9fe", 1), ("#/100%", 2), ("#/100%25", 2)] {
+            assert_eq!(follow(&document, &json!({"$ref": reference})).unwrap().0, &json!(found), "{reference}");
+        }
+        assert!(follow(&document, &json!({"$ref": "#/%ff%zz"})).unwrap_err().contains("leads nowhere"));
     }
 
     #[test]
