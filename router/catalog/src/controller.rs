@@ -37,7 +37,7 @@ mod tests;
 pub use report::{LedgerReading, Metrics, OBSERVATION_FRESH_MS, Observations, Phase, Report, percent};
 
 /// A router is silent that has told nothing for so long: one that runs does every second while a rollout is under way.
-const SILENT_MS: u64 = 3_000;
+pub const SILENT_MS: u64 = 3_000;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]

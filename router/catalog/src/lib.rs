@@ -44,7 +44,7 @@ pub use approval::{Approval, Intent};
 pub use binding::{Binding, BindingLimits, Consent, Grant, OnFault, Stage};
 pub use boot::{BootDecision, BootMarker, Retreat};
 pub use catalog::{Catalog, Demands, Generation, Quarantine, SignatureState, Wanted};
-pub use controller::{Decision, Metrics, Observations, Phase, Report, decide};
+pub use controller::{Decision, Metrics, Observations, Phase, Report, SILENT_MS, decide};
 pub use digest::Digest;
 pub use error::{CatalogError, ChainFault, SignatureFault};
 pub use exchange::{Answer, Ask, Heard, RouterReport};

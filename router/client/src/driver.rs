@@ -19,7 +19,9 @@ use crate::stats::add;
 /// After BYE the router has so long to close.
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// So long may the token's file be renewed too late: a router that turns this client away is asked again meanwhile.
-const RENEWAL_TIME: Duration = Duration::from_secs(5);
+const RENEWAL_TIME: Duration = Duration::from_secs(10);
+/// So often at least it is turned away before it gives up: behind one name there may be several routers.
+const TURNED_AWAY_MIN: usize = 3;
 /// A session that lasted so long was a success: the next failure begins with the first pause again.
 const STABLE: Duration = Duration::from_secs(5);
 
@@ -82,7 +84,8 @@ async fn reconnect(
     index: &mut usize,
 ) -> Result<Established, ClientError> {
     let mut closing = pin!(shared.reached(Lifecycle::Closing));
-    let (mut turned_away, begin) = (0, Instant::now());
+    // How often in a row, and since when: an outage before is no time in which the token could have been renewed.
+    let mut turned_away: Option<(usize, Instant)> = None;
     loop {
         tokio::select! {
             () = sleep(backoff.next_wait(random())) => {}
@@ -96,8 +99,12 @@ async fn reconnect(
             Ok(established) => return Ok(established),
             Err(error) if error.is_final() => return Err(error),
             Err(error) => {
-                turned_away = if error.is_about_us() { turned_away + 1 } else { 0 };
-                if turned_away >= connector.routers() && begin.elapsed() >= RENEWAL_TIME {
+                turned_away = error.is_about_us().then(|| {
+                    let (count, since) = turned_away.unwrap_or((0, Instant::now()));
+                    (count + 1, since)
+                });
+                let most = connector.routers().max(TURNED_AWAY_MIN);
+                if turned_away.is_some_and(|(count, since)| count >= most && since.elapsed() >= RENEWAL_TIME) {
                     return Err(error);
                 }
                 add(&shared.counters.connect_failures, 1);

@@ -85,18 +85,12 @@ impl ClientError {
     }
 
     /// Whether the router does not believe who this client is, for a reason that time does not mend. Keys that it has not
-    /// read yet and clocks that differ are no such reason.
+    /// read yet, and a token that is not valid yet by its clock, are no such reason.
     pub(crate) fn is_about_us(&self) -> bool {
         const PASSING: [&str; 3] = ["token-no-keys", "token-key", "token-not-yet"];
         let Self::Closed(refusal) = self else { return false };
-        match refusal.code {
-            Code::TokenExpired | Code::Forbidden => true,
-            Code::Unauthenticated => {
-                let why = refusal.message.split(':').next().unwrap_or_default();
-                !PASSING.contains(&why)
-            }
-            _ => false,
-        }
+        let why = refusal.message.split(':').next().unwrap_or_default();
+        refusal.code == Code::Unauthenticated && !PASSING.contains(&why)
     }
 
     /// A fault of the router's in the layout of what it sends.

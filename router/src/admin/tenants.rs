@@ -5,13 +5,12 @@ use super::access::{By, Caller};
 use super::intake::{IfMatch, Json as Body, NamePath};
 use super::problem::Problem;
 use crate::config::{Role, Roles};
-use crate::tenants::{Figures, Known, Tenants};
+use crate::tenants::{Figures, Known, Tenants, check_reach, new_selectors};
 use crate::world::{Actor, Blame, Change, View, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use myelin_catalog::{Op, Quota, ServiceSelector, Share, Tenant};
-use myelin_transport::Identity;
 use myelin_wire::Topic;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -200,17 +199,19 @@ pub(super) async fn apply(
             .map_err(|error| WorldError::new(Blame::Request, "invalid-topic", error.to_string()))?,
     };
     let tenant = Tenant { name, services, root, quota, shares };
-    if context.state.world.view().catalog.tenant(&tenant.name) != Some(&tenant) {
-        check_services(&tenant, &caller)?;
+    let view = context.state.world.view();
+    let before = view.catalog.tenant(&tenant.name);
+    if before != Some(&tenant) {
+        check_services(&tenant, before, &caller)?;
         let change = Change::Record(Box::new(Op::TenantSet { tenant: Box::new(tenant) }));
         context.state.world.change(change, if_match, actor).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Checks that each selector could fit a service, fits those of one trust domain at most, and does not fit whoever asks:
-/// nobody of a tenant changes one, so that they could not take it back.
-fn check_services(tenant: &Tenant, caller: &Caller) -> Result<(), Problem> {
+/// Checks that each new selector could fit a service, fits those of one trust domain at most, and does not fit whoever asks:
+/// nobody of a tenant changes one, so that they could not take it back. What the tenant `before` had may stay.
+fn check_services(tenant: &Tenant, before: Option<&Tenant>, caller: &Caller) -> Result<(), Problem> {
     let refuse = |selector: &ServiceSelector, why: String| {
         let message = format!("tenant {}: services: `{selector}` {why}", tenant.name);
         Err(WorldError::new(Blame::Request, "invalid-tenant", message).into())
@@ -218,7 +219,7 @@ fn check_services(tenant: &Tenant, caller: &Caller) -> Result<(), Problem> {
     let is_somebody = matches!(caller.by, By::Certificate | By::Jwt(_));
     let may_be_taken = is_somebody && !caller.roles.meets(Roles::of(&[Role::Admin]));
     let name = caller.actor.to_string();
-    for selector in &tenant.services {
+    for selector in new_selectors(tenant, before) {
         if let Err(why) = check_reach(selector) {
             return refuse(selector, why);
         }
@@ -237,28 +238,6 @@ fn check_services(tenant: &Tenant, caller: &Caller) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What a selector may be: the name of somebody, or the beginning of names of one trust domain.
-fn check_reach(selector: &ServiceSelector) -> Result<(), String> {
-    /// What follows the trust domain in the names that there are.
-    const KINDS: [&str; 3] = ["service/", "jwt/", "site/"];
-    let Some(beginning) = selector.beginning() else {
-        let parsed = Identity::parse(selector.as_str());
-        return parsed.map(drop).map_err(|error| format!("is nobody's name: {error}; or end it with `*`"));
-    };
-    let parts = beginning.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
-    let Some((domain, path)) = parts.filter(|(domain, _)| Identity::service(domain, "x").is_ok()) else {
-        return Err(
-            "names no whole trust domain, and might take in anybody: begin with one, `spiffe://acme.example/*`".into(),
-        );
-    };
-    if KINDS.iter().any(|kind| kind.starts_with(path) || path.starts_with(kind)) {
-        return Ok(());
-    }
-    Err(format!(
-        "fits nobody: names are spiffe://{domain}/service/NAME, and of tokens spiffe://{domain}/jwt/ISSUER/SUBJECT"
-    ))
-}
-
 /// Remove a tenant: its services are without one, and its topics everybody's, as far as the policies permit.
 #[utoipa::path(delete, path = "/v1/tenants/{name}", tag = "tenants",
     params(("name" = String, Path, description = "Name of the tenant")),
@@ -273,38 +252,4 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     context.state.world.change(Change::Record(Box::new(Op::TenantRemoved { name })), None, actor).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use super::*;
-
-    #[test]
-    fn a_selector_is_somebody_or_of_one_trust_domain() {
-        let check = |text: &str| check_reach(&text.parse().unwrap());
-        for good in [
-            "spiffe://acme.example/*",
-            "spiffe://acme.example/ser*",
-            "spiffe://acme.example/service/shop-*",
-            "spiffe://acme.example/jwt/corp/*",
-            "spiffe://acme.example/service/shop",
-            "spiffe://acme.example/jwt/corp/ann",
-        ] {
-            check(good).unwrap_or_else(|why| panic!("{good}: {why}"));
-        }
-        for (bad, why) in [
-            ("spiffe://*", "no whole trust domain"),
-            ("s*", "no whole trust domain"),
-            ("spiffe://acme*", "no whole trust domain"),
-            ("spiffe:///*", "no whole trust domain"),
-            ("spiffe://acme.example/umbra/*", "fits nobody"),
-            ("spiffe://acme.example/umbra", "nobody's name"),
-            ("nonsense", "nobody's name"),
-        ] {
-            let told = check(bad).expect_err(bad);
-            assert!(told.contains(why), "{bad}: {told}");
-        }
-    }
 }

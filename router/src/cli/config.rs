@@ -4,7 +4,7 @@ use super::failure::{Exit, Failure, Result};
 use super::secrets;
 use super::serve;
 use super::values::{print, say};
-use crate::admin::Token;
+use crate::admin::{Token, TokenError};
 use crate::config::{Config as Configuration, DEFAULT_TOML, Sources};
 use crate::otlp;
 use crate::tokens::Tokens;
@@ -59,7 +59,11 @@ fn check_files(config: &Configuration) -> Result<()> {
         serve::router_identity(&files)?;
     }
     if let Some(file) = &config.admin.token_file {
-        let told = |error| Failure::of_file(file, error).doing("[admin] token_file");
+        let told = |error| match error {
+            // That names the file and the setting.
+            TokenError::File { .. } => Failure::new(Exit::Usage, error.to_string()),
+            TokenError::Text => Failure::of_file(file, error).doing("[admin] token_file"),
+        };
         Token::read(file).map_err(told)?;
     }
     let usage = |error: anyhow::Error| Failure { exit: Exit::Usage, ..error.into() };
@@ -89,6 +93,7 @@ mod tests {
 
     use super::*;
     use myelin_transport::ca::CertificateAuthority;
+    use std::collections::BTreeMap;
     use std::path::Path;
 
     fn told(config: &Configuration) -> String {
@@ -125,5 +130,20 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             assert_eq!(told(&config).is_empty(), is_good, "{text}: {}", told(&config));
         }
+
+        let keys = folder.path().join("jwks.json");
+        let issuer = format!(
+            "issuer = 'https://login.test'\naudience = ['myelin']\ntrust_domain = 'test'\njwks_file = '{}'",
+            keys.display()
+        );
+        let mut config = Configuration::default();
+        config.node.data_dir = folder.path().to_owned();
+        config.jwt.issuers = BTreeMap::from([("corp".to_owned(), toml::from_str(&issuer).unwrap())]);
+        assert!(told(&config).contains("[jwt.issuers.corp]"), "there are no keys: {}", told(&config));
+        std::fs::write(&keys, r#"{"keys": []}"#).unwrap();
+        assert!(!told(&config).is_empty(), "a set without keys");
+        let key = r#"{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        std::fs::write(&keys, format!(r#"{{"keys": [{key}]}}"#)).unwrap();
+        assert_eq!(told(&config), "");
     }
 }

@@ -4,8 +4,8 @@ use crate::config::Config;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// What others than the owner may do with a file.
-const OTHERS: u32 = 0o077;
+/// What nobody but the owner should be able to do: its group may read it, as it must where secrets are mounted.
+const OTHERS: u32 = 0o037;
 
 /// A file with a secret that others may read or change.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +57,9 @@ mod tests {
         config.admin.token_file = Some(file.clone());
         assert_eq!(exposed(&config), [], "there is none");
         std::fs::write(&file, "secret").unwrap();
-        for (mode, is_exposed) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o666, true)] {
+        for (mode, is_exposed) in
+            [(0o600, false), (0o400, false), (0o640, false), (0o660, true), (0o604, true), (0o666, true)]
+        {
             set_permissions(&file, Permissions::from_mode(mode)).unwrap();
             assert_eq!(!exposed(&config).is_empty(), is_exposed, "{mode:o}");
         }

@@ -5,11 +5,13 @@
 //! service's name alone, never from anything that it sends.
 
 mod meter;
+mod reach;
 mod usage;
 
 #[cfg(test)]
 mod tests;
 
+pub use self::reach::{check_reach, new_selectors};
 pub use self::usage::{Figures, Member, Spent, Usage};
 
 use crate::names::INBOX;

@@ -23,7 +23,10 @@ impl Schemas {
         let Registration { subject, version, id, schema } = registration;
         let there = self.subject(subject.as_str());
         if self.check_writable(subject)? == RegistryMode::Import {
-            check_taken_over(subject, "id", *id)?;
+            // One that is there already uses no number up.
+            if schema.is_some() {
+                check_taken_over(subject, "id", *id)?;
+            }
             check_taken_over(subject, "version", *version)?;
             return self.check_registered(registration);
         }

@@ -116,13 +116,31 @@ async fn a_client_that_no_router_believes_any_more_ends_with_the_reason() {
     let error = turned_away(&[expired], 1_000).await.unwrap();
     assert_eq!(error.code(), "unauthenticated");
     assert!(error.to_string().contains("token-expired"), "{error}");
-    assert!(turned_away(&[(Code::Forbidden, "forbidden: no")], 1_000).await.is_some());
     // What passes by itself does not end it, nor one router among others that has trouble.
     for word in ["token-no-keys: not read yet", "token-key: not among those", "token-not-yet: check both clocks"] {
         let text = format!("unauthenticated: {word}");
         assert_eq!(turned_away(&[(Code::Unauthenticated, &text)], 50).await, None, "{word}");
     }
     assert_eq!(turned_away(&[expired, (Code::Internal, "internal: fell over")], 50).await, None);
+}
+
+/// Only the time since it was first turned away counts: while nobody answered, nobody could have believed it.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_time_in_which_a_client_was_turned_away() {
+    let mut fake = Fake::with_routers(1);
+    let (client, router) = fake.client(ClientConfig::default()).await;
+    router.connection.close(Code::Internal.number().into(), "internal: down");
+    let lost = tokio::time::Instant::now();
+    while lost.elapsed() < Duration::from_secs(90) {
+        in_time(fake.dialled()).await.1.close(Code::Internal.number().into(), "internal: still down");
+    }
+    in_time(fake.dialled())
+        .await
+        .1
+        .close(Code::Unauthenticated.number().into(), "unauthenticated: token-expired: late");
+    let (_, connection) = in_time(fake.dialled()).await;
+    assert!(!matches!(*client.status().borrow(), Status::Closed(_)), "the token may have been renewed by now");
+    drop(connection);
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,7 +290,7 @@ async fn a_router_that_does_not_greet_or_breaks_the_protocol_is_left() {
 
     // Another frame first.
     let (connected, ()) = tokio::join!(Client::connect_with(ClientConfig::default(), fake.connector()), async {
-        let (_, connection) = fake.dialled().await;
+        let (_, connection) = in_time(fake.dialled()).await;
         let (mut send, _recv) = connection.accept_bi().await.unwrap();
         let mut bytes = Vec::new();
         Message::Subscribed(SubscriptionId { id: 1 }).encode(&mut bytes).unwrap();
@@ -283,7 +301,7 @@ async fn a_router_that_does_not_greet_or_breaks_the_protocol_is_left() {
 
     // No version in common: the router says so and closes.
     let (connected, ()) = tokio::join!(Client::connect_with(ClientConfig::default(), fake.connector()), async {
-        let (_, connection) = fake.dialled().await;
+        let (_, connection) = in_time(fake.dialled()).await;
         connection.close(Code::Version.number().into(), "version: this router speaks 2 to 3");
     });
     let error = connected.unwrap_err();

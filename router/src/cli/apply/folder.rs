@@ -116,8 +116,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The files in a folder and in those inside it, hidden ones left out, by path; and what is wrong with others.
-fn files(root: &Path, folder: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
+/// The files in a folder and in those inside it, hidden ones left out, by path; and what is wrong with others that would be
+/// read.
+fn files(root: &Path, folder: &Path, is_read: impl Fn(&Path) -> bool) -> Result<(Vec<PathBuf>, Vec<String>)> {
     let (mut found, mut faults) = (Vec::new(), Vec::new());
     let mut open = vec![(folder.to_path_buf(), 0)];
     while let Some((folder, depth)) = open.pop() {
@@ -131,6 +132,8 @@ fn files(root: &Path, folder: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
                 continue;
             }
             match inside(root, &path) {
+                // What nobody reads may lead anywhere.
+                Err(_) if !path.is_dir() && !is_read(&path) => {}
                 Err(why) => faults.push(format!("{}: {why}", path.display())),
                 Ok(()) if path.is_dir() => open.push((path, depth + 1)),
                 Ok(()) => found.push(path),
@@ -142,6 +145,12 @@ fn files(root: &Path, folder: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
     }
     found.sort();
     Ok((found, faults))
+}
+
+/// Whether a file is a declaration: expected decisions stand beside policies, for `myelin policy test`; and everything may
+/// be explained.
+fn is_read(kind: Kind, path: &Path) -> bool {
+    ending(path) != "md" && (kind != Kind::Policy || ending(path) == "cedar")
 }
 
 fn ending(path: &Path) -> &str {
@@ -188,16 +197,14 @@ impl Folder {
 
     fn read_kind(&mut self, kind: Kind, folder: &Path) -> Result<()> {
         self.kinds.insert(kind);
-        let (files, outside) = files(&self.root, folder)?;
+        let (files, outside) = files(&self.root, folder, |path| is_read(kind, path))?;
         self.faults.extend(outside);
         if kind == Kind::Schema {
             self.read_schemas(&files);
             return Ok(());
         }
         for path in files {
-            // Expected decisions stand beside policies, for `myelin policy test`; and everything may be explained.
-            let is_other = kind == Kind::Policy && ending(&path) != "cedar";
-            if is_other || ending(&path) == "md" {
+            if !is_read(kind, &path) {
                 continue;
             }
             if let Err(why) = self.read_file(kind, &path) {
@@ -298,6 +305,10 @@ mod tests {
         // As Kubernetes mounts what it configures.
         symlink(".data", policies.join("all.cedar")).unwrap();
         assert_eq!(read(&root).unwrap().state.policies.len(), 1);
+        // What nobody reads may lead anywhere.
+        symlink(outside.join("secret.toml"), topics.join("README.md")).unwrap();
+        symlink(outside.join("secret.toml"), policies.join("table.toml")).unwrap();
+        assert_eq!(read(&root).unwrap().state.policies.len(), 1);
 
         let told = |link: &Path, target: &Path| {
             symlink(target, link).unwrap();
@@ -311,7 +322,7 @@ mod tests {
         told(&topics.join("pw.toml"), &outside.join("secret.toml"));
         told(&topics.join("pw.toml"), Path::new("../../outside/secret.toml"));
         told(&topics.join("more"), &outside);
-        fs::remove_dir(&topics).unwrap();
+        fs::remove_dir_all(&topics).unwrap();
         symlink(&outside, &topics).unwrap();
         let failure = read(&root).unwrap_err();
         assert!(failure.what.contains("outside the folder") && !failure.what.contains("root:x"), "{failure}");

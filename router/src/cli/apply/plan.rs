@@ -3,6 +3,7 @@
 use super::current::Current;
 use super::folder::Folder;
 use super::state::Kind;
+use crate::tenants::{check_reach, new_selectors};
 use hyper::Method;
 use myelin_catalog::limits::{GOVERNANCE_CHANGES_MAX, GOVERNANCE_LEN_MAX_BYTES};
 use myelin_catalog::{Binding, Name, Tenant, check_among};
@@ -139,8 +140,13 @@ impl Plan {
         let differs = |(name, tenant): &(&Name, &Tenant)| there.get(*name) != Some(*tenant);
         let (mut waiting, same): (Vec<_>, Vec<_>) = wanted.iter().partition(differs);
         self.unchanged += same.len();
+        let mut faults = Vec::new();
         while let Some(at) = waiting.iter().position(|(_, tenant)| check_among(tenant, &now).is_ok()) {
             let (name, tenant) = waiting.remove(at);
+            faults.extend(new_selectors(tenant, there.get(name)).find_map(|selector| {
+                let why = check_reach(selector).err()?;
+                Some(format!("{}: services: `{selector}` {why}", folder.file(Kind::Tenant, name.as_str())))
+            }));
             now.insert(name.clone(), Arc::new(tenant.clone()));
             let before = there.get(name).map(|there| json!(there));
             self.change(Kind::Tenant, name.to_string(), before.as_ref(), json!(tenant));
@@ -149,7 +155,7 @@ impl Plan {
             let why = check_among(tenant, &now).err().map(|error| error.to_string()).unwrap_or_default();
             format!("{}: {why}", folder.file(Kind::Tenant, name.as_str()))
         };
-        let faults: Vec<_> = waiting.into_iter().map(fault).collect();
+        faults.extend(waiting.into_iter().map(fault));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 

@@ -5,14 +5,13 @@ use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::listing::{Shape, items, shown, table, text};
 use crate::cli::signals::Signals;
 use crate::cli::values::{print, say};
+use myelin_catalog::SILENT_MS;
 use serde_json::Value;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 /// How long an answer may take before somebody is told what it waits for, and how often then.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A router is silent that has told nothing for so many milliseconds.
-const SILENT_MS: u64 = 3_000;
 /// How often the progress is asked for.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Clears a terminal and goes to its upper left corner.

@@ -29,7 +29,10 @@ fn target<'a>(document: &'a Value, reference: &str) -> Result<&'a Value, String>
     let Some(pointer) = reference.strip_prefix('#') else {
         return Err(format!("`{reference}` leads out of the document; bundle it, for example with `asyncapi bundle`"));
     };
-    document.pointer(&decoded(pointer)).ok_or_else(|| format!("`{reference}` leads nowhere"))
+    document
+        .pointer(&decoded(pointer))
+        .or_else(|| document.pointer(pointer))
+        .ok_or_else(|| format!("`{reference}` leads nowhere"))
 }
 
 /// A pointer in a fragment of a URI has what does not fit there as `%` and two digits (RFC 6901, section 6). What is no such
