@@ -6,7 +6,7 @@ use super::problem::Problem;
 use crate::screen::{Screen, Screens};
 use crate::shared::Shared;
 use crate::world::members::place;
-use crate::world::{Actor, Blame, Change, View, WorldError};
+use crate::world::{Actor, Blame, Change, View, WorldError, not_alone};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -267,7 +267,8 @@ pub(super) async fn apply(
         let has_judged = before.is_some_and(|before| before.schema.is_some());
         let may_be_rolled_out = is_judged_anew && view.catalog.fleet().sites().next().is_some();
         if may_be_rolled_out && context.two_person {
-            return Err(by_two(&rule));
+            // Nor by removing the rule and setting it anew: what it is set to is what counts.
+            return Err(not_alone(rule.name.as_str(), "as it is to be").into());
         }
         if may_be_rolled_out && has_judged && !at_once {
             return Err(rollout_needed(&rule).into());
@@ -289,17 +290,6 @@ fn rollout_needed(rule: &TopicRule) -> WorldError {
         rule.name
     );
     WorldError::new(Blame::Conflict, "rollout-needed", message)
-}
-
-/// What a rollout needs two for is not had by asking for it at once, nor by removing the rule and setting it anew.
-fn by_two(rule: &TopicRule) -> Problem {
-    let detail = format!(
-        "topic rule `{0}` would judge payloads otherwise than before, and with `[admin] two_person` nobody lets it do so \
-         alone, `--at-once` or not: let a rollout bring it, which somebody else approves (`myelin rollout start \
-         --only-changes --schema {0}`, or `--topics FILE`)",
-        rule.name
-    );
-    Problem::new(StatusCode::FORBIDDEN, "two-person", detail)
 }
 
 /// Remove a rule.

@@ -48,7 +48,7 @@ pub use explain::{
     Explanation, Wanted,
 };
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
-pub use schemas::{Asked, Candidate, Registered, Wish};
+pub use schemas::{Asked, Candidate, Registered, Wish, not_alone};
 pub use setup::{MeshSetup, WorldSetup};
 pub use shadow::MeshShadow;
 pub use shared::SharedLogStatus;

@@ -45,6 +45,16 @@ pub struct Registered {
     pub version: u32,
 }
 
+/// What two must do where one wants a topic rule to judge otherwise than before, at once: `why` says how it came to that.
+pub fn not_alone(rule: &str, why: &str) -> WorldError {
+    let message = format!(
+        "topic rule `{rule}` {why} would judge payloads otherwise than before at all sites at once, and with `[admin] \
+         two_person` nobody lets it do so alone: let a rollout bring the version, which somebody else approves (`myelin \
+         rollout start --only-changes --schema {rule}[=VERSION]`, or `--topics FILE`)"
+    );
+    refuse(Blame::Request, "two-person", message)
+}
+
 /// A version that somebody wants there.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -157,13 +167,8 @@ impl World {
             return Ok(());
         }
         let Some(rule) = catalog.topic_rules().find(|rule| rule.follows() == Some(subject)) else { return Ok(()) };
-        let message = format!(
-            "topic rule `{0}` follows the newest version of subject `{subject}`, and another one would judge payloads at all \
-             sites at once, which with `[admin] two_person` nobody lets it do alone: let the rule name a version first, by a \
-             rollout that somebody else approves (`myelin rollout start --only-changes --schema {0}`)",
-            rule.name
-        );
-        Err(refuse(Blame::Request, "two-person", message))
+        let why = format!("follows the newest version of subject `{subject}`, and with another one it");
+        Err(not_alone(rule.name.as_str(), &why))
     }
 
     /// Whether what this router has recorded may come in by these rules.
