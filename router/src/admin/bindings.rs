@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::access::Caller;
-use super::intake::{IfMatch, Json as JsonBody, NamePath};
+use super::intake::{IfMatch, Json as JsonBody, NamePath, revision_tag};
 use super::problem::{Problem, shown};
 use super::rights;
 use super::spec::BindingSpec;
@@ -14,7 +14,6 @@ use crate::generation::BindingCard;
 use crate::world::{Actor, View};
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::ETAG;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use myelin_catalog::{Binding, Plan, StagedBinding};
@@ -121,10 +120,6 @@ pub(super) async fn remove(
 ) -> Result<impl IntoResponse, Problem> {
     let revision = context.state.world.unstage(name, if_match, actor).await?;
     Ok((StatusCode::ACCEPTED, revision_tag(revision), Json(Staged { revision })))
-}
-
-fn revision_tag(revision: u64) -> [(axum::http::HeaderName, String); 1] {
-    [(ETAG, format!("\"{revision}\""))]
 }
 
 /// The staged set by name, then the active bindings that are no longer in it.

@@ -4,7 +4,7 @@ use super::Context;
 use super::problem::{Problem, shown};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
@@ -53,6 +53,14 @@ pub(super) struct ModulePath(pub(super) ModuleRef);
 
 /// The revision in `If-Match`.
 pub(super) struct IfMatch(pub(super) Option<u64>);
+
+/// The catalog's revision, as [`IfMatch`] takes it.
+pub(super) type RevisionTag = [(HeaderName, String); 1];
+
+/// Says the catalog's revision after a change, so that the next one can ask for it.
+pub(super) fn revision_tag(revision: u64) -> RevisionTag {
+    [(ETAG, format!("\"{revision}\""))]
+}
 
 /// The signature of a module, in [`SIGNATURE_HEADER`].
 pub(super) struct Signature(pub(super) Option<MinisignSignature>);

@@ -1,7 +1,7 @@
 //! `/v1/policies`: who may publish and subscribe. They hold at once, on every router that has the record.
 
 use super::Context;
-use super::intake::{IfMatch, Json as Body, NamePath};
+use super::intake::{IfMatch, Json as Body, NamePath, RevisionTag, revision_tag};
 use super::problem::Problem;
 use crate::policy::{Asked, PolicyEvent, asked};
 use crate::world::{Actor, Blame, Change, View, WorldError};
@@ -162,12 +162,13 @@ pub(super) async fn apply(
     query: Result<Query<ApplyQuery>, QueryRejection>,
     IfMatch(if_match): IfMatch,
     Body(PolicySpec { text }): Body<PolicySpec>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let Query(ApplyQuery { dry_run }) = query.map_err(|rejection| {
         let detail = format!("{}; the query may have dry-run=true", rejection.body_text());
         Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail)
     })?;
     let (policy, world) = (Policy { name, text }, &context.state.world);
+    let mut revision = world.view().catalog.head().rev;
     if dry_run {
         policy.validate().map_err(WorldError::from)?;
         let view = world.view();
@@ -176,26 +177,31 @@ pub(super) async fn apply(
         Policies::compile(texts.chain([(policy.name.as_str(), &*policy.text)]))
             .map_err(|errors| WorldError::new(Blame::Request, errors.code(), errors.to_string()))?;
     } else if world.view().catalog.policy(&policy.name) != Some(&policy) {
-        world.change(Change::Record(Box::new(Op::PolicySet { policy })), if_match, actor).await?;
+        revision = world.change(Change::Record(Box::new(Op::PolicySet { policy })), if_match, actor).await?;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }
 
 /// Remove a policy.
 #[utoipa::path(delete, path = "/v1/policies/{name}", tag = "policies",
-    params(("name" = String, Path, description = "Name of the policy")),
+    params(
+        ("name" = String, Path, description = "Name of the policy"),
+        ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
+    ),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
-) -> Result<StatusCode, Problem> {
+    IfMatch(if_match): IfMatch,
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let change = Change::Record(Box::new(Op::PolicyRemoved { name }));
-    context.state.world.change(change, None, actor).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let revision = context.state.world.change(change, if_match, actor).await?;
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }
 
 /// Whether somebody may do something at this router, and which policies say so.

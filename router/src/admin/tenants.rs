@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::access::{By, Caller};
-use super::intake::{IfMatch, Json as Body, NamePath};
+use super::intake::{IfMatch, Json as Body, NamePath, RevisionTag, revision_tag};
 use super::problem::Problem;
 use crate::config::{Role, Roles};
 use crate::tenants::{Figures, Known, Tenants, check_reach, new_selectors};
@@ -192,7 +192,7 @@ pub(super) async fn apply(
     NamePath(name): NamePath,
     IfMatch(if_match): IfMatch,
     Body(TenantSpec { services, root, quota, shares }): Body<TenantSpec>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let root = match root {
         Some(root) => root,
         None => Topic::new(name.as_str())
@@ -201,12 +201,13 @@ pub(super) async fn apply(
     let tenant = Tenant { name, services, root, quota, shares };
     let view = context.state.world.view();
     let before = view.catalog.tenant(&tenant.name);
+    let mut revision = view.catalog.head().rev;
     if before != Some(&tenant) {
         check_services(&tenant, before, &caller)?;
         let change = Change::Record(Box::new(Op::TenantSet { tenant: Box::new(tenant) }));
-        context.state.world.change(change, if_match, actor).await?;
+        revision = context.state.world.change(change, if_match, actor).await?;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }
 
 /// Checks that each new selector could fit a service, fits those of one trust domain at most, and does not fit whoever asks:
@@ -240,16 +241,22 @@ fn check_services(tenant: &Tenant, before: Option<&Tenant>, caller: &Caller) -> 
 
 /// Remove a tenant: its services are without one, and its topics everybody's, as far as the policies permit.
 #[utoipa::path(delete, path = "/v1/tenants/{name}", tag = "tenants",
-    params(("name" = String, Path, description = "Name of the tenant")),
+    params(
+        ("name" = String, Path, description = "Name of the tenant"),
+        ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
+    ),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
-) -> Result<StatusCode, Problem> {
-    context.state.world.change(Change::Record(Box::new(Op::TenantRemoved { name })), None, actor).await?;
-    Ok(StatusCode::NO_CONTENT)
+    IfMatch(if_match): IfMatch,
+) -> Result<(StatusCode, RevisionTag), Problem> {
+    let change = Change::Record(Box::new(Op::TenantRemoved { name }));
+    let revision = context.state.world.change(change, if_match, actor).await?;
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }

@@ -1,7 +1,7 @@
 //! `/v1/topics`: rules for topics. They hold at once, on every router that has the record.
 
 use super::Context;
-use super::intake::{IfMatch, Json as Body, NamePath};
+use super::intake::{IfMatch, Json as Body, NamePath, RevisionTag, revision_tag};
 use super::problem::Problem;
 use crate::screen::{Screen, Screens};
 use crate::shared::Shared;
@@ -253,7 +253,7 @@ pub(super) async fn apply(
     IfMatch(if_match): IfMatch,
     query: Result<Query<ApplyQuery>, QueryRejection>,
     Body(TopicRuleSpec { pattern, residency, schema }): Body<TopicRuleSpec>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let Query(ApplyQuery { at_once, accept_failures }) = query.map_err(|rejection| {
         let detail = format!("{}; the query may have at-once=true and accept-failures=true", rejection.body_text());
         Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail)
@@ -262,6 +262,7 @@ pub(super) async fn apply(
     let rule = world.settle(TopicRule { name, pattern, residency, schema }).await?;
     let view = world.view();
     let before = view.catalog.topic_rule(&rule.name);
+    let mut revision = view.catalog.head().rev;
     if before != Some(&rule) {
         let is_judged_anew = rule.judges_otherwise_than(before);
         let has_judged = before.is_some_and(|before| before.schema.is_some());
@@ -277,9 +278,9 @@ pub(super) async fn apply(
             world.check_recorded(vec![rule.clone()], view.catalog.schemas().clone()).await?;
         }
         let change = Change::Record(Box::new(Op::TopicRuleSet { rule: Box::new(rule) }));
-        world.change(change, if_match, actor).await?;
+        revision = world.change(change, if_match, actor).await?;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }
 
 /// What a rule lets in is changed at one site after the other, and taken back by itself where that turns too much back.
@@ -294,17 +295,22 @@ fn rollout_needed(rule: &TopicRule) -> WorldError {
 
 /// Remove a rule.
 #[utoipa::path(delete, path = "/v1/topics/{name}", tag = "topics",
-    params(("name" = String, Path, description = "Name of the rule")),
+    params(
+        ("name" = String, Path, description = "Name of the rule"),
+        ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
+    ),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision"),
     ))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
-) -> Result<StatusCode, Problem> {
+    IfMatch(if_match): IfMatch,
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let change = Change::Record(Box::new(Op::TopicRuleRemoved { name }));
-    context.state.world.change(change, None, actor).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let revision = context.state.world.change(change, if_match, actor).await?;
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }

@@ -3,7 +3,7 @@
 use super::connect::{dialable, read_token, running};
 use super::development;
 use super::failure::{Exit, Failure, Result};
-use super::http::{Body, Server};
+use super::http::{Body, Line, Server};
 use super::serve::Ready;
 use super::values::duration;
 use anyhow::Context;
@@ -67,7 +67,15 @@ impl Admin {
             None => {
                 let default = || DEFAULT_URL.parse().context("the URL of the admin API");
                 let url = self.admin.clone().map_or_else(default, Ok)?;
-                Server { url, token: None, client: None, ca: None, server_name: None, timeout: self.timeout }
+                Server {
+                    url,
+                    token: None,
+                    client: None,
+                    ca: None,
+                    server_name: None,
+                    timeout: self.timeout,
+                    line: Line::default(),
+                }
             }
         };
         let url = &server.url;
@@ -94,7 +102,8 @@ pub(super) fn development_server(ready: &Ready, data_dir: &Path, timeout: Durati
     let scheme = ready.admin_url.split("://").next().unwrap_or("http");
     let url = format!("{scheme}://{}", dialable(ready.admin_addr)).parse().context("the router's admin URL")?;
     let TlsFiles { cert, key, ca } = development::client_files(data_dir);
-    Ok(Server { url, token: None, client: Some((cert, key)), ca: Some(ca), server_name: None, timeout })
+    let line = Line::default();
+    Ok(Server { url, token: None, client: Some((cert, key)), ca: Some(ca), server_name: None, timeout, line })
 }
 
 /// The admin API of a running development router.
@@ -116,7 +125,7 @@ impl Api {
 
     /// Asks and reads the answer as `T`.
     pub(super) async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Body) -> Result<T> {
-        read(path, &self.0.call(method, path, None, body).await?)
+        read(path, &self.0.call(method, path, None, body).await?.body)
     }
 
     /// Like [`ask`](Self::ask), when the catalog's revision is still `if_match`.
@@ -127,7 +136,7 @@ impl Api {
         if_match: Option<u64>,
         body: Body,
     ) -> Result<T> {
-        read(path, &self.0.call(method, path, if_match, body).await?)
+        read(path, &self.0.call(method, path, if_match, body).await?.body)
     }
 
     /// What is at `path`.
@@ -138,12 +147,24 @@ impl Api {
     /// The text at `path`.
     pub(super) async fn text(&self, path: &str) -> Result<String> {
         let answer = self.0.call(Method::GET, path, None, Body::None).await?;
-        Ok(String::from_utf8(answer.to_vec()).with_context(|| format!("the answer of {path} is no text"))?)
+        Ok(String::from_utf8(answer.body.to_vec()).with_context(|| format!("the answer of {path} is no text"))?)
     }
 
     /// Asks for something that has no answer.
     pub(super) async fn tell(&self, method: Method, path: &str, body: Body) -> Result<()> {
-        self.0.call(method, path, None, body).await.map(drop)
+        self.tell_if(method, path, None, body).await.map(drop)
+    }
+
+    /// Like [`tell`](Self::tell), when the catalog's revision is still `if_match`; gives the revision that it has then, where
+    /// the answer says it.
+    pub(super) async fn tell_if(
+        &self,
+        method: Method,
+        path: &str,
+        if_match: Option<u64>,
+        body: Body,
+    ) -> Result<Option<u64>> {
+        Ok(self.0.call(method, path, if_match, body).await?.revision)
     }
 }
 

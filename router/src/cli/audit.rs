@@ -5,7 +5,7 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::query;
 use super::listing::{Listing, items, shown, table, text, time};
-use super::values::{say, unless_there};
+use super::values::{print, read_text, say, unless_there};
 use crate::audit::{self, Entry, Verified};
 use crate::files::write_private;
 use clap::{Args, Subcommand, ValueEnum};
@@ -196,7 +196,7 @@ fn verify_file(path: &Path) -> Result<Verified> {
         }
         return audit::lines(path, 0).and_then(audit::verify).map_err(told);
     }
-    let text = std::fs::read_to_string(path).map_err(told)?;
+    let text = read_text(path, usize::MAX - 1).map_err(|why| Failure::of_file(path, why))?;
     let Ok(verified) = audit::verify(text.lines().map(|line| Ok::<_, Infallible>(line.to_owned())));
     Ok(verified)
 }
@@ -252,7 +252,7 @@ impl Export {
                 write_private(file, &out).map_err(|error| Failure::of_file(file, error))?;
                 say!("{count} lines in {}", file.display());
             }
-            None => print!("{out}"),
+            None => print(out),
         }
         Ok(())
     }

@@ -8,13 +8,16 @@ use super::listing::{Shape, text};
 use super::patterns;
 use super::rollout;
 use super::signing::read_text;
-use super::values::{bytes, duration};
+use super::values::{self, bytes, duration};
 use clap::{Args, ValueEnum};
 use hyper::Method;
 use myelin_catalog::Name;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Bytes of a binding's file: what the admin API takes.
+const BINDING_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 const BIND_HELP: &str = "\
 Examples:
@@ -249,7 +252,7 @@ fn binding_file(file: &Path) -> Result<Value> {
         Failure::new(Exit::Usage, format!("{}: {error}", file.display()))
             .next("write it as {\"name\": .., \"module\": \"NAME@VERSION\", \"pattern\": .., \"config\": {..}}")
     };
-    let text = std::fs::read_to_string(file).map_err(|error| told(error.to_string()))?;
+    let text = values::read_text(file, BINDING_FILE_BYTES_MAX).map_err(told)?;
     let body: Value = serde_json::from_str(&text).map_err(|error| told(error.to_string()))?;
     if body.is_object() { Ok(body) } else { Err(told("this is no object".into())) }
 }

@@ -7,7 +7,7 @@ use super::build::wasm_toolchain;
 use super::connect::{block_on, dialable, running};
 use super::development;
 use super::failure::{Exit, Failure, Result};
-use super::http::{Body, Server};
+use super::http::{Body, Line, Server};
 use super::listing::Shape;
 use super::secrets::{self, Exposed};
 use super::serve::{self, config_file, tls_files};
@@ -190,7 +190,10 @@ async fn router(config: &Config, asker: &Asker) -> Vec<Finding> {
         Some(ready) => development_server(ready, &config.node.data_dir, ANSWER_TIMEOUT),
         None => configured_server(config, asker),
     };
-    let ask = async |path| server.as_ref().map_err(Clone::clone)?.call(Method::GET, path, None, Body::None).await;
+    let ask = async |path| {
+        let server = server.as_ref().map_err(Clone::clone)?;
+        Ok(server.call(Method::GET, path, None, Body::None).await?.body)
+    };
     match ask("/readyz").await {
         Ok(_) => {
             let serves = Finding::good(WHAT, format!("serves on {client}, admin API on {admin}, ready"));
@@ -252,7 +255,15 @@ fn configured_server(config: &Config, asker: &Asker) -> Result<Server> {
     let token = asker.token.clone().or_else(kept);
     let client = asker.cert.clone().zip(asker.key.clone());
     let server_name = tls.as_ref().and_then(|files| certified(&files.cert, admin.ip()));
-    Ok(Server { url, token, client, ca: tls.map(|files| files.ca), server_name, timeout: ANSWER_TIMEOUT })
+    Ok(Server {
+        url,
+        token,
+        client,
+        ca: tls.map(|files| files.ca),
+        server_name,
+        timeout: ANSWER_TIMEOUT,
+        line: Line::default(),
+    })
 }
 
 /// A name that the router's certificate carries, where the address that it listens on is none of them: it is looked for

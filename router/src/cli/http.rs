@@ -1,21 +1,23 @@
-//! A small HTTP client for the admin API: one connection a call, bounded answers, problems as failures.
+//! A small HTTP client for the admin API: one connection for all calls, bounded answers, problems as failures.
 
 use super::failure::{Exit, Failure, Result, exit_for_code, exit_for_status};
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, Uri};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use myelin_transport::crypto_provider;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
 use serde_json::Value;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -40,6 +42,41 @@ pub(super) struct Server {
     pub(super) server_name: Option<String>,
     /// How long a call may take.
     pub(super) timeout: Duration,
+    /// The connection.
+    pub(super) line: Line,
+}
+
+/// The connection of the last call, for the next one.
+#[derive(Clone, Default)]
+pub(super) struct Line(Arc<Mutex<Option<Sender>>>);
+
+type Sender = SendRequest<Full<Bytes>>;
+
+impl fmt::Debug for Line {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Line")
+    }
+}
+
+impl Line {
+    /// The connection, if it is there and can take a request.
+    async fn take(&self) -> Option<Sender> {
+        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        sender.ready().await.is_ok().then_some(sender)
+    }
+
+    fn keep(&self, sender: Sender) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its body.
+    pub(super) body: Bytes,
+    /// The catalog's revision, where it says one (`ETag`).
+    pub(super) revision: Option<u64>,
 }
 
 /// What to send.
@@ -91,10 +128,10 @@ pub(super) fn wishing(path: &str, wishes: &[(&str, bool)]) -> String {
 
 impl Server {
     /// Asks, and gives the answer's body; anything but success is a failure.
-    pub(super) async fn call(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<Bytes> {
+    pub(super) async fn call(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<Answer> {
         match tokio::time::timeout(self.timeout, self.exchange(method, path, if_match, body)).await {
             Ok(Ok((status, answer))) if (200..300).contains(&status) => Ok(answer),
-            Ok(Ok((status, answer))) => Err(problem(status, &answer, path)),
+            Ok(Ok((status, answer))) => Err(problem(status, &answer.body, path)),
             Ok(Err(failure)) => Err(failure.doing(format!("the admin API at {}", self.url))),
             Err(_) => {
                 let what = format!("the admin API at {} did not answer within {:?}", self.url, self.timeout);
@@ -104,7 +141,33 @@ impl Server {
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<(u16, Bytes)> {
+    async fn exchange(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<(u16, Answer)> {
+        let request = self.request(method, path, if_match, body)?;
+        let (response, sender) = match self.line.take().await {
+            None => self.ask_anew(request).await?,
+            Some(mut sender) => match sender.try_send_request(request).await {
+                Ok(response) => (response, sender),
+                Err(mut error) => match error.take_message() {
+                    // The server has hung up on what was kept, and never read this.
+                    Some(request) => self.ask_anew(request).await?,
+                    None => return Err(no_http(error.into_error())),
+                },
+            },
+        };
+        let (status, revision) = (response.status().as_u16(), revision(response.headers()));
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| Failure::new(Exit::Failed, format!("reading the answer: {error}")))?;
+        self.line.keep(sender);
+        Ok((status, Answer { body: body.to_bytes(), revision }))
+    }
+
+    async fn ask_anew(&self, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Sender)> {
+        let mut sender = self.connect().await?;
+        let response = sender.send_request(request).await.map_err(no_http)?;
+        Ok((response, sender))
+    }
+
+    async fn connect(&self) -> Result<Sender> {
         let host = self.url.host().context("the URL names no host")?.trim_matches(['[', ']']).to_owned();
         let is_secure = self.url.scheme_str() == Some("https");
         let port = self.url.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
@@ -113,15 +176,16 @@ impl Server {
             Ok(Err(error)) => return Err(unreachable(error.to_string())),
             Err(_) => return Err(unreachable(format!("no connection within {CONNECT_TIMEOUT:?}"))),
         };
-        let request = self.request(method, path, if_match, body)?;
+        // A request goes at once, and does not wait for what was sent before it to be acknowledged.
+        let _ = stream.set_nodelay(true);
         if is_secure {
             let name = ServerName::try_from(self.server_name.clone().unwrap_or(host)).context("the URL's host")?;
             let tls = self.tls().map_err(|error| Failure { exit: Exit::Usage, ..error.into() })?;
             let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
             let stream = connector.connect(name, stream).await.map_err(|error| no_tls(&error))?;
-            send(stream, request).await
+            speak(stream).await
         } else {
-            send(stream, request).await
+            speak(stream).await
         }
     }
 
@@ -179,18 +243,18 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     read.with_context(|| format!("{}", file.display()))
 }
 
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, Bytes)>
+/// Speaks HTTP over a connection, for as long as there is somebody to send by it.
+async fn speak<S>(stream: S) -> Result<Sender>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("HTTP")?;
-    let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(no_http)?;
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    connection.abort();
-    let body = body.map_err(|error| Failure::new(Exit::Failed, format!("reading the answer: {error}")))?;
-    Ok((status, body.to_bytes()))
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("HTTP")?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn revision(headers: &HeaderMap) -> Option<u64> {
+    headers.get(ETAG)?.to_str().ok()?.trim_matches('"').parse().ok()
 }
 
 fn unreachable(why: String) -> Failure {
@@ -289,7 +353,7 @@ mod tests {
 
     fn server(answer: &'static [u8]) -> (Server, std::thread::JoinHandle<String>) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = server_at(&listener);
         let thread = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = vec![0; 4096];
@@ -297,23 +361,52 @@ mod tests {
             stream.write_all(answer).unwrap();
             String::from_utf8_lossy(&request[..read]).into_owned()
         });
-        let timeout = Duration::from_secs(10);
-        (Server { url, token: Some("sesame".into()), client: None, ca: None, server_name: None, timeout }, thread)
+        (server, thread)
     }
 
-    fn call(server: &Server) -> Result<Bytes> {
+    fn server_at(listener: &std::net::TcpListener) -> Server {
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let (token, timeout, line) = (Some("sesame".into()), Duration::from_secs(10), Line::default());
+        Server { url, token, client: None, ca: None, server_name: None, timeout, line }
+    }
+
+    fn call(server: &Server) -> Result<Answer> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(server.call(Method::PUT, "/v1/x", Some(7), Body::Json(serde_json::json!({"a": 1}))))
     }
 
     #[test]
     fn a_call_carries_token_revision_and_body() {
-        let (server, thread) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
-        assert_eq!(&call(&server).unwrap()[..], b"{}");
+        let (server, thread) = server(b"HTTP/1.1 200 OK\r\netag: \"8\"\r\ncontent-length: 2\r\n\r\n{}");
+        let answer = call(&server).unwrap();
+        assert_eq!((&answer.body[..], answer.revision), (&b"{}"[..], Some(8)));
         let request = thread.join().unwrap().to_lowercase();
         for part in ["put /v1/x http/1.1\r\n", "authorization: bearer sesame", "if-match: \"7\"", "application/json"] {
             assert!(request.contains(part), "{part}: {request}");
         }
+    }
+
+    #[test]
+    fn calls_share_a_connection_while_it_holds() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = server_at(&listener);
+        let thread = std::thread::spawn(move || {
+            let mut request = vec![0; 4096];
+            // Two calls by one connection, which is hung up on then; the third comes by another one.
+            for calls in [2, 1] {
+                let (mut stream, _) = listener.accept().unwrap();
+                for _ in 0..calls {
+                    assert_ne!(stream.read(&mut request).unwrap(), 0);
+                    stream.write_all(answer).unwrap();
+                }
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..3 {
+            runtime.block_on(server.call(Method::GET, "/v1/x", None, Body::None)).unwrap();
+        }
+        thread.join().unwrap();
     }
 
     #[test]

@@ -190,7 +190,7 @@ pub fn main() -> ExitCode {
         let limits = CompilerLimits { address_space_bytes, cpu_seconds, module_bytes_max };
         return compiler_child_main(&limits);
     }
-    match run(cli.command) {
+    match run(cli.command).and_then(|()| values::printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");

@@ -12,7 +12,6 @@ use super::filter::bindings;
 use super::http::Body;
 use super::listing::{Shape, items, shown, table, text, time};
 use super::resource::Show;
-use super::values::{print, say};
 use changes::Changes;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -76,7 +75,7 @@ pub(super) enum Rollout {
     #[command(after_help = "Examples:\n  \
         myelin rollout history        shows what waits, and its number\n  \
         myelin rollout approve 17 --show   shows all that would change\n  \
-        myelin rollout approve 17")]
+        myelin rollout approve 17 --watch")]
     Approve(Approve),
     /// Let a proposal wait no longer, one's own or somebody else's
     #[command(after_help = "Example:\n  myelin rollout withdraw 17")]
@@ -122,6 +121,8 @@ pub(super) struct Step {
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -134,6 +135,8 @@ pub(super) struct Rollback {
     /// Why, for those who read the history
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -283,10 +286,9 @@ impl Step {
     async fn post(self, api: &Api, id: u64, step: &str) -> Result<()> {
         let body = Body::Json(json!({ "reason": self.reason }));
         let rollout: Value = api.ask(Method::POST, &format!("/v1/rollouts/{id}/{step}"), body).await?;
-        match proposed(&rollout) {
-            Some(told) => print(told),
-            None => say!("rollout {id}: {}", text(&rollout["state"])),
-        }
+        self.shape.tell(&rollout, |rollout| {
+            proposed(rollout).unwrap_or_else(|| format!("rollout {id}: {}\n", text(&rollout["state"])))
+        });
         Ok(())
     }
 }
@@ -308,7 +310,7 @@ impl Rollback {
     async fn run(self) -> Result<()> {
         let body = Body::Json(json!({ "to": self.to, "note": self.note }));
         let report: Value = self.admin.api()?.ask(Method::POST, "/v1/rollouts/rollback", body).await?;
-        print(told(&report));
+        self.shape.tell(&report, told);
         Ok(())
     }
 }

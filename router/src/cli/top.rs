@@ -5,7 +5,7 @@ mod readings;
 use super::admin::{Admin, Api};
 use super::connect::block_on;
 use super::failure::Result;
-use super::listing::{Output, items, period, shown, table, text};
+use super::listing::{Shape, items, period, shown, table, text};
 use super::signals::Signals;
 use super::values::print;
 use clap::Args;
@@ -39,9 +39,8 @@ pub(super) struct Top {
     /// One summary, then end
     #[arg(long)]
     once: bool,
-    /// For people or for programs
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -55,7 +54,7 @@ impl Top {
         let api = self.admin.api()?;
         let mut signals = Signals::catch()?;
         let mut before = read(&api).await?;
-        let is_screen = !self.once && self.output == Output::Table && std::io::stdout().is_terminal();
+        let is_screen = !self.once && !self.shape.is_json() && std::io::stdout().is_terminal();
         let _screen = is_screen.then(Screen::enter);
         loop {
             tokio::select! {
@@ -67,10 +66,10 @@ impl Top {
                 () = signals.next() => return Ok(()),
             };
             let summary = summary(&before, &now);
-            let text = match self.output {
-                Output::Json => format!("{summary}\n"),
-                Output::Table if is_screen => page(&told(&summary)),
-                Output::Table => format!("{}\n", told(&summary)),
+            let text = match self.shape.is_json() {
+                true => format!("{summary}\n"),
+                false if is_screen => page(&told(&summary)),
+                false => format!("{}\n", told(&summary)),
             };
             let mut out = std::io::stdout();
             let is_read = out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok();

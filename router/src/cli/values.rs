@@ -4,6 +4,7 @@ use super::failure::{Exit, Failure};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// A duration: `250ms`, `5s`, `2m`; a bare number is seconds.
@@ -69,9 +70,12 @@ pub(super) fn inside(root: &Path, path: &Path) -> Result<(), String> {
     }
 }
 
-/// The text of a file of at most `max` bytes.
+/// The text of a file of at most `max` bytes; of the standard input for `-`.
 pub(super) fn read_text(path: &Path, max: usize) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let file: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(std::fs::File::open(path).map_err(|error| error.to_string())?),
+    };
     let mut text = String::new();
     // One byte more than there may be shows that there is more.
     file.take(max as u64 + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
@@ -85,10 +89,28 @@ macro_rules! say {
 pub(super) use crate::files::write_atomically;
 pub(super) use say;
 
-/// Prints text to stdout. Whether somebody still reads makes no difference.
+/// Why something could not be printed, the first time.
+static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints text to stdout. Whether somebody still reads makes no difference; what else prevents it is told by [`printed`].
 pub(super) fn print(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
-    let _ = write!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = write!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = UNPRINTED.set(error);
+    }
+}
+
+/// Whether all that was printed has been written: a full disk is no success.
+///
+/// # Errors
+/// That it has not.
+pub(super) fn printed() -> Result<(), Failure> {
+    match UNPRINTED.get() {
+        None => Ok(()),
+        Some(error) => Err(Failure::new(Exit::Failed, format!("standard output: {error}"))),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use crate::filters::push_built;
 use crate::routing::decided;
 use anyhow::{Context, Result, ensure};
 use myelin_client::{Event, Outcome, Overflow};
-use myelin_tests::Router;
 use myelin_tests::sites::Sites;
+use myelin_tests::{Router, program};
 use serde_json::Value;
 use std::path::Path;
 
@@ -116,6 +116,79 @@ async fn a_folder_is_applied_as_planned_and_a_second_time_nothing_changes() -> R
     let same = apply(&router, &copy, &["--prune", "--dry-run"])?;
     ensure!(changes(&same).is_empty() && same["unchanged"] == 6, "{same:#}");
     ensure!(router.myelin(&["export", &copy.to_string_lossy()])?.code == Some(2), "a folder is not overwritten");
+
+    // So it becomes at a router that has nothing, though what schemas refer to has no versions there yet.
+    let elsewhere = Router::start()?;
+    push_built(&elsewhere, "redact", "redact", "0.1.0")?;
+    apply(&elsewhere, &copy, &[])?;
+    let same = apply(&elsewhere, &copy, &["--prune", "--dry-run"])?;
+    ensure!(changes(&same).is_empty() && same["unchanged"] == 6, "{same:#}");
+    Ok(())
+}
+
+#[test]
+fn of_two_who_apply_at_once_what_was_planned_one_does() -> Result<()> {
+    let router = Router::start()?;
+    let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let policy = |at: usize| format!("policies/p{at}.cedar");
+    for round in 0..3 {
+        for (number, folder) in folders.iter().enumerate() {
+            let text = format!("permit (principal == Service::\"r{round}n{number}\", action, resource);");
+            let files: Vec<_> = (0..20).map(policy).collect();
+            write(folder.path(), &files.iter().map(|file| (file.as_str(), text.as_str())).collect::<Vec<_>>())?;
+            let schema = format!("{{\"title\": \"r{round}n{number}\"}}");
+            write(folder.path(), &[("schemas/s.json", &schema), ("schemas/s.toml", "compatibility = 'NONE'")])?;
+        }
+        let planned = revision(&router)?.to_string();
+        let apply = |folder: &Path| {
+            let folder = folder.to_string_lossy().into_owned();
+            router.myelin(&["apply", "-f", &folder, "--if-match", &planned, "-o", "json"])
+        };
+        let [first, second] = std::thread::scope(|scope| {
+            folders
+                .each_ref()
+                .map(|folder| scope.spawn(|| apply(folder.path())))
+                .map(|ran| ran.join().expect("it ends"))
+        });
+        let (first, second) = (first?, second?);
+        let codes = [first.code, second.code];
+        ensure!(codes == [Some(0), Some(5)] || codes == [Some(5), Some(0)], "{codes:?}\n{}\n{}", first.err, second.err);
+        let (winner, done) = if first.code == Some(0) { (0, first.json()?) } else { (1, second.json()?) };
+        ensure!(done["applied"] == true && done["revision"] == revision(&router)?, "{done:#}");
+        let policies = router.ask("GET", "/v1/policies", &[], b"")?.json();
+        for policy in policies["policies"].as_array().context("policies")? {
+            let text = policy["text"].as_str().unwrap_or_default();
+            ensure!(text.contains(&format!("r{round}n{winner}")), "of the other: {text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn programs_are_told_what_took_effect_and_the_revision_then() -> Result<()> {
+    let router = Router::start()?;
+    let folder = tempfile::tempdir()?;
+    let subjects: Vec<_> = (0..3).map(|at| format!("schemas/s{at}.json")).collect();
+    write(folder.path(), &subjects.iter().map(|file| (file.as_str(), "{}")).collect::<Vec<_>>())?;
+    write(
+        folder.path(),
+        &[("policies/p.cedar", "forbid (principal, action, resource) when { principal.id == \"x\" };")],
+    )?;
+    let planned = revision(&router)?;
+    let ran = router.myelin(&["apply", "-f", &folder.path().to_string_lossy(), "--json"])?.json()?;
+    let done: Vec<_> = ran["changes"].as_array().into_iter().flatten().map(|change| &change["done"]).collect();
+    ensure!(done == [true, true, true, true] && ran["failed"].is_null(), "{ran:#}");
+    ensure!(ran["revision"] == revision(&router)? && revision(&router)? == planned + 4, "{ran:#}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_printed_is_no_success() -> Result<()> {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let ran = std::process::Command::new(program()).args(["config", "default"]).stdout(full).output()?;
+    ensure!(ran.status.code() == Some(1), "{ran:?}");
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    ensure!(told.contains("standard output: ") && !told.contains("panic"), "{told}");
     Ok(())
 }
 

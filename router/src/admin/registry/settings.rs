@@ -3,6 +3,8 @@
 use super::RegistryProblem;
 use super::intake::{Answer, Body, SubjectPath, Wishes};
 use crate::admin::Context;
+use crate::admin::intake::{IfMatch, RevisionTag, revision_tag};
+use crate::admin::problem::Problem;
 use crate::world::Actor;
 use axum::Extension;
 use axum::extract::State;
@@ -58,7 +60,7 @@ pub(super) async fn set_level(
     Extension(actor): Extension<Actor>,
     Body(spec): Body<LevelSpec>,
 ) -> Result<Answer<LevelSpec>, RegistryProblem> {
-    change_level(&context, actor, None, spec).await
+    change_level(&context, actor, None, None, spec).await.map(|(_, answer)| answer)
 }
 
 /// Let what holds by default, BACKWARD, hold again; says what held.
@@ -69,7 +71,7 @@ pub(super) async fn unset_level(
     Extension(actor): Extension<Actor>,
 ) -> Result<Answer<LevelInfo>, RegistryProblem> {
     let compatibility_level = context.state.world.schemas().default_compatibility();
-    context.state.world.change_registry(Op::CompatibilitySet { subject: None, level: None }, actor).await?;
+    context.state.world.change_registry(Op::CompatibilitySet { subject: None, level: None }, None, actor).await?;
     Ok(Answer(LevelInfo { compatibility_level }))
 }
 
@@ -99,7 +101,10 @@ pub(super) async fn subject_level(
 
 /// Say what new versions of a subject must be compatible with.
 #[utoipa::path(put, path = "/registry/config/{subject}", tag = "schemas",
-    params(("subject" = String, Path, description = "Name of the subject")),
+    params(
+        ("subject" = String, Path, description = "Name of the subject"),
+        ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
+    ),
     request_body(content = LevelSpec, content_type = "application/vnd.schemaregistry.v1+json"),
     responses(
         (status = 200, body = LevelSpec, content_type = "application/vnd.schemaregistry.v1+json"),
@@ -109,9 +114,10 @@ pub(super) async fn set_subject_level(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     SubjectPath(subject): SubjectPath,
+    if_match: Result<IfMatch, Problem>,
     Body(spec): Body<LevelSpec>,
-) -> Result<Answer<LevelSpec>, RegistryProblem> {
-    change_level(&context, actor, Some(subject), spec).await
+) -> Result<(RevisionTag, Answer<LevelSpec>), RegistryProblem> {
+    change_level(&context, actor, Some(subject), if_match?.0, spec).await
 }
 
 /// Let a subject say nothing of its own about compatibility; says what it said.
@@ -128,7 +134,7 @@ pub(super) async fn unset_subject_level(
 ) -> Result<Answer<LevelInfo>, RegistryProblem> {
     let compatibility_level = context.state.world.schemas().compatibility(subject.as_str());
     let op = Op::CompatibilitySet { subject: Some(subject), level: None };
-    context.state.world.change_registry(op, actor).await?;
+    context.state.world.change_registry(op, None, actor).await?;
     Ok(Answer(LevelInfo { compatibility_level }))
 }
 
@@ -136,16 +142,18 @@ async fn change_level(
     context: &Context,
     actor: Actor,
     subject: Option<SubjectName>,
+    if_match: Option<u64>,
     spec: LevelSpec,
-) -> Result<Answer<LevelSpec>, RegistryProblem> {
+) -> Result<(RevisionTag, Answer<LevelSpec>), RegistryProblem> {
     if let Some((name, _)) = spec.others.iter().find(|(_, value)| !value.is_null()) {
         let name = crate::admin::problem::shown(name);
         let message = format!("`{name}` is not kept by this registry; leave it out");
         return Err(RegistryProblem::new("registry-mode", message));
     }
     let level: CompatibilityLevel = spec.compatibility.parse()?;
-    context.state.world.change_registry(Op::CompatibilitySet { subject, level: Some(level) }, actor).await?;
-    Ok(Answer(LevelSpec { compatibility: level.to_string(), others: Map::new() }))
+    let op = Op::CompatibilitySet { subject, level: Some(level) };
+    let revision = context.state.world.change_registry(op, if_match, actor).await?;
+    Ok((revision_tag(revision), Answer(LevelSpec { compatibility: level.to_string(), others: Map::new() })))
 }
 
 /// What may be changed, where a subject says nothing of its own.
@@ -180,7 +188,7 @@ pub(super) async fn unset_mode(
     Extension(actor): Extension<Actor>,
 ) -> Result<Answer<ModeSpec>, RegistryProblem> {
     let before = context.state.world.schemas().default_mode();
-    context.state.world.change_registry(Op::RegistryModeSet { subject: None, mode: None }, actor).await?;
+    context.state.world.change_registry(Op::RegistryModeSet { subject: None, mode: None }, None, actor).await?;
     Ok(shown(before))
 }
 
@@ -242,7 +250,7 @@ pub(super) async fn unset_subject_mode(
 ) -> Result<Answer<ModeSpec>, RegistryProblem> {
     let before = context.state.world.schemas().mode(subject.as_str());
     let op = Op::RegistryModeSet { subject: Some(subject), mode: None };
-    context.state.world.change_registry(op, actor).await?;
+    context.state.world.change_registry(op, None, actor).await?;
     Ok(shown(before))
 }
 
@@ -257,7 +265,7 @@ async fn change_mode(
     if mode == RegistryMode::Import && !wishes.has("force") {
         world.check_import(subject.as_ref())?;
     }
-    world.change_registry(Op::RegistryModeSet { subject, mode: Some(mode) }, actor).await?;
+    world.change_registry(Op::RegistryModeSet { subject, mode: Some(mode) }, None, actor).await?;
     Ok(shown(mode))
 }
 

@@ -4,6 +4,8 @@ use super::bodies::{SchemaRequest, VersionInfo};
 use super::intake::{Answer, Body, SubjectPath, Wishes};
 use super::{RegistryProblem, versions};
 use crate::admin::Context;
+use crate::admin::intake::{IfMatch, RevisionTag, revision_tag};
+use crate::admin::problem::Problem;
 use crate::world::Actor;
 use axum::Extension;
 use axum::extract::State;
@@ -66,6 +68,7 @@ pub(super) async fn look_up(
     params(
         ("subject" = String, Path, description = "Name of the subject"),
         ("permanent" = Option<bool>, Query, description = "For good; they must have been deleted before"),
+        ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
     ),
     responses(
         (status = 200, body = Vec<u32>, content_type = "application/vnd.schemaregistry.v1+json", description = "The versions that are deleted"),
@@ -77,13 +80,14 @@ pub(super) async fn remove(
     Extension(actor): Extension<Actor>,
     SubjectPath(subject): SubjectPath,
     wishes: Wishes,
-) -> Result<Answer<Vec<u32>>, RegistryProblem> {
+    if_match: Result<IfMatch, Problem>,
+) -> Result<(RevisionTag, Answer<Vec<u32>>), RegistryProblem> {
     let world = &context.state.world;
     let permanent = wishes.has("permanent");
     world.check_unused(&subject, None, permanent)?;
     let before = world.schemas();
     let gone = before.find_subject(&subject).ok().map(|subject| versions::numbers(subject, permanent));
-    world.change_registry(Op::SubjectDeleted { subject, permanent }, actor).await?;
+    let revision = world.change_registry(Op::SubjectDeleted { subject, permanent }, if_match?.0, actor).await?;
     // None only where another router registered it since.
-    Ok(Answer(gone.unwrap_or_default()))
+    Ok((revision_tag(revision), Answer(gone.unwrap_or_default())))
 }

@@ -4,6 +4,8 @@ use super::RegistryProblem;
 use super::bodies::{RegisteredInfo, SchemaRequest, VersionInfo};
 use super::intake::{Answer, Body, SubjectPath, VersionAsked, VersionPath, Wishes};
 use crate::admin::Context;
+use crate::admin::intake::{IfMatch, RevisionTag, revision_tag};
+use crate::admin::problem::Problem;
 use crate::world::{Actor, Wish};
 use axum::Extension;
 use axum::extract::State;
@@ -48,6 +50,7 @@ pub(super) async fn list(
         ("subject" = String, Path, description = "Name of the subject"),
         ("normalize" = Option<bool>, Query, description = "Keep the canonical form in place of the text"),
         ("acceptFailures" = Option<bool>, Query, description = "Also when a topic rule that follows `latest` would turn back events that this router has recorded"),
+        ("if-match" = Option<String>, Header, description = "Only when the catalog's revision is this one"),
     ),
     request_body(content = SchemaRequest, content_type = "application/vnd.schemaregistry.v1+json"),
     responses(
@@ -63,13 +66,15 @@ pub(super) async fn register(
     Extension(actor): Extension<Actor>,
     SubjectPath(subject): SubjectPath,
     wishes: Wishes,
+    if_match: Result<IfMatch, Problem>,
     Body(request): Body<SchemaRequest>,
-) -> Result<Answer<RegisteredInfo>, RegistryProblem> {
+) -> Result<(RevisionTag, Answer<RegisteredInfo>), RegistryProblem> {
     let world = &context.state.world;
     let (candidate, place) = request.read(&world.schemas(), &subject, wishes.has("normalize"))?;
-    let wish = Wish { candidate, place, accept_failures: wishes.has("acceptFailures"), by_two: context.two_person };
-    let made = world.register_schema(subject, wish, actor).await?;
-    Ok(Answer(RegisteredInfo { id: made.id, version: made.version }))
+    let accept_failures = wishes.has("acceptFailures");
+    let wish = Wish { candidate, place, accept_failures, by_two: context.two_person, if_match: if_match?.0 };
+    let (made, revision) = world.register_schema(subject, wish, actor).await?;
+    Ok((revision_tag(revision), Answer(RegisteredInfo { id: made.id, version: made.version })))
 }
 
 /// A version.
@@ -169,7 +174,7 @@ pub(super) async fn remove(
     if context.two_person && !permanent {
         world.check_by_two(&subject, version)?;
     }
-    world.change_registry(Op::SchemaVersionDeleted { subject, version, permanent }, actor).await?;
+    world.change_registry(Op::SchemaVersionDeleted { subject, version, permanent }, None, actor).await?;
     Ok(Answer(version))
 }
 

@@ -1,6 +1,6 @@
 //! `myelin export DIR`: what the catalog has, as a folder that `myelin apply` takes.
 
-use super::current;
+use super::current::{self, Versions};
 use super::registry::Registry;
 use super::state::{Beside, Kind, State, Subject};
 use crate::cli::admin::{Admin, Api};
@@ -34,10 +34,24 @@ impl Export {
             let api = self.admin.api()?;
             let (state, revision) = read(&api).await?;
             write(&self.dir, &state)?;
+            pinned(&state).iter().for_each(|remark| eprintln!("note: {remark}"));
             say!("{} has {} (revision {revision})", self.dir.display(), counts(&state));
             Ok(())
         })
     }
+}
+
+/// What refers to a version that is not the newest: elsewhere a folder brings only the newest.
+pub(super) fn pinned(state: &State) -> Vec<String> {
+    let references = state.schemas.iter().flat_map(|(name, schema)| schema.references.iter().map(move |to| (name, to)));
+    let pinned = references.filter_map(|(name, to)| {
+        let (subject, version) = (&to.subject, to.version?);
+        Some(format!(
+            "schema {name} refers to version {version} of {subject}, which is not the newest: where there is no such \
+             version, register it before this is applied"
+        ))
+    });
+    pinned.collect()
 }
 
 /// All that the catalog has, with the newest schema of each subject; and the revision at which it has that.
@@ -51,7 +65,12 @@ pub(super) async fn read(api: &Api) -> Result<(State, u64)> {
     }
     let subjects = &current.subjects;
     let newest = |schema: &SchemaRule| subjects.get(schema.subject.as_ref()?)?.latest().map(SchemaVersion::Number);
-    // What the folder's schemas say need not be said by number, which is another one elsewhere.
+    // What is the newest need not be said by number, which is another one elsewhere.
+    for reference in current.state.schemas.values_mut().flat_map(|schema| &mut schema.references) {
+        if reference.version == subjects.get(&reference.subject).and_then(Versions::latest) {
+            reference.version = None;
+        }
+    }
     for schema in current.state.topics.values_mut().filter_map(|rule| rule.schema.as_mut()) {
         if schema.by.is_none() && schema.version == newest(schema) {
             schema.version = None;

@@ -2,6 +2,7 @@
 
 mod asyncapi;
 mod check;
+mod course;
 mod current;
 mod export;
 mod folder;
@@ -19,14 +20,14 @@ pub(super) use state::Reference;
 
 use super::admin::{Admin, Api};
 use super::connect::block_on;
-use super::failure::{Exit, Failure, Result};
-use super::http::Body;
-use super::listing::{Output, table};
+use super::failure::{Exit, Result};
+use super::listing::{Shape, table};
 use super::rollout;
 use super::values::{print, say};
 use clap::Args;
+use course::{Course, unchanged_since};
 use folder::{Folder, counted};
-use plan::{Action, By, Call, Change, Plan};
+use plan::{Action, By, Change, Plan};
 use schemas::Judge;
 use serde_json::Value;
 use state::Kind;
@@ -80,9 +81,8 @@ pub(super) struct Apply {
     /// Only when the catalog's revision is still this one, as a dry run showed it; exit code 5 otherwise
     #[arg(long, value_name = "REVISION")]
     if_match: Option<u64>,
-    /// For people or for programs
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -96,20 +96,22 @@ impl Apply {
     async fn apply(&self, folder: &Folder) -> Result<()> {
         let api = self.admin.api()?;
         let plan = self.plan(&api, folder).await?;
-        let (is_applied, mut rollout) = (!self.dry_run, Value::Null);
-        if self.output == Output::Table {
+        let mut course = Course::new(plan.revision, self.if_match.is_some());
+        if !self.shape.is_json() {
             print(shown(&plan));
         }
-        if is_applied && !plan.is_empty() {
+        let mut made = Ok(Value::Null);
+        if !self.dry_run && !plan.is_empty() {
             // What somebody else changed since is not overwritten unseen.
             unchanged_since(plan.revision, current::revision(&api).await?)?;
-            rollout = self.perform(&api, &plan).await?;
+            made = self.perform(&api, &plan, &mut course).await;
         }
-        match self.output {
-            Output::Json => say!("{}", plan.for_programs(is_applied, &rollout)),
-            Output::Table => say!("{}", summary(&plan, is_applied, rollout["proposal"].as_u64())),
+        match &made {
+            made if self.shape.is_json() => say!("{}", plan.for_programs(!self.dry_run, &course, made.as_ref())),
+            Ok(rollout) => say!("{}", summary(&plan, !self.dry_run, rollout["proposal"].as_u64())),
+            Err(_) => {}
         }
-        Ok(())
+        made.map(drop)
     }
 
     /// What differs, when all of it can be.
@@ -148,40 +150,53 @@ impl Apply {
     /// Makes the changes: first what holds at once, then by rollouts what is staged and brought, at last what nothing needs
     /// any more. Gives the answer about the rollout: how it ended, or a proposal where a second person has to approve it,
     /// which is as far as it goes then.
-    async fn perform(&self, api: &Api, plan: &Plan) -> Result<Value> {
+    async fn perform(&self, api: &Api, plan: &Plan, course: &mut Course) -> Result<Value> {
         let is_last = |change: &&Change| change.kind == Kind::Schema && change.action == Action::Remove;
         let (last, first): (Vec<_>, Vec<_>) = plan.changes.iter().partition(is_last);
-        let done = self.make(api, &first, 0).await?;
-        let rollout = self.roll_out(api, plan).await?;
+        self.make(api, &first, course).await?;
+        let rollout = self.roll_out(api, plan, course).await?;
         if rollout::is_proposal(&rollout) && !last.is_empty() {
             eprintln!("schemas are removed once it is approved: run this again then");
             return Ok(rollout);
         }
-        self.make(api, &last, done).await?;
+        self.make(api, &last, course).await?;
         Ok(rollout)
     }
 
-    /// Makes those of the changes that hold at once, after `done` others; gives how many there are then.
-    async fn make(&self, api: &Api, changes: &[&Change], mut done: usize) -> Result<usize> {
+    /// Makes those of the changes that hold at once.
+    async fn make(&self, api: &Api, changes: &[&Change], course: &mut Course) -> Result<()> {
         for Change { kind, name, action, by, .. } in changes {
             let By::Calls(calls) = by else { continue };
-            send(api, calls).await.map_err(|failure| {
-                let before = counted(done, "change");
+            course.send(api, calls).await.map_err(|failure| {
+                let before = counted(course.done.len(), "change");
                 let failure = failure.doing(format!("{} {name}, after {before} that took effect", kind.noun()));
                 match failure.next {
                     Some(_) => failure,
                     None => failure.next("run it again when this is mended: what took effect is not done twice"),
                 }
             })?;
-            done += 1;
-            if self.output == Output::Table {
+            course.done.insert((*kind, name.clone()));
+            if !self.shape.is_json() {
                 say!("{} {name} {}", kind.noun(), action.done());
             }
         }
-        Ok(done)
+        Ok(())
     }
 
-    async fn roll_out(&self, api: &Api, plan: &Plan) -> Result<Value> {
+    async fn roll_out(&self, api: &Api, plan: &Plan, course: &mut Course) -> Result<Value> {
+        let is_needed = !plan.activates.is_empty() || !plan.brought().is_empty();
+        if is_needed && course.is_alone {
+            unchanged_since(course.revision, current::revision(api).await?)?;
+        }
+        let rollout = self.bring(api, plan).await?;
+        if is_needed {
+            // The mesh has written down what it did by itself.
+            course.revision = current::revision(api).await?;
+        }
+        Ok(rollout)
+    }
+
+    async fn bring(&self, api: &Api, plan: &Plan) -> Result<Value> {
         let note = self.note.clone().or_else(|| Some(format!("myelin apply -f {}", self.file.display())));
         let mut rollout = Value::Null;
         let parts = plan.brought();
@@ -206,26 +221,10 @@ impl Apply {
     }
 
     fn tell(&self, rollout: &Value) {
-        if self.output == Output::Table {
+        if !self.shape.is_json() {
             print(rollout::begun(rollout));
         }
     }
-}
-
-async fn send(api: &Api, calls: &[Call]) -> Result<()> {
-    for call in calls {
-        let body = call.body.clone().map_or(Body::None, Body::Json);
-        api.tell(call.method.clone(), &call.path, body).await?;
-    }
-    Ok(())
-}
-
-fn unchanged_since(planned: u64, now: u64) -> Result<()> {
-    if planned == now {
-        return Ok(());
-    }
-    let what = format!("the catalog has revision {now}, and not {planned}, for which the plan was made");
-    Err(Failure::new(Exit::Conflict, what).next("look at the plan anew with --dry-run"))
 }
 
 fn shown(plan: &Plan) -> String {
@@ -305,6 +304,7 @@ fn summary(plan: &Plan, is_applied: bool, proposal: Option<u64>) -> String {
 mod tests {
     use super::plan::Brought;
     use super::*;
+    use crate::cli::failure::Failure;
 
     fn change(kind: Kind, name: &str, by: By) -> Change {
         Change { kind, name: name.to_owned(), action: Action::Create, details: Vec::new(), sites: None, by }
@@ -323,11 +323,20 @@ mod tests {
              rollout approve 41`); all else is: 1 created, 0 updated, 0 removed, 3 unchanged"
         );
         assert_eq!(summary(&plan, true, None), "applied: 3 created, 0 updated, 0 removed, 3 unchanged");
-        let told = plan.for_programs(true, &serde_json::json!({"proposal": 41}));
+        let mut course = Course::new(7, false);
+        course.done.insert((Kind::Policy, "all".to_owned()));
+        let told = plan.for_programs(true, &course, Ok(&serde_json::json!({"proposal": 41})));
         assert_eq!((&told["applied"], &told["proposal"]), (&false.into(), &41.into()));
         let waits: Vec<_> = told["changes"].as_array().into_iter().flatten().map(|change| &change["waits"]).collect();
         assert_eq!(waits, [true, true, false]);
-        let done = plan.for_programs(true, &Value::Null);
+        let done = plan.for_programs(true, &course, Ok(&Value::Null));
         assert_eq!((&done["applied"], &done["changes"][0]["waits"]), (&true.into(), &false.into()));
+
+        // Midway: what took effect is told.
+        let failure = Failure::new(Exit::Denied, "policy all: no (forbidden-role)");
+        let midway = plan.for_programs(true, &course, Err(&failure));
+        let done: Vec<_> = midway["changes"].as_array().into_iter().flatten().map(|change| &change["done"]).collect();
+        assert_eq!(done, [false, false, true]);
+        assert_eq!((&midway["applied"], &midway["failed"]), (&false.into(), &"policy all: no (forbidden-role)".into()));
     }
 }

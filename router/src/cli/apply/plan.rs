@@ -1,8 +1,10 @@
 //! What differs between a folder and the catalog, and the calls that take the difference away.
 
+use super::course::Course;
 use super::current::Current;
 use super::folder::Folder;
 use super::state::Kind;
+use crate::cli::failure::Failure;
 use crate::tenants::{check_reach, new_selectors};
 use hyper::Method;
 use myelin_catalog::limits::{GOVERNANCE_CHANGES_MAX, GOVERNANCE_LEN_MAX_BYTES};
@@ -264,14 +266,17 @@ impl Plan {
         is_last || is_staged || matches!(change.by, By::Rollout(_))
     }
 
-    /// The same for programs, with what the router answered about the rollout.
-    pub(super) fn for_programs(&self, is_applied: bool, rollout: &Value) -> Value {
+    /// The same for programs, with what the router answered about the rollout, or why it went no further.
+    pub(super) fn for_programs(&self, is_applied: bool, course: &Course, made: Result<&Value, &Failure>) -> Value {
+        let rollout = made.unwrap_or(&Value::Null);
         let proposal = rollout["proposal"].as_u64();
+        let is_through = is_applied && made.is_ok();
         let change = |change: &Change| {
             let Change { kind, name, action, details, sites, by } = change;
+            let (by_rollout, waits) = (matches!(by, By::Rollout(_)), proposal.is_some() && self.waits(change));
+            let done = course.done.contains(&(*kind, name.clone())) || (by_rollout && is_through && !waits);
             json!({"kind": kind.noun(), "name": name, "action": action.name(), "details": details,
-                "sites": sites.as_ref().unwrap_or(&self.sites), "by_rollout": matches!(by, By::Rollout(_)),
-                "waits": proposal.is_some() && self.waits(change)})
+                "sites": sites.as_ref().unwrap_or(&self.sites), "by_rollout": by_rollout, "waits": waits, "done": done})
         };
         json!({
             "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
@@ -279,10 +284,11 @@ impl Plan {
             "sites": self.sites,
             "unchanged": self.unchanged,
             "remarks": self.remarks,
-            "revision": self.revision,
-            "applied": is_applied && proposal.is_none(),
+            "revision": course.revision,
+            "applied": is_through && proposal.is_none(),
             "proposal": proposal,
             "rollout": rollout,
+            "failed": made.err().map(|failure| &failure.what),
         })
     }
 }

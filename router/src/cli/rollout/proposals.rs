@@ -4,8 +4,8 @@ use super::{ACTIVATION_MAX, told, watch};
 use crate::cli::admin::Admin;
 use crate::cli::failure::Result;
 use crate::cli::http::Body;
-use crate::cli::listing::{items, shown, table, text};
-use crate::cli::values::{print, say};
+use crate::cli::listing::{Shape, items, shown, table, text};
+use crate::cli::values::say;
 use clap::Args;
 use hyper::Method;
 use serde_json::Value;
@@ -19,6 +19,11 @@ pub(in crate::cli) struct Approve {
     /// Show it with the full text of its rules and policies, and do not begin it
     #[arg(long)]
     show: bool,
+    /// Show how it goes until it ends; exit code 7 when it was taken back
+    #[arg(short, long, conflicts_with = "show")]
+    watch: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -38,15 +43,23 @@ impl Approve {
         let (api, path) = (self.admin.api()?, path(self.proposal));
         if self.show {
             let proposal = api.get(&path).await?;
-            print(format!("{}{}{}", line(&proposal), details(&proposal), content(&proposal["content"])));
+            let text = |it: &Value| format!("{}{}{}", line(it), details(it), content(&it["content"]));
+            self.shape.tell(&proposal, text);
             return Ok(());
         }
         let patient = api.patient(ACTIVATION_MAX);
         let begun: Value = watch::telling(&api, patient.ask(Method::POST, &path, Body::None)).await?;
-        match begun["generation"].is_u64() {
-            true => print(told(&begun)),
-            false => say!("rollout {}: {}", text(&begun["id"]), text(&begun["state"])),
+        let is_over = begun["generation"].is_u64();
+        if let (true, false, Some(id)) = (self.watch, is_over, begun["id"].as_u64()) {
+            return watch::watch(&api, id, self.shape).await;
         }
+        self.shape.tell(&begun, |begun| match is_over {
+            true => told(begun),
+            false => {
+                let (id, state) = (text(&begun["id"]), text(&begun["state"]));
+                format!("rollout {id}: {state}; `myelin rollout status --watch` shows how it goes\n")
+            }
+        });
         Ok(())
     }
 }

@@ -66,6 +66,8 @@ pub struct Wish {
     pub accept_failures: bool,
     /// Whether nobody changes alone what payloads are judged by.
     pub by_two: bool,
+    /// The only revision of the catalog at which it is wanted, where one was said.
+    pub if_match: Option<u64>,
 }
 
 /// Keeps the judging of schemas within [`JUDGED_MAX`].
@@ -99,7 +101,8 @@ impl World {
         self.view.load().catalog.schemas().clone()
     }
 
-    /// Makes a schema the next version of a subject; where it is there, nothing changes.
+    /// Makes a schema the next version of a subject; where it is there, nothing changes. Gives the catalog's revision with it,
+    /// too.
     ///
     /// # Errors
     /// `invalid-schema`, `incompatible-schema`, `registry-mode`, `two-person`, `recorded-events`, `catalog-full`,
@@ -109,15 +112,15 @@ impl World {
         subject: SubjectName,
         wanted: Wish,
         actor: Actor,
-    ) -> Result<Registered, WorldError> {
-        let Wish { candidate, place, accept_failures, by_two } = wanted;
+    ) -> Result<(Registered, u64), WorldError> {
+        let Wish { candidate, place, accept_failures, by_two, if_match } = wanted;
         let candidate = Arc::new(candidate);
         for attempt in 1..=ATTEMPTS {
             let catalog = self.view().catalog.clone();
-            let (revision, wanted) = (catalog.head().rev, (subject.clone(), candidate.clone()));
+            let (head, wanted) = (catalog.head().rev, (subject.clone(), candidate.clone()));
             let wanted = self.desk.judge(move || judge::register(catalog.schemas(), &wanted.0, &wanted.1, place));
             let registration = match wanted.await? {
-                schemas::Wanted::Known { id, version } => return Ok(Registered { id, version }),
+                schemas::Wanted::Known { id, version } => return Ok((Registered { id, version }, head)),
                 schemas::Wanted::New(registration) => registration,
             };
             if by_two {
@@ -126,11 +129,11 @@ impl World {
             if !accept_failures {
                 self.check_followed(&registration).await?;
             }
-            let made = Registered { id: registration.id, version: registration.version };
+            let (id, version) = (registration.id, registration.version);
             let change = Change::Record(Box::new(Op::SchemaRegistered { registration }));
-            match self.change(change, Some(revision), actor.clone()).await {
-                Ok(_) => return Ok(made),
-                Err(error) if is_overtaken(&error) => {}
+            match self.change(change, if_match.or(Some(head)), actor.clone()).await {
+                Ok(revision) => return Ok((Registered { id, version }, revision)),
+                Err(error) if if_match.is_none() && is_overtaken(&error) => {}
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(..=PAUSE_STEP_MS * u64::from(attempt)))).await;
@@ -310,19 +313,19 @@ impl World {
         }
     }
 
-    /// Makes another change of the registry, and waits until it is here.
+    /// Makes another change of the registry, and waits until it is here. Gives the catalog's revision with it.
     ///
     /// # Errors
     /// Why it cannot be made.
-    pub async fn change_registry(&self, op: Op, actor: Actor) -> Result<(), WorldError> {
+    pub async fn change_registry(&self, op: Op, if_match: Option<u64>, actor: Actor) -> Result<u64, WorldError> {
         for _ in 1..ATTEMPTS {
-            match self.change(Change::Record(Box::new(op.clone())), None, actor.clone()).await {
-                Err(error) if is_overtaken(&error) => {}
-                done => return done.map(drop),
+            match self.change(Change::Record(Box::new(op.clone())), if_match, actor.clone()).await {
+                Err(error) if if_match.is_none() && is_overtaken(&error) => {}
+                done => return done,
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(..=PAUSE_STEP_MS))).await;
         }
-        self.change(Change::Record(Box::new(op)), None, actor).await.map(drop)
+        self.change(Change::Record(Box::new(op)), if_match, actor).await
     }
 
     /// Whether a subject, or the registry without one, may begin to take schemas over: where there are none.

@@ -6,7 +6,7 @@ mod document;
 mod import;
 mod references;
 
-use super::export::{counts, read, write};
+use super::export::{counts, pinned, read, write};
 use crate::cli::admin::Admin;
 use crate::cli::connect::block_on;
 use crate::cli::failure::{Exit, Failure, Result};
@@ -75,6 +75,7 @@ impl AsyncApi {
 impl Export {
     async fn run(self) -> Result<()> {
         let (state, revision) = read(&self.admin.api()?).await?;
+        pinned(&state).iter().for_each(|remark| eprintln!("note: {remark}"));
         let document = document::document(&state, &self.title, revision, &self.server);
         let text = format!("{document:#}\n");
         match &self.output {
