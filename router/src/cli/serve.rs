@@ -8,6 +8,7 @@ use super::signals::Signals;
 use super::values::{say, write_atomically};
 use crate::admin::{self, AdminHandle, AdminListen, AdminState, Token};
 use crate::config::{Config, Setting, Sources};
+use crate::files::make_private_folder;
 use crate::ledger::{self, Counts};
 use crate::node::Node;
 use anyhow::Context;
@@ -107,7 +108,7 @@ impl Serve {
             tracing::warn!("{exposed}; {}", exposed.step());
         }
         let data_dir = &config.node.data_dir;
-        std::fs::create_dir_all(data_dir)
+        make_private_folder(data_dir)
             .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;
         // Held until the process ends: two starts at once would renew each other's certificates and share an epoch.
         let _lock = lock(data_dir)?;
