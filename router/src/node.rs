@@ -386,6 +386,7 @@ async fn open_world(
         data_dir: node.data_dir.clone(),
         site: node.site.parse().ok(),
         demands: config.modules.demands(),
+        two_person: config.admin.two_person,
         runtime,
         cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
         compiler: compiler(wasm)?,
