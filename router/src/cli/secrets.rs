@@ -60,6 +60,7 @@ mod tests {
         let file = folder.path().join("token");
         let mut config = Config::default();
         config.node.data_dir = folder.path().to_owned();
+        set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         config.admin.token_file = Some(file.clone());
         assert_eq!(exposed(&config), [], "there is none");
         std::fs::write(&file, "secret").unwrap();

@@ -363,7 +363,10 @@ async fn two_person_a_router_that_does_not_want_them_begins_nothing_for_the_one_
         ensure!(alone.problem() == (403, "two-person".to_owned()), "{}", alone.json());
         ensure!(alone.json()["detail"].to_string().contains("router s1/r1"), "{}", alone.json());
     }
-    let rule = json!({"pattern": "orders/**", "schema": {"by": "type"}});
+    let schema = json!({"schema": r#"{"type": "object"}"#, "schemaType": "JSON"});
+    let made = ann.post(other, "/registry/subjects/orders-value/versions", &schema)?;
+    ensure!(made.status == 200, "nothing judges by it: {}", made.json());
+    let rule = json!({"pattern": "orders/**", "schema": {"subject": "orders-value", "version": 1}});
     let rule = other.send_json("PUT", "/v1/topics/orders?at-once=true", &rule)?;
     ensure!(rule.problem() == (403, "two-person".to_owned()), "{}", rule.json());
 
