@@ -1,13 +1,14 @@
 //! Small files written whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// Who may read a file: everybody, or the router's user alone.
 const OPEN: u32 = 0o666;
 const PRIVATE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
 
 /// Writes `text` to `file` so that a reader sees the old or the new text, never half of it, also after a power cut.
 ///
@@ -33,15 +34,23 @@ pub fn write_private(file: &Path, text: &str) -> io::Result<()> {
     write(file, text.as_bytes(), PRIVATE)
 }
 
+/// Makes a folder, and those above it that are not there, for the router's own user alone. One that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder)
+}
+
 fn write(file: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = file.file_name().ok_or_else(|| io::Error::other("this is no file name"))?.to_string_lossy();
-    let aside = folder.join(format!(".{name}.{}", std::process::id()));
+    // In a folder where others may write as well, nobody is to know the name before, nor to find it taken: a file or a link
+    // that lay there would be written, or have the mode that its owner gave it.
+    let aside = folder.join(format!(".{name}.{:016x}", fastrand::u64(..)));
     let mut options = OpenOptions::new();
-    let written = options.write(true).create(true).truncate(true).mode(mode).open(&aside).and_then(|mut out| {
-        out.write_all(text)?;
-        out.sync_all()
-    });
+    let mut out = options.write(true).create_new(true).mode(mode).open(&aside)?;
+    let written = out.write_all(text).and_then(|()| out.sync_all());
     let moved = written.and_then(|()| {
         myelin_failpoint::reach("file-aside");
         fs::rename(&aside, file)
@@ -53,4 +62,50 @@ fn write(file: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     myelin_failpoint::reach("file-named");
     // The name is to survive a power cut as well.
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_lies_beside_a_file_is_neither_written_nor_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("victim"), "mine").unwrap();
+        // The name that was used aside before, as a link and as a file that everybody may read.
+        symlink(at("victim"), at(&format!(".linked.{}", std::process::id()))).unwrap();
+        let open = at(&format!(".secret.{}", std::process::id()));
+        fs::write(&open, "").unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).unwrap();
+        write_private(&at("linked"), "text").unwrap();
+        write_private(&at("secret"), "text").unwrap();
+        assert_eq!(fs::read_to_string(at("victim")).unwrap(), "mine");
+        for name in ["linked", "secret"] {
+            assert_eq!((fs::read_to_string(at(name)).unwrap().as_str(), mode(&at(name))), ("text", 0o600), "{name}");
+        }
+        // A link at the very name is replaced, not followed.
+        symlink(at("victim"), at("named")).unwrap();
+        write_private(&at("named"), "text").unwrap();
+        assert_eq!(fs::read_to_string(at("victim")).unwrap(), "mine");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6, "nothing is left beside them");
+    }
+
+    #[test]
+    fn a_private_folder_is_made_so_and_one_that_is_there_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = folder.path().join("a/b");
+        make_private_folder(&made).unwrap();
+        assert_eq!((mode(&made), mode(&folder.path().join("a"))), (0o700, 0o700));
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o755)).unwrap();
+        make_private_folder(&made).unwrap();
+        assert_eq!(mode(&made), 0o755);
+    }
 }

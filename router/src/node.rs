@@ -3,6 +3,7 @@
 use crate::audit::{Audit, Kind, Note};
 use crate::capture::Captures;
 use crate::config::{Config, Engine, NodeConfig, WasmConfig, members};
+use crate::files::make_private_folder;
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
 use crate::otlp::{self, Exporter};
@@ -116,7 +117,7 @@ impl Node {
         let collector = otlp::Target::load(&config.telemetry)?;
         // The key of the start before: clients of a router that was killed learn at once that their sessions are gone.
         let data_dir = &config.node.data_dir;
-        std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
+        make_private_folder(data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
         let audit = Audit::open(data_dir, config.audit.bytes()).context("the audit log")?;
         let reset_key = Some(ResetKey::load_or_create(&data_dir.join(RESET_KEY_FILE))?);
         let tokens = Tokens::start(&config.jwt, data_dir)?;
@@ -385,6 +386,7 @@ async fn open_world(
         data_dir: node.data_dir.clone(),
         site: node.site.parse().ok(),
         demands: config.modules.demands(),
+        two_person: config.admin.two_person,
         runtime,
         cache: CodeCache::open(&node.data_dir.join("code")).context("the cache of compiled filters")?,
         compiler: compiler(wasm)?,

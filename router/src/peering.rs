@@ -49,8 +49,12 @@ pub enum CallError {
 /// A question that another router asks.
 #[derive(Debug)]
 pub struct Asked {
-    /// Number of the router that asks, as it says.
+    /// Number of the router that asks: as its own link shows, or as `by` says.
     pub from: u32,
+    /// Number of the neighbour that has handed it on, where that is another router.
+    pub by: Option<u32>,
+    /// Whether the router that asks has a link of its own to this one.
+    pub is_linked: bool,
     /// The question.
     pub request: Bytes,
     /// Where the answer goes; dropped = no answer.

@@ -234,6 +234,23 @@ impl Catalog {
         self.history.iter().rev().find(|generation| generation.number < source)
     }
 
+    /// Whether to return to that generation's set is no way back from the active one, and why: it judged later than the
+    /// active one did for the first time, or it was taken back when it judged last.
+    pub fn goes_forward_to(&self, generation: &Generation) -> Option<&'static str> {
+        if generation.source > self.active().source {
+            return Some("is newer than the active one, which was returned to");
+        }
+        let mut was_taken_back = false;
+        for (before, after) in self.history.iter().zip(self.history.iter().skip(1)) {
+            if after.source == generation.source {
+                was_taken_back = false;
+            } else if before.source == generation.source {
+                was_taken_back = after.source < before.source;
+            }
+        }
+        was_taken_back.then_some("was rolled back when it judged last")
+    }
+
     /// The modules that failed too often.
     pub fn quarantined(&self) -> impl Iterator<Item = (&ModuleRef, &Quarantine)> {
         self.quarantined.iter()

@@ -22,6 +22,14 @@ const DOCKER: (&str, &str) = ("docker.io", "registry-1.docker.io");
 /// Where repositories of Docker are that name no owner.
 const DOCKER_OWNER: &str = "library/";
 
+/// A reference that is none, as it may be shown: where somebody names a user, a password stands before the host.
+fn shown(text: &str) -> String {
+    let is_user = |at: &(usize, &str)| !text[at.0 + 1..].starts_with(ALGORITHM);
+    let Some((at, _)) = text.rmatch_indices('@').find(is_user) else { return cut(text) };
+    let scheme = if text.starts_with(SCHEME) { SCHEME } else { "" };
+    cut(&format!("{scheme}***{}", &text[at..]))
+}
+
 /// Where a registry is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Registry {
@@ -94,7 +102,7 @@ impl FromStr for Registry {
     type Err = OciError;
 
     fn from_str(text: &str) -> Result<Self, OciError> {
-        let refuse = |why| OciError::Reference { text: cut(text), why };
+        let refuse = |why| OciError::Reference { text: shown(text), why };
         let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, rest)) => {
                 address.parse::<std::net::Ipv6Addr>().map_err(|_| refuse("what is in brackets is no IPv6 address"))?;
@@ -132,7 +140,7 @@ impl FromStr for Reference {
     type Err = OciError;
 
     fn from_str(text: &str) -> Result<Self, OciError> {
-        let refuse = |why| OciError::Reference { text: cut(text), why };
+        let refuse = |why| OciError::Reference { text: shown(text), why };
         if text.len() > REFERENCE_BYTES_MAX {
             return Err(refuse("it is too long"));
         }
@@ -143,7 +151,7 @@ impl FromStr for Reference {
         };
         let digest = match digest.map(|digest| digest.strip_prefix(ALGORITHM)) {
             None => None,
-            Some(None) => return Err(refuse("its digest is not of sha256")),
+            Some(None) => return Err(refuse("after `@` there is no digest of sha256, and no user stands before it")),
             Some(Some(hex)) => Some(hex.parse().map_err(|_| refuse("a digest has 64 digits of 0-9 and a-f"))?),
         };
         let (registry, path) = rest.split_once('/').ok_or_else(|| refuse("it names no repository"))?;
@@ -262,6 +270,9 @@ mod tests {
             "oci://registry.example/a?x=1:1".to_owned(),
             "oci://registry.example/a:1#x".to_owned(),
             "oci://user:pass@registry.example/a:1".to_owned(),
+            format!("oci://user:pass@registry.example/a@sha256:{hex}"),
+            "oci://user:pa/pass@registry.example/a:1".to_owned(),
+            "user:pass@registry.example/a:1".to_owned(),
             "oci://registry.example:0/a:1".to_owned(),
             "oci://registry.example:+80/a:1".to_owned(),
             "oci://registry.example:99999/a:1".to_owned(),
@@ -282,7 +293,7 @@ mod tests {
             let refusal = text.parse::<Reference>().unwrap_err();
             assert_eq!(refusal.code(), "oci-reference", "{text:.80}");
             let told = refusal.to_string();
-            assert!(told.len() < 500 && !told.contains('\n'), "{told}");
+            assert!(told.len() < 500 && !told.contains('\n') && !told.contains("pass"), "{told}");
         }
     }
 

@@ -82,6 +82,7 @@ impl From<WorldError> for Problem {
     fn from(error: WorldError) -> Self {
         let status = match error.blame {
             Blame::Request if error.code == "two-person" => StatusCode::FORBIDDEN,
+            Blame::Request if error.code == "too-many-looks" => StatusCode::TOO_MANY_REQUESTS,
             Blame::Request => StatusCode::BAD_REQUEST,
             Blame::NotFound => StatusCode::NOT_FOUND,
             Blame::Conflict => StatusCode::CONFLICT,

@@ -168,6 +168,11 @@ pub(super) fn shows_payloads(path: &str) -> bool {
     TABLE.iter().any(|(_, known, roles)| *known == path && *roles == PAYLOADS)
 }
 
+/// Whether somebody with `roles` may look at payloads.
+pub(super) fn sees_payloads(roles: Roles) -> bool {
+    roles.meets(PAYLOADS.and(ADMIN))
+}
+
 /// What somebody with `roles` may do, as `METHOD PATH`; of `tenant` where they are one's.
 pub(super) fn of(roles: Roles, tenant: Option<&str>) -> Vec<String> {
     let mine = TABLE.iter().filter(|(.., needed)| roles.meets(needed.and(ADMIN)));

@@ -1,12 +1,14 @@
 //! `/v1/topics`: rules for topics. They hold at once, on every router that has the record.
 
 use super::Context;
+use super::access::Caller;
 use super::intake::{IfMatch, Json as Body, NamePath, RevisionTag, revision_tag};
 use super::problem::Problem;
+use super::rights;
 use crate::screen::{Screen, Screens};
 use crate::shared::Shared;
 use crate::world::members::place;
-use crate::world::{Actor, Blame, Change, View, WorldError, not_alone};
+use crate::world::{Actor, Blame, Change, Look, View, WorldError, not_alone};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -244,11 +246,12 @@ pub(super) async fn describe(
         (status = 403, body = Problem, content_type = "application/problem+json", description = "With `[admin] two_person` a rule that judges payloads comes by a rollout, where there are sites"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "The subject has no version, or not the one that the rule names"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The catalog has another revision; or another schema is for a rollout, or would turn back recorded events"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "Who may not see payloads has recorded events judged too often"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn apply(
     State(context): State<Arc<Context>>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     NamePath(name): NamePath,
     IfMatch(if_match): IfMatch,
     query: Result<Query<ApplyQuery>, QueryRejection>,
@@ -274,11 +277,14 @@ pub(super) async fn apply(
         if may_be_rolled_out && has_judged && !at_once {
             return Err(rollout_needed(&rule).into());
         }
+        let op = Op::TopicRuleSet { rule: Box::new(rule.clone()) };
         if is_judged_anew && !accept_failures {
-            world.check_recorded(vec![rule.clone()], view.catalog.schemas().clone()).await?;
+            world.check_first(&op, if_match, &caller.actor).await?;
+            let sees_payloads = rights::sees_payloads(caller.roles);
+            let look = Look { actor: caller.actor.clone(), sees_payloads, subject: rule.name.to_string() };
+            world.check_recorded(&look, vec![rule], view.catalog.schemas().clone()).await?;
         }
-        let change = Change::Record(Box::new(Op::TopicRuleSet { rule: Box::new(rule) }));
-        revision = world.change(change, if_match, actor).await?;
+        revision = world.change(Change::Record(Box::new(op)), if_match, caller.actor).await?;
     }
     Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }

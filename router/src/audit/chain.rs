@@ -43,7 +43,7 @@ pub struct Note {
     pub kind: Kind,
     /// Who did it: the identity of a certificate, `token`, `local`, or `-` for somebody who was not let in.
     pub actor: String,
-    /// Where the request came from: address and port.
+    /// Where the request came from: address and port; of a record that this router wrote for another one, `via SITE/ROUTER`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// What was done: method and route, or the kind of a record.

@@ -136,10 +136,11 @@ impl Audit {
         self.state.counts.denial(service, action, topic);
     }
 
-    /// A record of the catalog came to count at this router. Blocks while there is no place for it, as its caller does
+    /// A record of the catalog came to count at this router, which wrote it for the one in `via`, if any. Blocks while there is no place for it, as its caller does
     /// while the record itself is written.
-    pub(crate) fn record(&self, record: &Record) {
+    pub(crate) fn record(&self, record: &Record, via: Option<String>) {
         let mut note = Note::new(Kind::Catalog, &record.actor, record.op.kind(), "ok");
+        note.from = via;
         (note.rev, note.digest, note.subject) = (Some(record.rev), Some(record.hash()), record.op.subject());
         let mut item = (note, None);
         for _ in 0..PLACE_PAUSES_MAX {
@@ -313,7 +314,7 @@ mod tests {
         for number in 0..requests {
             audit.count(Note::new(Kind::Admin, "-", format!("GET /v1/x{number}"), "unauthorized"), false);
             if number < records {
-                audit.record(&Record { rev: number + 1, ..record.clone() });
+                audit.record(&Record { rev: number + 1, ..record.clone() }, None);
             }
         }
         audit.write(Note::new(Kind::Admin, "token", "PUT /v1/bindings/{name}", "ok")).await;

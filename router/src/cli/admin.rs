@@ -25,7 +25,7 @@ pub(super) struct Admin {
     /// URL of the admin API [default: the --dev router here, else http://127.0.0.1:7480]
     #[arg(long, value_name = "URL", env = "MYELIN_ADMIN")]
     admin: Option<Uri>,
-    /// Bearer token
+    /// Bearer token; others on this machine see arguments: rather give it in the environment, or --token-file
     #[arg(long, env = "MYELIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// File with the bearer token: the router's own, or a JSON Web Token

@@ -9,6 +9,7 @@ use crate::config::{Config as Configuration, DEFAULT_TOML, Sources};
 use crate::otlp;
 use crate::tokens::Tokens;
 use clap::Subcommand;
+use myelin_transport::TlsIdentity;
 use std::path::PathBuf;
 
 /// Show or check configuration
@@ -42,6 +43,11 @@ fn check(file: Option<PathBuf>) -> Result<()> {
     let file = serve::config_file(file);
     let config = Sources::of_process(file.as_deref(), Vec::new()).and_then(|sources| Configuration::load(&sources))?;
     check_files(&config)?;
+    for authority in left_out(&config) {
+        eprintln!(
+            "warning: [tls] ca: {authority}: it is not trusted\n  next: take it out, or give one of this trust domain"
+        );
+    }
     for exposed in secrets::exposed(&config) {
         eprintln!("warning: {exposed}\n  next: {}", exposed.step());
     }
@@ -50,6 +56,12 @@ fn check(file: Option<PathBuf>) -> Result<()> {
         None => say!("no file is given and ./myelin.toml does not exist; defaults and environment are good"),
     }
     Ok(())
+}
+
+/// The authorities that a router would not trust, since they name another trust domain than its own.
+fn left_out(config: &Configuration) -> Vec<String> {
+    let tls = serve::tls_files(config).and_then(|files| TlsIdentity::load(&files).ok());
+    tls.map(|tls| tls.left_out_authorities()).unwrap_or_default()
 }
 
 /// What the files hold that a configuration names is as much a part of it as their names: what `myelin serve` would refuse
@@ -112,6 +124,23 @@ mod tests {
         let mut config = Configuration::default();
         (config.tls.cert, config.tls.key, config.tls.ca) = (Some(cert), Some(key), Some(ca));
         config
+    }
+
+    #[test]
+    fn an_authority_of_another_trust_domain_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = certified(folder.path(), true);
+        assert_eq!(left_out(&config), Vec::<String>::new());
+        let (file, other) = (config.tls.ca.clone().unwrap(), CertificateAuthority::create("other.example", 2).unwrap());
+        let own = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{own}{}", other.cert_pem())).unwrap();
+        assert_eq!(told(&config), "", "the router would run");
+        let told_of = left_out(&config);
+        let says = |part: &str| told_of.len() == 1 && told_of[0].contains(part);
+        let parts = ["CN=Myelin CA other.example", "names the trust domain other.example", "not test", "ca.pem"];
+        assert!(parts.into_iter().all(says), "{told_of:?}");
+        std::fs::write(&file, other.cert_pem()).unwrap();
+        assert!(told(&config).contains("no authority for this trust domain, test"), "{}", told(&config));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) struct Doctor {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Admin API")]
 struct Asker {
-    /// Bearer token [default: what [admin] token_file holds]
+    /// Bearer token [default: what [admin] token_file holds]; others see arguments: rather give it in the environment
     #[arg(long, env = "MYELIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Client certificate for HTTPS (PEM)

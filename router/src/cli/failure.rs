@@ -196,7 +196,7 @@ pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
     Some(match code {
         "not-found" | "subject-deleted" | "version-deleted" => Exit::NotFound,
         "unauthorized" | "forbidden-role" | "forbidden-tenant" | "forbidden-origin" | "forbidden-host" => Exit::Denied,
-        "two-person" | "tenant-quota" | "registry-mode" => Exit::Denied,
+        "two-person" | "tenant-quota" | "registry-mode" | "too-many-looks" => Exit::Denied,
         "signature-missing" | "signature-invalid" | "signature-expired" | "signature-untrusted" => Exit::Denied,
         "signature-mismatch" | "trust-signatures" | "capability-approval" | "downgrade" => Exit::Denied,
         "conflict" | "rollout-running" | "catalog-moved" | "trust-stale" | "proposal-stale" => Exit::Conflict,

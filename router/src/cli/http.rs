@@ -1,6 +1,7 @@
 //! A small HTTP client for the admin API: one connection for all calls, bounded answers, problems as failures.
 
 use super::failure::{Exit, Failure, Result, exit_for_code, exit_for_status};
+use crate::config::without_user;
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -129,12 +130,13 @@ pub(super) fn wishing(path: &str, wishes: &[(&str, bool)]) -> String {
 impl Server {
     /// Asks, and gives the answer's body; anything but success is a failure.
     pub(super) async fn call(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<Answer> {
+        let shown = || without_user(&self.url.to_string());
         match tokio::time::timeout(self.timeout, self.exchange(method, path, if_match, body)).await {
             Ok(Ok((status, answer))) if (200..300).contains(&status) => Ok(answer),
             Ok(Ok((status, answer))) => Err(problem(status, &answer.body, path)),
-            Ok(Err(failure)) => Err(failure.doing(format!("the admin API at {}", self.url))),
+            Ok(Err(failure)) => Err(failure.doing(format!("the admin API at {}", shown()))),
             Err(_) => {
-                let what = format!("the admin API at {} did not answer within {:?}", self.url, self.timeout);
+                let what = format!("the admin API at {} did not answer within {:?}", shown(), self.timeout);
                 Err(Failure::new(Exit::Timeout, what)
                     .next("wait longer with --timeout; what was asked may still happen"))
             }

@@ -65,7 +65,7 @@ pub(super) struct Publish {
     /// URL of the admin API that is asked for the trace [default: the --dev router here, else http://127.0.0.1:7480]
     #[arg(long, value_name = "URL", env = "MYELIN_ADMIN", help_heading = "Admin API")]
     admin: Option<Uri>,
-    /// Bearer token for it
+    /// Bearer token for it; others on this machine see arguments: rather give it in the environment
     #[arg(long, env = "MYELIN_TOKEN", hide_env_values = true, help_heading = "Admin API")]
     token: Option<String>,
     #[command(flatten)]

@@ -8,11 +8,12 @@ use super::signals::Signals;
 use super::values::{say, write_atomically};
 use crate::admin::{self, AdminHandle, AdminListen, AdminState, Token};
 use crate::config::{Config, Setting, Sources};
+use crate::files::make_private_folder;
 use crate::ledger::{self, Counts};
 use crate::node::Node;
 use anyhow::Context;
 use clap::Args;
-use myelin_transport::{Identity, ReloadOutcome, TlsFiles, TlsIdentity, TlsReloader};
+use myelin_transport::{Identity, ReloadOutcome, TlsErrorKind, TlsFiles, TlsIdentity, TlsReloader};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -107,7 +108,7 @@ impl Serve {
             tracing::warn!("{exposed}; {}", exposed.step());
         }
         let data_dir = &config.node.data_dir;
-        std::fs::create_dir_all(data_dir)
+        make_private_folder(data_dir)
             .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;
         // Held until the process ends: two starts at once would renew each other's certificates and share an epoch.
         let _lock = lock(data_dir)?;
@@ -143,6 +144,7 @@ impl Serve {
             let _ = std::fs::remove_file(file);
         }
         let reloader = Arc::new(TlsReloader::open(tls).context("[tls]")?);
+        warn_of_left_out(&reloader.tls());
         // Before the node starts: one that waits for its catalog may wait for better certificates, and is not to die of a
         // SIGHUP.
         tokio::spawn(follow_certificates(reloader.clone(), hangups));
@@ -306,6 +308,12 @@ pub(super) fn router_identity(files: &TlsFiles) -> Result<Identity> {
     }
 }
 
+fn warn_of_left_out(tls: &TlsIdentity) {
+    for authority in tls.left_out_authorities() {
+        tracing::warn!(code = TlsErrorKind::ForeignAuthority.code(), "[tls] ca: {authority}: it is not trusted");
+    }
+}
+
 /// Claims the data directory for this process.
 fn lock(data_dir: &Path) -> Result<File> {
     let file = data_dir.join(LOCK_FILE);
@@ -342,7 +350,10 @@ fn next_epoch(data_dir: &Path) -> Result<u32> {
 /// Takes up new certificate files by themselves and on SIGHUP.
 async fn follow_certificates(reloader: Arc<TlsReloader>, mut hangups: Signal) {
     let tell = |outcome: ReloadOutcome| match outcome {
-        ReloadOutcome::Reloaded => tracing::info!("new certificates are in use"),
+        ReloadOutcome::Reloaded => {
+            tracing::info!("new certificates are in use");
+            warn_of_left_out(&reloader.tls());
+        }
         ReloadOutcome::Failed(error) => {
             tracing::error!(code = error.code(), %error, "the old certificates stay in use")
         }

@@ -177,22 +177,39 @@ impl IssuerConfig {
     }
 }
 
+/// A URL as it may be shown: without the user and the password that it may name, wherever they end.
+pub(crate) fn without_user(url: &str) -> String {
+    let Some((user, rest)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = user.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!("{scheme}***@{rest}")
+}
+
 /// The URL of a key set. Whoever can change what is there can be anybody, so it is read over TLS.
 fn key_set_url(url: &str, dev: bool) -> Result<Uri, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("jwks_url `{url}` is no URL: {error}"))?;
+    let shown = without_user(url);
+    let uri: Uri = url.parse().map_err(|error| format!("jwks_url `{shown}` is no URL: {error}"))?;
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     if authority.is_empty() || authority.contains('@') {
-        return Err(format!("jwks_url `{url}` names no host, or a user"));
+        return Err(format!("jwks_url `{shown}` names no host, or a user"));
     }
     match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS || (dev && *scheme == Scheme::HTTP) => Ok(uri),
-        _ => Err(format!("jwks_url `{url}` is not https://")),
+        _ => Err(format!("jwks_url `{shown}` is not https://")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    #[test]
+    fn a_password_in_a_url_is_shown_nowhere() {
+        for url in ["https://u:hunter2@h/keys", "https://u:hunter2@x@h/keys", "http://u:hunt/er2@h", "u:hunter2@h"] {
+            let told = super::key_set_url(url, false).unwrap_err();
+            assert!(!told.contains("hunt") && told.contains("***@h"), "{told}");
+        }
+        assert_eq!(super::without_user("https://h/keys"), "https://h/keys");
+    }
 
     use super::*;
 

@@ -11,6 +11,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use jwt::without_user;
 pub use jwt::{IssuerConfig, JwtConfig};
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
 pub use roles::{Holder, Role, RoleMap, Roles};

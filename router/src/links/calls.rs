@@ -6,8 +6,8 @@ use super::state::Links;
 use crate::peering::{Asked, Call, CallError, Tell};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use myelin_catalog::exchange::{ANSWER_LEN_MAX_BYTES, ASK_LEN_MAX_BYTES};
-use myelin_mesh::RouterNumber;
 use myelin_mesh::control::{CatalogHead, FixedBytes};
+use myelin_mesh::{RouterNumber, Routes};
 use myelin_transport::{Connection, RecvStream, SendStream};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 const CALLS_MAX: usize = 16;
 /// Bytes of the longest answer that is passed on; pages and modules come from neighbours.
 const PASSED_BYTES_MAX: usize = 1024 * 1024;
+/// The alarm where a neighbour asks in the name of another router, as if it had been asked by nobody.
+const FOREIGN_QUESTION: &str = "foreign-question";
 /// After all events: a module must not hold them up.
 const PRIORITY: i32 = -10;
 
@@ -94,21 +96,35 @@ pub(super) async fn serve(links: Rc<Links>, link: Rc<Link>) -> &'static str {
     // As many at once as the neighbour may open streams.
     while let Ok((send, recv)) = link.connection.accept_bi().await {
         // Who does not belong to the mesh, or does not any more, is told nothing.
-        if links.read(|mesh| mesh.directory().by_name(link.site(), link.router()).is_some()) {
-            spawn_local(answer(links.clone(), send, recv));
+        if let Some(peer) = links.read(|mesh| mesh.directory().by_name(link.site(), link.router())) {
+            spawn_local(answer(links.clone(), peer, send, recv));
         }
     }
     "the connection ended"
 }
 
-/// Answers one question; a stream that ends without an answer says that there is none.
-async fn answer(links: Rc<Links>, mut send: SendStream, mut recv: RecvStream) {
+/// Whether `peer` may have that question to ask: one of its own, or, from the second hop on, one of a router behind it. That
+/// it hands on what it was asked, and as it was asked, is believed of a router that stands between others.
+fn may_ask(routes: &Routes, peer: RouterNumber, head: CallHead) -> bool {
+    head.from == peer || (head.hops_left < HOPS_MAX && routes.may_come_by(peer, head.from))
+}
+
+/// Answers one question of a neighbour; a stream that ends without an answer says that there is none.
+async fn answer(links: Rc<Links>, peer: RouterNumber, mut send: SendStream, mut recv: RecvStream) {
     send.set_priority(PRIORITY);
     let answered = tokio::time::timeout(ANSWER_WAIT, async {
         let mut request = read(&mut recv, HEAD_BYTES + ASK_LEN_MAX_BYTES).await?;
         let head = CallHead::take(&mut request).ok_or(CallError::BrokenOff)?;
+        if !may_ask(&links.routes(), peer, head) {
+            // Later on the way it may be that links of a moment ago are not known here yet: it is asked again.
+            match head.hops_left {
+                HOPS_MAX => links.alarm(FOREIGN_QUESTION, &(peer, head)),
+                _ => tracing::debug!(peer = peer.0, from = head.from.0, "no way is known by which that question came"),
+            }
+            return Err(CallError::NoRoute);
+        }
         if head.to.0 == links.local.shared.origin {
-            return hand_in(&links, head.from, request).await;
+            return hand_in(&links, peer, head.from, request).await;
         }
         let hops_left = head.hops_left.checked_sub(1).ok_or(CallError::NoRoute)?;
         ask(&links, CallHead { hops_left, ..head }, request, PASSED_BYTES_MAX).await
@@ -123,9 +139,11 @@ async fn answer(links: Rc<Links>, mut send: SendStream, mut recv: RecvStream) {
 }
 
 /// Hands a question to the control plane.
-async fn hand_in(links: &Links, from: RouterNumber, request: Bytes) -> Result<Bytes, CallError> {
+async fn hand_in(links: &Links, peer: RouterNumber, from: RouterNumber, request: Bytes) -> Result<Bytes, CallError> {
     let (answer, answered) = oneshot::channel();
-    let asked = Asked { from: from.0, request, answer };
+    let by = (peer != from).then_some(peer.0);
+    let is_linked = by.is_none() || links.is_linked(from);
+    let asked = Asked { from: from.0, by, is_linked, request, answer };
     links.asked.send(asked).await.map_err(|_| CallError::Stopped)?;
     answered.await.map_err(|_| CallError::BrokenOff)
 }
@@ -167,7 +185,10 @@ async fn read(recv: &mut RecvStream, most: usize) -> Result<Bytes, CallError> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
     use super::*;
+    use myelin_mesh::{Directory, Mesh, SiteNumber};
 
     #[test]
     fn a_head_is_read_as_it_was_written() {
@@ -175,6 +196,18 @@ mod tests {
         let mut request = Bytes::from([&head.encode()[..], b"question"].concat());
         assert_eq!(CallHead::take(&mut request), Some(head));
         assert_eq!(&request[..], b"question");
+    }
+
+    #[test]
+    fn at_the_first_hop_a_router_asks_in_its_own_name() {
+        let mesh = myelin_mesh::Config::new(SiteNumber::new(0).unwrap(), "a", RouterNumber(1), "r1", 1);
+        let directory = Arc::new(Directory::new([], []).unwrap());
+        let routes = Mesh::new(0, mesh, directory).routes();
+        let head = |hops_left, from| CallHead { hops_left, from: RouterNumber(from), to: RouterNumber(1) };
+        assert!(may_ask(&routes, RouterNumber(2), head(HOPS_MAX, 2)));
+        assert!(!may_ask(&routes, RouterNumber(2), head(HOPS_MAX, 3)), "nobody is before it");
+        assert!(!may_ask(&routes, RouterNumber(2), head(HOPS_MAX - 1, 3)), "no way leads to it by that one");
+        assert!(!may_ask(&routes, RouterNumber(2), head(HOPS_MAX - 1, 1)), "nor to the router itself");
     }
 
     #[test]

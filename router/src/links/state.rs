@@ -21,6 +21,7 @@ use myelin_mesh::{
 use myelin_wire::Pattern;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,14 +260,7 @@ impl Links {
                 Output::PeerDraining { link, drain_ms } => {
                     tracing::info!(?link, drain_ms, "a neighbour is about to leave");
                 }
-                Output::Alarm(alarm) => {
-                    let mut alarms = self.counters.alarms.borrow_mut();
-                    let count = alarms.entry(alarm.code().to_owned()).or_default();
-                    *count += 1;
-                    if count.is_power_of_two() {
-                        tracing::warn!(code = alarm.code(), ?alarm, count, "alarm");
-                    }
-                }
+                Output::Alarm(alarm) => self.alarm(alarm.code(), &alarm),
             }
         }
         if reach_changed {
@@ -276,6 +270,16 @@ impl Links {
             self.tell_peers();
         }
         self.deadline.notify_one();
+    }
+
+    /// Counts what should not be; said ever more rarely.
+    pub(super) fn alarm(&self, code: &str, alarm: &dyn fmt::Debug) {
+        let mut alarms = self.counters.alarms.borrow_mut();
+        let count = alarms.entry(code.to_owned()).or_default();
+        *count += 1;
+        if count.is_power_of_two() {
+            tracing::warn!(code, ?alarm, count, "alarm");
+        }
     }
 
     /// Tells the control plane who can be reached, and how far their catalogs are.

@@ -21,6 +21,14 @@ const FETCH_ATTEMPTS: u32 = 5;
 /// Between two of them.
 const FETCH_PAUSE: Duration = Duration::from_millis(300);
 
+/// Who asks: which router, which neighbour has handed it on, and whether the first has a link to this one.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    from: u32,
+    by: Option<u32>,
+    is_linked: bool,
+}
+
 /// What an answer is made of.
 #[derive(Clone)]
 pub(super) struct Source {
@@ -35,11 +43,12 @@ pub(super) struct Source {
 /// Answers until the links end.
 pub(super) async fn answer_all(source: Source, mut asked: mpsc::Receiver<Asked>) {
     let under_way = Arc::new(Semaphore::new(ANSWERS_MAX));
-    while let Some(Asked { from, request, answer }) = asked.recv().await {
+    while let Some(Asked { from, by, is_linked, request, answer }) = asked.recv().await {
         let Ok(permit) = under_way.clone().acquire_owned().await else { return };
         let source = source.clone();
         tokio::spawn(async move {
-            let told = source.answer(from, &request).await.unwrap_or_else(|error| refused(&error));
+            let told =
+                source.answer(Asker { from, by, is_linked }, &request).await.unwrap_or_else(|error| refused(&error));
             // Whoever asked may have gone.
             let _ = answer.send(Bytes::from(told.encode()));
             drop(permit);
@@ -48,7 +57,7 @@ pub(super) async fn answer_all(source: Source, mut asked: mpsc::Receiver<Asked>)
 }
 
 impl Source {
-    async fn answer(&self, from: u32, request: &[u8]) -> Result<Answer, WorldError> {
+    async fn answer(&self, asker: Asker, request: &[u8]) -> Result<Answer, WorldError> {
         match Ask::decode(request)? {
             Ask::Records { after } => {
                 let shelf = self.shelf.clone();
@@ -60,7 +69,7 @@ impl Source {
                 let (size_bytes, bytes) = aside(move || shelf.piece(&digest, offset)).await?;
                 Ok(Answer::Blob { size_bytes, bytes: bytes.into() })
             }
-            Ask::Propose(proposal) => self.propose(from, proposal).await,
+            Ask::Propose(proposal) => self.propose(asker, proposal).await,
             Ask::Report(report) => {
                 self.command(Command::Report(report)).await?;
                 Ok(Answer::Noted)
@@ -82,19 +91,38 @@ impl Source {
     }
 
     /// Hands a change to the keeper, once the bytes that it needs are here.
-    async fn propose(&self, from: u32, proposal: Box<Proposal>) -> Result<Answer, WorldError> {
+    async fn propose(&self, asker: Asker, proposal: Box<Proposal>) -> Result<Answer, WorldError> {
         match &proposal.op {
-            Op::ModuleAdded { module } => self.fetch(from, module).await?,
-            Op::KeyTrusted { key_id, public_key, .. } => self.check_key(from, key_id, public_key)?,
+            Op::ModuleAdded { module } => self.fetch(asker.from, module).await?,
+            Op::KeyTrusted { key_id, public_key, .. } => self.check_key(asker, key_id, public_key)?,
             _ => {}
         }
-        let (answer, answered) = oneshot::channel();
-        self.command(Command::Propose { proposal, answer }).await?;
+        let (via, (answer, answered)) = (self.title(asker), oneshot::channel());
+        self.command(Command::Propose { proposal, via, answer }).await?;
         answered.await.map_err(|_| WorldError::stopped())
     }
 
-    /// A router asks for its own key and for nobody else's, as far as the links know who it is.
-    fn check_key(&self, from: u32, key_id: &Name, public_key: &PublicKey) -> Result<(), WorldError> {
+    /// Who asks, for people: `SITE/ROUTER`, and which neighbour has handed it on.
+    fn title(&self, Asker { from, by, .. }: Asker) -> String {
+        let view = self.view.load();
+        let title = |number: u32| match view.catalog.fleet().router_numbered(number) {
+            Some(router) => format!("{}/{}", router.site, router.name),
+            None => format!("number {number}"),
+        };
+        match by {
+            Some(by) => format!("{}, handed on by {}", title(from), title(by)),
+            None => title(from),
+        }
+    }
+
+    /// A router asks for its own key and for nobody else's, as far as the links know who it is: one with a link to this
+    /// router asks over that.
+    fn check_key(&self, asker: Asker, key_id: &Name, public_key: &PublicKey) -> Result<(), WorldError> {
+        let Asker { from, by, is_linked } = asker;
+        if is_linked && by.is_some() {
+            let message = format!("router number {from} has a link to this one: it asks for its key over that");
+            return Err(WorldError::new(Blame::Request, "foreign-key", message));
+        }
         let view = self.view.load();
         let router = view.catalog.fleet().router_numbered(from);
         let own = router.and_then(|router| keys::own_id(&router.site, &router.name, public_key).ok());

@@ -97,12 +97,36 @@ impl Keeper {
     }
 }
 
+/// What stands between the names of those who have asked for something and approved it.
+const BETWEEN: &str = ", approved by ";
+/// How names of persons begin: with a certificate, or a token of their own.
+const PERSON: &str = "spiffe://";
+
 /// Both names, for the catalog's history; cut where a record would not take them.
 fn both(by: &str, approved_by: &str) -> Actor {
-    const BETWEEN: &str = ", approved by ";
-    let each = (ACTOR_LEN_MAX_BYTES - BETWEEN.len()) / 2;
-    let cut = |name: &str| name[..name.floor_char_boundary(each)].to_owned();
     format!("{}{BETWEEN}{}", cut(by), cut(approved_by)).into()
+}
+
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary((ACTOR_LEN_MAX_BYTES - BETWEEN.len()) / 2)]
+}
+
+/// Whether a record in the name of `actor` begins what `by` has asked for, approved by another person.
+pub(super) fn is_of_two(by: &str, actor: &str) -> bool {
+    let approved_by = actor.strip_prefix(cut(by)).and_then(|rest| rest.strip_prefix(BETWEEN));
+    let is_other = |other: &str| other.starts_with(PERSON) && other != cut(by);
+    by.starts_with(PERSON) && approved_by.is_some_and(is_other)
+}
+
+/// The record that begins what somebody wants, as the log is now.
+pub(super) fn at_begin(catalog: &Catalog, intent: &Intent) -> Op {
+    match intent {
+        Intent::Activate { .. } if catalog.fleet().sites().len() == 0 => catalog.activation(),
+        Intent::Activate { .. } => catalog.rollout_start(at_once()),
+        Intent::Start { plan, .. } => catalog.rollout_start(plan.as_ref().clone()),
+        Intent::Govern { plan } => catalog.governance_start(plan.as_ref().clone()),
+        Intent::Promote { id, .. } => Op::RolloutPromoted { id: *id },
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Changes as they are asked for, and the records that they become.
 
+use super::handed_in::check_way_to;
 use super::keeper::Keeper;
 use super::{Actor, Blame, WorldError, unix_ms};
 use bytes::Bytes;
@@ -45,6 +46,22 @@ pub(super) enum Decided {
     Done,
 }
 
+/// Whether the catalog is where whoever wants a change has seen it.
+///
+/// # Errors
+/// `conflict`.
+pub(super) fn check_revision(revision: u64, if_match: Option<u64>) -> Result<(), WorldError> {
+    match if_match {
+        Some(wanted) if wanted != revision => {
+            let message = format!(
+                "the catalog is at revision {revision}, not {wanted}: look at what has changed, then try again"
+            );
+            Err(WorldError::new(Blame::Conflict, "conflict", message))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Keeper {
     /// The record that makes a change, found right as far as this router can tell.
     ///
@@ -56,7 +73,7 @@ impl Keeper {
         if_match: Option<u64>,
         actor: &Actor,
     ) -> Result<Decided, WorldError> {
-        self.check_revision(if_match)?;
+        check_revision(self.catalog().head().rev, if_match)?;
         let (change, actor) = match change {
             Change::Approve { id } => self.approved(id, actor)?,
             change => (change, actor.clone()),
@@ -77,7 +94,13 @@ impl Keeper {
             Change::Activate { plan } => self.catalog().rollout_start(plan),
             Change::Start { plan } => self.catalog().rollout_start(*plan),
             Change::Govern { plan } => self.catalog().governance_start(*plan),
-            Change::RollBack { to } => Op::RolledBack { to: self.find_earlier(to)? },
+            Change::RollBack { to } => {
+                let to = self.find_earlier(to)?;
+                if self.two_person {
+                    check_way_to(self.catalog(), to)?;
+                }
+                Op::RolledBack { to }
+            }
             Change::Release { module } => Op::Released { module },
             Change::Record(op) => *op,
             // What is approved is another change.
@@ -116,19 +139,6 @@ impl Keeper {
                 );
                 Err(WorldError::new(Blame::Conflict, "conflict", message))
             }
-        }
-    }
-
-    fn check_revision(&self, if_match: Option<u64>) -> Result<(), WorldError> {
-        let revision = self.catalog().head().rev;
-        match if_match {
-            Some(wanted) if wanted != revision => {
-                let message = format!(
-                    "the catalog is at revision {revision}, not {wanted}: look at what has changed, then try again"
-                );
-                Err(WorldError::new(Blame::Conflict, "conflict", message))
-            }
-            _ => Ok(()),
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Keeper {
     pub(super) policing: Policing,
     /// What modules must be like to run here.
     pub(super) demands: Demands,
+    /// Whether nobody lets anything begin alone.
+    pub(super) two_person: bool,
     /// The change of trust that alarms were raised by.
     trust_rev: u64,
     /// The rules about schemas, for the workers.
@@ -84,7 +86,7 @@ pub(super) struct Keeper {
     marks: Option<Arc<Marks>>,
     measured: Option<(Instant, Metrics)>,
     /// Where the counters are read.
-    account: Account,
+    pub(super) account: Account,
     view: Arc<ArcSwap<View>>,
     /// The catalog and the copy of the newest view, which most views share.
     shown: (Head, Arc<Catalog>, Arc<Follower>),
@@ -116,6 +118,7 @@ pub(super) struct Parts {
     pub(super) guard: BootGuard,
     pub(super) policing: Policing,
     pub(super) demands: Demands,
+    pub(super) two_person: bool,
     pub(super) screens: Arc<ArcSwap<Screens>>,
     pub(super) registry: Arc<Registry>,
     pub(super) account: Account,
@@ -136,6 +139,7 @@ impl Keeper {
             guard,
             policing,
             demands,
+            two_person,
             screens,
             registry,
             account,
@@ -155,6 +159,7 @@ impl Keeper {
             guard,
             policing,
             demands,
+            two_person,
             trust_rev: 0,
             retreat: None,
             failed: None,
@@ -236,14 +241,16 @@ impl Keeper {
                 tracing::error!(%module, %binding, reason, "the module is quarantined: its binding answers the fault verdict");
                 self.record_aside(Op::Quarantined { module, binding, reason });
             }
-            Command::Propose { proposal, answer } if self.shared.is_some() => self.accept_shared(proposal, answer),
+            Command::Propose { proposal, via, answer } if self.shared.is_some() => {
+                self.accept_shared(proposal, &via, answer);
+            }
             Command::Proposed { proposal, done, answer } => self.proposed(&proposal, done, answer),
             Command::Written { what, done } => {
                 self.written(what, done);
                 self.settle();
             }
-            Command::Propose { proposal, answer } => {
-                let told = self.accept(&proposal);
+            Command::Propose { proposal, via, answer } => {
+                let told = self.accept(&proposal, &via);
                 self.settle();
                 // Whoever asked may have gone: it asks again.
                 let _ = answer.send(told);
@@ -320,8 +327,13 @@ impl Keeper {
 
     /// Drafts and keeps a change.
     pub(super) fn record(&mut self, op: Op, actor: &str) -> Result<Record, WorldError> {
+        self.record_of(op, actor, None)
+    }
+
+    /// The same, for the router that the audit log names.
+    pub(super) fn record_of(&mut self, op: Op, actor: &str, via: Option<String>) -> Result<Record, WorldError> {
         let record = self.log.draft(op, actor, unix_ms())?;
-        self.log.keep(&record)?;
+        self.log.keep(&record, via)?;
         myelin_failpoint::reach("change-kept");
         self.log_moved();
         myelin_failpoint::reach("change-told");

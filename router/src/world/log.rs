@@ -164,19 +164,20 @@ impl Log {
         Ok(drafted?)
     }
 
-    /// Writes a record down, then lets it count.
-    pub(super) fn keep(&mut self, record: &Record) -> Result<(), WorldError> {
-        self.keep_by(record, |store| store.append(record))
+    /// Writes a record down, then lets it count; `via` is where it came from, for the audit log.
+    pub(super) fn keep(&mut self, record: &Record, via: Option<String>) -> Result<(), WorldError> {
+        self.keep_by(record, via, |store| store.append(record))
     }
 
     /// The same, as long as a lease is held.
     pub(super) fn keep_under(&mut self, fence: &Fence, now_ms: u64, record: &Record) -> Result<(), WorldError> {
-        self.keep_by(record, |store| store.append_under(fence, now_ms, record))
+        self.keep_by(record, None, |store| store.append_under(fence, now_ms, record))
     }
 
     fn keep_by(
         &mut self,
         record: &Record,
+        via: Option<String>,
         append: impl FnOnce(&mut DiskStore) -> Result<Head, StoreError>,
     ) -> Result<(), WorldError> {
         let page = [record.encode()];
@@ -186,7 +187,7 @@ impl Log {
         let gone = self.unneeded(std::slice::from_ref(record));
         self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
         myelin_failpoint::reach("record-adopted");
-        self.audit.record(record);
+        self.audit.record(record, via);
         myelin_failpoint::reach("record-audited");
         self.discard(&gone);
         Ok(())
@@ -209,7 +210,7 @@ impl Log {
         let gone = self.unneeded(&verified.accepted().records);
         let accepted = self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
         let records = accepted.records;
-        records.iter().for_each(|record| self.audit.record(record));
+        records.iter().for_each(|record| self.audit.record(record, None));
         self.discard(&gone);
         Ok(records)
     }

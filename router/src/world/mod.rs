@@ -20,6 +20,7 @@ mod error;
 mod explain;
 mod follow;
 mod forge;
+mod handed_in;
 mod keeper;
 pub(crate) mod keys;
 mod log;
@@ -47,6 +48,7 @@ pub use explain::{
     AdmissionRefusal, Destination, DestinationState, ExplainedBinding, ExplainedCopy, ExplainedGroup, ExplainedHop,
     Explanation, Wanted,
 };
+pub use recorded::Look;
 pub use rollout::{RolloutCounts, RolloutKind, RolloutReport};
 pub use schemas::{Asked, Candidate, Registered, Wish, not_alone};
 pub use setup::{MeshSetup, WorldSetup};
@@ -102,6 +104,8 @@ pub struct World {
     witness: Arc<Mutex<Witness>>,
     /// Judges schemas.
     desk: schemas::Desk,
+    /// Who has had recorded events judged.
+    looks: recorded::Looks,
 }
 
 /// Where the answer to a command goes.
@@ -115,7 +119,7 @@ enum Command {
     /// A filter that a worker has given up.
     Quarantine { module: ModuleRef, binding: Name, reason: String },
     /// A change that another router asks the writer for.
-    Propose { proposal: Box<Proposal>, answer: oneshot::Sender<Told> },
+    Propose { proposal: Box<Proposal>, via: String, answer: oneshot::Sender<Told> },
     /// What became of it, where the log is shared.
     Proposed { proposal: Box<Proposal>, done: Result<u64, WorldError>, answer: oneshot::Sender<Told> },
     /// What became of a record of this router's own in a log that is shared.

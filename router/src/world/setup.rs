@@ -13,6 +13,7 @@ use super::members::Member;
 use super::policing::Policing;
 use super::propose::Writer;
 use super::reconcile::{LedgerReader, Readings};
+use super::recorded::Looks;
 use super::report::{OwnPhase, metrics};
 use super::shared::{self, Desk, Part, SharedLog};
 use super::{Account, Blame, COMMANDS_WAITING_MAX, Command, View, World, WorldError, members, schemas};
@@ -64,6 +65,8 @@ pub struct WorldSetup {
     pub site: Option<Name>,
     /// What modules must be like to run here.
     pub demands: Demands,
+    /// Whether nobody lets anything begin alone, also not by way of another router that hands it in.
+    pub two_person: bool,
     /// Runs the filters.
     pub runtime: Runtime,
     /// Remembers compiled code.
@@ -121,6 +124,7 @@ impl WorldSetup {
             data_dir,
             site,
             demands,
+            two_person,
             runtime,
             cache,
             compiler,
@@ -158,6 +162,7 @@ impl WorldSetup {
             guard,
             policing: Policing::new(account.shared.clone()),
             demands,
+            two_person,
             screens: account.shared.screens.clone(),
             registry: account.shared.registry.clone(),
             account: account.clone(),
@@ -172,7 +177,8 @@ impl WorldSetup {
         let witness = Arc::new(Mutex::new(Witness::recall(account.audit.seen_before())));
         let desk = schemas::Desk::default();
         let progress = writer.clone();
-        let world = World { commands, view, revision, progress, shared, account, explainer, witness, desk };
+        let looks = Looks::default();
+        let world = World { commands, view, revision, progress, shared, account, explainer, witness, desk, looks };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
             None => world.boot().await?,

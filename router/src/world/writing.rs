@@ -1,6 +1,7 @@
 //! What a keeper writes down for others: what its router found out by itself, what a new mesh begins with, and what other
 //! routers ask the writer for.
 
+use super::handed_in::told;
 use super::keeper::{Keeper, Membership, refused};
 use super::schemas::confirm;
 use super::{Blame, WorldError, members};
@@ -45,7 +46,7 @@ impl Keeper {
     }
 
     /// Accepts a change that another router asks for, or says why not.
-    pub(super) fn accept(&mut self, proposal: &Proposal) -> Told {
+    pub(super) fn accept(&mut self, proposal: &Proposal, via: &str) -> Told {
         if !self.is_writer() {
             let message =
                 "this router does not write the catalog; correct `[catalog] writer`, the same at every router";
@@ -53,7 +54,7 @@ impl Keeper {
         }
         let accepted = match self.inbox.admit(proposal, &self.catalog().head()) {
             Ok(Admission::Settled { rev }) => Ok(rev),
-            Ok(Admission::Fresh) => self.make(proposal),
+            Ok(Admission::Fresh) => self.make(proposal, via),
             Err(conflict) => Err(conflict.into()),
         };
         match accepted {
@@ -62,12 +63,13 @@ impl Keeper {
         }
     }
 
-    fn make(&mut self, proposal: &Proposal) -> Result<u64, WorldError> {
+    fn make(&mut self, proposal: &Proposal, via: &str) -> Result<u64, WorldError> {
+        self.check_handed_in(proposal, via)?;
         self.vet(&proposal.op, &proposal.actor)?;
         if let Op::SchemaRegistered { registration } = &proposal.op {
             confirm(self.catalog().schemas(), registration)?;
         }
-        let rev = self.record(proposal.op.clone(), &proposal.actor)?.rev;
+        let rev = self.record_of(proposal.op.clone(), &proposal.actor, Some(told(via)))?.rev;
         self.inbox.settle(proposal, rev);
         Ok(rev)
     }

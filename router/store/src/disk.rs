@@ -1,6 +1,7 @@
 //! The store on a disk: a directory that one router has for itself.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use myelin_catalog::{Digest, Head, Record};
@@ -45,7 +46,8 @@ impl DiskStore {
     }
 
     fn open_unchecked(dir: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        // It says what is bound, allowed and signed: not for others on this machine. One that is there stays as it is.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))?;
         let lock = DirLock::acquire(dir)?;
         let path = dir.join(LOG_FILE);
         if fs::metadata(&path).map_or(0, |facts| facts.len()) == 0 {

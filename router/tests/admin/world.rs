@@ -64,9 +64,10 @@ impl Router {
         config.modules = ModulesConfig::OPEN;
         config.wasm.instances = 32;
         config.wasm.compiler = Some(env!("CARGO_BIN_EXE_myelin").into());
-        let node = Node::start(&config, &tls, 1).await.unwrap();
-        let mut listen = open(tls);
+        let mut listen = open(tls.clone());
         change(&mut listen);
+        config.admin.two_person = listen.two_person;
+        let node = Node::start(&config, &tls, 1).await.unwrap();
         let admin = serve(listen, state(&node)).unwrap();
         Self { node, admin, ca, dir }
     }

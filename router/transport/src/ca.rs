@@ -1,6 +1,7 @@
 //! A small certificate authority: what `myelin cert ca`, `myelin cert issue` and `--dev` call.
 
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -362,11 +363,11 @@ fn make_dir(dir: &Path) -> Result<(), CaError> {
 /// Readers see the old file or the whole new one: a reload may look at any moment.
 fn write_atomically(file: &Path, text: &str, mode: u32) -> Result<(), CaError> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    // In a folder where others may write as well, nobody is to know the name before.
+    name.push(format!(".{:016x}.new", RandomState::new().hash_one(std::process::id())));
     let temporary = file.with_file_name(name);
     let write = || -> io::Result<()> {
-        // A leftover of a killed process may have another mode.
-        let _ = fs::remove_file(&temporary);
+        // A file or a link that lay there would be written, with the mode that its owner gave it: it is refused.
         let mut out: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         out.write_all(text.as_bytes())?;
         out.sync_all()?;

@@ -1,10 +1,11 @@
 //! Payloads are judged by the schema of their topic where they come in, before any filter.
 
 use crate::attacks::eventually;
+use crate::two_person::Issuer;
 use anyhow::{Context, Result, ensure};
 use myelin_client::{Client, Event, Outcome, Overflow, SubscribeOptions, Subscription};
-use myelin_tests::Router;
 use myelin_tests::sites::{PATIENCE, Sites};
+use myelin_tests::{Router, Setup};
 use myelin_wire::Code;
 use serde_json::json;
 use tokio::time::timeout;
@@ -232,6 +233,53 @@ async fn recorded_events_are_judged_before_another_schema_holds() -> Result<()> 
     judges(&router, "orders", "orders-value:1").await?;
     by("2", &["--accept-failures"])?.good()?;
     judges(&router, "orders", "orders-value:2").await
+}
+
+/// Who chooses the rule and hears how many recorded events it turns back can guess one piece by piece: slowly, and seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_see_payloads_guesses_them_seldom_and_is_written_down() -> Result<()> {
+    let (folder, issuer) = (tempfile::tempdir()?, Issuer::new()?);
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, issuer.keys()?)?;
+    let issuers = format!(
+        "{{ corp = {{ issuer = 'https://login.test', audience = ['myelin'], trust_domain = 'test', jwks_file = '{}', \
+         roles_claim = 'groups', roles = {{ releasers = ['developer'] }} }} }}",
+        file.display()
+    );
+    let variables = vec![("MYELIN_JWT__ISSUERS".to_owned(), issuers)];
+    let router = Router::start_with(Setup { variables, ..Setup::default() })?;
+    let developer = issuer.person("dev")?;
+    register(&router, "first", "JSON", FIRST)?;
+    router.myelin(&["capture", "start", "orders/**"])?.good()?;
+    let outcome = publish(&router.client().await?, Event::new("orders/1", br#"{"id": "one"}"#)).await?;
+    ensure!(matches!(outcome, Outcome::Acked), "{outcome:?}");
+
+    let rule = json!({"pattern": "orders/**", "schema": {"subject": "first", "version": 1}}).to_string();
+    let path = "/v1/topics/oracle";
+    let headers = [("Authorization", &*developer.bearer), ("Content-Type", "application/json")];
+    // What is refused anyway says nothing.
+    let stale = router.ask("PUT", path, &[&headers[..], &[("If-Match", "\"0\"")]].concat(), rule.as_bytes())?;
+    ensure!(stale.problem() == (409, "conflict".to_owned()), "{}", stale.json());
+    for look in 0..32 {
+        let told = router.ask("PUT", path, &headers, rule.as_bytes())?;
+        ensure!(told.problem() == (409, "recorded-events".to_owned()), "{look}: {}", told.json());
+        let detail = told.json()["detail"].to_string();
+        ensure!(detail.contains("1 of 1 recorded events") && detail.contains("orders/1 from"), "{detail}");
+        ensure!(!detail.contains("/id") && !detail.contains("one"), "nothing of a payload: {detail}");
+    }
+    let more = router.ask("PUT", path, &headers, rule.as_bytes())?;
+    ensure!(more.problem() == (429, "too-many-looks".to_owned()), "{}", more.json());
+    // Who may see payloads is told why, and as often as they ask.
+    let told = router.ask("PUT", path, &headers[1..], rule.as_bytes())?;
+    ensure!(told.status == 409 && told.json()["detail"].to_string().contains("at /id"), "{}", told.json());
+    let page = router.ask("GET", "/v1/audit?limit=1000", &[], b"")?.json();
+    let entries = page["entries"].as_array().context("entries")?;
+    let looks =
+        entries.iter().filter(|entry| entry["action"] == "judge recorded events" && entry["subject"] == "oracle");
+    let of =
+        |result: &str| looks.clone().filter(|entry| entry["result"] == result && entry["actor"] != "local").count();
+    ensure!((of("recorded-events"), of("too-many-looks"), looks.clone().count()) == (32, 1, 34), "{page}");
+    Ok(())
 }
 
 /// A schema that asks much of each value: what is too much of it is refused unjudged, and the tenant pays for the rest.

@@ -21,22 +21,22 @@ const PUBLIC_KEY_LEN: usize = 32;
 const END_UNIX_S: u64 = 4_102_444_800;
 
 /// An issuer of tokens: persons have one each.
-struct Issuer(Arc<dyn SigningKey>);
+pub(crate) struct Issuer(Arc<dyn SigningKey>);
 
 impl Issuer {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let key = [PKCS8_PREFIX, &[7; 32]].concat();
         Ok(Self(any_eddsa_type(&PrivatePkcs8KeyDer::from(key))?))
     }
 
     /// Its set of keys.
-    fn keys(&self) -> Result<String> {
+    pub(crate) fn keys(&self) -> Result<String> {
         let public = self.0.public_key().context("a public key")?;
         let x = base64url(&public[public.len() - PUBLIC_KEY_LEN..]);
         Ok(json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]}).to_string())
     }
 
-    fn person(&self, name: &str) -> Result<Person> {
+    pub(crate) fn person(&self, name: &str) -> Result<Person> {
         let claims = json!({"iss": "https://login.test", "aud": "myelin", "sub": name, "exp": END_UNIX_S,
             "groups": ["releasers"]});
         let header = json!({"alg": "EdDSA", "kid": "k"}).to_string();
@@ -62,9 +62,9 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
-struct Person {
+pub(crate) struct Person {
     name: String,
-    bearer: String,
+    pub(crate) bearer: String,
 }
 
 impl Person {
@@ -112,6 +112,22 @@ async fn begins() -> Result<(Sites, Person, Person, tempfile::TempDir)> {
     let keys = [("ADMIN__TWO_PERSON", "true"), ("JWT__ISSUERS", &*issuers)];
     let sites = Sites::start_with(2, &shapes::line(2), &keys).await?;
     Ok((sites, issuer.person("ann")?, issuer.person("bob")?, folder))
+}
+
+/// Starts a router anew at which nobody wants two; what it had for that.
+fn wants_one(router: &mut Router) -> Result<Vec<(String, String)>> {
+    let is_it = |(name, _): &(String, String)| name.ends_with("ADMIN__TWO_PERSON");
+    let wanted = router.setup_mut().variables.extract_if(.., |variable| is_it(variable)).collect();
+    router.terminate()?;
+    router.restart()?;
+    Ok(wanted)
+}
+
+/// Starts it anew with that.
+fn wants_two(router: &mut Router, wanted: &[(String, String)]) -> Result<()> {
+    router.setup_mut().variables.extend_from_slice(wanted);
+    router.terminate()?;
+    router.restart()
 }
 
 /// Asks for a rollout that observes its canary for an hour.
@@ -271,27 +287,32 @@ async fn two_person_nobody_lets_a_schema_judge_alone() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_person_nobody_changes_alone_what_a_rule_follows() -> Result<()> {
     let (mut sites, ann, bob, _folder) = begins().await?;
-    // A router at which nobody wants two lets a rule follow the newest version.
-    sites.routers[1].setup_mut().variables.retain(|(name, _)| !name.ends_with("ADMIN__TWO_PERSON"));
-    sites.routers[1].terminate()?;
-    sites.routers[1].restart()?;
-    let [first, second] = [&sites.routers[0], &sites.routers[1]];
+    // Where nobody wants two, a rule may follow the newest version: also the router that writes must not want them.
+    let wanted = [wants_one(&mut sites.routers[0])?, wants_one(&mut sites.routers[1])?];
+    let rule =
+        |version: Value| json!({"pattern": "orders/**", "schema": {"subject": "orders-value", "version": version}});
+    let sets =
+        |router: &Router, version: Value| bob.ask(router, "PUT", "/v1/topics/orders?at-once=true", &rule(version));
     let versions = "/registry/subjects/orders-value/versions";
     let body = |text: &str| json!({"schema": text, "schemaType": "JSON"});
     let texts =
         [r#"{"type": "object"}"#, r#"{"type": ["object", "null"]}"#, r#"{"type": ["object", "null", "array"]}"#];
     for text in &texts[..2] {
-        let made = ann.post(first, versions, &body(text))?;
+        let made = ann.post(&sites.routers[0], versions, &body(text))?;
         ensure!(made.status == 200, "{}", made.json());
     }
-    let sets = |version: Value| {
-        let rule = json!({"pattern": "orders/**", "schema": {"subject": "orders-value", "version": version}});
-        bob.ask(second, "PUT", "/v1/topics/orders?at-once=true", &rule)
-    };
+    eventually("a rule that follows", || Ok(sets(&sites.routers[1], json!("latest"))?.status == 204)).await?;
+    wants_two(&mut sites.routers[0], &wanted[0])?;
+    let [first, second] = [&sites.routers[0], &sites.routers[1]];
     let is_set =
         |version: &Value| Ok(first.ask("GET", "/v1/topics/orders", &[], b"")?.json()["schema"]["version"] == *version);
-    eventually("a rule that follows", || Ok(sets(json!("latest"))?.status == 204)).await?;
     eventually("the rule at the other router", || is_set(&json!("latest"))).await?;
+    // By way of the router that does not want two, it is the same.
+    eventually("a refusal of the router that writes", || {
+        let newest = ann.post(second, versions, &body(texts[2]))?;
+        Ok(newest.problem() == (403, "two-person".to_owned()))
+    })
+    .await?;
 
     let newest = ann.post(first, versions, &body(texts[2]))?;
     ensure!(newest.problem() == (403, "two-person".to_owned()), "{}", newest.json());
@@ -310,10 +331,72 @@ async fn two_person_nobody_changes_alone_what_a_rule_follows() -> Result<()> {
     let other = ann.post(first, "/registry/subjects/other/versions", &body(texts[2]))?;
     ensure!(other.status == 200, "{}", other.json());
 
-    let named = sets(json!(2))?;
-    ensure!(named.status == 204, "{}", named.json());
+    let alone = sets(second, json!(2))?;
+    ensure!(alone.problem() == (403, "two-person".to_owned()), "{}", alone.json());
+    wants_one(&mut sites.routers[0])?;
+    let [first, second] = [&sites.routers[0], &sites.routers[1]];
+    let is_set =
+        |version: &Value| Ok(first.ask("GET", "/v1/topics/orders", &[], b"")?.json()["schema"]["version"] == *version);
+    eventually("a rule that names its version", || Ok(sets(second, json!(2))?.status == 204)).await?;
     eventually("the number at the other router", || is_set(&json!(2))).await?;
     let next = ann.post(first, versions, &body(texts[2]))?;
     ensure!(next.status == 200 && next.json()["version"] == 3, "{}", next.json());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_person_a_router_that_does_not_want_them_begins_nothing_for_the_one_that_writes() -> Result<()> {
+    let (mut sites, ann, bob, _folder) = begins().await?;
+    wants_one(&mut sites.routers[1])?;
+    let [writer, other] = [&sites.routers[0], &sites.routers[1]];
+    eventually("a path to the router that writes", || {
+        Ok(other.upload("gate", "1.0.0", &component(Behaviour::Allow)?)?.status == 201)
+    })
+    .await?;
+    let binding = json!({"module": "gate@1.0.0", "pattern": "orders/**"});
+    ensure!(other.send_json("PUT", "/v1/bindings/gate", &binding)?.status == 202);
+
+    // Whoever is on that machine has every right there, and begins nothing alone: at once, or over the sites.
+    let plan = json!({"canary": ["s0"], "waves": [100], "observe_s": 3_600, "events_min": 0});
+    for body in [json!({}), json!({"plan": plan})] {
+        let alone = other.send_json("POST", "/v1/rollouts", &body)?;
+        ensure!(alone.problem() == (403, "two-person".to_owned()), "{}", alone.json());
+        ensure!(alone.json()["detail"].to_string().contains("router s1/r1"), "{}", alone.json());
+    }
+    let schema = json!({"schema": r#"{"type": "object"}"#, "schemaType": "JSON"});
+    let made = ann.post(other, "/registry/subjects/orders-value/versions", &schema)?;
+    ensure!(made.status == 200, "nothing judges by it: {}", made.json());
+    let rule = json!({"pattern": "orders/**", "schema": {"subject": "orders-value", "version": 1}});
+    let rule = other.send_json("PUT", "/v1/topics/orders?at-once=true", &rule)?;
+    ensure!(rule.problem() == (403, "two-person".to_owned()), "{}", rule.json());
+
+    // Two persons begin it by way of that router as well.
+    let asked = ann.post(writer, "/v1/rollouts", &json!({"plan": plan}))?;
+    ensure!(asked.status == 202, "{}", asked.json());
+    let approve = format!("/v1/rollouts/{}/approve", asked.json()["proposal"]);
+    let begun = bob.post(other, &approve, &json!({}))?;
+    ensure!(begun.status == 202, "{}", begun.json());
+    let id = &begun.json()["id"];
+    is_at(other, id, &["observe"]).await?;
+    let promoted = other.send_json("POST", &format!("/v1/rollouts/{id}/promote"), &json!({}))?;
+    ensure!(promoted.problem() == (403, "two-person".to_owned()), "{}", promoted.json());
+    let aborted = other.send_json("POST", &format!("/v1/rollouts/{id}/abort"), &json!({}))?;
+    ensure!(aborted.status == 200, "retreat needs nobody's leave: {}", aborted.json());
+
+    // The writer's audit log says by whom it came.
+    eventually("the way by which it came", || {
+        let page = writer.ask("GET", "/v1/audit?limit=1000", &[], b"")?.json();
+        let entries = page["entries"].as_array().context("entries")?.clone();
+        let has = |action: &str, result: &str| {
+            let is_it = |entry: &Value| {
+                entry["kind"] == "catalog"
+                    && entry["action"] == action
+                    && entry["result"] == result
+                    && entry["from"] == "via s1/r1"
+            };
+            entries.iter().any(is_it)
+        };
+        Ok(has("binding-staged", "ok") && has("rollout-started", "ok") && has("rollout-started", "two-person"))
+    })
+    .await
 }

@@ -101,6 +101,26 @@ impl Graph {
         Some((*self.links.get(&router)?, self.vertices[at].site, *cost))
     }
 
+    /// Whether there is a path from `neighbour` to `router` that does not lead through this router, as links are stated.
+    pub(super) fn leads_to(&self, neighbour: RouterNumber, router: RouterNumber) -> bool {
+        let find = |router: RouterNumber| self.vertices.binary_search_by_key(&router, |vertex| vertex.router).ok();
+        let (Some(begin), Some(end)) = (find(neighbour), find(router)) else { return false };
+        let mut seen = vec![false; self.vertices.len()];
+        // As if it had been there before: nothing goes through it.
+        seen[self.me] = true;
+        let mut ahead = vec![begin];
+        while let Some(at) = ahead.pop() {
+            if std::mem::replace(&mut seen[at], true) {
+                continue;
+            }
+            if at == end {
+                return true;
+            }
+            ahead.extend(self.vertices[at].edges.iter().map(|(to, _)| *to));
+        }
+        false
+    }
+
     pub(super) fn sites(&self) -> &SiteSet {
         &self.sites
     }

@@ -144,6 +144,12 @@ impl Routes {
         self.is_allowed(site).then_some(Hop { link, neighbour: router, site, cost })
     }
 
+    /// Whether `neighbour` may have something of `router` to pass on to this router: it is that router itself, or there is
+    /// a way between the two without this one. Whoever stands at an edge of the mesh speaks for nobody else.
+    pub fn may_come_by(&self, neighbour: RouterNumber, router: RouterNumber) -> bool {
+        router != self.me() && (neighbour == router || self.graph.leads_to(neighbour, router))
+    }
+
     /// The router of `site` that takes what this shard of `origin` sends there: by rendezvous, so that the loss of one
     /// router moves its own shards only, and by the same rule at every hop.
     pub fn entry(&self, site: SiteNumber, origin: RouterNumber, shard: u8) -> Option<RouterNumber> {

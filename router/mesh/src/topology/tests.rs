@@ -136,6 +136,22 @@ fn an_edge_counts_when_both_ends_state_it_and_costs_what_the_dearer_says() {
 }
 
 #[test]
+fn a_neighbour_passes_on_what_is_of_those_behind_it_and_of_nobody_else() {
+    // 3 - 0 - 1 - 2, and 4 with links to 0 and 1.
+    let view = View::new(6, &[(3, 0, 1), (0, 1, 1), (1, 2, 1), (4, 0, 1), (4, 1, 1)]);
+    let routes = view.routes(0);
+    let may = |neighbour, router| routes.may_come_by(RouterNumber(neighbour), RouterNumber(router));
+    assert!(may(3, 3) && may(1, 1) && may(1, 2), "of itself, and of one behind it");
+    assert!(!may(3, 1) && !may(3, 2) && !may(3, 4), "it stands at an edge");
+    assert!(may(1, 4) && may(4, 1) && may(4, 2), "there are two ways");
+    assert!(!may(1, 0) && !may(3, 0), "nothing of this router comes back to it");
+    assert!(!may(1, 5) && !may(1, 99), "nobody knows a way, or the router");
+    // A link that one end alone states is none.
+    let claimed = View { edges: vec![(3, 0, 1), (0, 1, 1)], ..view };
+    assert!(!claimed.routes(0).may_come_by(RouterNumber(3), RouterNumber(1)));
+}
+
+#[test]
 fn nothing_goes_through_a_router_that_is_draining_and_all_that_is_for_it_goes_to_it() {
     let mut view = View::new(4, &[(0, 1, 10), (1, 3, 10), (0, 2, 50), (2, 3, 50)]);
     assert_eq!(view.routes(0).hop(RouterNumber(3)).unwrap().neighbour, RouterNumber(1));

@@ -3,9 +3,10 @@
 use super::RegistryProblem;
 use super::bodies::{RegisteredInfo, SchemaRequest, VersionInfo};
 use super::intake::{Answer, Body, SubjectPath, VersionAsked, VersionPath, Wishes};
-use crate::admin::Context;
+use crate::admin::access::Caller;
 use crate::admin::intake::{IfMatch, RevisionTag, revision_tag};
 use crate::admin::problem::Problem;
+use crate::admin::{Context, rights};
 use crate::world::{Actor, Wish};
 use axum::Extension;
 use axum::extract::State;
@@ -58,12 +59,13 @@ pub(super) async fn list(
         (status = 403, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "With `[admin] two_person` nobody registers alone what a topic rule follows by `latest`, where there are sites"),
         (status = 409, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "It is not compatible, or would turn back recorded events (409)"),
         (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "It is no schema, or the mode does not let it in (42201, 42205)"),
+        (status = 429, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "Who may not see payloads has recorded events judged too often (429)"),
         (status = 500, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "The router that writes the catalog is not reached (50003)"),
         (status = 507, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "The catalog holds as much as it may"),
     ))]
 pub(super) async fn register(
     State(context): State<Arc<Context>>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     SubjectPath(subject): SubjectPath,
     wishes: Wishes,
     if_match: Result<IfMatch, Problem>,
@@ -71,9 +73,10 @@ pub(super) async fn register(
 ) -> Result<(RevisionTag, Answer<RegisteredInfo>), RegistryProblem> {
     let world = &context.state.world;
     let (candidate, place) = request.read(&world.schemas(), &subject, wishes.has("normalize"))?;
-    let accept_failures = wishes.has("acceptFailures");
-    let wish = Wish { candidate, place, accept_failures, by_two: context.two_person, if_match: if_match?.0 };
-    let (made, revision) = world.register_schema(subject, wish, actor).await?;
+    let (accept_failures, by_two) = (wishes.has("acceptFailures"), context.two_person);
+    let (sees_payloads, if_match) = (rights::sees_payloads(caller.roles), if_match?.0);
+    let wish = Wish { candidate, place, accept_failures, by_two, sees_payloads, if_match };
+    let (made, revision) = world.register_schema(subject, wish, caller.actor).await?;
     Ok((revision_tag(revision), Answer(RegisteredInfo { id: made.id, version: made.version })))
 }
 

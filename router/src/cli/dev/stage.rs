@@ -8,6 +8,7 @@ use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::http::Body;
 use crate::cli::serve::Ready;
 use crate::cli::values::say;
+use crate::files::make_private_folder;
 use anyhow::Context;
 use hyper::Method;
 use myelin_client::{Client, ClientConfig};
@@ -152,7 +153,7 @@ fn start(data_dir: &Path, config: Option<&String>) -> Result<Process> {
 
 impl Process {
     fn start(data_dir: &Path, config: Option<&String>) -> Result<Self> {
-        std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+        make_private_folder(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
         let log = data_dir.join("dev.log");
         let file = std::fs::File::create(&log).with_context(|| format!("writing {}", log.display()))?;
         let mut command = Command::new(std::env::current_exe().context("finding this program")?);

@@ -3,7 +3,7 @@
 use super::Keeper;
 use crate::screen::{Screen, Screens};
 use crate::world::admission::Marks;
-use crate::world::recorded::check_recorded;
+use crate::world::recorded::judge_recorded;
 use crate::world::{Blame, WorldError};
 use myelin_catalog::{GovernanceChange, Metrics, TopicRule};
 use std::sync::Arc;
@@ -75,7 +75,14 @@ impl Keeper {
             return Err(WorldError::new(Blame::Request, "schema-unusable", message));
         }
         if !rollout.plan.accept_failures {
-            check_recorded(&self.account.shared.captures, &screens, |screen| is_brought(&screen))?;
+            let judged = judge_recorded(&self.account.shared.captures, &screens, |screen| is_brought(&screen));
+            // Everybody hears what becomes of a rollout: numbers, and nothing of single events.
+            let verdict = judged.verdict(false);
+            let result = verdict.as_ref().err().map_or("ok", |error| &*error.code);
+            if let Some(note) = judged.note(&rollout.actor, &format!("rollout {id}"), result) {
+                self.account.audit.note(note);
+            }
+            verdict?;
         }
         self.ahead = Ahead { rollout: id, screens: Some(screens) };
         Ok(())

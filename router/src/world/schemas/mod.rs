@@ -12,13 +12,11 @@ pub(super) use judge::confirm;
 pub use judge::{Asked, Candidate};
 
 use super::answer::aside;
-use super::recorded::check_recorded;
-use super::{Actor, Blame, Change, World, WorldError};
-use crate::screen::Screens;
+use super::{Actor, Blame, Change, Look, World, WorldError};
 use judge::{Judged, refuse};
 use myelin_catalog::{
-    CatalogError, GovernanceChange, Op, Registration, RegistryMode, Schema, SchemaRule, SchemaVersion, Schemas,
-    SubjectName, TopicRule, schemas,
+    Catalog, CatalogError, GovernanceChange, Op, Registration, RegistryMode, Schema, SchemaRule, SchemaVersion,
+    Schemas, SubjectName, TopicRule, schemas,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +53,20 @@ pub fn not_alone(rule: &str, why: &str) -> WorldError {
     refuse(Blame::Request, "two-person", message)
 }
 
+/// Whether a version may come or go without two persons: none that a rule follows.
+///
+/// # Errors
+/// `two-person`.
+pub(super) fn not_alone_by(catalog: &Catalog, subject: &SubjectName, version: u32) -> Result<(), WorldError> {
+    let newest = catalog.schemas().latest(subject.as_str()).map(|newest| newest.version);
+    if catalog.fleet().sites().next().is_none() || newest.is_some_and(|newest| version < newest) {
+        return Ok(());
+    }
+    let Some(rule) = catalog.topic_rules().find(|rule| rule.follows() == Some(subject)) else { return Ok(()) };
+    let why = format!("follows the newest version of subject `{subject}`, and with another one it");
+    Err(not_alone(rule.name.as_str(), &why))
+}
+
 /// A version that somebody wants there.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -66,6 +78,8 @@ pub struct Wish {
     pub accept_failures: bool,
     /// Whether nobody changes alone what payloads are judged by.
     pub by_two: bool,
+    /// Whether who wants it may see payloads.
+    pub sees_payloads: bool,
     /// The only revision of the catalog at which it is wanted, where one was said.
     pub if_match: Option<u64>,
 }
@@ -82,7 +96,7 @@ impl Default for Desk {
 
 impl Desk {
     /// Does the work aside from the runtime's threads, when it is its turn.
-    async fn judge<T: Send + 'static>(
+    pub(super) async fn judge<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, WorldError> + Send + 'static,
     ) -> Result<T, WorldError> {
@@ -113,7 +127,7 @@ impl World {
         wanted: Wish,
         actor: Actor,
     ) -> Result<(Registered, u64), WorldError> {
-        let Wish { candidate, place, accept_failures, by_two, if_match } = wanted;
+        let Wish { candidate, place, accept_failures, by_two, sees_payloads, if_match } = wanted;
         let candidate = Arc::new(candidate);
         for attempt in 1..=ATTEMPTS {
             let catalog = self.view().catalog.clone();
@@ -127,7 +141,8 @@ impl World {
                 self.check_by_two(&registration.subject, registration.version)?;
             }
             if !accept_failures {
-                self.check_followed(&registration).await?;
+                let look = Look { actor: actor.clone(), sees_payloads, subject: registration.subject.to_string() };
+                self.check_followed(&look, &registration).await?;
             }
             let (id, version) = (registration.id, registration.version);
             let change = Change::Record(Box::new(Op::SchemaRegistered { registration }));
@@ -147,13 +162,13 @@ impl World {
     ///
     /// # Errors
     /// `recorded-events`.
-    async fn check_followed(&self, registration: &Registration) -> Result<(), WorldError> {
+    async fn check_followed(&self, look: &Look, registration: &Registration) -> Result<(), WorldError> {
         let view = self.view();
         let is_followed = |rule: &&TopicRule| rule.follows() == Some(&registration.subject);
         let followers: Vec<TopicRule> = view.catalog.topic_rules().filter(is_followed).cloned().collect();
         match followers.is_empty() {
             true => Ok(()),
-            false => self.check_recorded(followers, view.catalog.schemas().with(registration)).await,
+            false => self.check_recorded(look, followers, view.catalog.schemas().with(registration)).await,
         }
     }
 
@@ -163,31 +178,7 @@ impl World {
     /// # Errors
     /// `two-person`.
     pub fn check_by_two(&self, subject: &SubjectName, version: u32) -> Result<(), WorldError> {
-        let view = self.view();
-        let catalog = &view.catalog;
-        let newest = catalog.schemas().latest(subject.as_str()).map(|newest| newest.version);
-        if catalog.fleet().sites().next().is_none() || newest.is_some_and(|newest| version < newest) {
-            return Ok(());
-        }
-        let Some(rule) = catalog.topic_rules().find(|rule| rule.follows() == Some(subject)) else { return Ok(()) };
-        let why = format!("follows the newest version of subject `{subject}`, and with another one it");
-        Err(not_alone(rule.name.as_str(), &why))
-    }
-
-    /// Whether what this router has recorded may come in by these rules.
-    ///
-    /// # Errors
-    /// `recorded-events`.
-    pub async fn check_recorded(&self, rules: Vec<TopicRule>, schemas: Schemas) -> Result<(), WorldError> {
-        let shared = self.account.shared.clone();
-        if shared.captures.is_empty() {
-            return Ok(());
-        }
-        let judge = move || {
-            let screens = Screens::after(&shared.screens.load(), rules.iter(), &schemas);
-            check_recorded(&shared.captures, &screens, |_| true)
-        };
-        self.desk.judge(judge).await
+        not_alone_by(&self.view().catalog, subject, version)
     }
 
     /// Whether no rule would judge by nothing, and so let nothing in, without that version of a subject, or without the

@@ -150,8 +150,13 @@ impl Keeper {
     }
 
     /// Takes in a change that another router asks for because it cannot sign.
-    pub(in super::super) fn accept_shared(&mut self, proposal: Box<Proposal>, answer: oneshot::Sender<Told>) {
-        let record = match self.admit(&proposal) {
+    pub(in super::super) fn accept_shared(
+        &mut self,
+        proposal: Box<Proposal>,
+        via: &str,
+        answer: oneshot::Sender<Told>,
+    ) {
+        let record = match self.admit(&proposal, via) {
             Ok(Ok(record)) => record,
             Ok(Err(rev)) => return drop(answer.send(Told::Accepted { rev })),
             Err(error) => return drop(answer.send(refused(&error))),
@@ -167,7 +172,7 @@ impl Keeper {
     }
 
     /// The record of a proposed change; or the revision that it has already.
-    fn admit(&mut self, proposal: &Proposal) -> Result<Result<Record, u64>, WorldError> {
+    fn admit(&mut self, proposal: &Proposal, via: &str) -> Result<Result<Record, u64>, WorldError> {
         let is_signing = self.shared.as_ref().is_some_and(|part| part.log.me().can_sign(self.log.catalog()));
         if !is_signing {
             return Err(cannot_sign(self.shared.as_ref().map_or("", |part| &part.log.me().title)));
@@ -179,6 +184,7 @@ impl Keeper {
             Err(refused) => Err(refused.into()),
             Ok(Admission::Settled { rev }) => Ok(Err(rev)),
             Ok(Admission::Fresh) => {
+                self.check_handed_in(proposal, via)?;
                 self.vet(&proposal.op, &proposal.actor)?;
                 self.log.draft(proposal.op.clone(), &proposal.actor, unix_ms()).map(Ok)
             }

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::SignatureScheme;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, SignatureScheme};
 
+use super::authorities::Authorities;
 use super::verify::{ClientVerifier, RefusalSink, RouterVerifier};
 use super::{TlsError, TlsErrorKind, TlsFiles, crypto_provider};
 use crate::identity::Identity;
@@ -41,8 +40,7 @@ pub enum ClientAuthentication {
 /// What one load of the files yields; immutable.
 pub(super) struct Loaded {
     pub(super) identity: Identity,
-    pub(super) client_verifier: Arc<dyn ClientCertVerifier>,
-    pub(super) server_verifier: Arc<dyn ServerCertVerifier>,
+    pub(super) authorities: Authorities,
     /// None of a client that shows no certificate.
     certified_key: Option<Arc<CertifiedKey>>,
     not_after_unix_s: i64,
@@ -73,11 +71,10 @@ impl TlsIdentity {
     /// # Errors
     /// [`TlsError`] names the file, the problem and the remedy.
     pub fn trusting(ca: &Path) -> Result<Self, TlsError> {
-        let (client_verifier, server_verifier) = verifiers(ca)?;
         let (identity, certified_key) = (Identity::nobody(), None);
+        let authorities = Authorities::new(read_certificates(ca)?, &identity, ca)?;
         let (not_after_unix_s, chain_bytes) = (i64::MAX, 0);
-        let loaded =
-            Loaded { identity, client_verifier, server_verifier, certified_key, not_after_unix_s, chain_bytes };
+        let loaded = Loaded { identity, authorities, certified_key, not_after_unix_s, chain_bytes };
         Ok(Self { current: Arc::new(ArcSwap::from_pointee(loaded)) })
     }
 
@@ -91,6 +88,13 @@ impl TlsIdentity {
     #[must_use]
     pub fn not_after_unix_s(&self) -> i64 {
         self.current.load().not_after_unix_s
+    }
+
+    /// The authorities of the `ca` file that are not trusted, since their own certificates name another trust domain than
+    /// this identity's: each in words, for a warning.
+    #[must_use]
+    pub fn left_out_authorities(&self) -> Vec<String> {
+        self.current.load().authorities.left_out().to_vec()
     }
 
     /// Size of the certificate chain in bytes. Beyond about 3,000 a server's first flight no longer fits into three
@@ -181,25 +185,10 @@ impl Loaded {
                 "use an ECDSA P-256, P-384, Ed25519 or RSA key",
             ),
         })?;
-        let (client_verifier, server_verifier) = verifiers(&files.ca)?;
+        let authorities = Authorities::new(read_certificates(&files.ca)?, &identity, &files.ca)?;
         let certified_key = Some(Arc::new(certified_key));
-        Ok(Self { identity, client_verifier, server_verifier, certified_key, not_after_unix_s, chain_bytes })
+        Ok(Self { identity, authorities, certified_key, not_after_unix_s, chain_bytes })
     }
-}
-
-/// Who checks the certificates of clients, and of servers.
-type Verifiers = (Arc<dyn ClientCertVerifier>, Arc<dyn ServerCertVerifier>);
-
-/// Those who check that a peer's certificate comes from one of the authorities in `ca`.
-fn verifiers(ca: &Path) -> Result<Verifiers, TlsError> {
-    let roots = Arc::new(read_roots(ca)?);
-    let client_verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), crypto_provider())
-        .build()
-        .map_err(|error| bad_roots(ca, &error))?;
-    let server_verifier = WebPkiServerVerifier::builder_with_provider(roots, crypto_provider())
-        .build()
-        .map_err(|error| bad_roots(ca, &error))?;
-    Ok((client_verifier, server_verifier))
 }
 
 #[derive(Debug)]
@@ -259,23 +248,6 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         Error::NoItemsFound => TlsError::new(TlsErrorKind::Empty, path, "there is no private key in this file", REMEDY),
         other => TlsError::new(TlsErrorKind::Malformed, path, format!("not valid PEM: {other}"), REMEDY),
     })
-}
-
-fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(path)? {
-        roots.add(certificate).map_err(|error| bad_roots(path, &error))?;
-    }
-    Ok(roots)
-}
-
-fn bad_roots(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
-    TlsError::new(
-        TlsErrorKind::Malformed,
-        path,
-        format!("a CA certificate cannot be used: {error}"),
-        "give the CA's own certificate, not one it issued",
-    )
 }
 
 /// Checks the leaf's validity at `now` and returns its end in Unix seconds.

@@ -4,6 +4,7 @@
 //! looking at its certificate again, so a certificate that has expired or lost its CA could come back; a full
 //! handshake each time costs a signature and no state. It also leaves nothing that early data could be sent with.
 
+mod authorities;
 mod identity;
 mod reload;
 mod verify;
@@ -28,7 +29,8 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The leaf's private key.
     pub key: PathBuf,
-    /// The CA certificates that peers must chain to; several while a CA is being replaced.
+    /// The CA certificates that peers must chain to; several while a CA is being replaced. One that names a trust domain
+    /// (a URI name `spiffe://DOMAIN`) speaks for that one only: where it is not that of `cert`, it is left out.
     pub ca: PathBuf,
 }
 
@@ -64,6 +66,8 @@ pub enum TlsErrorKind {
     Expired,
     /// The certificate's time has not come.
     NotYetValid,
+    /// No authority in the file speaks for the trust domain of the certificate.
+    ForeignAuthority,
     /// A reload found another identity than the one this process runs as.
     IdentityChanged,
 }
@@ -81,6 +85,7 @@ impl TlsErrorKind {
             Self::WrongKind => "tls-wrong-kind",
             Self::Expired => "tls-expired",
             Self::NotYetValid => "tls-not-yet-valid",
+            Self::ForeignAuthority => "tls-foreign-authority",
             Self::IdentityChanged => "tls-identity-changed",
         }
     }

@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::authorities::{Verifiers, is_foreign};
+use super::identity::Loaded;
 use super::{TlsIdentity, crypto_provider};
 use crate::identity::Identity;
 
@@ -156,9 +158,8 @@ pub(super) struct ClientVerifier {
 impl ClientVerifier {
     fn verify(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let current = self.tls.current();
-        current.client_verifier.verify_client_cert(leaf, rest, now)?;
-        let peer = Identity::from_certificate(leaf).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
-        same_trust_domain(&peer, &current.identity)
+        current.verifiers(leaf)?.clients.verify_client_cert(leaf, rest, now)?;
+        current.identify(leaf, rest).map(drop)
     }
 }
 
@@ -224,13 +225,11 @@ impl ServerCertVerifier for RouterVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let verify = || {
             let current = self.tls.current();
-            current.server_verifier.verify_server_cert(leaf, rest, name, ocsp, now)?;
-            let peer =
-                Identity::from_certificate(leaf).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
-            if !peer.is_router() {
-                return Err(CertificateError::ApplicationVerificationFailure.into());
+            current.verifiers(leaf)?.servers.verify_server_cert(leaf, rest, name, ocsp, now)?;
+            match current.identify(leaf, rest)?.is_router() {
+                true => Ok(()),
+                false => Err(wrong_identity()),
             }
-            same_trust_domain(&peer, &current.identity)
         };
         verify().map_err(|error| self.refusals.tell(error))?;
         Ok(ServerCertVerified::assertion())
@@ -260,11 +259,33 @@ impl ServerCertVerifier for RouterVerifier {
     }
 }
 
-/// A CA may have signed more than its own trust domain: the bundle speaks for ours only. Who has no name has none.
-fn same_trust_domain(peer: &Identity, ours: &Identity) -> Result<(), Error> {
-    if ours.is_nobody() || peer.trust_domain() == ours.trust_domain() {
-        Ok(())
-    } else {
-        Err(CertificateError::ApplicationVerificationFailure.into())
+impl Loaded {
+    /// Who checks where a certificate comes from. Who has a name asks those who speak for its own trust domain; who has
+    /// none, those who speak for the trust domain of the certificate.
+    fn verifiers(&self, leaf: &CertificateDer<'_>) -> Result<&Verifiers, Error> {
+        let verifiers = match self.identity.is_nobody() {
+            true => self.authorities.of(named(leaf)?.trust_domain()),
+            false => self.authorities.of(self.identity.trust_domain()),
+        };
+        verifiers.ok_or_else(|| CertificateError::UnknownIssuer.into())
     }
+
+    /// Who a verified certificate names. A CA may have signed more than its own trust domain: the bundle speaks for ours
+    /// only, and so does each certificate between the two.
+    fn identify(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<Identity, Error> {
+        let peer = named(leaf)?;
+        let is_ours = self.identity.is_nobody() || peer.trust_domain() == self.identity.trust_domain();
+        if !is_ours || rest.iter().any(|above| is_foreign(above, peer.trust_domain())) {
+            return Err(wrong_identity());
+        }
+        Ok(peer)
+    }
+}
+
+fn named(leaf: &CertificateDer<'_>) -> Result<Identity, Error> {
+    Identity::from_certificate(leaf).map_err(|_| wrong_identity())
+}
+
+fn wrong_identity() -> Error {
+    CertificateError::ApplicationVerificationFailure.into()
 }

@@ -387,3 +387,42 @@ async fn a_connection_without_a_sign_of_life_times_out() {
     assert_eq!(in_time(accepted.closed()).await.kind, CloseKind::TimedOut);
     drop(connection);
 }
+
+/// A bundle of two authorities, each naming its own trust domain, and what the second signs for the first's.
+#[tokio::test]
+async fn an_authority_speaks_for_the_trust_domain_that_it_names_and_for_no_other() {
+    let world = World::new();
+    let other = CertificateAuthority::create("other.example", 30).unwrap();
+    let both = format!("{}\n{}", world.ca.cert_pem(), other.cert_pem());
+    let router = TlsIdentity::load(&world.files_trusting("r", &issue_router(&world.ca), &both)).unwrap();
+    let left_out = router.left_out_authorities();
+    assert!(left_out.len() == 1 && left_out[0].contains("the trust domain other.example"), "{left_out:?}");
+    let server = Server::start(listener_config(), &router);
+
+    let forged = other.issue_unchecked(&service_request()).unwrap();
+    let forger = TlsIdentity::load(&world.files("forger", &forged)).unwrap();
+    let error = dial(server.addr, &forger).await.unwrap_err();
+    assert_eq!(error, DialError::Refused { refusal: Refusal::WrongAuthority }, "a forged service");
+    dial(server.addr, &world.service("genuine")).await.unwrap();
+
+    // A router's name that the other authority has signed: neither a client with a certificate nor one without believes it.
+    let forged = other.issue_unchecked(&router_request()).unwrap();
+    let forged = TlsIdentity::load(&world.files("forged", &forged)).unwrap();
+    let fake = Server::start(listener_config(), &forged);
+    let client = world.files_trusting("c", &world.ca.issue_service("c", 1).unwrap(), &both);
+    for client in [TlsIdentity::load(&client).unwrap(), TlsIdentity::trusting(&client.ca).unwrap()] {
+        let error = dial(fake.addr, &client).await.unwrap_err();
+        assert_eq!(error, DialError::Untrusted { refusal: Refusal::WrongAuthority }, "{client:?}");
+    }
+}
+
+#[test]
+fn a_file_without_an_authority_of_the_own_trust_domain_is_refused() {
+    let world = World::new();
+    let other = CertificateAuthority::create("other.example", 30).unwrap();
+    let files = world.files_trusting("r", &issue_router(&world.ca), other.cert_pem());
+    let error = TlsIdentity::load(&files).unwrap_err();
+    assert_eq!((error.code(), &error.file), ("tls-foreign-authority", &files.ca));
+    let text = error.to_string();
+    assert!(text.contains("other.example") && text.contains(TRUST_DOMAIN), "{text}");
+}
