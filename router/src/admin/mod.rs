@@ -1,8 +1,9 @@
 //! The admin API: HTTP on a thread of its own, so that health answers however busy the workers are.
 //!
-//! Plain HTTP on loopback, TLS 1.3 elsewhere. A request passes the gate (who asks), then the bounds (headers, body,
-//! time, memory), then its handler, which asks the [`World`] for the change or reads its view. Every route is declared
-//! once, together with its description: `/openapi.json` cannot differ from what is served.
+//! Plain HTTP on loopback, TLS 1.3 elsewhere, and there as well where certificates say who asks. A request passes the gate
+//! (who asks), then the bounds (headers, body, time, memory), then its handler, which asks the [`World`] for the change or
+//! reads its view. Every route is declared once, together with its description: `/openapi.json` cannot differ from what is
+//! served.
 
 mod access;
 mod audit;
@@ -42,7 +43,7 @@ pub use server::AdminHandle;
 pub use token::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
 
 use crate::audit::Audit;
-use crate::config::RoleMap;
+use crate::config::{RoleMap, know_certificates};
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::otlp;
@@ -93,6 +94,15 @@ pub struct AdminListen {
     pub two_person: bool,
     /// Largest module that is accepted, in bytes.
     pub module_bytes_max: usize,
+}
+
+impl AdminListen {
+    /// Whether TLS is spoken: everywhere but on loopback, and there as well where somebody is known by a certificate, which
+    /// plain HTTP cannot show, or where nothing else is left to show.
+    fn is_tls(&self) -> bool {
+        let can_show = self.tls.is_some() && know_certificates(&self.identities, &self.roles);
+        !self.addr.ip().is_loopback() || (!self.dev && (self.token.is_none() || can_show))
+    }
 }
 
 /// What the admin API shows and changes.
