@@ -183,3 +183,8 @@ def test_modes_and_levels_are_set_and_taken_back(registry: Callable[[], SchemaRe
     assert refusal(lambda: client.register_schema("closed", Schema(avro(), "AVRO"))) == (422, 42205)
     assert client.delete_mode("closed") == "READONLY"
     assert client.register_schema("closed", Schema(avro(), "AVRO")) > 0
+
+
+def test_what_there_is_not_is_refused_with_the_numbers_that_clients_read(
+        registry: Callable[[], SchemaRegistryClient]) -> None:
+    assert refusal(lambda: registry().get_contexts()) == (404, 404)

@@ -5,7 +5,7 @@
 use super::Context;
 use super::forbids;
 use super::problem::{Problem, shown, unknown_method};
-use super::registry::{self, RegistryProblem};
+use super::registry;
 use super::rights::{self, Right};
 use super::server::Peer;
 use super::token::Token;
@@ -17,7 +17,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use myelin_policy::Service;
@@ -141,10 +141,8 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     let is_registry = registry::owns(request.uri().path());
-    let refuse = |problem: Problem| match is_registry {
-        true => RegistryProblem::from(problem).into_response(),
-        false => problem.into_response(),
-    };
+    let uri = request.uri().clone();
+    let refuse = |problem| registry::refused(&uri, problem);
     let caller = match context.gate.admit(&peer, request.headers(), is_registry).await {
         Ok(caller) => caller,
         Err(problem) => return refuse(problem),

@@ -2,14 +2,14 @@
 
 use super::Context;
 use super::access::Caller;
-use super::intake;
+use super::intake::{self, Query};
 use super::problem::{Problem, ProblemCode};
 use super::rights;
 use super::server::{Peer, Place};
 use crate::audit::{Entry, Kind, Note, lines};
 use crate::world::{MeshAudit, WorldError};
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{MatchedPath, Query, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;

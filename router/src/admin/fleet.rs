@@ -3,12 +3,12 @@
 use super::Context;
 use super::access::Caller;
 use super::governance::ChangeInfo;
-use super::intake::{Json as Body, NamePath};
+use super::intake::{InPath, Json as Body, NamePath};
 use super::problem::Problem;
 use super::proposals::propose;
 use super::rollouts::{Begun, check_note};
 use crate::world::{Actor, Change, SharedLogStatus, View, members};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use myelin_catalog::controller::percent;
@@ -208,7 +208,7 @@ impl MeshRollout {
     ))]
 pub(super) async fn describe(
     State(context): State<Arc<Context>>,
-    Path(id): Path<u64>,
+    InPath(id): InPath<u64>,
 ) -> Result<Json<MeshRolloutDescription>, Problem> {
     let world = &context.state.world;
     let view = world.view();
@@ -307,7 +307,7 @@ fn detail(phase: &Phase, metrics: &Metrics) -> String {
 pub(super) async fn step(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
-    Path((id, step)): Path<(u64, String)>,
+    InPath((id, step)): InPath<(u64, String)>,
     Body(request): Body<StepRequest>,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
     check_note("reason", Some(&request.reason))?;
@@ -406,7 +406,7 @@ pub(super) async fn remove_site(
 pub(super) async fn add_router(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
-    Path((site, router)): Path<(String, String)>,
+    InPath((site, router)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let (site, name) = (site.parse()?, router.parse()?);
     record(&context, actor, Op::RouterAdded { site, name }).await
@@ -422,7 +422,7 @@ pub(super) async fn add_router(
 pub(super) async fn remove_router(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
-    Path((site, router)): Path<(String, String)>,
+    InPath((site, router)): InPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let (site, name) = (site.parse()?, router.parse()?);
     record(&context, actor, Op::RouterRemoved { site, name }).await

@@ -3,7 +3,7 @@
 use super::Context;
 use super::problem::{Problem, shown};
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{self, FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -50,6 +50,12 @@ pub(super) struct NamePath(pub(super) Name);
 
 /// The name and version in the path.
 pub(super) struct ModulePath(pub(super) ModuleRef);
+
+/// What is in the path, where it is no name.
+pub(super) struct InPath<T>(pub(super) T);
+
+/// What is in the query.
+pub(super) struct Query<T>(pub(super) T);
 
 /// The revision in `If-Match`.
 pub(super) struct IfMatch(pub(super) Option<u64>);
@@ -103,6 +109,31 @@ async fn path<T: DeserializeOwned + Send, S: Send + Sync>(parts: &mut Parts, sta
         let detail = format!("a name in the path `{}` is no UTF-8; use a-z, 0-9 and `-`", shown(parts.uri.path()));
         Problem::new(StatusCode::BAD_REQUEST, "invalid-name", detail)
     })
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let found = Path::from_request_parts(parts, state).await;
+        found.map(|Path(found)| Self(found)).map_err(|rejection| {
+            let (path, why) = (shown(parts.uri.path()), cut(rejection.body_text()));
+            let detail = format!("the path `{path}` does not fit: {why}; /openapi.json says what stands in it");
+            Problem::new(StatusCode::BAD_REQUEST, "invalid-path", detail)
+        })
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let found = extract::Query::from_request_parts(parts, state).await;
+        found.map(|extract::Query(found)| Self(found)).map_err(|rejection| {
+            let detail = format!("{}; /openapi.json says what the query may have", cut(rejection.body_text()));
+            Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail)
+        })
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
@@ -284,18 +315,22 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         },
         Err(error) => (error.path().to_string(), error.into_inner()),
     };
-    // What a stranger sent may stand in the text, at any length.
-    let mut text = error.to_string();
-    if let Some((cut, _)) = text.char_indices().nth(400) {
-        text.truncate(cut);
-        text.push('…');
-    }
+    let text = cut(error.to_string());
     let at = if path == "." { "the body".to_owned() } else { format!("`{}`", shown(&path)) };
     let (code, detail) = match error.classify() {
         serde_json::error::Category::Data => ("invalid-body", format!("{at} does not fit: {text}")),
         _ => ("invalid-json", format!("the body is no JSON: {text}")),
     };
     Err(Problem::new(StatusCode::BAD_REQUEST, code, detail))
+}
+
+/// What a stranger sent may stand in the text, at any length.
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(400) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The problem that `bytes` are as a body, as its client would read it.

@@ -1,13 +1,15 @@
 //! The admin API: HTTP on a thread of its own, so that health answers however busy the workers are.
 //!
-//! Plain HTTP on loopback, TLS 1.3 elsewhere. A request passes the gate (who asks), then the bounds (headers, body,
-//! time, memory), then its handler, which asks the [`World`] for the change or reads its view. Every route is declared
-//! once, together with its description: `/openapi.json` cannot differ from what is served.
+//! Plain HTTP on loopback, TLS 1.3 elsewhere, and there as well where certificates say who asks. A request passes the gate
+//! (who asks), then the bounds (headers, body, time, memory), then its handler, which asks the [`World`] for the change or
+//! reads its view. Every route is declared once, together with its description: `/openapi.json` cannot differ from what is
+//! served.
 
 mod access;
 mod audit;
 mod bindings;
 mod captures;
+mod description;
 mod explain;
 mod fleet;
 mod forbids;
@@ -41,7 +43,7 @@ pub use server::AdminHandle;
 pub use token::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token, TokenError};
 
 use crate::audit::Audit;
-use crate::config::RoleMap;
+use crate::config::{RoleMap, know_certificates};
 use crate::ledger::Counts;
 use crate::links::LinksStatus;
 use crate::otlp;
@@ -49,9 +51,11 @@ use crate::shared::Shared;
 use crate::world::World;
 use access::Gate;
 use arc_swap::ArcSwap;
+use axum::Router;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::{Json, Router};
+use description::routes;
 use logs::LogBook;
 use myelin_transport::{Identity, ListenerStats, TlsIdentity, TlsReloader};
 use rollouts::Notes;
@@ -63,10 +67,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 /// Where the ledger's sums come from; see [`Counts`].
 pub type LedgerSource = Arc<dyn Fn() -> LedgerFuture + Send + Sync>;
@@ -93,6 +94,15 @@ pub struct AdminListen {
     pub two_person: bool,
     /// Largest module that is accepted, in bytes.
     pub module_bytes_max: usize,
+}
+
+impl AdminListen {
+    /// Whether TLS is spoken: everywhere but on loopback, and there as well where somebody is known by a certificate, which
+    /// plain HTTP cannot show, or where nothing else is left to show.
+    fn is_tls(&self) -> bool {
+        let can_show = self.tls.is_some() && know_certificates(&self.identities, &self.roles);
+        !self.addr.ip().is_loopback() || (!self.dev && (self.token.is_none() || can_show))
+    }
 }
 
 /// What the admin API shows and changes.
@@ -124,8 +134,8 @@ impl fmt::Debug for AdminState {
     }
 }
 
-/// Starts the admin API on a thread of its own. Speaks plain HTTP where the address is loopback and there is a token
-/// or `dev`; TLS 1.3 everywhere else.
+/// Starts the admin API on a thread of its own. Speaks plain HTTP where the address is loopback and there is `dev`,
+/// or a token and nobody who is known by a certificate; TLS 1.3 everywhere else.
 ///
 /// # Errors
 /// When the address cannot be bound, or there is no certificate where TLS is needed.
@@ -178,8 +188,10 @@ impl Context {
             two_person,
         });
         router
-            .fallback(problem::unknown_route)
-            .method_not_allowed_fallback(problem::no_such_method)
+            .fallback(async |uri: Uri| registry::refused(&uri, problem::unknown_route(&uri)))
+            .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+                registry::refused(&uri, problem::unknown_method(&method, &uri))
+            })
             .layer(from_fn_with_state(context.clone(), access::check))
             .layer(from_fn_with_state(context.clone(), audit::keep))
             .layer(from_fn(seal))
@@ -189,94 +201,53 @@ impl Context {
 
 /// Every route, each with its description.
 fn declared() -> OpenApiRouter<Arc<Context>> {
-    registry::declared(OpenApiRouter::with_openapi(frame()))
-        .routes(routes!(modules::list))
-        .routes(routes!(modules::upload, modules::describe, modules::remove))
-        .routes(routes!(modules::release))
-        .routes(routes!(modules::logs))
-        .routes(routes!(bindings::list))
-        .routes(routes!(bindings::stage, bindings::describe, bindings::remove))
-        .routes(routes!(rollouts::list, rollouts::start))
-        .routes(routes!(rollouts::roll_back))
-        .routes(routes!(fleet::describe))
-        .routes(routes!(shadow::shadow))
-        .routes(routes!(fleet::step))
-        .routes(routes!(proposals::describe, proposals::approve, proposals::withdraw))
-        .routes(routes!(fleet::sites))
-        .routes(routes!(fleet::add_site, fleet::remove_site))
-        .routes(routes!(fleet::add_router, fleet::remove_router))
-        .routes(routes!(keys::list))
-        .routes(routes!(keys::revoke))
-        .routes(routes!(captures::list, captures::start))
-        .routes(routes!(captures::describe, captures::remove))
-        .routes(routes!(captures::stop))
-        .routes(routes!(captures::file))
-        .routes(routes!(topics::list))
-        .routes(routes!(topics::apply, topics::describe, topics::remove))
-        .routes(routes!(tenants::list))
-        .routes(routes!(tenants::apply, tenants::describe, tenants::remove))
-        .routes(routes!(policies::list))
-        .routes(routes!(policies::explain))
-        .routes(routes!(policies::apply, policies::describe, policies::remove))
-        .routes(routes!(trust::describe))
-        .routes(routes!(trust::change))
-        .routes(routes!(observe::ledger))
-        .routes(routes!(observe::mesh_ledger))
-        .routes(routes!(observe::clients))
-        .routes(routes!(observe::status))
-        .routes(routes!(observe::mesh))
-        .routes(routes!(audit::list))
-        .routes(routes!(audit::file))
-        .routes(routes!(audit::verify))
-        .routes(routes!(explain::explain))
-        .routes(routes!(traces::trace))
-        .routes(routes!(logs::logs))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
-        .routes(routes!(whoami::whoami))
-        .routes(routes!(openapi))
-}
-
-/// What the description says about all routes.
-fn frame() -> OpenApi {
-    let description = "The admin API of a Myelin router. Loopback needs no credentials with `--dev`; anything else \
-         needs a bearer token or a client certificate that the configuration names, or a JSON Web Token of an issuer that it trusts; `x-myelin-roles` says which roles an \
-         operation is for. Refusals are problems (RFC 9457) with a stable `code`; \
-         those of `/registry`, which speaks as Confluent's schema registry does, have its error numbers beside it.";
-    let info = InfoBuilder::new()
-        .title("Myelin admin API")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(description))
-        .license(Some(License::new("Apache-2.0")))
-        .build();
-    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-    let description_mutual = Some("a client certificate".to_owned());
-    let mutual = SecurityScheme::MutualTls { description: description_mutual, deprecated: None, extensions: None };
-    let basic = SecurityScheme::Http(
-        HttpBuilder::new()
-            .scheme(HttpAuthScheme::Basic)
-            .description(Some("for `/registry` only: any user, the token as password"))
-            .build(),
-    );
-    let components = ComponentsBuilder::new()
-        .security_scheme("token", bearer)
-        .security_scheme("password", basic)
-        .security_scheme("certificate", mutual);
-    let schemes = ["token", "password", "certificate"];
-    let none: [&str; 0] = [];
-    let security = schemes.map(|name| utoipa::openapi::SecurityRequirement::new(name, none));
-    OpenApiBuilder::new().info(info).components(Some(components.build())).security(Some(security)).build()
-}
-
-/// This description.
-#[utoipa::path(get, path = "/openapi.json", tag = "description", responses(
-    (status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"),
-))]
-async fn openapi() -> Json<OpenApi> {
-    let mut document = declared().into_openapi();
-    rights::describe(&mut document);
-    Json(document)
+    registry::declared(OpenApiRouter::with_openapi(description::frame()))
+        .routes(routes!(modules: list))
+        .routes(routes!(modules: upload, describe, remove))
+        .routes(routes!(modules: release))
+        .routes(routes!(modules: logs))
+        .routes(routes!(bindings: list))
+        .routes(routes!(bindings: stage, describe, remove))
+        .routes(routes!(rollouts: list, start))
+        .routes(routes!(rollouts: roll_back))
+        .routes(routes!(fleet: describe))
+        .routes(routes!(shadow: shadow))
+        .routes(routes!(fleet: step))
+        .routes(routes!(proposals: describe, approve, withdraw))
+        .routes(routes!(fleet: sites))
+        .routes(routes!(fleet: add_site, remove_site))
+        .routes(routes!(fleet: add_router, remove_router))
+        .routes(routes!(keys: list))
+        .routes(routes!(keys: revoke))
+        .routes(routes!(captures: list, start))
+        .routes(routes!(captures: describe, remove))
+        .routes(routes!(captures: stop))
+        .routes(routes!(captures: file))
+        .routes(routes!(topics: list))
+        .routes(routes!(topics: apply, describe, remove))
+        .routes(routes!(tenants: list))
+        .routes(routes!(tenants: apply, describe, remove))
+        .routes(routes!(policies: list))
+        .routes(routes!(policies: explain))
+        .routes(routes!(policies: apply, describe, remove))
+        .routes(routes!(trust: describe))
+        .routes(routes!(trust: change))
+        .routes(routes!(observe: ledger))
+        .routes(routes!(observe: mesh_ledger))
+        .routes(routes!(observe: clients))
+        .routes(routes!(observe: status))
+        .routes(routes!(observe: mesh))
+        .routes(routes!(audit: list))
+        .routes(routes!(audit: file))
+        .routes(routes!(audit: verify))
+        .routes(routes!(explain: explain))
+        .routes(routes!(traces: trace))
+        .routes(routes!(logs: logs))
+        .routes(routes!(metrics: metrics))
+        .routes(routes!(health: live))
+        .routes(routes!(health: ready))
+        .routes(routes!(whoami: whoami))
+        .routes(routes!(description: openapi))
 }
 
 /// No answer is kept by a cache or taken for anything but what it says it is.

@@ -126,17 +126,12 @@ impl IntoResponse for Problem {
 }
 
 /// Any path that is not ours.
-pub(crate) async fn unknown_route(uri: Uri) -> Problem {
+pub(crate) fn unknown_route(uri: &Uri) -> Problem {
     let detail = format!("there is nothing at `{}`; /openapi.json lists what there is", shown(uri.path()));
     Problem::new(StatusCode::NOT_FOUND, "unknown-route", detail)
 }
 
 /// A path of ours with a method that it does not have.
-pub(crate) async fn no_such_method(method: axum::http::Method, uri: Uri) -> Problem {
-    unknown_method(&method, &uri)
-}
-
-/// The same, for whoever has no right to more.
 pub(crate) fn unknown_method(method: &axum::http::Method, uri: &Uri) -> Problem {
     let (method, path) = (shown(method.as_str()), shown(uri.path()));
     let detail = format!("`{path}` has no {method}; /openapi.json lists what it has");

@@ -9,11 +9,12 @@
 use super::Context;
 use super::access::{By, Caller};
 use super::governance::{ChangeInfo, ChangesSpec};
+use super::intake::InPath;
 use super::problem::Problem;
 use super::rollouts::approved;
 use super::types::PlanSpec;
 use crate::world::{Actor, Change, View, unix_ms};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -170,7 +171,7 @@ pub(super) async fn propose(
     ))]
 pub(super) async fn describe(
     State(context): State<Arc<Context>>,
-    Path(id): Path<u64>,
+    InPath(id): InPath<u64>,
 ) -> Result<Json<ProposalDescription>, Problem> {
     let approval = context.state.world.proposal(id).await?;
     let proposal = Proposal::new(&context.state.world.view().catalog, &approval, unix_ms());
@@ -192,7 +193,7 @@ pub(super) async fn describe(
 pub(super) async fn approve(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<u64>,
+    InPath(id): InPath<u64>,
 ) -> Result<Response, Problem> {
     check_person(&caller)?;
     let approval = context.state.world.proposal(id).await?;
@@ -210,7 +211,7 @@ pub(super) async fn approve(
 pub(super) async fn withdraw(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<u64>,
+    InPath(id): InPath<u64>,
 ) -> Result<StatusCode, Problem> {
     super::fleet::record(&context, actor, Op::ApprovalWithdrawn { id }).await
 }

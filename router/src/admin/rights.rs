@@ -7,7 +7,6 @@ use crate::config::{Role, Roles};
 use axum::http::Method;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::{HttpMethod, OpenApi};
 
 /// How a route's roles are called in the description.
 const EXTENSION: &str = "x-myelin-roles";
@@ -184,30 +183,9 @@ pub(super) fn of(roles: Roles, tenant: Option<&str>) -> Vec<String> {
     .collect()
 }
 
-/// Adds its roles to every operation of the description.
-pub(super) fn describe(document: &mut OpenApi) {
-    for (path, item) in &mut document.paths.paths {
-        for (method, operation) in [
-            (HttpMethod::Get, &mut item.get),
-            (HttpMethod::Put, &mut item.put),
-            (HttpMethod::Post, &mut item.post),
-            (HttpMethod::Delete, &mut item.delete),
-        ] {
-            if let Some(operation) = operation {
-                describe_operation(method, path, operation);
-            }
-        }
-    }
-}
-
-fn describe_operation(method: HttpMethod, path: &str, operation: &mut Operation) {
-    let name = match method {
-        HttpMethod::Put => "PUT",
-        HttpMethod::Post => "POST",
-        HttpMethod::Delete => "DELETE",
-        _ => "GET",
-    };
-    let declared = TABLE.iter().find(|(known, at, _)| *known == name && *at == path);
+/// Adds its roles to an operation of the description.
+pub(super) fn describe(method: &str, path: &str, operation: &mut Operation) {
+    let declared = TABLE.iter().find(|(known, at, _)| *known == method && *at == path);
     let Some((.., roles)) = declared else { return };
     let names = roles.and(ADMIN).names();
     operation.extensions.get_or_insert_with(|| ExtensionsBuilder::new().build()).insert(EXTENSION.into(), names.into());

@@ -87,7 +87,7 @@ pub(super) struct Place(#[expect(dead_code, reason = "it is held")] Arc<OwnedSem
 
 /// Binds the socket and starts the thread.
 pub(super) fn start(listen: AdminListen, state: AdminState) -> io::Result<AdminHandle> {
-    let is_tls = !(listen.addr.ip().is_loopback() && (listen.dev || listen.token.is_some()));
+    let is_tls = listen.is_tls();
     let acceptor = match (&listen.tls, is_tls) {
         (_, false) => None,
         (Some(tls), true) => {

@@ -2,10 +2,11 @@
 
 use super::Context;
 use super::fleet::find;
+use super::intake::{InPath, Query};
 use super::problem::Problem;
 use crate::world::MeshShadow;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -28,7 +29,7 @@ pub(super) struct Wanted {
     ))]
 pub(super) async fn shadow(
     State(context): State<Arc<Context>>,
-    Path(id): Path<u64>,
+    InPath(id): InPath<u64>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<MeshShadow>, Problem> {
     let world = &context.state.world;

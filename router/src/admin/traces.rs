@@ -1,11 +1,12 @@
 //! `/v1/traces`: what became of sampled events.
 
 use super::Context;
+use super::intake::InPath;
 use super::problem::Problem;
 use crate::world::Trace;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub(super) struct TraceQuery {
     ))]
 pub(super) async fn trace(
     State(context): State<Arc<Context>>,
-    Path(trace_id): Path<String>,
+    InPath(trace_id): InPath<String>,
     query: Result<Query<TraceQuery>, QueryRejection>,
 ) -> Result<Json<Trace>, Problem> {
     let Query(TraceQuery { mesh }) = query.map_err(|rejection| {

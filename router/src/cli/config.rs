@@ -51,6 +51,9 @@ fn check(file: Option<PathBuf>) -> Result<()> {
     for exposed in secrets::exposed(&config) {
         eprintln!("warning: {exposed}\n  next: {}", exposed.step());
     }
+    for (idle, step) in config.idle() {
+        eprintln!("warning: {idle}\n  next: {step}");
+    }
     match file {
         Some(file) => say!("{} is good", file.display()),
         None => say!("no file is given and ./myelin.toml does not exist; defaults and environment are good"),

@@ -244,10 +244,12 @@ fn is_refusal(failure: &Failure) -> bool {
     failure.exit == Exit::Denied && ["(unauthorized)", "(forbidden)"].iter().any(|code| failure.what.ends_with(code))
 }
 
-/// The admin API as it is configured: HTTP on loopback with a token, HTTPS otherwise.
+/// The admin API as it is configured: HTTP on loopback with a token and nobody who is known by a certificate, HTTPS
+/// otherwise.
 fn configured_server(config: &Config, asker: &Asker) -> Result<Server> {
     let admin = config.listen.admin;
-    let tls = tls_files(config).filter(|_| !admin.ip().is_loopback() || config.admin.token_file.is_none());
+    let is_plain = admin.ip().is_loopback() && config.admin.token_file.is_some() && !config.admin.knows_certificates();
+    let tls = tls_files(config).filter(|_| !is_plain);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", dialable(admin)).parse().context("[listen] admin")?;
     // Whoever may not read the token may ask without: the answer tells them apart.
@@ -415,6 +417,12 @@ mod tests {
         let asker = Asker { token: None, cert: file("ops.pem"), key: file("ops.key") };
         let server = configured_server(&config, &asker).unwrap();
         assert_eq!((server.url.scheme_str(), server.client), (Some("https"), file("ops.pem").zip(file("ops.key"))));
+        config.admin.token_file = file("token");
+        let scheme =
+            |config: &Config| configured_server(config, &asker).unwrap().url.scheme_str().map(ToOwned::to_owned);
+        assert_eq!(scheme(&config).as_deref(), Some("http"), "the token, and nobody with a certificate");
+        config.admin.identities = vec![Identity::service("test", "ops").unwrap()];
+        assert_eq!(scheme(&config).as_deref(), Some("https"), "as the router does it");
     }
 
     #[test]

@@ -107,6 +107,9 @@ impl Serve {
         for exposed in secrets::exposed(&config) {
             tracing::warn!("{exposed}; {}", exposed.step());
         }
+        for (idle, step) in config.idle() {
+            tracing::warn!("{idle}; {step}");
+        }
         let data_dir = &config.node.data_dir;
         make_private_folder(data_dir)
             .with_context(|| format!("the data directory {} ([node] data_dir)", data_dir.display()))?;

@@ -6,7 +6,7 @@ use myelin_catalog::Name;
 use myelin_catalog::limits::{
     DEADLINE_MAX_US, DEADLINE_MIN_US, MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MODULE_SIZE_MAX_BYTES,
 };
-use myelin_transport::Identity;
+use myelin_transport::{Identity, IdentityKind};
 use myelin_wire::limits::PAYLOAD_BYTES_CEILING;
 
 /// Most workers: a worker's number is one byte of a connection id.
@@ -154,6 +154,31 @@ fn check_tls(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
         let remedy = "give cert, key and ca together; `myelin cert issue` makes them";
         errors.push(ConfigError::new(places.of("tls", first), format!("[tls] lacks {missing}"), remedy));
     }
+}
+
+/// Settings of who may what that can have no effect at this router.
+pub(super) fn idle(config: &Config) -> Vec<(String, String)> {
+    let (admin, issuers) = (&config.admin, &config.jwt.issuers);
+    let named = admin.identities.iter().map(|identity| ("identities", identity.clone()));
+    let holders = admin.roles.holders().filter_map(|holder| Some(("roles", holder.example()?)));
+    let mut idle = Vec::new();
+    for (key, identity) in named.chain(holders) {
+        if let IdentityKind::Bearer { issuer, .. } = identity.kind()
+            && !issuers.contains_key(issuer)
+        {
+            let problem = format!("[admin] {key} names `{identity}`, and there is no issuer `{issuer}` of such tokens");
+            idle.push((problem, format!("add [jwt.issuers.{issuer}], or remove the name")));
+        }
+    }
+    let knows_persons = admin.knows_certificates() || !issuers.is_empty();
+    if admin.two_person && !knows_persons {
+        let problem = "[admin] two_person = true, and this router knows nobody by a name of their own: nobody can start or \
+                       approve a rollout here";
+        let remedy = "name those who may in [admin] roles (releaser), by their certificates or the tokens of an issuer \
+                      below [jwt]; or start rollouts at a router that knows them";
+        idle.push((problem.to_owned(), remedy.to_owned()));
+    }
+    idle
 }
 
 /// A router that is meant for more than a try must let somebody ask for its health, its figures and its filters.

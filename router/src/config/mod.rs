@@ -14,7 +14,7 @@ mod tests;
 pub(crate) use jwt::without_user;
 pub use jwt::{IssuerConfig, JwtConfig};
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
-pub use roles::{Holder, Role, RoleMap, Roles};
+pub use roles::{Holder, Role, RoleMap, Roles, know_certificates};
 pub use schema::{Key, Kind, keys, sections};
 pub use telemetry::TelemetryConfig;
 pub(crate) use telemetry::{collector, header};
@@ -364,7 +364,8 @@ impl From<PolicyDefault> for String {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
-    /// A file that holds the bearer token; without it only client certificates are accepted outside `--dev`.
+    /// A file that holds the bearer token; without it only client certificates and tokens of issuers are accepted outside
+    /// `--dev`.
     pub token_file: Option<PathBuf>,
     /// The client certificates that may use the admin API. None named = none may: whoever may publish is not yet
     /// trusted with the filters of everybody.
@@ -374,6 +375,13 @@ pub struct AdminConfig {
     pub roles: RoleMap,
     /// Whether a rollout begins only once somebody else has approved it.
     pub two_person: bool,
+}
+
+impl AdminConfig {
+    /// Whether somebody is known by a certificate: then the API speaks TLS on loopback, too.
+    pub fn knows_certificates(&self) -> bool {
+        know_certificates(&self.identities, &self.roles)
+    }
 }
 
 /// `[audit]`
@@ -441,6 +449,11 @@ pub fn members(mesh: &MeshConfig) -> Result<Directory, String> {
 }
 
 impl Config {
+    /// What is no fault, and yet cannot do what it is there for: each with a way to mend it.
+    pub fn idle(&self) -> Vec<(String, String)> {
+        check::idle(self)
+    }
+
     /// How many workers run.
     pub fn workers(&self) -> usize {
         match self.node.workers {

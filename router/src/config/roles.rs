@@ -1,6 +1,6 @@
 //! `[admin] roles`: what whoever may use the admin API may do there.
 
-use myelin_transport::Identity;
+use myelin_transport::{Identity, IdentityKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -123,6 +123,12 @@ impl fmt::Display for Roles {
 pub struct Holder(String);
 
 impl Holder {
+    /// One of those who are meant.
+    pub(super) fn example(&self) -> Option<Identity> {
+        let text = self.0.strip_suffix('*').map_or_else(|| self.0.clone(), |start| format!("{start}x"));
+        Identity::parse(&text).ok()
+    }
+
     fn is(&self, identity: &Identity) -> bool {
         match self.0.strip_suffix('*') {
             // Whole parts only: `.../service/*` is no `.../service-desk/x`.
@@ -130,6 +136,12 @@ impl Holder {
             None => self.0 == identity.as_str(),
         }
     }
+}
+
+/// Whether some of these show who they are by a certificate: names of tokens are never in one.
+pub fn know_certificates(identities: &[Identity], roles: &RoleMap) -> bool {
+    let by_certificate = |identity: &Identity| !matches!(identity.kind(), IdentityKind::Bearer { .. });
+    identities.iter().any(by_certificate) || roles.holders().filter_map(Holder::example).any(|one| by_certificate(&one))
 }
 
 impl TryFrom<String> for Holder {
@@ -164,6 +176,11 @@ impl RoleMap {
     pub fn of(&self, identity: &Identity) -> Roles {
         let held = self.0.iter().filter(|(_, holders)| holders.iter().any(|holder| holder.is(identity)));
         held.map(|(role, _)| *role).collect()
+    }
+
+    /// Everybody who has one.
+    pub fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.0.values().flatten()
     }
 
     /// Whether nobody has any.

@@ -133,6 +133,24 @@ fn values_out_of_bounds_are_refused_with_the_bounds() {
 }
 
 #[test]
+fn what_can_have_no_effect_is_told() {
+    let told = |admin: &str| {
+        let config = Config::load(&file(admin)).unwrap();
+        let idle: Vec<_> = config.idle().into_iter().map(|(problem, _)| problem).collect();
+        (config.admin.knows_certificates(), idle)
+    };
+    let alone = told("[admin]\ntoken_file = 'token'\ntwo_person = true");
+    assert!(!alone.0 && alone.1.len() == 1 && alone.1[0].contains("two_person = true"), "{alone:?}");
+    let known = told(
+        "[admin]\ntoken_file = 'token'\ntwo_person = true\nroles = { releaser = ['spiffe://example.org/service/ann'] }",
+    );
+    assert_eq!(known, (true, Vec::new()));
+    let (by_certificate, idle) = told("[admin]\nidentities = ['spiffe://example.org/jwt/corp/ann']");
+    assert!(!by_certificate && idle.len() == 1 && idle[0].contains("no issuer `corp`"), "{idle:?}");
+    assert_eq!(told("[admin]\ntoken_file = 'token'"), (false, Vec::new()));
+}
+
+#[test]
 fn a_router_that_nobody_could_administer_is_refused() {
     let outside = "[listen]\nadmin = '0.0.0.0:7480'\n";
     let with_certificates = "[tls]\ncert = 'a.pem'\nkey = 'b.pem'\nca = 'c.pem'\n";

@@ -3,6 +3,7 @@
 use crate::http::{Answer, exchange, request};
 use crate::world::{Router, files, open, state};
 use myelin::admin::{Token, serve};
+use myelin::config::{Role, RoleMap};
 use myelin_transport::ca::CertificateAuthority;
 use myelin_transport::{Identity, TlsFiles, crypto_provider};
 use std::io::ErrorKind;
@@ -57,10 +58,49 @@ async fn without_dev_loopback_wants_the_token_everywhere() {
         let wrong = router.ask("GET", path, &[("Authorization", "Bearer correct-horse-battery-stapl")], b"").await;
         assert_eq!(wrong.problem(), (401, "unauthorized".into()), "{path}");
     }
+    let registry = router.get("/registry/subjects").await;
+    assert_eq!(registry.status, 401);
+    let offered: Vec<_> = registry.headers("www-authenticate").collect();
+    assert_eq!(
+        offered,
+        ["Bearer", "Basic realm=\"myelin\", charset=\"UTF-8\""],
+        "clients of registries know passwords"
+    );
     let bearer = format!("Bearer {TOKEN}");
     assert_eq!(router.ask("GET", "/v1/status", &[("Authorization", &bearer)], b"").await.status, 200);
     assert_eq!(router.ask("GET", "/nowhere", &[("Authorization", &bearer)], b"").await.problem().0, 404);
     router.stop().await;
+}
+
+/// A certificate can be shown wherever one is named, also beside a token and on loopback; a name of tokens needs none.
+#[tokio::test]
+async fn where_certificates_are_known_loopback_speaks_tls_beside_a_token_too() {
+    let ops = Identity::service("test.example", "ops").unwrap();
+    let roles = |holder: &str| RoleMap([(Role::Viewer, vec![holder.to_owned().try_into().unwrap()])].into());
+    for (identities, roles, scheme) in [
+        (vec![ops.clone()], RoleMap::default(), "https://"),
+        (Vec::new(), roles("spiffe://test.example/service/*"), "https://"),
+        (Vec::new(), roles("spiffe://test.example/jwt/corp/*"), "http://"),
+        (vec![Identity::bearer("test.example", "corp", "ann").unwrap()], RoleMap::default(), "http://"),
+    ] {
+        let router = Router::start_with(|listen| {
+            (listen.dev, listen.token) = (false, Some(Token::new(TOKEN).unwrap()));
+            (listen.identities, listen.roles) = (identities.clone(), roles.clone());
+        })
+        .await;
+        assert!(router.admin.url().starts_with(scheme), "{} for {identities:?} and {roles:?}", router.admin.url());
+        if scheme == "https://" {
+            let shown = files(&router.dir, &router.ca, "ops", &router.ca.issue_service("ops", 1).unwrap());
+            assert_eq!(ask(router.addr(), &router.ca, Some(&shown), &[]).await.unwrap().status, 200, "by certificate");
+            let bearer = format!("Bearer {TOKEN}");
+            let by_token = ask(router.addr(), &router.ca, None, &[("Authorization", &bearer)]).await;
+            assert_eq!(by_token.unwrap().status, 200, "by token");
+        }
+        router.stop().await;
+    }
+    let dev = Router::start_with(|listen| listen.identities = vec![ops]).await;
+    assert!(dev.admin.url().starts_with("http://"), "--dev is for whoever is on this machine");
+    dev.stop().await;
 }
 
 #[tokio::test]

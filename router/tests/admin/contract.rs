@@ -1,6 +1,7 @@
 //! What is documented is what is served.
 
 use crate::guest::component;
+use crate::http::Answer;
 use crate::world::{Router, files};
 use myelin::shared::Phase;
 use myelin_client::{Client, ClientConfig, Event};
@@ -11,100 +12,101 @@ use tokio::time::timeout;
 
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
-/// The contract: what the command line and other programs rely on. A change here is a change for users.
-const ROUTES: [&str; 92] = [
-    "DELETE /registry/config",
-    "DELETE /registry/config/{subject}",
-    "DELETE /registry/mode",
-    "DELETE /registry/mode/{subject}",
-    "DELETE /registry/subjects/{subject}",
-    "DELETE /registry/subjects/{subject}/versions/{version}",
-    "DELETE /v1/bindings/{name}",
-    "DELETE /v1/captures/{id}",
-    "DELETE /v1/mesh/keys/{name}",
-    "DELETE /v1/mesh/sites/{name}",
-    "DELETE /v1/mesh/sites/{site}/routers/{router}",
-    "DELETE /v1/modules/{name}/versions/{version}",
-    "DELETE /v1/policies/{name}",
-    "DELETE /v1/rollouts/{id}/approve",
-    "DELETE /v1/tenants/{name}",
-    "DELETE /v1/topics/{name}",
-    "GET /livez",
-    "GET /metrics",
-    "GET /openapi.json",
-    "GET /readyz",
-    "GET /registry/config",
-    "GET /registry/config/{subject}",
-    "GET /registry/mode",
-    "GET /registry/mode/{subject}",
-    "GET /registry/schemas/ids/{id}",
-    "GET /registry/schemas/ids/{id}/schema",
-    "GET /registry/schemas/ids/{id}/subjects",
-    "GET /registry/schemas/ids/{id}/versions",
-    "GET /registry/schemas/types",
-    "GET /registry/subjects",
-    "GET /registry/subjects/{subject}/versions",
-    "GET /registry/subjects/{subject}/versions/{version}",
-    "GET /registry/subjects/{subject}/versions/{version}/referencedby",
-    "GET /registry/subjects/{subject}/versions/{version}/schema",
-    "GET /v1/audit",
-    "GET /v1/audit/file",
-    "GET /v1/audit/verify",
-    "GET /v1/bindings",
-    "GET /v1/bindings/{name}",
-    "GET /v1/captures",
-    "GET /v1/captures/{id}",
-    "GET /v1/captures/{id}/file",
-    "GET /v1/clients",
-    "GET /v1/explain",
-    "GET /v1/ledger",
-    "GET /v1/logs",
-    "GET /v1/mesh",
-    "GET /v1/mesh/keys",
-    "GET /v1/mesh/ledger",
-    "GET /v1/mesh/sites",
-    "GET /v1/modules",
-    "GET /v1/modules/{name}/versions/{version}",
-    "GET /v1/modules/{name}/versions/{version}/logs",
-    "GET /v1/policies",
-    "GET /v1/policies/{name}",
-    "GET /v1/rollouts",
-    "GET /v1/rollouts/{id}",
-    "GET /v1/rollouts/{id}/approve",
-    "GET /v1/rollouts/{id}/shadow",
-    "GET /v1/schemas",
-    "GET /v1/status",
-    "GET /v1/tenants",
-    "GET /v1/tenants/{name}",
-    "GET /v1/topics",
-    "GET /v1/topics/{name}",
-    "GET /v1/traces/{trace_id}",
-    "GET /v1/trust",
-    "GET /v1/whoami",
-    "POST /registry/compatibility/subjects/{subject}/versions",
-    "POST /registry/compatibility/subjects/{subject}/versions/{version}",
-    "POST /registry/subjects/{subject}",
-    "POST /registry/subjects/{subject}/versions",
-    "POST /v1/captures",
-    "POST /v1/captures/{id}/stop",
-    "POST /v1/modules/{name}/versions/{version}/release",
-    "POST /v1/policies/explain",
-    "POST /v1/rollouts",
-    "POST /v1/rollouts/rollback",
-    "POST /v1/rollouts/{id}/approve",
-    "POST /v1/rollouts/{id}/{step}",
-    "POST /v1/trust/changes",
-    "PUT /registry/config",
-    "PUT /registry/config/{subject}",
-    "PUT /registry/mode",
-    "PUT /registry/mode/{subject}",
-    "PUT /v1/bindings/{name}",
-    "PUT /v1/mesh/sites/{name}",
-    "PUT /v1/mesh/sites/{site}/routers/{router}",
-    "PUT /v1/modules/{name}/versions/{version}",
-    "PUT /v1/policies/{name}",
-    "PUT /v1/tenants/{name}",
-    "PUT /v1/topics/{name}",
+/// The contract, each route with the name of its operation, by which generated clients call it: what the command line and
+/// other programs rely on. A change here is a change for users.
+const ROUTES: [(&str, &str); 92] = [
+    ("DELETE /registry/config", "registry_settings_unset_level"),
+    ("DELETE /registry/config/{subject}", "registry_settings_unset_subject_level"),
+    ("DELETE /registry/mode", "registry_settings_unset_mode"),
+    ("DELETE /registry/mode/{subject}", "registry_settings_unset_subject_mode"),
+    ("DELETE /registry/subjects/{subject}", "registry_subjects_remove"),
+    ("DELETE /registry/subjects/{subject}/versions/{version}", "registry_versions_remove"),
+    ("DELETE /v1/bindings/{name}", "bindings_remove"),
+    ("DELETE /v1/captures/{id}", "captures_remove"),
+    ("DELETE /v1/mesh/keys/{name}", "keys_revoke"),
+    ("DELETE /v1/mesh/sites/{name}", "fleet_remove_site"),
+    ("DELETE /v1/mesh/sites/{site}/routers/{router}", "fleet_remove_router"),
+    ("DELETE /v1/modules/{name}/versions/{version}", "modules_remove"),
+    ("DELETE /v1/policies/{name}", "policies_remove"),
+    ("DELETE /v1/rollouts/{id}/approve", "proposals_withdraw"),
+    ("DELETE /v1/tenants/{name}", "tenants_remove"),
+    ("DELETE /v1/topics/{name}", "topics_remove"),
+    ("GET /livez", "health_live"),
+    ("GET /metrics", "metrics"),
+    ("GET /openapi.json", "description_openapi"),
+    ("GET /readyz", "health_ready"),
+    ("GET /registry/config", "registry_settings_level"),
+    ("GET /registry/config/{subject}", "registry_settings_subject_level"),
+    ("GET /registry/mode", "registry_settings_mode"),
+    ("GET /registry/mode/{subject}", "registry_settings_subject_mode"),
+    ("GET /registry/schemas/ids/{id}", "registry_ids_describe"),
+    ("GET /registry/schemas/ids/{id}/schema", "registry_ids_text"),
+    ("GET /registry/schemas/ids/{id}/subjects", "registry_ids_subjects"),
+    ("GET /registry/schemas/ids/{id}/versions", "registry_ids_versions"),
+    ("GET /registry/schemas/types", "registry_ids_types"),
+    ("GET /registry/subjects", "registry_subjects_list"),
+    ("GET /registry/subjects/{subject}/versions", "registry_versions_list"),
+    ("GET /registry/subjects/{subject}/versions/{version}", "registry_versions_describe"),
+    ("GET /registry/subjects/{subject}/versions/{version}/referencedby", "registry_versions_referrers"),
+    ("GET /registry/subjects/{subject}/versions/{version}/schema", "registry_versions_text"),
+    ("GET /v1/audit", "audit_list"),
+    ("GET /v1/audit/file", "audit_file"),
+    ("GET /v1/audit/verify", "audit_verify"),
+    ("GET /v1/bindings", "bindings_list"),
+    ("GET /v1/bindings/{name}", "bindings_describe"),
+    ("GET /v1/captures", "captures_list"),
+    ("GET /v1/captures/{id}", "captures_describe"),
+    ("GET /v1/captures/{id}/file", "captures_file"),
+    ("GET /v1/clients", "observe_clients"),
+    ("GET /v1/explain", "explain"),
+    ("GET /v1/ledger", "observe_ledger"),
+    ("GET /v1/logs", "logs"),
+    ("GET /v1/mesh", "observe_mesh"),
+    ("GET /v1/mesh/keys", "keys_list"),
+    ("GET /v1/mesh/ledger", "observe_mesh_ledger"),
+    ("GET /v1/mesh/sites", "fleet_sites"),
+    ("GET /v1/modules", "modules_list"),
+    ("GET /v1/modules/{name}/versions/{version}", "modules_describe"),
+    ("GET /v1/modules/{name}/versions/{version}/logs", "modules_logs"),
+    ("GET /v1/policies", "policies_list"),
+    ("GET /v1/policies/{name}", "policies_describe"),
+    ("GET /v1/rollouts", "rollouts_list"),
+    ("GET /v1/rollouts/{id}", "fleet_describe"),
+    ("GET /v1/rollouts/{id}/approve", "proposals_describe"),
+    ("GET /v1/rollouts/{id}/shadow", "shadow"),
+    ("GET /v1/schemas", "registry_overview"),
+    ("GET /v1/status", "observe_status"),
+    ("GET /v1/tenants", "tenants_list"),
+    ("GET /v1/tenants/{name}", "tenants_describe"),
+    ("GET /v1/topics", "topics_list"),
+    ("GET /v1/topics/{name}", "topics_describe"),
+    ("GET /v1/traces/{trace_id}", "traces_trace"),
+    ("GET /v1/trust", "trust_describe"),
+    ("GET /v1/whoami", "whoami"),
+    ("POST /registry/compatibility/subjects/{subject}/versions", "registry_compatibility_compare_all"),
+    ("POST /registry/compatibility/subjects/{subject}/versions/{version}", "registry_compatibility_compare"),
+    ("POST /registry/subjects/{subject}", "registry_subjects_look_up"),
+    ("POST /registry/subjects/{subject}/versions", "registry_versions_register"),
+    ("POST /v1/captures", "captures_start"),
+    ("POST /v1/captures/{id}/stop", "captures_stop"),
+    ("POST /v1/modules/{name}/versions/{version}/release", "modules_release"),
+    ("POST /v1/policies/explain", "policies_explain"),
+    ("POST /v1/rollouts", "rollouts_start"),
+    ("POST /v1/rollouts/rollback", "rollouts_roll_back"),
+    ("POST /v1/rollouts/{id}/approve", "proposals_approve"),
+    ("POST /v1/rollouts/{id}/{step}", "fleet_step"),
+    ("POST /v1/trust/changes", "trust_change"),
+    ("PUT /registry/config", "registry_settings_set_level"),
+    ("PUT /registry/config/{subject}", "registry_settings_set_subject_level"),
+    ("PUT /registry/mode", "registry_settings_set_mode"),
+    ("PUT /registry/mode/{subject}", "registry_settings_set_subject_mode"),
+    ("PUT /v1/bindings/{name}", "bindings_stage"),
+    ("PUT /v1/mesh/sites/{name}", "fleet_add_site"),
+    ("PUT /v1/mesh/sites/{site}/routers/{router}", "fleet_add_router"),
+    ("PUT /v1/modules/{name}/versions/{version}", "modules_upload"),
+    ("PUT /v1/policies/{name}", "policies_apply"),
+    ("PUT /v1/tenants/{name}", "tenants_apply"),
+    ("PUT /v1/topics/{name}", "topics_apply"),
 ];
 
 fn documented(document: &Value) -> BTreeSet<String> {
@@ -122,8 +124,12 @@ async fn every_documented_route_is_served_and_no_other() {
     let document = router.show("/openapi.json").await;
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
     let documented = documented(&document);
-    let contract: BTreeSet<_> = ROUTES.iter().map(|route| (*route).to_owned()).collect();
+    let contract: BTreeSet<_> = ROUTES.iter().map(|(route, _)| (*route).to_owned()).collect();
     assert_eq!(documented, contract);
+    for (route, name) in ROUTES {
+        let (method, path) = route.split_once(' ').unwrap();
+        assert_eq!(document["paths"][path][method.to_lowercase()]["operationId"], name, "{route}");
+    }
 
     let unserved = ["unknown-route", "method-not-allowed"];
     for path in document["paths"].as_object().unwrap().keys() {
@@ -139,14 +145,12 @@ async fn every_documented_route_is_served_and_no_other() {
         for method in METHODS {
             let answer = router.ask(method, &real, &[], b"").await;
             if documented.contains(&format!("{method} {path}")) {
-                let code = match answer.status {
-                    ..400 => String::new(),
-                    _ if path.starts_with("/registry") => answer.json()["code"].as_str().unwrap().to_owned(),
-                    _ => answer.problem().1,
-                };
+                let code = if answer.status < 400 { String::new() } else { refusal(&answer, path).1 };
+                let said = &document["paths"][path][method.to_lowercase()]["responses"][answer.status.to_string()];
+                assert!(said.is_object(), "{method} {path}: {} is not documented", answer.status);
                 assert!(!unserved.contains(&code.as_str()), "{method} {path}: {answer:?}");
             } else {
-                assert_eq!(answer.problem(), (405, "method-not-allowed".into()), "{method} {path}");
+                assert_eq!(refusal(&answer, path), (405, "method-not-allowed".into()), "{method} {path}");
                 let allowed = answer.header("allow").unwrap_or_default();
                 assert!(!allowed.is_empty() && !allowed.contains(method), "{method} {path}: {allowed}");
             }
@@ -156,6 +160,49 @@ async fn every_documented_route_is_served_and_no_other() {
         let answer = router.get(path).await;
         assert_eq!(answer.problem(), (404, "unknown-route".into()), "{path}");
         assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    for path in ["/registry", "/registry/contexts", "/registry/schemas/guids/x", "/registry/subjects/x/metadata"] {
+        let answer = router.get(path).await;
+        assert_eq!(refusal(&answer, path), (404, "unknown-route".into()), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    router.stop().await;
+}
+
+/// Status and code of a refusal, in the form that those read who ask for `path`.
+fn refusal(answer: &Answer, path: &str) -> (u16, String) {
+    if !path.starts_with("/registry") {
+        return answer.problem();
+    }
+    assert_eq!(answer.header("content-type"), Some("application/vnd.schemaregistry.v1+json"), "{path}: {answer:?}");
+    let body = answer.json();
+    let number = body["error_code"].as_u64().unwrap();
+    assert!(number == u64::from(answer.status) || number / 100 == u64::from(answer.status), "{path}: {body}");
+    assert!(body["message"].is_string(), "{path}: {body}");
+    (answer.status, body["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_a_path_or_query_is_a_problem_with_a_code() {
+    let router = Router::start().await;
+    for (method, path, code) in [
+        ("GET", "/v1/rollouts/abc", "invalid-path"),
+        ("GET", "/v1/rollouts/abc/shadow", "invalid-path"),
+        ("GET", "/v1/rollouts/abc/approve", "invalid-path"),
+        ("DELETE", "/v1/rollouts/x/approve", "invalid-path"),
+        ("POST", "/v1/rollouts/x/approve", "invalid-path"),
+        ("POST", "/v1/rollouts/x/pause", "invalid-path"),
+        ("GET", "/v1/traces/%ff", "invalid-path"),
+        ("PUT", "/v1/mesh/sites/x/routers/%ff", "invalid-path"),
+        ("GET", "/v1/modules/%ff/versions/1.0.0", "invalid-name"),
+        ("GET", "/v1/rollouts/1/shadow?x=1", "invalid-query"),
+        ("GET", "/v1/audit?after=x", "invalid-query"),
+        ("GET", "/v1/audit?kind=bogus", "invalid-query"),
+        ("GET", "/v1/audit/file?after=-1", "invalid-query"),
+        ("GET", "/v1/logs?limit=x", "invalid-query"),
+    ] {
+        let answer = router.ask(method, path, &[("Content-Type", "application/json")], b"{}").await;
+        assert_eq!(answer.problem(), (400, code.into()), "{method} {path}");
     }
     router.stop().await;
 }
@@ -259,6 +306,12 @@ fn resolve(document: &Value, schema: &Value) -> Value {
 /// The properties of `schema` and of all that it is put together from.
 fn gather(document: &Value, schema: &Value, properties: &mut Map<String, Value>, required: &mut Vec<String>) {
     for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+        let part_alone = resolve(document, part);
+        assert_ne!(
+            part_alone["additionalProperties"],
+            json!(false),
+            "a closed part refuses all the others: {part_alone}"
+        );
         gather(document, &resolve(document, part), properties, required);
     }
     properties.extend(schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default());

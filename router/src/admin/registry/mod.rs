@@ -14,35 +14,36 @@ mod settings;
 mod subjects;
 mod versions;
 
-pub(super) use refusal::{RegistryProblem, owns};
+use refusal::RegistryProblem;
+pub(super) use refusal::{owns, refused};
 
 use super::Context;
+use super::description::routes;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 /// How bodies and answers are typed.
-const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+pub(super) const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
 /// Every route of the registry, each with its description.
 pub(super) fn declared(router: OpenApiRouter<Arc<Context>>) -> OpenApiRouter<Arc<Context>> {
     router
-        .routes(routes!(overview::overview))
-        .routes(routes!(subjects::list))
-        .routes(routes!(subjects::look_up, subjects::remove))
-        .routes(routes!(versions::list, versions::register))
-        .routes(routes!(versions::describe, versions::remove))
-        .routes(routes!(versions::text))
-        .routes(routes!(versions::referrers))
-        .routes(routes!(ids::types))
-        .routes(routes!(ids::describe))
-        .routes(routes!(ids::text))
-        .routes(routes!(ids::subjects))
-        .routes(routes!(ids::versions))
-        .routes(routes!(compatibility::compare))
-        .routes(routes!(compatibility::compare_all))
-        .routes(routes!(settings::level, settings::set_level, settings::unset_level))
-        .routes(routes!(settings::subject_level, settings::set_subject_level, settings::unset_subject_level))
-        .routes(routes!(settings::mode, settings::set_mode, settings::unset_mode))
-        .routes(routes!(settings::subject_mode, settings::set_subject_mode, settings::unset_subject_mode))
+        .routes(routes!(registry / overview: overview))
+        .routes(routes!(registry / subjects: list))
+        .routes(routes!(registry / subjects: look_up, remove))
+        .routes(routes!(registry / versions: list, register))
+        .routes(routes!(registry / versions: describe, remove))
+        .routes(routes!(registry / versions: text))
+        .routes(routes!(registry / versions: referrers))
+        .routes(routes!(registry / ids: types))
+        .routes(routes!(registry / ids: describe))
+        .routes(routes!(registry / ids: text))
+        .routes(routes!(registry / ids: subjects))
+        .routes(routes!(registry / ids: versions))
+        .routes(routes!(registry / compatibility: compare))
+        .routes(routes!(registry / compatibility: compare_all))
+        .routes(routes!(registry / settings: level, set_level, unset_level))
+        .routes(routes!(registry / settings: subject_level, set_subject_level, unset_subject_level))
+        .routes(routes!(registry / settings: mode, set_mode, unset_mode))
+        .routes(routes!(registry / settings: subject_mode, set_subject_mode, unset_subject_mode))
 }

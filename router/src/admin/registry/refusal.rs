@@ -3,8 +3,8 @@
 use super::super::problem::{Problem, ProblemCode};
 use super::MEDIA_TYPE;
 use crate::world::WorldError;
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use myelin_catalog::{CatalogError, SchemaRefusal};
 use serde::Serialize;
@@ -50,6 +50,8 @@ const NUMBERS: &[(&str, u32)] = &[
     ("record-late", 50002),
     ("writer-unreachable", 50003),
 ];
+/// Clients of registries know user and password: the token is the password.
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"myelin\", charset=\"UTF-8\"");
 /// What went wrong where the registry is kept.
 const BACKEND: u32 = 50001;
 
@@ -111,15 +113,28 @@ impl IntoResponse for RegistryProblem {
             }
             None => (self.status, axum::Json(&self)).into_response(),
         };
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if self.status == StatusCode::UNAUTHORIZED {
+            // Beside `Bearer`, which the problem says.
+            headers.append(WWW_AUTHENTICATE, BASIC);
+        }
         response.extensions_mut().insert(ProblemCode(self.code.into()));
         response
     }
 }
 
-/// Whether a path is the registry's.
+/// Whether a path is the registry's, also one at which there is nothing.
 pub(crate) fn owns(path: &str) -> bool {
-    path.starts_with("/registry/")
+    path.strip_prefix("/registry").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A problem as those read it who ask for `uri`: clients of registries know their own numbers and media type only.
+pub(crate) fn refused(uri: &Uri, problem: Problem) -> Response {
+    match owns(uri.path()) {
+        true => RegistryProblem::from(problem).into_response(),
+        false => problem.into_response(),
+    }
 }
 
 #[cfg(test)]
