@@ -17,6 +17,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 const BINDINGS: usize = 31;
 /// Clients that are connected and subscribed, and silent.
 const IDLE_CLIENTS: usize = 2_000;
+/// All of them have one certificate.
+const SESSIONS: [(&str, &str); 1] = [("MYELIN_NODE__SESSIONS_PER_IDENTITY", "2000")];
 /// Handshakes at a time.
 const HANDSHAKES: usize = 16;
 /// Events that wait for a subscriber that reads nothing.
@@ -48,7 +50,7 @@ pub(crate) fn run(arguments: &PartArgs) -> anyhow::Result<()> {
     server.stop()?;
 
     eprintln!("{IDLE_CLIENTS} idle clients ..");
-    let server = Server::router(&router, 1)?;
+    let server = Server::router_with(&router, 1, &SESSIONS)?;
     let before = settled(&server)?;
     let after = block_on(async {
         let dialer = Dialer::new(QuicConfig::default()).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;

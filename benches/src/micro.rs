@@ -172,6 +172,7 @@ fn worker(table: Table) -> Local {
         gauges: RwLock::default(),
         tokens: None,
         services: Default::default(),
+        identities: Arc::default(),
         rules: Arc::new(ArcSwap::from_pointee(Rules::new(PolicyDefault::Allow, "bench"))),
         rules_version: watch::Sender::new(0),
         denials: Default::default(),

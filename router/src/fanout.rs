@@ -254,7 +254,8 @@ pub fn offer(local: &Local, session: SessionKey, delivery: Delivery) {
     let Some(seat) = local.seat(session) else {
         return gone(local, "a session that has ended", &delivery, Term::Lost);
     };
-    let offered = seat.outbox.offer(delivery, |copy, term| gone(local, seat.outbox.whose(), copy, term));
+    let waits = |copy: &Delivery| local.waits(copy.origin.source.as_deref(), seat.outbox.tenant());
+    let offered = seat.outbox.offer(delivery, waits, |copy, term| gone(local, seat.outbox.whose(), copy, term));
     if offered == Offered::Overflowed {
         let message = "this subscriber does not keep up and asked to be disconnected then; read faster, subscribe to less, or choose another overflow policy";
         seat.ending.set(Refusal::new(Code::SlowConsumer, message));

@@ -8,8 +8,9 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Prefix of the topics on which sessions receive answers: `$inbox/ROUTER/SESSION/..`, where ROUTER is the hexadecimal
-/// number of the router that the session is at, and SESSION ends with `:TENANT` where it is of one. A router tells other sites once that it wants all of its own, so that an
-/// answer finds its way however young the session is.
+/// number of the router that the session is at, and SESSION is random and ends with `:TENANT` where it is of one. A
+/// router tells other sites once that it wants all of its own, so that an answer finds its way however young the session
+/// is.
 pub const INBOX: &str = "$inbox/";
 
 /// Names that one worker tells apart at a time. Bounds the worker's memory and every client's table.

@@ -10,7 +10,7 @@ use crate::otlp::{self, Exporter};
 use crate::peering::Peering;
 use crate::policy::{Denials, Rules};
 use crate::residency::HeldBack;
-use crate::shared::{MAILBOX_PARCELS, Outward, Parcel, Phase, Refusals, Shared, TableCommand};
+use crate::shared::{Identities, MAILBOX_PARCELS, Outward, Parcel, Phase, Refusals, Shared, TableCommand};
 use crate::subscriptions::{CHANGES_WAITING_MAX, write_table};
 use crate::tokens::Tokens;
 use crate::worker::{Ledgers, Order, Worker};
@@ -90,6 +90,7 @@ impl Plumbing {
             mailboxes: self.mailboxes.into(),
             gauges: RwLock::default(),
             services: RwLock::default(),
+            identities: Arc::new(Identities::new(config.node.sessions_per_identity)),
             tokens,
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
             rules_version: watch::Sender::new(0),

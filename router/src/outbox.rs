@@ -89,6 +89,8 @@ pub struct Delivery {
 /// How full an outbox is, for publishers on other workers.
 #[derive(Debug)]
 pub struct Gauge {
+    /// The subscriber's tenant.
+    tenant: Option<Arc<str>>,
     queued_bytes: AtomicUsize,
     bytes_max: usize,
     closed: AtomicBool,
@@ -96,6 +98,11 @@ pub struct Gauge {
 }
 
 impl Gauge {
+    /// The tenant of the subscriber whose outbox it is; its publishers wait for it, and no others.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
     /// Counts bytes on their way to the outbox.
     pub fn add(&self, bytes: usize) {
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -136,6 +143,8 @@ pub enum Offered {
     Closed,
     /// It did not fit, and the policy is to disconnect: the outbox is closed now.
     Overflowed,
+    /// It did not fit, and its publisher does not wait for this subscriber.
+    Shed,
 }
 
 /// Bounds of an outbox.
@@ -174,9 +183,10 @@ struct Queue {
 }
 
 impl Outbox {
-    /// An empty outbox; `whose` says whose it is, for people.
-    pub fn new(whose: &str, overflow: Overflow, limits: OutboxLimits) -> Self {
+    /// An empty outbox of somebody of that tenant; `whose` says whose it is, for people.
+    pub fn new(whose: &str, tenant: Option<Arc<str>>, overflow: Overflow, limits: OutboxLimits) -> Self {
         let gauge = Gauge {
+            tenant,
             queued_bytes: AtomicUsize::new(0),
             bytes_max: limits.bytes,
             closed: AtomicBool::new(false),
@@ -191,14 +201,25 @@ impl Outbox {
         &self.whose
     }
 
+    /// The tenant of the subscriber.
+    pub fn tenant(&self) -> Option<&str> {
+        self.gauge.tenant()
+    }
+
     /// The gauge that publishers watch, when the policy is to pause them.
     pub fn gauge(&self) -> Option<Arc<Gauge>> {
         (self.overflow == Overflow::Pause).then(|| self.gauge.clone())
     }
 
     /// Queues `delivery`, whose bytes were added to the gauge before where there is one. What has to make room, or does
-    /// not get in, is handed to `gone` with the term that counts it.
-    pub fn offer(&self, mut delivery: Delivery, mut gone: impl FnMut(&Delivery, Term)) -> Offered {
+    /// not get in, is handed to `gone` with the term that counts it. `waits` says of the delivery whether its publisher
+    /// waits for this subscriber; it is asked only where an outbox is full whose policy is to pause publishers.
+    pub fn offer(
+        &self,
+        mut delivery: Delivery,
+        waits: impl FnOnce(&Delivery) -> bool,
+        mut gone: impl FnMut(&Delivery, Term),
+    ) -> Offered {
         let mut queue = self.queue.borrow_mut();
         if queue.closed {
             self.gauge_sub(delivery.events.len());
@@ -206,10 +227,17 @@ impl Outbox {
             return Offered::Closed;
         }
         let (bytes, events) = (delivery.events.len(), delivery.count as usize);
-        if self.overflow != Overflow::Pause {
-            while !queue.entries.is_empty()
-                && (queue.bytes + bytes > self.limits.bytes || queue.events + events > self.limits.events)
-            {
+        if self.overflow == Overflow::Pause {
+            // Nobody holds it back at its source, so that it would make the queue grow for ever. What waits in front of it
+            // may be of those who wait, to whom nothing may be lost.
+            if queue.overflows(bytes, events, self.limits) && !waits(&delivery) {
+                drop(queue);
+                self.gauge_sub(bytes);
+                gone(&delivery, Term::Shed);
+                return Offered::Shed;
+            }
+        } else {
+            while queue.overflows(bytes, events, self.limits) {
                 if self.overflow == Overflow::Disconnect {
                     drop(queue);
                     self.close();
@@ -284,6 +312,11 @@ impl Outbox {
 }
 
 impl Queue {
+    /// Whether so much more is too much. What is alone always fits.
+    fn overflows(&self, bytes: usize, events: usize, limits: OutboxLimits) -> bool {
+        !self.entries.is_empty() && (self.bytes + bytes > limits.bytes || self.events + events > limits.events)
+    }
+
     fn pop(&mut self) -> Option<Delivery> {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.events.len();
@@ -312,7 +345,7 @@ mod tests {
     }
 
     fn outbox(overflow: Overflow) -> Outbox {
-        Outbox::new("me", overflow, OutboxLimits { bytes: 100, events: 10 })
+        Outbox::new("me", None, overflow, OutboxLimits { bytes: 100, events: 10 })
     }
 
     #[test]
@@ -320,7 +353,7 @@ mod tests {
         let outbox = outbox(Overflow::DropOldest);
         let mut shed = Vec::new();
         for seq in 0..15 {
-            assert_eq!(outbox.offer(delivery(seq, 10), |old, _| shed.push(old.seq)), Offered::Queued);
+            assert_eq!(outbox.offer(delivery(seq, 10), |_| true, |old, _| shed.push(old.seq)), Offered::Queued);
         }
         assert_eq!((shed, outbox.depth()), (vec![0, 1, 2, 3, 4], (100, 10)));
         let mut taken = Vec::new();
@@ -331,16 +364,16 @@ mod tests {
     #[test]
     fn an_entry_larger_than_the_bound_passes_alone() {
         let outbox = outbox(Overflow::DropOldest);
-        assert_eq!(outbox.offer(delivery(0, 1_000), |_, _| {}), Offered::Queued);
+        assert_eq!(outbox.offer(delivery(0, 1_000), |_| true, |_, _| {}), Offered::Queued);
         let mut shed = 0;
-        outbox.offer(delivery(1, 10), |_, _| shed += 1);
+        outbox.offer(delivery(1, 10), |_| true, |_, _| shed += 1);
         assert_eq!((shed, outbox.depth()), (1, (10, 1)));
     }
 
     #[test]
     fn disconnect_closes_and_keeps_what_was_queued() {
         let (outbox, mut gone) = (outbox(Overflow::Disconnect), Vec::new());
-        let mut offer = |seq| outbox.offer(delivery(seq, 10), |copy, term| gone.push((copy.seq, term)));
+        let mut offer = |seq| outbox.offer(delivery(seq, 10), |_| true, |copy, term| gone.push((copy.seq, term)));
         assert!((0..10).all(|seq| offer(seq) == Offered::Queued));
         assert_eq!((offer(10), offer(11)), (Offered::Overflowed, Offered::Closed));
         assert_eq!(gone, [(10, Term::Shed), (11, Term::Lost)]);
@@ -353,7 +386,8 @@ mod tests {
         let gauge = outbox.gauge().expect("a pausing outbox has a gauge");
         for seq in 0..12 {
             gauge.add(10);
-            assert_eq!(outbox.offer(delivery(seq, 10), |_, _| panic!("nothing is shed")), Offered::Queued);
+            let offered = outbox.offer(delivery(seq, 10), |_| true, |_, _| panic!("nothing is shed"));
+            assert_eq!(offered, Offered::Queued);
         }
         assert!(gauge.is_full());
         let drain = async {
@@ -362,5 +396,27 @@ mod tests {
         };
         tokio::join!(gauge.room(), drain);
         assert!(!gauge.is_full());
+    }
+
+    #[test]
+    fn whoever_does_not_wait_for_a_subscriber_fills_no_more_than_its_outbox() {
+        let outbox = outbox(Overflow::Pause);
+        let gauge = outbox.gauge().expect("a pausing outbox has a gauge");
+        let offer = |seq, waits| {
+            let mut shed = Vec::new();
+            gauge.add(10);
+            let offered = outbox.offer(delivery(seq, 10), |_| waits, |copy, term| shed.push((copy.seq, term)));
+            (offered, shed)
+        };
+        for seq in 0..10 {
+            assert_eq!(offer(seq, seq % 2 == 0), (Offered::Queued, Vec::new()));
+        }
+        assert_eq!(offer(10, false), (Offered::Shed, vec![(10, Term::Shed)]));
+        assert_eq!(offer(11, true), (Offered::Queued, Vec::new()));
+        assert_eq!(offer(12, false), (Offered::Shed, vec![(12, Term::Shed)]));
+        let mut taken = Vec::new();
+        assert!(outbox.take(usize::MAX, &mut taken));
+        assert_eq!(taken.iter().map(|copy| copy.seq).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]);
+        assert_eq!(gauge.queued_bytes.load(Ordering::Relaxed), 0, "what was shed is on its way no more");
     }
 }

@@ -1,5 +1,9 @@
 //! What all workers of a router share, and the queues between them.
 
+mod identities;
+
+pub use identities::{Identities, Presence};
+
 use crate::capture::Captures;
 use crate::outbox::{Delivery, Gauge, OutboxLimits};
 use crate::policy::{Denials, Rules, Services};
@@ -137,6 +141,8 @@ pub struct Shared {
     pub alone: Directory,
     /// Who the open sessions are.
     pub services: Services,
+    /// How many sessions each identity has.
+    pub identities: Arc<Identities>,
     /// Whose tokens are believed; none where no issuer is configured.
     pub tokens: Option<Arc<Tokens>>,
     /// Who may do what.

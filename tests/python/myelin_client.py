@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import struct
 from collections import OrderedDict, deque
 from dataclasses import dataclass
@@ -218,7 +219,8 @@ class Session:
     async def request(self, topic: str, payload: bytes, timeout_s: float = ANSWER_TIMEOUT_S) -> Delivery:
         """Publishes a request and waits for the answer (section 8.6); needs a subscription to `<inbox>/**`."""
         self._correlations += 1
-        correlation = struct.pack(">I", self._correlations)
+        # Whoever was asked before must not know it.
+        correlation = secrets.token_bytes(8)
         answer = asyncio.get_running_loop().create_future()
         self._requests[correlation] = answer
         reply_to = f"{self.inbox}/{self._correlations}".encode()

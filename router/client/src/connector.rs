@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use myelin_transport::{ALPN_CLIENT, Connection, DialConfig, Dialer, TlsIdentity};
+use myelin_transport::{ALPN_CLIENT, Connection, DialConfig, DialError, Dialer, Refusal, TlsIdentity, TlsReloader};
 
 use crate::config::ClientConfig;
 use crate::error::ClientError;
@@ -34,16 +34,22 @@ pub struct QuicConnector {
     addrs: Vec<String>,
     server_name: Option<String>,
     tls: TlsIdentity,
+    /// Follows the files of the certificate where there are any.
+    files: Option<TlsReloader>,
 }
 
 impl QuicConnector {
-    /// A connector with the certificate files that `config.tls` names.
+    /// A connector with the certificate files that `config.tls` names. Each connection is made with what they hold then.
     ///
     /// # Errors
     /// When there are none, one cannot be used, or a setting is out of range.
     pub fn new(config: &ClientConfig) -> Result<Self, ClientError> {
         let tls = match (&config.tls, &config.ca) {
-            (Some(files), _) => TlsIdentity::load(files)?,
+            (Some(files), _) => {
+                let files = TlsReloader::open(files.clone())?;
+                let connector = Self::with_identity(config, files.tls())?;
+                return Ok(Self { files: Some(files), ..connector });
+            }
             (None, Some(ca)) if config.token_file.is_some() => TlsIdentity::trusting(ca)?,
             _ => {
                 let problem =
@@ -64,12 +70,16 @@ impl QuicConnector {
             ClientError::Config(errors.iter().map(|error| format!("quic.{error}")).collect::<Vec<_>>().join("; "))
         };
         let dialer = Dialer::new(config.quic.clone()).map_err(invalid)?;
-        Ok(Self { dialer, addrs: config.addrs.clone(), server_name: config.server_name.clone(), tls })
+        let (addrs, server_name) = (config.addrs.clone(), config.server_name.clone());
+        Ok(Self { dialer, addrs, server_name, tls, files: None })
     }
 
     /// Tries all addresses of one router.
     async fn dial(&self, index: usize) -> Result<Connection, ClientError> {
         let text = &self.addrs[index % self.addrs.len()];
+        if let Some(files) = &self.files {
+            files.check();
+        }
         let unresolved = |problem: String| ClientError::Resolve { addr: text.clone(), problem };
         let resolved = tokio::net::lookup_host(text.as_str()).await.map_err(|error| unresolved(error.to_string()))?;
         let mut failed = unresolved("the host has no address".to_owned());
@@ -81,7 +91,17 @@ impl QuicConnector {
                 Err(error) => failed = error.into(),
             }
         }
-        Err(failed)
+        Err(self.blame(failed))
+    }
+
+    /// Why a router does not take the certificate that is in use: perhaps there is another one that cannot be used.
+    fn blame(&self, failed: ClientError) -> ClientError {
+        let ClientError::Dial(DialError::Refused { refusal: Refusal::Expired | Refusal::OutsideValidity }) = &failed
+        else {
+            return failed;
+        };
+        let renewed = self.files.as_ref().and_then(|files| files.stats().last_error);
+        renewed.map_or(failed, ClientError::Tls)
     }
 }
 

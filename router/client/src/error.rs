@@ -1,6 +1,8 @@
 //! What can go wrong, by whose doing.
 
-use myelin_transport::{CloseKind, CloseReason, ConnectionError, DialError, ReadError, TlsError, WriteError};
+use myelin_transport::{
+    CloseKind, CloseReason, ConnectionError, DialError, ReadError, Refusal as TlsRefusal, TlsError, WriteError,
+};
 use myelin_wire::{Code, Refusal};
 
 /// Why an operation of a [`Client`](crate::Client) failed. Cheap enough to clone: it is told to everybody who waited.
@@ -84,11 +86,19 @@ impl ClientError {
         matches!(self, Self::Closed(refusal) if refusal.code == Code::Version)
     }
 
-    /// Whether the router does not believe who this client is, for a reason that time does not mend. Keys that it has not
-    /// read yet, and a token that is not valid yet by its clock, are no such reason.
+    /// Whether the router does not believe who this client is, for a reason that time does not mend: its token, or its
+    /// certificate, is over and was not renewed. Keys that the router has not read yet, and a token that is not valid yet
+    /// by its clock, are no such reason.
     pub(crate) fn is_about_us(&self) -> bool {
         const PASSING: [&str; 3] = ["token-no-keys", "token-key", "token-not-yet"];
-        let Self::Closed(refusal) = self else { return false };
+        let refusal = match self {
+            Self::Tls(_) => return true,
+            Self::Dial(DialError::Refused { refusal }) => {
+                return matches!(refusal, TlsRefusal::Expired | TlsRefusal::OutsideValidity);
+            }
+            Self::Closed(refusal) => refusal,
+            _ => return false,
+        };
         let why = refusal.message.split(':').next().unwrap_or_default();
         refusal.code == Code::Unauthenticated && !PASSING.contains(&why)
     }

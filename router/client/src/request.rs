@@ -1,11 +1,14 @@
 //! Request and reply: one inbox for each session, answers told apart by their correlation.
+//!
+//! Whoever was asked before knows the inbox. Each correlation is therefore random: only who was asked this very question
+//! can answer it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use myelin_wire::{Code, Pattern, Refusal};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::oneshot;
 
 use crate::delivered::Delivered;
@@ -24,8 +27,15 @@ const REPLY_LEVEL: &str = "reply";
 /// The requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Replies {
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Delivered>>>,
-    last_id: AtomicU64,
+    waiting: Mutex<HashMap<u64, Asked>>,
+}
+
+/// A request that waits, as whoever brings answers sees it.
+#[derive(Debug)]
+struct Asked {
+    /// Where its answer comes to.
+    topic: Arc<str>,
+    answered: oneshot::Sender<Delivered>,
 }
 
 /// The inbox of a session that the router confirmed.
@@ -46,10 +56,15 @@ impl Replies {
     /// Gives an answer to whoever waits for it; nobody does when it is late, a repetition, or forged.
     pub(crate) fn resolve(&self, answer: Delivered) {
         let Some(id) = answer.correlation().and_then(|id| id.try_into().ok()).map(u64::from_le_bytes) else { return };
-        let waiting = lock(&self.waiting).remove(&id);
-        if let Some(waiting) = waiting {
+        let mut waiting = lock(&self.waiting);
+        if waiting.get(&id).is_none_or(|asked| *asked.topic != *answer.topic()) {
+            return;
+        }
+        let asked = waiting.remove(&id);
+        drop(waiting);
+        if let Some(asked) = asked {
             // Its time may have run out this moment.
-            let _ = waiting.send(answer);
+            let _ = asked.answered.send(answer);
         }
     }
 
@@ -58,14 +73,19 @@ impl Replies {
         lock(&self.waiting).clear();
     }
 
-    fn wait(&self) -> Result<Waiting<'_>, RequestError> {
+    fn wait(&self, topic: &Arc<str>) -> Result<Waiting<'_>, RequestError> {
         let (answered, answer) = oneshot::channel();
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut id = [0; size_of::<u64>()];
+        SystemRandom::new().fill(&mut id).map_err(|_| {
+            let message = "the operating system gives no random bytes to recognise an answer by";
+            ClientError::Invalid(Refusal::new(Code::Internal, message))
+        })?;
+        let id = u64::from_le_bytes(id);
         let mut waiting = lock(&self.waiting);
         if waiting.len() >= REQUESTS_MAX {
             return Err(RequestError::TooMany { waiting: waiting.len() });
         }
-        waiting.insert(id, answered);
+        waiting.insert(id, Asked { topic: topic.clone(), answered });
         Ok(Waiting { replies: self, id, answer })
     }
 }
@@ -88,7 +108,7 @@ pub(crate) async fn request(shared: &Shared, event: Event<'_>, timeout: Duration
 async fn attempt(shared: &Shared, event: &Event<'_>) -> Result<Delivered, RequestError> {
     loop {
         let inbox = inbox(shared).await?;
-        let mut waiting = shared.replies.wait()?;
+        let mut waiting = shared.replies.wait(&inbox.topic)?;
         let id = waiting.id.to_le_bytes();
         let request = event.clone().reply_to(&inbox.topic).correlation(id).request();
         let (ticket, outcome) = oneshot::channel();
@@ -174,8 +194,9 @@ mod tests {
     #[test]
     fn whoever_stops_waiting_leaves_nothing_behind() {
         let replies = Replies::default();
-        let [first, second] = [replies.wait(), replies.wait()].map(|waiting| waiting.expect("there is room"));
-        assert_ne!(first.id, second.id);
+        let topic = Arc::from("$inbox/1/x/reply");
+        let [first, second] = [(); 2].map(|()| replies.wait(&topic).expect("there is room"));
+        assert!(first.id.abs_diff(second.id) > 1, "the next correlation is not to be guessed");
         drop(first);
         assert_eq!(lock(&replies.waiting).len(), 1);
         drop(second);

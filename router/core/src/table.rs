@@ -43,7 +43,8 @@ pub struct GroupMatch {
     pub name: Arc<str>,
     /// What they subscribed to.
     pub pattern: Arc<str>,
-    /// Its members, each a session and the id of the subscription there; sorted, never empty.
+    /// Its members, each a session and the id of the subscription there; sorted, never empty. A session that joined more
+    /// than once is a member once, by its lowest id.
     pub members: Vec<(SessionKey, u32)>,
 }
 

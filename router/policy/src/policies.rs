@@ -9,7 +9,7 @@ use crate::needs;
 use crate::question;
 use crate::schema::Types;
 use crate::scope::{self, Scope};
-use crate::who::{Call, EventHead, Question};
+use crate::who::{Action, Call, EventHead, Question};
 use cedar_policy::{
     Authorizer, Decision as CedarDecision, Effect, Entities, Policy, PolicyId, PolicySet, Request, Response,
     ValidationMode,
@@ -56,6 +56,20 @@ pub struct Decision {
 
 impl Decision {
     const SILENT: Self = Self { verdict: Verdict::Silent, reasons: Vec::new() };
+
+    /// This, or what `other` forbids.
+    fn unless_forbidden(mut self, other: Self) -> Self {
+        match (self.verdict, other.verdict) {
+            (Verdict::Forbid, Verdict::Forbid) => {
+                self.reasons.extend(other.reasons);
+                self.reasons.sort_unstable();
+                self.reasons.dedup();
+                self
+            }
+            (_, Verdict::Forbid) => other,
+            _ => self,
+        }
+    }
 }
 
 impl Policies {
@@ -183,7 +197,16 @@ fn decide_client(found: &[&Together], asked: &Question<'_>, event: Option<&Event
         return Decision::SILENT;
     }
     let mentioned: Vec<_> = found.iter().map(|found| &found.mentions).collect();
-    decide(found.iter().map(|found| &found.set), question::of_client(asked, event, &mentioned))
+    let say = |asked: &Question<'_>| {
+        decide(found.iter().map(|found| &found.set), question::of_client(asked, event, &mentioned))
+    };
+    let said = say(asked);
+    match asked.action {
+        // A request is delivered like any event: what must not be published must not be asked, either. What may be
+        // published may not be asked for that, so that nothing is taken from there but what is forbidden.
+        Action::Request => said.unless_forbidden(say(&Question { action: Action::Publish, ..*asked })),
+        Action::Publish | Action::Reply | Action::Subscribe => said,
+    }
 }
 
 /// What the statements of these sets say together.

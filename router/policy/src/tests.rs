@@ -200,6 +200,20 @@ fn the_examples_of_the_page_compile() {
     assert_eq!(may("any", Action::Subscribe, "invoices/1", "hamburg"), Verdict::Silent);
     assert_eq!(may("any", Action::Subscribe, "vault/1", "ohio"), Verdict::Forbid);
     assert_eq!(may("any", Action::Publish, "vault/1", "ohio"), Verdict::ByEvent { is_permitted: false });
+    // Nobody is let pass for what their own event says of where it comes from.
+    let said = |who: &str, topic, event: &EventHead<'_>| {
+        let service = Service::new(format!("spiffe://example.org/{who}"));
+        policies.judge(&asked(&service, Action::Request, topic, "ohio"), event).verdict
+    };
+    let claimed = EventHead { kind: "seal", source: "gateway", ..EventHead::default() };
+    assert_eq!(said("service/any", "vault/1", &claimed), Verdict::Forbid);
+    assert_eq!(said("jwt/corp/gateway", "vault/1", &claimed), Verdict::Forbid);
+    assert_eq!(said("service/gateway", "vault/1", &claimed), Verdict::Silent);
+    assert_eq!(said("service/gateway", "vault/1", &EventHead::default()), Verdict::Forbid);
+    assert_eq!(said("service/any", "claims/1", &EventHead { kind: "payout", ..claimed }), Verdict::Forbid);
+    // The last part of a name is not the name: a token may say any subject.
+    let token = Service::new("spiffe://example.org/jwt/corp/billing");
+    assert_eq!(policies.decide(&asked(&token, Action::Subscribe, "orders/**", "ohio")).verdict, Verdict::Silent);
 }
 
 #[test]
@@ -269,6 +283,45 @@ fn what_looks_at_events_is_judged_for_each() {
     assert_eq!(judge("open/1", "", &[("region", "eu"), ("region", "us")]), Verdict::Permit, "the first counts");
     let told = refused(r#"permit (principal, action, resource) when { context.event.type == "x" };"#).to_string();
     assert!(told.contains("event"), "whoever subscribes has none: {told}");
+}
+
+/// A request is an event like any other for those who get it.
+#[test]
+fn what_must_not_be_published_must_not_be_asked_either() {
+    let who = billing();
+    let decide = |text, action| policies_say(text, &asked(&who, action, "claims/1", "s"));
+    let all = "permit (principal, action, resource);";
+    let closed = format!(r#"{all} forbid (principal, action == Action::"publish", resource);"#);
+    for action in [Action::Publish, Action::Request] {
+        assert_eq!(decide(&closed, action), (Verdict::Forbid, "p#2".to_owned()));
+    }
+    assert_eq!(decide(&closed, Action::Reply), (Verdict::Permit, "p#1".to_owned()));
+    // Asking is a right of its own all the same, and may be given, or taken, alone.
+    let ask = r#"permit (principal, action == Action::"request", resource);"#;
+    assert_eq!(decide(ask, Action::Request), (Verdict::Permit, "p#1".to_owned()));
+    assert_eq!(decide(ask, Action::Publish), (Verdict::Silent, String::new()));
+    let publish = r#"permit (principal, action == Action::"publish", resource);"#;
+    assert_eq!(decide(publish, Action::Request), (Verdict::Silent, String::new()));
+    let never = format!(r#"{all} forbid (principal, action == Action::"request", resource);"#);
+    assert_eq!(decide(&never, Action::Publish), (Verdict::Permit, "p#1".to_owned()));
+    let both = format!(r#"{closed} forbid (principal, action == Action::"request", resource);"#);
+    assert_eq!(decide(&both, Action::Request), (Verdict::Forbid, "p#2 p#3".to_owned()));
+    // Where each event is looked at, and where that is remembered.
+    let policies = compile(&format!(
+        r#"{all} forbid (principal, action == Action::"publish", resource) when {{ context.event.type == "payout" }};"#
+    ));
+    let question = asked(&who, Action::Request, "claims/1", "s");
+    let by_event = Verdict::ByEvent { is_permitted: true };
+    let mut decider = Decider::default();
+    for _ in 0..2 {
+        let verdict = decider.decide(&policies, (&who, Action::Request, "claims/1"), || at("s"));
+        assert_eq!(verdict, by_event);
+    }
+    for (kind, wanted) in [("payout", Verdict::Forbid), ("note", Verdict::Permit)] {
+        let event = EventHead { kind, ..EventHead::default() };
+        assert_eq!(policies.look(&question, &event, true), wanted);
+        assert_eq!(policies.judge(&question, &event).verdict, wanted);
+    }
 }
 
 /// Statements that look at whether there is an event speak of subscribing, where there is none.

@@ -147,7 +147,8 @@ impl std::error::Error for Failure {}
 /// Which exit code a refusal of a router stands for. Without a wildcard: whoever adds a code decides here.
 pub(super) fn exit_for_refusal(code: Code) -> Exit {
     match code {
-        Code::Forbidden | Code::Unauthenticated | Code::TokenExpired | Code::ReservedTopic => Exit::Denied,
+        Code::Forbidden | Code::Unauthenticated | Code::ReservedTopic => Exit::Denied,
+        Code::TokenExpired | Code::CertificateExpired => Exit::Denied,
         // An event that filters, schemas or rules for topics turn back is denied, whoever of them it was.
         Code::Denied | Code::DeadLettered | Code::FilterFault | Code::Residency | Code::SchemaViolation => Exit::Denied,
         Code::NoResponder => Exit::NotFound,
@@ -165,7 +166,7 @@ pub(super) fn exit_for_refusal(code: Code) -> Exit {
 pub(super) fn step_for_refusal(code: Code, what: &str) -> String {
     match code {
         Code::Forbidden => format!("`myelin policy explain WHO {what}` says which policies and tenants decide"),
-        Code::Unauthenticated | Code::TokenExpired => {
+        Code::Unauthenticated | Code::TokenExpired | Code::CertificateExpired => {
             "give --cert, --key and --ca, or a new token with --token-file".to_owned()
         }
         Code::ReservedTopic => "topics that begin with `$` are the router's: choose another".to_owned(),
@@ -235,7 +236,7 @@ mod tests {
     fn every_refusal_of_a_router_has_its_exit_code_and_a_next_step() {
         let table = [
             (Exit::Denied, "forbidden unauthenticated token-expired reserved-topic denied dead-lettered filter-fault"),
-            (Exit::Denied, "residency schema-violation"),
+            (Exit::Denied, "residency schema-violation certificate-expired"),
             (Exit::NotFound, "no-responder"),
             (Exit::Timeout, "expired hello-timeout"),
             (Exit::Usage, "invalid-topic invalid-pattern invalid-group payload-too-large invalid-attributes"),

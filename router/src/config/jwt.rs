@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How far the clocks of an issuer and of this router may be apart, in seconds.
-const LEEWAY_S: u64 = 60;
+pub const LEEWAY_S: u64 = 60;
 /// Least and longest time between two looks at an issuer's keys, in seconds.
 const REFRESH_S: std::ops::RangeInclusive<u64> = 10..=86_400;
 /// Least and longest time that an issuer's keys count after they were read, in seconds.

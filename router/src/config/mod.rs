@@ -12,7 +12,7 @@ mod telemetry;
 mod tests;
 
 pub(crate) use jwt::without_user;
-pub use jwt::{IssuerConfig, JwtConfig};
+pub use jwt::{IssuerConfig, JwtConfig, LEEWAY_S};
 pub use load::{ConfigError, ConfigErrors, Setting, Sources};
 pub use roles::{Holder, Role, RoleMap, Roles, know_certificates};
 pub use schema::{Key, Kind, keys, sections};
@@ -86,6 +86,8 @@ pub struct NodeConfig {
     pub workers: usize,
     /// Sessions that a worker takes.
     pub sessions_per_worker: usize,
+    /// Sessions that one identity has at this router at a time.
+    pub sessions_per_identity: usize,
     /// How long a graceful shutdown may take, in seconds.
     pub drain_seconds: u64,
 }
@@ -100,6 +102,7 @@ impl Default for NodeConfig {
             data_dir: PathBuf::from(".myelin"),
             workers: 0,
             sessions_per_worker: 16_384,
+            sessions_per_identity: 1_024,
             drain_seconds: 30,
         }
     }

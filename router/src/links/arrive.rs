@@ -243,7 +243,9 @@ impl Arrivals {
         self.events.clear();
         self.bench.verdicts.watch = None;
         for gauge in self.full.drain(..) {
-            gauge.room().await;
+            if local.waits(source.as_deref(), gauge.tenant()) {
+                gauge.room().await;
+            }
         }
         Ok(())
     }

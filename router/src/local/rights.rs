@@ -1,6 +1,7 @@
 //! What the rules say, as a worker asks them: on its cold ways, with what it remembers.
 
 use super::Local;
+use crate::names::Name;
 use crate::policy::{Asked, Rules};
 use crate::tenants::Usage;
 use myelin_core::{MatchSet, Table};
@@ -67,6 +68,16 @@ impl Local {
     pub fn tenant_of(&self, service: &Service) -> Option<Arc<Usage>> {
         let mut rules = self.rules.borrow_mut();
         rules.load().tenants().of(service).map(|tenant| tenant.usage.clone())
+    }
+
+    /// Whether the publisher of that name waits for subscribers of that tenant, where they ask publishers to wait: those of
+    /// another one would let a tenant stop the services of who shares a topic with it.
+    pub fn waits(&self, source: Option<&Name>, tenant: Option<&str>) -> bool {
+        let mut rules = self.rules.borrow_mut();
+        let tenants = rules.load().tenants();
+        // The router itself is of no tenant, and what it sends is in answer to what somebody did.
+        let Some(source) = source.filter(|_| !tenants.is_empty()) else { return true };
+        tenants.of(&Service::new(source.text.clone())).map(|known| known.tenant.name.as_str()) == tenant
     }
 
     /// The subscribers to a topic that may have its events, and how many copies others do not get.

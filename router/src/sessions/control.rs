@@ -5,6 +5,7 @@ use crate::delivery;
 use crate::ledger::Term;
 use crate::local::Local;
 use crate::shared::{TableChange, TableCommand};
+use crate::tenants::group_name;
 use bytes::Bytes;
 use myelin_policy::Action;
 use myelin_transport::{RecvStream, SendStream};
@@ -230,7 +231,7 @@ impl Session {
         }
         let pattern =
             Pattern::new(&request.pattern).map_err(|error| Refusal::new(Code::InvalidPattern, error.to_string()))?;
-        let own = pattern.as_str().strip_prefix(&self.inbox).is_some_and(|rest| rest.starts_with('/'));
+        let own = self.inbox.holds(pattern.as_str());
         if topic::is_reserved(pattern.as_str()) && !own && !pattern.as_str().starts_with("$dead/") {
             let message =
                 format!("of the router's own topics a client may subscribe to $dead/... and {}/**", self.inbox);
@@ -244,7 +245,7 @@ impl Session {
                 let message = format!("a group's name has 1 to {GROUP_BYTES_MAX} bytes and no control characters");
                 return Err(Refusal::new(Code::InvalidGroup, message));
             }
-            group => group.map(Arc::from),
+            group => group.map(|name| group_name(self.member.as_ref().map(|member| &**member.usage()), name)),
         };
         Ok((pattern, group))
     }
@@ -268,7 +269,7 @@ impl Session {
     /// Ends the subscriptions that the rules allow no longer, and tells the client so.
     async fn look_again(&self, local: &Local, subscriptions: &mut Subscriptions) -> Result<(), Refusal> {
         self.check_tenant(local)?;
-        let own = |pattern: &Pattern| pattern.as_str().starts_with(&self.inbox);
+        let own = |pattern: &Pattern| self.inbox.holds(pattern.as_str());
         let permit = |pattern: &Pattern| local.permit(&self.service, Action::Subscribe, pattern.as_str());
         let others = subscriptions.iter().filter(|(_, pattern)| !own(pattern));
         let denied: Vec<_> = others.filter_map(|(id, pattern)| Some((*id, permit(pattern).err()?))).collect();

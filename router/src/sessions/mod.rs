@@ -5,17 +5,20 @@
 //! credit: a task that reads and awaits its own writes deadlocks when both sides run out of it.
 
 mod control;
+mod inbox;
+mod proof;
 mod publish;
 
 use self::control::Answers;
+use self::inbox::Inbox;
+use self::proof::Proof;
 use crate::delivery::{self, Outstanding};
 use crate::fanout::gone;
 use crate::ledger::Term;
-use crate::local::{Ending, INBOX, Local, Seat};
+use crate::local::{Ending, Local, Seat};
 use crate::outbox::Outbox;
-use crate::shared::{Phase, TableChange, TableCommand};
-use crate::tenants::{Member, inbox_suffix};
-use crate::tokens::unix_s;
+use crate::shared::{Phase, Presence, TableChange, TableCommand};
+use crate::tenants::Member;
 use myelin_core::SessionKey;
 use myelin_policy::Service;
 use myelin_transport::{Connection, RecvStream, SendStream};
@@ -32,8 +35,6 @@ use tokio::time::timeout;
 
 /// How long a client may take for its HELLO.
 const HELLO_TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS as u64);
-/// How often it is looked whether a token is over, at least.
-const TOKEN_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the last bytes of a session may take to reach its client before the connection is closed.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -42,11 +43,13 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Session {
     key: SessionKey,
     service: Service,
+    /// Its place among the sessions of its identity.
+    _presence: Presence,
     /// Its place among the connections of its tenant.
     member: Option<Member>,
-    /// When the token is over that says who this is, in Unix seconds.
-    expires_unix_s: Option<u64>,
-    inbox: String,
+    /// What says who this is.
+    proof: Proof,
+    inbox: Inbox,
     connection: Connection,
     seat: Seat,
     answers: RefCell<Answers>,
@@ -64,58 +67,27 @@ pub async fn serve(local: Rc<Local>, connection: Connection) {
             close(&local, &connection, &Refusal::new(Code::HelloTimeout, "no HELLO within 5 s of the handshake"));
         }
         Ok(Err(refusal)) => close(&local, &connection, &refusal),
-        Ok(Ok((send, recv, decoder, hello, Who { service, expires_unix_s }))) => {
-            let identity = service.id();
-            let whose = format!("{identity} at {}", connection.remote());
-            let outbox = Rc::new(Outbox::new(&whose, hello.overflow, local.shared.outbox));
-            let seat = Seat { outbox, ending: Rc::new(Ending::default()) };
-            let member = match local.tenant_of(&service).map(|tenant| tenant.connect()).transpose() {
-                Ok(member) => member,
-                Err(refusal) => return close(&local, &connection, &refusal),
-            };
-            let Some(key) = local.take_seat(seat.clone()) else {
-                let message = "this router has as many sessions as it takes; connect to another one";
-                return close(&local, &connection, &Refusal::new(Code::TooManySessions, message));
-            };
-            if let (Some(gauge), Ok(mut gauges)) = (seat.outbox.gauge(), local.shared.gauges.write()) {
-                gauges.insert(key, gauge);
+        Ok(Ok((send, recv, decoder, hello, who))) => match Session::open(&local, &connection, &hello, who) {
+            Err(refusal) => close(&local, &connection, &refusal),
+            Ok(session) => {
+                tracing::debug!(identity = session.service.id(), client = %cut(&hello.client), "session opened");
+                Rc::new(session).run(&local, send, recv, decoder).await;
             }
-            if let Ok(mut services) = local.shared.services.write() {
-                services.insert(key, service.clone());
-            }
-            // With the router's number: answers find their way from other sites, too.
-            let (origin, epoch) = (local.shared.origin, local.shared.epoch);
-            let suffix = inbox_suffix(member.as_ref().map(|member| &**member.usage()));
-            let inbox = format!("{INBOX}{origin:x}/{epoch:x}-{}-{}-{}{suffix}", key.worker, key.slot, key.generation);
-            let session = Rc::new(Session {
-                key,
-                service,
-                member,
-                expires_unix_s,
-                inbox,
-                connection,
-                seat,
-                answers: RefCell::default(),
-                wake_writer: Notify::new(),
-                room: Notify::new(),
-                outstanding: Rc::default(),
-            });
-            tracing::debug!(identity = session.service.id(), client = %cut(&hello.client), "session opened");
-            session.run(&local, send, recv, decoder).await;
-        }
+        },
     }
 }
 
 /// Who a client is.
 struct Who {
     service: Service,
-    expires_unix_s: Option<u64>,
+    proof: Proof,
 }
 
 /// Who the client is: by its certificate, and only where it has shown none by its token.
 async fn identify(local: &Local, connection: &Connection, token: Option<&Token>) -> Result<Who, Refusal> {
     if !connection.identity().is_nobody() {
-        return Ok(Who { service: Service::new(connection.identity().as_str()), expires_unix_s: None });
+        let proof = Proof::certificate(connection.certificate_not_after_unix_s());
+        return Ok(Who { service: Service::new(connection.identity().as_str()), proof });
     }
     let unknown = |why: String| Refusal::new(Code::Unauthenticated, why);
     let (Some(tokens), Some(Token(token))) = (&local.shared.tokens, token) else {
@@ -124,7 +96,7 @@ async fn identify(local: &Local, connection: &Connection, token: Option<&Token>)
     let believed = tokens.verify(token.as_bytes()).await;
     let bearer = believed.map_err(|refused| unknown(format!("{}: {refused}", refused.code())))?;
     let service = Service::new(bearer.identity.as_str()).with_groups(bearer.groups.iter().map(|group| &**group));
-    Ok(Who { service, expires_unix_s: Some(bearer.expires_unix_s) })
+    Ok(Who { service, proof: Proof::Token { ends_unix_s: bearer.expires_unix_s } })
 }
 
 /// Takes the control stream and the client's HELLO, and finds out who it is.
@@ -174,6 +146,50 @@ fn close(local: &Local, connection: &Connection, refusal: &Refusal) {
 }
 
 impl Session {
+    /// A session for a client that has said who it is, where there is room for one more of its own.
+    fn open(local: &Local, connection: &Connection, hello: &Hello, who: Who) -> Result<Self, Refusal> {
+        let Who { service, proof } = who;
+        let full = |message: String| Refusal::new(Code::TooManySessions, message);
+        let (identities, identity) = (&local.shared.identities, service.id());
+        let presence = identities.enter(identity).ok_or_else(|| {
+            let most = identities.sessions_max();
+            full(format!(
+                "{identity} has {most} sessions at this router, the most for one identity ([node] sessions_per_identity); \
+                 close some, or give its programs identities of their own"
+            ))
+        })?;
+        let member = local.tenant_of(&service).map(|tenant| tenant.connect()).transpose()?;
+        let usage = member.as_ref().map(Member::usage);
+        let inbox = Inbox::make(local.shared.origin, usage.map(|usage| &**usage))?;
+        let whose = format!("{identity} at {}", connection.remote());
+        let tenant = usage.map(|usage| usage.name().clone());
+        let outbox = Rc::new(Outbox::new(&whose, tenant, hello.overflow, local.shared.outbox));
+        let seat = Seat { outbox, ending: Rc::new(Ending::default()) };
+        let key = local
+            .take_seat(seat.clone())
+            .ok_or_else(|| full("this router has as many sessions as it takes; connect to another one".to_owned()))?;
+        if let (Some(gauge), Ok(mut gauges)) = (seat.outbox.gauge(), local.shared.gauges.write()) {
+            gauges.insert(key, gauge);
+        }
+        if let Ok(mut services) = local.shared.services.write() {
+            services.insert(key, service.clone());
+        }
+        Ok(Self {
+            key,
+            service,
+            _presence: presence,
+            member,
+            proof,
+            inbox,
+            connection: connection.clone(),
+            seat,
+            answers: RefCell::default(),
+            wake_writer: Notify::new(),
+            room: Notify::new(),
+            outstanding: Rc::default(),
+        })
+    }
+
     /// The life of the session, then its end.
     async fn run(self: Rc<Self>, local: &Rc<Local>, send: SendStream, recv: RecvStream, decoder: MessageDecoder) {
         local.shared.sessions.fetch_add(1, Ordering::Relaxed);
@@ -202,7 +218,7 @@ impl Session {
     fn welcome(&self, local: &Local) -> Welcome {
         let shared = &local.shared;
         let (site, router) = (shared.site.clone(), shared.router.clone());
-        Welcome { version: VERSION, site, router, inbox: self.inbox.clone(), limits: shared.limits }
+        Welcome { version: VERSION, site, router, inbox: self.inbox.to_string(), limits: shared.limits }
     }
 
     /// Waits for the session's end, and takes it through the router's draining.
@@ -225,20 +241,10 @@ impl Session {
         };
         tokio::select! {
             reason = self.seat.ending.reason() => reason,
-            reason = self.token_over() => reason,
+            reason = self.proof.over() => reason,
             reason = self.connection.closed() => Refusal::new(Code::OutOfOrder, reason.to_string()),
             reason = draining => reason,
         }
-    }
-
-    /// Waits until the token is over that says who this is.
-    async fn token_over(&self) -> Refusal {
-        let Some(expires_unix_s) = self.expires_unix_s else { return std::future::pending().await };
-        // By the clock of the day, which may be set meanwhile: looked at now and then.
-        while let Some(left) = expires_unix_s.checked_sub(unix_s()).filter(|left| *left > 0) {
-            tokio::time::sleep(Duration::from_secs(left).min(TOKEN_LOOK_INTERVAL)).await;
-        }
-        Refusal::new(Code::TokenExpired, "the token of this session is over; connect again with a new one")
     }
 
     fn say_goodbye(&self, until: Instant) {

@@ -84,7 +84,9 @@ async fn read(session: &Session, local: &Local, mut stream: RecvStream) -> Resul
                 local.shared.refusals.count(exception.1);
             }
             session.acknowledge(outcome.seq, outcome.exceptions);
-            for gauge in outcome.full {
+            let tenant = session.member.as_ref().map(|member| &**member.usage().name());
+            // Subscribers of another tenant wait for nobody here; what does not fit into their outboxes is shed.
+            for gauge in outcome.full.iter().filter(|gauge| gauge.tenant() == tenant) {
                 until_end(session, gauge.room()).await;
             }
             until_end(session, session.wait_for_room()).await;

@@ -4,6 +4,7 @@
 //! because it is another tenant's is found out before any policy is asked. Who belongs to which tenant follows from a
 //! service's name alone, never from anything that it sends.
 
+mod groups;
 mod meter;
 mod reach;
 mod usage;
@@ -11,6 +12,7 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+pub use self::groups::group_name;
 pub use self::reach::{check_reach, new_selectors};
 pub use self::usage::{Figures, Member, Spent, Usage};
 

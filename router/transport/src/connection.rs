@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::VarInt;
+use rustls::pki_types::CertificateDer;
 
 use crate::error::{CloseKind, CloseReason, ConnectionError};
 use crate::identity::Identity;
@@ -66,6 +67,19 @@ impl Connection {
         match &self.0 {
             Inner::Quic(quic) => &quic.peer,
             Inner::Memory(end) => end.peer(),
+        }
+    }
+
+    /// Until when the peer's certificate is valid, in Unix seconds; none where it has shown none, and in memory.
+    #[must_use]
+    pub fn certificate_not_after_unix_s(&self) -> Option<i64> {
+        match &self.0 {
+            Inner::Quic(quic) => {
+                let leaf = peer_leaf(&quic.quinn)?;
+                let (_, certificate) = x509_parser::parse_x509_certificate(&leaf).ok()?;
+                Some(certificate.validity().not_after.timestamp())
+            }
+            Inner::Memory(_) => None,
         }
     }
 
@@ -194,6 +208,12 @@ impl Connection {
             Inner::Memory(end) => end.stats(),
         }
     }
+}
+
+/// The certificate that the peer has shown.
+pub(crate) fn peer_leaf(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.into_iter().next()
 }
 
 impl fmt::Debug for Connection {

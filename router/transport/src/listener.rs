@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AsyncUdpSocket, Runtime, VarInt};
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::{ConfigError, ListenerConfig};
-use crate::connection::Connection;
+use crate::connection::{Connection, peer_leaf};
 use crate::error::{CloseKind, CloseReason};
 use crate::identity::Identity;
 use crate::limiter::{Decision, Limiter};
@@ -452,8 +451,7 @@ fn count_failure(stats: &ListenerStats, reason: &CloseReason) {
 }
 
 pub(crate) fn peer_identity(connection: &quinn::Connection) -> Option<Identity> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    Identity::from_certificate(chain.first()?).ok()
+    Identity::from_certificate(&peer_leaf(connection)?).ok()
 }
 
 fn server_config(config: &ListenerConfig, crypto: Arc<QuicServerConfig>) -> quinn::ServerConfig {

@@ -63,6 +63,8 @@ codes! {
     Unauthenticated = 16, "unauthenticated";
     /// The token of the session is over; connect again with a new one.
     TokenExpired = 17, "token-expired";
+    /// The certificate of the session is over; connect again with a new one.
+    CertificateExpired = 18, "certificate-expired";
     /// A filter denied the event.
     Denied = 20, "denied";
     /// A filter sent the event to the dead-letter topic.

@@ -171,6 +171,50 @@ async fn shared_topics_and_questions_cross_and_nothing_else_does() -> Result<()>
     sites.end()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_read_takes_no_work_and_stops_nobody() -> Result<()> {
+    let sites = Sites::start_with(2, &shapes::line(2), &[]).await?;
+    let acme = json!({"services": ["spiffe://test/service/acme"], "shares": [
+        {"topics": "acme/news/**", "with": ["umbra"]},
+    ]});
+    set(&sites.routers[0], "acme", &acme)?;
+    set(&sites.routers[0], "umbra", &json!({"services": ["spiffe://test/service/umbra"]}))?;
+    for router in &sites.routers {
+        known(router, 2).await?;
+    }
+    let publisher = sites.client(0, "acme", Overflow::Pause).await?;
+    let workers =
+        [sites.client(1, "acme", Overflow::DropOldest).await?, sites.client(1, "umbra", Overflow::DropOldest).await?];
+    let mut groups = Vec::new();
+    for worker in &workers {
+        // One session is one member, however often it joins.
+        let mut joined = Vec::new();
+        for _ in 0..5 {
+            joined.push(worker.subscribe("acme/news/**", SubscribeOptions::group("workers")).await?);
+        }
+        groups.push(joined);
+    }
+    sites.agree(&[(0, 2), (1, 0)]).await?;
+    for number in 0..20 {
+        ensure!(matches!(sent(&publisher, "acme/news/x", &number.to_string()).await?, Outcome::Acked));
+    }
+    for joined in &mut groups {
+        for number in 0..20 {
+            ensure!(next(&mut joined[0]).await? == ("acme/news/x".into(), number.to_string()));
+        }
+    }
+    // It lets publishers wait, and never reads: those of the other tenant do not.
+    let idle = sites.client(0, "umbra", Overflow::Pause).await?;
+    let unread = subscribed(&idle, "acme/news/**").await?.context("shared")?;
+    let payload = "x".repeat(500_000);
+    for _ in 0..120 {
+        ensure!(matches!(sent(&publisher, "acme/news/large", &payload).await?, Outcome::Acked));
+    }
+    drop((publisher, workers, groups, unread, idle));
+    sites.settle().await?;
+    sites.end()
+}
+
 /// One router with the tenant `acme`, whose service is the development client.
 async fn limited(quota: Value) -> Result<Router> {
     let router = Router::start_with(Setup::default())?;
@@ -232,6 +276,26 @@ async fn connections_and_dead_letters_stop_at_the_quota() -> Result<()> {
     ensure!(buried > 0 && refused > 0, "{buried} buried, {refused} refused");
     ensure!(used(&router, "dead_letters")? == buried && used(&router, "dead_letters_refused")? == refused);
     router.settled_ledger()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_has_no_more_sessions_than_it_may() -> Result<()> {
+    let variables = vec![("MYELIN_NODE__SESSIONS_PER_IDENTITY".to_owned(), "2".to_owned())];
+    let router = Router::start_with(Setup { variables, ..Setup::default() })?;
+    let first = router.client().await?;
+    let second = router.client().await?;
+    let mut config = router.client_config();
+    config.reconnect = false;
+    let refused = Client::connect(config).await.err().context("a third session")?;
+    ensure!(
+        refused.code() == "too-many-sessions" && refused.to_string().contains("sessions_per_identity"),
+        "{refused}"
+    );
+    drop(first);
+    crate::attacks::eventually("a free place", || Ok(router.metric("myelin_sessions")? == 1)).await?;
+    let third = router.client().await?;
+    drop((second, third));
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! A router that does what a test tells it, on the other end of connections in memory.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub(crate) struct MemoryConnector {
     routers: usize,
     /// So many attempts fail before one succeeds again.
     failures: AtomicUsize,
+    /// How they fail; without, nobody answers.
+    failure: Mutex<Option<ClientError>>,
 }
 
 /// The router's end of one session.
@@ -72,6 +74,9 @@ impl Connector for MemoryConnector {
         Box::pin(async move {
             let fails = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             if fails.is_ok() {
+                if let Some(error) = &*self.failure.lock().unwrap() {
+                    return Err(error.clone());
+                }
                 let text = "no route".into();
                 return Err(ClientError::Lost(CloseReason {
                     kind: CloseKind::TimedOut,
@@ -96,7 +101,8 @@ impl Fake {
 
     pub(crate) fn with_routers(routers: usize) -> Self {
         let (sender, dialled) = mpsc::channel(16);
-        let connector = MemoryConnector { dialled: sender, routers, failures: AtomicUsize::new(0) };
+        let connector =
+            MemoryConnector { dialled: sender, routers, failures: AtomicUsize::new(0), failure: Mutex::default() };
         Self { dialled, connector: Arc::new(connector) }
     }
 
@@ -113,6 +119,12 @@ impl Fake {
 
     pub(crate) fn fail_next(&self, attempts: usize) {
         self.connector.failures.store(attempts, Ordering::SeqCst);
+    }
+
+    /// Lets each attempt from here on fail like this.
+    pub(crate) fn fail_with(&self, error: ClientError) {
+        *self.connector.failure.lock().unwrap() = Some(error);
+        self.fail_next(usize::MAX);
     }
 
     /// The next connection, without a word to it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use myelin_client::{
     Client, ClientConfig, ClientError, Code, Event, Outcome, Overflow, Stamp, Status, SubscribeOptions,
 };
+use myelin_transport::{DialError, Refusal as TlsRefusal};
 use myelin_wire::message::{Message, SubscriptionId};
 
 use crate::fake::{Fake, in_time, settle};
@@ -122,6 +123,25 @@ async fn a_client_that_no_router_believes_any_more_ends_with_the_reason() {
         assert_eq!(turned_away(&[(Code::Unauthenticated, &text)], 50).await, None, "{word}");
     }
     assert_eq!(turned_away(&[expired, (Code::Internal, "internal: fell over")], 50).await, None);
+}
+
+/// A certificate is renewed by others, in files that are read for each attempt: who is late by some seconds goes on, and
+/// who is not renewed at all says so.
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_certificate_is_over_ends_with_the_reason() {
+    for (refusal, ends) in [(TlsRefusal::OutsideValidity, true), (TlsRefusal::Busy, false)] {
+        let mut fake = Fake::with_routers(2);
+        let (client, mut router) = fake.client(ClientConfig::default()).await;
+        let (asked, _) = tokio::join!(client.subscribe("a", SubscribeOptions::default()), router.confirm_subscribe());
+        let mut subscription = asked.unwrap();
+        let refused = ClientError::Dial(DialError::Refused { refusal });
+        fake.fail_with(refused.clone());
+        let began = tokio::time::Instant::now();
+        router.connection.close(Code::CertificateExpired.number().into(), "certificate-expired: over");
+        let ended = tokio::time::timeout(Duration::from_secs(600), subscription.next()).await;
+        assert_eq!((ended.is_ok_and(|event| event.is_none()), began.elapsed().as_secs() >= 10), (ends, true));
+        assert_eq!(subscription.error(), ends.then_some(refused));
+    }
 }
 
 /// Only the time since it was first turned away counts: while nobody answered, nobody could have believed it.

@@ -1,6 +1,6 @@
 //! The same over the network, with certificates.
 
-use myelin_client::{Client, ClientConfig, Event, Limits, Outcome, TlsFiles};
+use myelin_client::{Client, ClientConfig, Code, Event, Limits, Outcome, TlsFiles};
 use myelin_transport::ca::CertificateAuthority;
 use myelin_transport::{Connection, Listener, ListenerConfig, TlsIdentity};
 use myelin_wire::VERSION;
@@ -69,6 +69,40 @@ async fn a_client_publishes_over_quic_and_parts_cleanly() {
     let summary = in_time(client.close()).await;
     assert_eq!((summary.published, summary.acked), (1, 1));
     in_time(served).await.unwrap();
+}
+
+/// Whoever renews the files in time keeps the client connected.
+#[tokio::test]
+async fn a_client_connects_again_with_the_certificate_that_was_renewed() {
+    let dir = TempDir::new().unwrap();
+    let ca = CertificateAuthority::create("test.example", 30).unwrap();
+    let identity = TlsIdentity::load(&files(&dir, &ca, "router", true)).unwrap();
+    let mut listening = ListenerConfig::default();
+    listening.addr.set_port(0);
+    let mut listener = Listener::bind(listening, &identity).unwrap().start().unwrap();
+    let addr = format!("127.0.0.1:{}", listener.local_addr().port());
+    let tls = files(&dir, &ca, "shop", false);
+    let ends = async |listener: &mut Listener| {
+        let connection = in_time(listener.accept()).await.unwrap();
+        let (mut send, _) = connection.accept_bi().await.unwrap();
+        let (site, router, inbox) = ("lab".to_owned(), "r1".to_owned(), "$inbox/1".to_owned());
+        let mut said = Vec::new();
+        let welcome = Welcome { version: VERSION, site, router, inbox, limits: Limits::default() };
+        Message::Welcome(welcome).encode(&mut said).unwrap();
+        send.write_all(&said).await.unwrap();
+        (connection.certificate_not_after_unix_s().unwrap(), connection, send)
+    };
+    let connecting = Client::connect(ClientConfig::new(&addr, tls.clone()));
+    let (client, (first, connection, _send)) = tokio::join!(connecting, ends(&mut listener));
+    let client = client.unwrap();
+    let (cert, key) = ca.issue_service("shop", 9).unwrap().save(dir.path(), "shop").unwrap();
+    assert_eq!((cert, key), (tls.cert, tls.key));
+    // Not before WELCOME has arrived.
+    assert_eq!(in_time(client.session()).await.unwrap().number, 1);
+    connection.close(Code::CertificateExpired.number().into(), "certificate-expired: over");
+    let (second, _connection, _send) = ends(&mut listener).await;
+    assert!(second > first + 7 * 86_400, "{first} {second}");
+    assert_eq!(in_time(client.session()).await.unwrap().number, 2);
 }
 
 #[tokio::test]

@@ -57,6 +57,43 @@ async fn answers_find_their_requests_whatever_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_counts_with_the_topic_and_the_correlation_of_its_request_only() {
+    let mut fake = Fake::new();
+    let (client, mut router) = fake.client(ClientConfig::default()).await;
+    let (first, second) = (ask(&client, "first"), ask(&client, "second"));
+    router.confirm_subscribe().await;
+    let requests = router.events(2).await;
+    router.ack(2, &[]).await;
+    let correlation = |request: &Published| {
+        let correlation = Attrs::new(&request.attrs).own(attrs::CORRELATION).unwrap();
+        u64::from_le_bytes(correlation.try_into().unwrap())
+    };
+    // Whoever was asked one question cannot answer another one: neither by counting on nor by counting from 1.
+    let known = correlation(&requests[0]);
+    let guesses = (1..20).chain((1..20).flat_map(|step| [known.wrapping_add(step), known.wrapping_sub(step)]));
+    let mut forged: Vec<_> = guesses.map(|guess| (1, guess, "guessed")).collect();
+    forged.push((2, correlation(&requests[1]), "elsewhere"));
+    let blocks: Vec<_> = forged
+        .iter()
+        .map(|(topic, guess, text)| {
+            let mut block = AttrsBuilder::new();
+            block.own(attrs::CORRELATION, &guess.to_le_bytes());
+            (*topic, block, *text)
+        })
+        .collect();
+    let events: Vec<_> =
+        blocks.iter().map(|(topic, block, text)| (*topic, block.as_bytes(), text.as_bytes())).collect();
+    router.deliver(Stamp::default(), &[(1, "$inbox/s0/reply"), (2, "$inbox/s0/else")], &events).await;
+    router.hear_receipt(events.len() as u64).await;
+    for request in &requests {
+        answer(&mut router, request, b"true").await;
+    }
+    for asked in [first, second] {
+        assert_eq!(in_time(asked).await.unwrap().unwrap().payload(), b"true");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_nobody_takes_fails_at_once() {
     let mut fake = Fake::new();
     let (client, mut router) = fake.client(ClientConfig::default()).await;

@@ -152,8 +152,13 @@ impl Subscribers {
     fn collect(&self, out: &mut MatchSet) {
         self.plain.for_each(|(session, _)| out.plain.push(session));
         for (name, group) in self.groups.iter().flat_map(|groups| groups.iter()) {
-            let mut members = Vec::new();
-            group.members.for_each(|member| members.push(member));
+            let mut members: Vec<Member> = Vec::new();
+            // In order: a session that joined several times has its places next to each other, and counts once.
+            group.members.for_each(|member| {
+                if members.last().is_none_or(|last| last.0 != member.0) {
+                    members.push(member);
+                }
+            });
             out.groups.push(GroupMatch { name: name.clone(), pattern: group.pattern.clone(), members });
         }
     }

@@ -21,7 +21,12 @@ impl Naive {
         for (key, (pattern, group)) in self.0.iter().filter(|(_, (pattern, _))| pattern.matches(topic)) {
             match group {
                 None => drop(plain.insert(key.0)),
-                Some(name) => groups.entry((name.clone(), pattern.clone().into_shared())).or_default().push(*key),
+                Some(name) => {
+                    let members = groups.entry((name.clone(), pattern.clone().into_shared())).or_default();
+                    if members.iter().all(|member| member.0 != key.0) {
+                        members.push(*key);
+                    }
+                }
             }
         }
         let groups = groups.into_iter().map(|((name, pattern), members)| GroupMatch { name, pattern, members });
@@ -191,6 +196,21 @@ fn a_session_gets_one_copy_and_one_for_each_group_membership() {
     };
     assert_eq!(out.groups, [group("a/*", &[(key(2), 1)]), group("a/b", &[(key(1), 2), (key(2), 0)])]);
     assert_eq!(out.targets(), 3);
+}
+
+#[test]
+fn a_session_that_joins_a_group_again_gets_no_more_of_its_events() {
+    let mut writer = TableWriter::new();
+    subscribe(&mut writer, 1, 7, "a", Some("g"));
+    (0..200).for_each(|id| subscribe(&mut writer, 2, id, "a", Some("g")));
+    let members = |writer: &TableWriter| {
+        let mut out = MatchSet::default();
+        writer.snapshot().matches("a", &mut out);
+        out.groups.remove(0).members
+    };
+    assert_eq!(members(&writer), [(key(1), 7), (key(2), 0)]);
+    writer.unsubscribe(key(2), 0).unwrap();
+    assert_eq!(members(&writer), [(key(1), 7), (key(2), 1)], "it is a member as long as it is one anywhere");
 }
 
 #[test]

@@ -66,9 +66,10 @@ fn statement() -> impl Strategy<Value = String> {
         1 => prop::sample::select(&SERVICES[..]).prop_map(|service| format!("principal == Service::\"{service}\"")),
     ];
     let action = prop_oneof![
-        Just("action"),
-        Just("action == Action::\"publish\""),
-        Just("action in [Action::\"subscribe\", Action::\"request\"]"),
+        1 => Just("action"),
+        2 => Just("action == Action::\"publish\""),
+        1 => Just("action == Action::\"request\""),
+        1 => Just("action in [Action::\"subscribe\", Action::\"request\"]"),
     ];
     let resource = prop_oneof![
         3 => Just("resource".to_owned()),
@@ -85,7 +86,11 @@ fn statement() -> impl Strategy<Value = String> {
     (effect, principal, action, resource, clauses, looks).prop_map(
         |(effect, principal, action, resource, clauses, looks)| {
             let is_sent = looks.as_ref().is_some_and(|(is_sent, _)| *is_sent);
-            let action = if is_sent { "action in [Action::\"publish\", Action::\"reply\"]" } else { action };
+            let action = match is_sent {
+                true if action.contains("request") => "action in [Action::\"request\", Action::\"reply\"]",
+                true => "action in [Action::\"publish\", Action::\"reply\"]",
+                false => action,
+            };
             let mut text = format!("{effect} ({principal}, {action}, {resource})");
             looks.into_iter().for_each(|(_, clause)| write!(text, " {clause}").unwrap());
             clauses.iter().for_each(|(kind, condition)| write!(text, " {kind} {{ {condition} }}").unwrap());
@@ -94,8 +99,25 @@ fn statement() -> impl Strategy<Value = String> {
     )
 }
 
-/// Cedar's own answer over all statements at once.
+/// Cedar's own answer over all statements at once; of a request also over those of it that forbid publishing.
 fn plain(text: &str, asked: &Question<'_>, event: Option<&EventHead<'_>>) -> (Verdict, Vec<String>) {
+    let (verdict, mut reasons) = cedar(text, asked, event);
+    if asked.action != Action::Request {
+        return (verdict, reasons);
+    }
+    match cedar(text, &Question { action: Action::Publish, ..*asked }, event) {
+        (Verdict::Forbid, forbidden) => {
+            reasons.retain(|_| verdict == Verdict::Forbid);
+            reasons.extend(forbidden);
+            reasons.sort_unstable();
+            reasons.dedup();
+            (Verdict::Forbid, reasons)
+        }
+        _ => (verdict, reasons),
+    }
+}
+
+fn cedar(text: &str, asked: &Question<'_>, event: Option<&EventHead<'_>>) -> (Verdict, Vec<String>) {
     let mut set = PolicySet::new();
     for (number, policy) in PolicySet::from_str(text).unwrap().policies().enumerate() {
         let at: usize = policy.id().to_string().strip_prefix("policy").unwrap().parse().unwrap();
