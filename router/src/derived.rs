@@ -13,6 +13,7 @@ use crate::generation::Active;
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::{Local, Route, TopicEntry};
+use crate::residency::dead_letter;
 use crate::screen::{Pace, Waiting};
 use crate::tenants::Usage;
 use crate::trace::Watch;
@@ -38,6 +39,11 @@ pub const DERIVED_PER_BATCH_MAX: usize = 4096;
 pub const NOT_HERE: &str = "a topic rule keeps events of this topic from this site; see `myelin topic ls`";
 /// Why an event is refused that would be a dead letter.
 const DEAD_LETTERS_USED_UP: &str = "and the tenant's dead_letters_per_s is used up";
+/// The same, where topic or attributes have no room for what a dead letter adds.
+const NO_ROOM_FOR_LETTER: &str = "and it is too long for a dead letter";
+/// Bytes of the headers that a dead letter adds to its event's attributes, at most: five texts of up to 256 bytes each, a
+/// number, and their names.
+const LETTER_HEADERS_BYTES_MAX: usize = 2_048;
 /// Longest reason in a dead letter's header, in bytes.
 const REASON_BYTES_MAX: usize = 256;
 
@@ -136,9 +142,13 @@ impl Workbench {
 }
 
 impl Judge<'_> {
-    /// Whether the quota of the publisher's tenant has room for a dead letter; it is counted.
-    fn may_bury(&self) -> bool {
-        self.tenant.as_ref().is_none_or(|tenant| tenant.may_bury(self.local.shared.now_ns()))
+    /// The topic of the dead letter that `binding` makes of an event; or why there is none. One is counted, for the quota of
+    /// the publisher's tenant.
+    fn letter(&self, binding: &str, event: &EventView<'_>) -> Result<String, &'static str> {
+        let has_room = event.attrs.len() + LETTER_HEADERS_BYTES_MAX <= usize::from(u16::MAX);
+        let topic = dead_letter(binding, event.topic).filter(|_| has_room).ok_or(NO_ROOM_FOR_LETTER)?;
+        let may = self.tenant.as_ref().is_none_or(|tenant| tenant.may_bury(self.local.shared.now_ns()));
+        if may { Ok(topic) } else { Err(DEAD_LETTERS_USED_UP) }
     }
 
     /// Takes a publisher's events, all of `route`'s chains, through the filters; `true` when all go on as they came.

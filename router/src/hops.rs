@@ -79,7 +79,6 @@ fn verdict(active: &Active, chain: &Chain, judgement: &Judgement<'_>, one: &Seen
     let plan = active.plan_of(binding);
     let judged = judgement.event(one.event);
     let is_decided = judged.binding == Some(one.binding);
-    let reason = if judged.reason.is_empty() { judged.detail } else { judged.reason };
     let sends = one.adds || one.fate == Fate::Redirect;
     let target = |target: &RouteTarget| target.to_string();
     Verdict {
@@ -88,7 +87,8 @@ fn verdict(active: &Active, chain: &Chain, judgement: &Judgement<'_>, one: &Seen
         module: plan.map(|plan| plan.module.to_string()).unwrap_or_default(),
         digest: plan.map(|plan| plan.digest.to_string()).unwrap_or_default(),
         verdict: one.fate.as_str().to_owned(),
-        reason: if is_decided { shorten(reason) } else { String::new() },
+        // Never its detail, which may quote the payload: viewers and collectors read this.
+        reason: if is_decided { shorten(judged.reason) } else { String::new() },
         targets: if sends { judgement.targets(one.event).map(target).collect() } else { Vec::new() },
         changed: one.changes,
         emitted: one.emits,

@@ -12,7 +12,7 @@ pub use event::{PolicyEvent, head};
 
 use crate::config::PolicyDefault;
 use crate::names::INBOX;
-use crate::residency::DEAD_LETTERS;
+use crate::residency::event_of_letter;
 use crate::tenants::{Foreign, Tenants};
 use myelin_core::{MatchSet, SessionKey};
 use myelin_policy::{
@@ -182,11 +182,13 @@ impl Rules {
     }
 
     /// Whether `service` may get events of the very topic. A dead letter may be had only by those who may have had the
-    /// event, and a session's answers are nobody else's.
+    /// event - one that does not say which it was, by nobody -, and a session's answers are nobody else's.
     fn may_get(&self, decider: &mut Decider, service: &Service, topic: &str) -> bool {
-        let event = topic.strip_prefix(DEAD_LETTERS).and_then(|rest| rest.split_once('/'));
-        self.may(decider, service, Action::Subscribe, topic)
-            && event.is_none_or(|(_binding, topic)| self.may(decider, service, Action::Subscribe, topic))
+        let mut may = |topic| self.may(decider, service, Action::Subscribe, topic);
+        match event_of_letter(topic) {
+            None => may(topic),
+            Some(event) => event.is_some_and(|event| may(topic) && may(event)),
+        }
     }
 
     /// Takes out of `targets` who may not get events of `topic`; how many copies are withheld.
@@ -384,6 +386,7 @@ mod tests {
         let who = Service::new("spiffe://example.org/service/shop");
         let mut may = |topic| rules.may_get(&mut decider, &who, topic);
         assert_eq!([may("$dead/gate/open"), may("$dead/gate/secret"), may("secret")], [true, false, false]);
+        assert!(!may("$dead/gate"), "of which event nobody knows");
     }
 
     #[test]

@@ -53,19 +53,25 @@ impl Held {
             None => self.schemas.latest(subject),
         }
     }
+
+    /// The version of a subject that a name says. Names of subjects may end like that themselves; but where there is the
+    /// subject before the colon, its version is meant, whether that is there or not: otherwise whoever may register
+    /// subjects could put a text of theirs in the place of one that a filter has pinned.
+    fn pinned<'n>(&self, name: &'n str) -> Option<(&'n str, SchemaVersion)> {
+        let (subject, version) = name.rsplit_once(':')?;
+        let version = version.parse().ok()?;
+        self.schemas.subject(subject).map(|_| (subject, version))
+    }
 }
 
 impl SchemaSource for Registry {
     fn schema(&self, name: &str) -> Option<Arc<str>> {
         let held = self.0.load();
-        // Names of subjects may hold colons themselves.
-        let found = held.meant(name).or_else(|| {
-            let (subject, version) = name.rsplit_once(':')?;
-            match version.parse().ok()? {
-                SchemaVersion::Latest => held.schemas.latest(subject),
-                SchemaVersion::Number(number) => held.schemas.version(subject, number),
-            }
-        });
+        let found = match held.pinned(name) {
+            Some((subject, SchemaVersion::Latest)) => held.schemas.latest(subject),
+            Some((subject, SchemaVersion::Number(number))) => held.schemas.version(subject, number),
+            None => held.meant(name),
+        };
         found.map(|version| version.schema.text.clone())
     }
 }
@@ -102,6 +108,19 @@ mod tests {
         assert_eq!(found("orders:latest").as_deref(), Some("2"));
         assert_eq!(found("a:1").as_deref(), Some("3"));
         assert_eq!((found("orders:3"), found("other"), found("other:1")), (None, None, None));
+    }
+
+    #[test]
+    fn what_a_filter_has_pinned_is_not_replaced_by_a_subject_of_that_name() {
+        let (registry, mut catalog) = (Registry::default(), Catalog::new());
+        for (subject, text) in [("orders", "1"), ("orders:1", "x"), ("orders:2", "y"), ("orders:latest", "z")] {
+            register(&mut catalog, subject, text);
+        }
+        registry.renew(catalog.schemas(), std::iter::empty());
+        let found = |name| registry.schema(name).map(|text| text.to_string());
+        assert_eq!([found("orders:1"), found("orders:latest")], [Some("1".into()), Some("1".into())]);
+        assert_eq!(found("orders:2"), None, "nor before it is there");
+        assert_eq!(found("orders:2:1").as_deref(), Some("y"));
     }
 
     #[test]

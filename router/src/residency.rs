@@ -6,13 +6,28 @@
 
 use myelin_catalog::TopicRule;
 use myelin_mesh::{Directory, SiteSet};
-use myelin_wire::Pattern;
+use myelin_wire::{Pattern, validate_topic};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Topics of dead letters begin with this; binding and topic of the event follow.
 pub const DEAD_LETTERS: &str = "$dead/";
+
+/// The topic of the dead letter that a binding makes of an event. None where the event's topic is so long, or of so many
+/// levels, that the letter's cannot hold it: policies, tenants and residency go by it, and nothing else would say to them
+/// whose letter it is.
+pub fn dead_letter(binding: &str, topic: &str) -> Option<String> {
+    let letter = format!("{DEAD_LETTERS}{binding}/{topic}");
+    validate_topic(&letter).is_ok().then_some(letter)
+}
+
+/// The topic of the event that a dead letter was; `Some(None)` where the letter's topic does not say, as routers of a
+/// version before had it for long ones. None where it is no dead letter.
+pub fn event_of_letter(topic: &str) -> Option<Option<&str>> {
+    let rest = topic.strip_prefix(DEAD_LETTERS)?;
+    Some(rest.split_once('/').map(|(_binding, event)| event))
+}
 
 /// The rules at a moment. At most [`TOPIC_RULES_MAX`](myelin_catalog::limits::TOPIC_RULES_MAX) of them, which are looked
 /// through once for each topic.
@@ -47,11 +62,8 @@ impl Residency {
 
     /// The sites at which events of `topic` may be; `None` = anywhere. Dead letters stay where their events may be.
     pub fn allowed(&self, topic: &str) -> Option<SiteSet> {
-        let topic = match topic.strip_prefix(DEAD_LETTERS) {
-            Some(rest) => rest.split_once('/').map(|(_binding, topic)| topic),
-            None => Some(topic),
-        };
-        // A dead letter whose topic had no room for that of its event: as if it were of all.
+        let topic = event_of_letter(topic).unwrap_or(Some(topic));
+        // A dead letter that does not say which event it was: as if it were of all.
         let holds = |pattern: &Pattern| topic.is_none_or(|topic| pattern.matches(topic));
         let rules = self.rules.iter().filter(|(pattern, _)| holds(pattern));
         rules.map(|(_, sites)| sites.clone()).reduce(|a, b| a & &b)
@@ -102,6 +114,19 @@ mod tests {
         let directory = Directory::new(sites, std::iter::empty::<Router>()).unwrap();
         let rules: Vec<TopicRule> = rules.iter().map(|rule| serde_json::from_value(rule.clone()).unwrap()).collect();
         Residency::after(&Residency::default(), rules.iter(), &directory)
+    }
+
+    #[test]
+    fn a_dead_letter_says_of_which_event_it_is_or_there_is_none() {
+        let longest = "x".repeat(250 - "$dead/gate/".len());
+        for event in ["a", "orders/1", &longest, &["a"; 30].join("/")] {
+            let letter = dead_letter("gate", event).unwrap();
+            assert_eq!(event_of_letter(&letter), Some(Some(event)));
+        }
+        for event in [&*format!("{longest}x"), &["a"; 31].join("/")] {
+            assert_eq!(dead_letter("gate", event), None, "{event}");
+        }
+        assert_eq!((event_of_letter("$dead/gate"), event_of_letter("orders/1")), (Some(None), None));
     }
 
     #[test]

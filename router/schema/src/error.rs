@@ -1,6 +1,8 @@
 //! What is wrong with a schema, and with a payload.
 
+use crate::format::Format;
 use crate::limits::{FAULT_TEXT_MAX, REFERENCES_MAX};
+use crate::repeated::Repeated;
 use std::fmt::Display;
 
 /// Why a text is no schema that can be used, or why nothing can be said about it.
@@ -24,6 +26,14 @@ impl SchemaError {
     /// The text cannot be read as what it claims to be.
     pub(crate) fn malformed(format: &str, reason: impl Display) -> Self {
         Self::new("schema-malformed", format!("the text is no {format} schema: {reason}"))
+    }
+
+    /// Which of two members of one name counts, readers do not agree.
+    pub(crate) fn ambiguous(format: Format, repeated: &Repeated) -> Self {
+        let place = if repeated.path.is_empty() { "its object".to_owned() } else { format!("`{}`", repeated.path) };
+        let place = shortened(place, FAULT_TEXT_MAX);
+        let reason = format!("{place} {repeated}, and readers do not agree which of them counts: leave one");
+        Self::malformed(format.as_str(), reason)
     }
 
     pub(crate) fn too_big(what: &str, size: usize, most: usize) -> Self {

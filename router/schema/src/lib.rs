@@ -18,6 +18,7 @@ mod format;
 mod json;
 pub mod limits;
 mod protobuf;
+mod repeated;
 mod validator;
 
 pub use compatibility::{Compatibility, incompatibilities};
@@ -26,13 +27,21 @@ pub use error::{Fault, SchemaError};
 pub use format::{Format, ReferenceText, Source};
 pub use validator::Validator;
 
-/// Whether the text is a schema that payloads can be judged by, within the limits.
+/// Whether the text is a schema that payloads can be judged by, within the limits, and that all readers understand alike:
+/// none of its objects has a name twice. A registry that asked for less before has texts that only [`Validator::compile`]
+/// takes.
 ///
 /// # Errors
 ///
 /// What is wrong with it, and where.
 pub fn check(source: &Source<'_>) -> Result<(), SchemaError> {
-    Validator::compile(source).map(drop)
+    Validator::compile(source)?;
+    let is_json = matches!(source.format, Format::Json | Format::Avro);
+    // What compiles and is no JSON text has no objects.
+    match repeated::first(source.text.as_bytes()) {
+        Ok(Some(repeated)) if is_json => Err(SchemaError::ambiguous(source.format, &repeated)),
+        _ => Ok(()),
+    }
 }
 
 /// The text that is the same for all texts of one schema, as a registry wants it.

@@ -1,7 +1,9 @@
 //! What happens often is counted together: reads by dashboards, what strangers are refused, what policies deny.
 //!
 //! The first of a sort is told at once; while more of it come, one entry a window tells how many. A sort that was told keeps
-//! its place for a window, and there are so many places: that bounds what the log takes, whoever asks for whatever.
+//! its place for a window, and there are so many places: that bounds what the log takes, whoever asks for whatever. Denials
+//! are bounded by more than that, for any client may make them: while the same goes on its windows grow, and all of them
+//! share a budget. What the budget has no room for is told later, with all that has come meanwhile: no count is lost.
 
 use super::chain::{Kind, Note};
 use myelin_policy::Action;
@@ -13,13 +15,27 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Of callers that were let in: as many as the dashboards and scripts of a team read in a minute.
-const READS: Bounds = Bounds { sorts_max: 1_024, window: Duration::from_secs(60) };
+const READS: Bounds = Bounds::fixed(1_024, Duration::from_secs(60));
 /// Of those that were not: 33 entries in ten minutes are less than 3 MB a day, so that whoever knocks takes weeks to fill
 /// a log of 64 MiB.
-const STRANGERS: Bounds = Bounds { sorts_max: 32, window: Duration::from_secs(600) };
+const STRANGERS: Bounds = Bounds::fixed(32, Duration::from_secs(600));
 /// Services, for each action: more that are denied at a time have a cause in common. What comes after the first is told
-/// within seconds.
-const DENIALS: Bounds = Bounds { sorts_max: 32, window: Duration::from_secs(10) };
+/// within seconds, what goes on for hours once an hour: some sixty entries a day for a service and an action, whatever pauses
+/// it makes.
+const DENIALS: Bounds = Bounds {
+    sorts_max: 256,
+    window: Duration::from_secs(10),
+    doublings: 9,
+    window_max: Duration::from_secs(3_600),
+    pause: Duration::from_secs(3_600),
+};
+/// Entries about denials, of all services and actions together: 2,880 a day and those of a full budget, of less than 900
+/// bytes each, are less than 3 MB a day. It takes more than ten services that are denied everything without an end to use it
+/// up.
+const DENIALS_BUDGET: Budget =
+    Budget { every: Duration::from_secs(30), full: 256, for_firsts: 128, regained_in: Duration::ZERO, at: None };
+/// Bytes of a topic in an entry about denials: it says where to look, and is the client's to choose.
+const TOPIC_BYTES_MAX: usize = 64;
 /// What stands for several.
 const SEVERAL: &str = "*";
 
@@ -28,26 +44,101 @@ const SEVERAL: &str = "*";
 struct Bounds {
     /// Sorts that are told apart; those beyond are one.
     sorts_max: usize,
-    /// How long the same is counted together.
+    /// How long the same is counted together after its first.
     window: Duration,
+    /// How often that is doubled while it goes on.
+    doublings: u32,
+    /// The longest window.
+    window_max: Duration,
+    /// How long nothing of a sort comes before a doubling is taken back; after the last one it is forgotten.
+    pause: Duration,
+}
+
+impl Bounds {
+    const fn fixed(sorts_max: usize, window: Duration) -> Self {
+        Self { sorts_max, window, doublings: 0, window_max: window, pause: Duration::ZERO }
+    }
+
+    fn window(&self, doublings: u32) -> Duration {
+        self.window.saturating_mul(1 << doublings.min(self.doublings)).min(self.window_max)
+    }
+}
+
+/// How many entries there may be: pure, time passed in.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    /// One is regained in that time.
+    every: Duration,
+    /// As many are there at most.
+    full: u32,
+    /// So many of them are for sorts of which nothing was told yet: what goes on does not hide what begins.
+    for_firsts: u32,
+    /// When it is full again, counted from `at`.
+    regained_in: Duration,
+    at: Option<Instant>,
+}
+
+impl Budget {
+    /// How long after `now` an entry has to wait.
+    fn wait(&self, now: Instant, is_first: bool) -> Duration {
+        let mine = if is_first { self.full } else { self.full.saturating_sub(self.for_firsts) };
+        self.owed(now).saturating_sub(self.every * mine.saturating_sub(1))
+    }
+
+    fn owed(&self, now: Instant) -> Duration {
+        self.at.map_or(Duration::ZERO, |at| self.regained_in.saturating_sub(now.saturating_duration_since(at)))
+    }
+
+    /// Whether there may be an entry now; it is paid for.
+    fn pay(&mut self, now: Instant, is_first: bool) -> bool {
+        let may = self.wait(now, is_first).is_zero();
+        if may {
+            (self.regained_in, self.at) = (self.owed(now) + self.every, Some(now));
+        }
+        may
+    }
 }
 
 /// All that is counted. Whoever counts never waits for the disk, and takes no place in the queue of what is written.
 #[derive(Debug)]
 pub(super) struct Counts {
     requests: Mutex<[Counted<Same>; 2]>,
-    /// By action, then service. Workers count here, one denied event after the other.
-    denials: Mutex<[Counted<Box<str>>; Action::ALL.len()]>,
+    /// Workers count here, one denied event after the other.
+    denials: Mutex<Denied>,
     /// Something is to be told at once.
     pub(super) fresh: Notify,
+}
+
+/// What policies deny, by action, then service.
+#[derive(Debug)]
+struct Denied {
+    by_action: [Counted<Box<str>>; Action::ALL.len()],
+    budget: Budget,
+}
+
+impl Denied {
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let waits = [false, true].map(|is_first| now + self.budget.wait(now, is_first));
+        let due =
+            |sort: &Sort| if sort.note.count == 0 { sort.due } else { sort.due.max(waits[usize::from(sort.is_first)]) };
+        self.by_action.iter().flat_map(Counted::all).map(due).min()
+    }
+
+    fn take(&mut self, now: Option<Instant>) -> Vec<Note> {
+        let Self { by_action, budget } = self;
+        // At the end all is told: nobody but an operator ends a router.
+        let mut may = |is_first| now.is_none_or(|now| budget.pay(now, is_first));
+        by_action.iter_mut().flat_map(|counted| counted.take(now, &mut may)).collect()
+    }
 }
 
 impl Default for Counts {
     fn default() -> Self {
         let requests = [(READS, SEVERAL), (STRANGERS, "-")];
         let requests = requests.map(|(bounds, actor)| Counted::new(bounds, several(Kind::Admin, actor, SEVERAL)));
-        let denials = Action::ALL.map(|action| Counted::new(DENIALS, several(Kind::Denial, SEVERAL, action.name())));
-        Self { requests: Mutex::new(requests), denials: Mutex::new(denials), fresh: Notify::new() }
+        let by_action = Action::ALL.map(|action| Counted::new(DENIALS, several(Kind::Denial, SEVERAL, action.name())));
+        let denials = Mutex::new(Denied { by_action, budget: DENIALS_BUDGET });
+        Self { requests: Mutex::new(requests), denials, fresh: Notify::new() }
     }
 }
 
@@ -75,14 +166,21 @@ impl Counts {
 
     /// Counts what a service was denied. Allocates only where the service or the moment is a new one.
     pub(super) fn denial(&self, service: &str, action: Action, topic: &str) {
+        self.denial_at(Instant::now(), service, action, topic);
+    }
+
+    fn denial_at(&self, now: Instant, service: &str, action: Action, topic: &str) {
         let mut denials = lock(&self.denials);
-        let counted = &mut denials[action as usize];
-        if counted.count_known(service) {
+        let counted = &mut denials.by_action[action as usize];
+        if counted.count_known(service, now) {
             return;
         }
         let mut note = Note::new(Kind::Denial, service, action.name(), DENIED);
-        note.subject = topic.to_owned();
-        let is_fresh = counted.add(service.into(), note, Instant::now());
+        note.subject = match topic.floor_char_boundary(TOPIC_BYTES_MAX) {
+            end if end < topic.len() => format!("{}...", &topic[..end]),
+            _ => topic.to_owned(),
+        };
+        let is_fresh = counted.add(service.into(), note, now);
         drop(denials);
         self.tell(is_fresh);
     }
@@ -95,15 +193,20 @@ impl Counts {
 
     /// When something is to be told next.
     pub(super) fn due(&self) -> Option<Instant> {
-        let requests = lock(&self.requests).iter().filter_map(Counted::due).min();
-        let denials = lock(&self.denials).iter().filter_map(Counted::due).min();
+        self.due_after(Instant::now())
+    }
+
+    fn due_after(&self, now: Instant) -> Option<Instant> {
+        let requests = lock(&self.requests).iter().flat_map(Counted::all).map(|sort| sort.due).min();
+        let denials = lock(&self.denials).due(now);
         requests.into_iter().chain(denials).min()
     }
 
     /// What is to be told by `now`; all of it at the end.
     pub(super) fn take(&self, now: Option<Instant>) -> Vec<Note> {
-        let mut told: Vec<Note> = lock(&self.requests).iter_mut().flat_map(|counted| counted.take(now)).collect();
-        told.extend(lock(&self.denials).iter_mut().flat_map(|counted| counted.take(now)));
+        let requests = |counted: &mut Counted<Same>| counted.take(now, &mut |_| true);
+        let mut told: Vec<Note> = lock(&self.requests).iter_mut().flat_map(requests).collect();
+        told.extend(lock(&self.denials).take(now));
         told
     }
 }
@@ -124,8 +227,62 @@ struct Same {
 struct Sort {
     /// With the number of those that are not told yet.
     note: Note,
-    /// When they are told; where there are none, the sort is forgotten then.
+    /// When they are told; where there are none, a doubling is taken back then, or the sort is forgotten.
     due: Instant,
+    /// Nothing of it was told yet.
+    is_first: bool,
+    /// Before that, nothing more of it is told.
+    next: Instant,
+    /// How often its window was doubled.
+    doublings: u32,
+}
+
+impl Sort {
+    fn new(note: Note, now: Instant) -> Self {
+        Self { note, due: now, is_first: true, next: now, doublings: 0 }
+    }
+
+    /// Counts one more; `true` where something of it is to be told earlier than there was before.
+    fn add(&mut self, note: Note, now: Instant) -> bool {
+        if self.note.count > 0 {
+            // What the first of them was about is told.
+            self.note.count += note.count;
+            return false;
+        }
+        self.note = note;
+        let before = std::mem::replace(&mut self.due, self.next.max(now));
+        self.due < before
+    }
+
+    /// Whether it was told and its window is over.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.note.count == 0 && self.next <= now
+    }
+
+    /// What is due comes to pass; `false` where the sort is forgotten. Where it may not be told yet, it stays as it is.
+    fn pass(
+        &mut self,
+        bounds: &Bounds,
+        now: Option<Instant>,
+        told: &mut Vec<Note>,
+        may: &mut impl FnMut(bool) -> bool,
+    ) -> bool {
+        if self.note.count == 0 {
+            let is_kept = now.is_some() && self.doublings > 0;
+            self.doublings = self.doublings.saturating_sub(1);
+            self.due = now.map_or(self.due, |now| now + bounds.pause);
+            return is_kept;
+        }
+        if may(self.is_first) {
+            told.push(self.note.clone());
+            self.note.count = 0;
+            self.is_first = false;
+            self.next = now.map_or(self.next, |now| now + bounds.window(self.doublings));
+            self.due = self.next + bounds.pause;
+            self.doublings = bounds.doublings.min(self.doublings + 1);
+        }
+        true
+    }
 }
 
 /// Notes that are being counted: pure, time passed in.
@@ -139,21 +296,28 @@ struct Counted<K> {
     several: Note,
 }
 
-impl<K: Ord> Counted<K> {
+impl<K: Ord + Clone> Counted<K> {
     fn new(bounds: Bounds, several: Note) -> Self {
         Self { bounds, sorts: BTreeMap::new(), rest: None, several }
     }
 
+    fn all(&self) -> impl Iterator<Item = &Sort> {
+        self.sorts.values().chain(&self.rest)
+    }
+
     /// Counts one of a sort of which something is waiting to be told already, or for which there is no place; `false`
     /// where it needs a note.
-    fn count_known<Q: Ord + ?Sized>(&mut self, key: &Q) -> bool
+    fn count_known<Q: Ord + ?Sized>(&mut self, key: &Q, now: Instant) -> bool
     where
         K: Borrow<Q>,
     {
-        let is_full = self.sorts.len() >= self.bounds.sorts_max;
-        let sort = match self.sorts.get_mut(key) {
-            None if is_full => self.rest.as_mut(),
-            known => known,
+        let has_place = |sorts: &BTreeMap<K, Sort>| {
+            sorts.len() < self.bounds.sorts_max || sorts.values().any(|sort| sort.is_idle(now))
+        };
+        let sort = match self.sorts.contains_key(key) {
+            true => self.sorts.get_mut(key),
+            false if has_place(&self.sorts) => None,
+            false => self.rest.as_mut(),
         };
         // Of the first after a silence the note says what it was about.
         match sort.filter(|sort| sort.note.count > 0) {
@@ -165,172 +329,58 @@ impl<K: Ord> Counted<K> {
         }
     }
 
-    /// Counts a note; `true` where it is to be told at once.
+    /// Counts a note; `true` where somebody has to look when it is to be told.
     fn add(&mut self, key: K, note: Note, now: Instant) -> bool {
         if let Some(sort) = self.sorts.get_mut(&key) {
-            match sort.note.count {
-                0 => sort.note = note,
-                // What the first of them was about is told.
-                _ => sort.note.count += note.count,
+            return sort.add(note, now);
+        }
+        if self.sorts.len() >= self.bounds.sorts_max {
+            // Whoever begins is told apart from the others, in the place of one that is quiet.
+            let idle = self.sorts.iter().filter(|(_, sort)| sort.is_idle(now));
+            let least = idle.min_by_key(|(_, sort)| (sort.doublings, sort.next)).map(|(key, _)| key.clone());
+            if let Some(key) = least {
+                self.sorts.remove(&key);
             }
-            return false;
         }
         if self.sorts.len() < self.bounds.sorts_max {
-            self.sorts.insert(key, Sort { note, due: now });
+            self.sorts.insert(key, Sort::new(note, now));
             return true;
         }
-        let (count, before) = (note.count, self.rest.as_ref());
-        let due = before.map_or(now, |rest| rest.due);
-        let told = before.map_or(0, |rest| rest.note.count);
         let detail =
             format!("more than {} sorts at a time; one is {} {}", self.bounds.sorts_max, note.actor, note.subject);
-        let is_first = before.is_none();
-        self.rest = Some(Sort { note: Note { count: told + count, detail, ..self.several.clone() }, due });
-        is_first
+        let note = Note { count: note.count, detail, ..self.several.clone() };
+        match &mut self.rest {
+            Some(rest) => rest.add(note, now),
+            None => {
+                self.rest = Some(Sort::new(note, now));
+                true
+            }
+        }
     }
 
-    fn due(&self) -> Option<Instant> {
-        self.sorts.values().chain(&self.rest).map(|sort| sort.due).min()
-    }
-
-    fn take(&mut self, now: Option<Instant>) -> Vec<Note> {
-        let (mut told, window) = (Vec::new(), self.bounds.window);
-        let mut tell = |sort: &mut Sort| {
-            if now.is_some_and(|now| now < sort.due) {
-                return true;
+    /// What is due, the longest first; `may` says whether something is told, of which nothing was told yet or not.
+    fn take(&mut self, now: Option<Instant>, may: &mut impl FnMut(bool) -> bool) -> Vec<Note> {
+        let Self { bounds, sorts, rest, .. } = self;
+        let is_due = |sort: &Sort| now.is_none_or(|now| sort.due <= now);
+        let mut due: Vec<(Option<K>, &mut Sort)> =
+            sorts.iter_mut().filter(|(_, sort)| is_due(sort)).map(|(key, sort)| (Some(key.clone()), sort)).collect();
+        due.extend(rest.as_mut().filter(|sort| is_due(sort)).map(|sort| (None, sort)));
+        due.sort_by_key(|(_, sort)| sort.due);
+        let (mut told, mut forgotten) = (Vec::new(), Vec::new());
+        for (key, sort) in due {
+            if !sort.pass(bounds, now, &mut told, may) {
+                forgotten.push(key);
             }
-            if sort.note.count == 0 {
-                return false;
+        }
+        for key in forgotten {
+            match key {
+                Some(key) => drop(sorts.remove(&key)),
+                None => *rest = None,
             }
-            told.push(sort.note.clone());
-            sort.note.count = 0;
-            sort.due = now.map_or(sort.due, |now| now + window);
-            true
-        };
-        self.sorts.retain(|_, sort| tell(sort));
-        self.rest.take_if(|rest| !tell(rest));
+        }
         told
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use super::*;
-
-    const TWO: Bounds = Bounds { sorts_max: 2, window: Duration::from_secs(60) };
-
-    fn read(actor: &str) -> Note {
-        Note::new(Kind::Admin, actor, "GET /v1/modules", "ok")
-    }
-
-    fn counted() -> Counted<Box<str>> {
-        Counted::new(TWO, several(Kind::Admin, "*", "*"))
-    }
-
-    fn told(counted: &mut Counted<Box<str>>, now: Instant) -> Vec<(String, u64)> {
-        counted.take(Some(now)).into_iter().map(|note| (note.actor, note.count)).collect()
-    }
-
-    #[test]
-    fn the_first_is_told_at_once_and_while_more_come_one_entry_a_window() {
-        let (mut counted, begin) = (counted(), Instant::now());
-        assert!(counted.add("a".into(), read("a"), begin));
-        assert_eq!((counted.due(), told(&mut counted, begin)), (Some(begin), vec![("a".into(), 1)]));
-        assert!(!counted.count_known("a"), "its note says what it is about");
-        assert!(!counted.add("a".into(), read("a"), begin));
-        assert!((0..8).all(|_| counted.count_known("a")));
-        assert!(counted.add("b".into(), read("b"), begin), "somebody else's are others");
-        assert_eq!(told(&mut counted, begin), [("b".into(), 1)]);
-        let (next, last) = (begin + TWO.window, begin + 3 * TWO.window);
-        assert_eq!((counted.due(), told(&mut counted, next)), (Some(next), vec![("a".into(), 9)]));
-        assert!(!counted.add("a".into(), read("a"), next), "it goes on");
-        assert_eq!(told(&mut counted, next + TWO.window), [("a".into(), 1)]);
-        assert!(told(&mut counted, last).is_empty());
-        assert_eq!(counted.due(), None);
-        assert!(counted.add("a".into(), read("a"), last), "at once again after a silence");
-        assert_eq!(counted.take(None).len(), 1, "all at the end");
-    }
-
-    #[test]
-    fn more_sorts_than_there_is_room_for_are_one() {
-        let (mut counted, begin) = (counted(), Instant::now());
-        let mut entries = 0;
-        // Ten a second, each another one, for ten windows.
-        for number in 0..6_000_u32 {
-            let now = begin + Duration::from_millis(100) * number;
-            if !counted.count_known(&*number.to_string()) {
-                counted.add(number.to_string().into(), read(&number.to_string()), now);
-            }
-            entries += told(&mut counted, now).len();
-        }
-        assert!(entries <= 11 * (TWO.sorts_max + 1), "{entries}");
-        let (mut counted, mut sum) = (self::counted(), 0);
-        for number in 0..1_000 {
-            counted.add(number.to_string().into(), read("x"), begin);
-        }
-        for note in counted.take(None) {
-            sum += note.count;
-            assert!(note.actor == "x" || (note.detail.contains("more than 2 sorts") && note.result == "*"), "{note:?}");
-        }
-        assert_eq!(sum, 1_000, "none is lost");
-    }
-
-    #[test]
-    fn a_plan_that_reads_a_thousand_things_is_an_entry_or_two() {
-        let counts = Counts::default();
-        let read = |action: &str, path: String, result: &str| {
-            let mut note = Note::new(Kind::Admin, "ops", action, result);
-            (note.from, note.subject) = (Some("10.0.0.7".into()), path);
-            counts.request(note, true);
-        };
-        let route = "GET /registry/subjects/{subject}/versions/{version}";
-        for number in 0..1_500 {
-            read(route, format!("/registry/subjects/s{number}/versions/1"), "ok");
-            if number == 0 {
-                assert_eq!(counts.take(Some(Instant::now())).len(), 1, "the first at once");
-            }
-        }
-        read(route, "/registry/subjects/none/versions/1".into(), "subject-not-found");
-        read("GET /v1/status", "/v1/status".into(), "ok");
-        let told = counts.take(None).into_iter().map(|note| (note.action, note.subject, note.result, note.count));
-        let entry =
-            |action: &str, subject: &str, result: &str, count| (action.into(), subject.into(), result.into(), count);
-        assert_eq!(
-            told.collect::<Vec<(String, String, String, u64)>>(),
-            [
-                entry(route, "/registry/subjects/s1/versions/1", "ok", 1_499),
-                entry(route, "/registry/subjects/none/versions/1", "subject-not-found", 1),
-                entry("GET /v1/status", "/v1/status", "ok", 1),
-            ]
-        );
-    }
-
-    #[test]
-    fn denials_are_told_by_service_and_action_and_none_is_forgotten() {
-        let counts = Counts::default();
-        for (service, action, times) in
-            [("a", Action::Publish, 1_000), ("b", Action::Publish, 3), ("a", Action::Subscribe, 2)]
-        {
-            (0..times).for_each(|_| counts.denial(service, action, "orders/1"));
-        }
-        let of = |notes: Vec<Note>| -> Vec<_> {
-            notes.into_iter().map(|note| (note.actor, note.action, note.subject, note.count)).collect()
-        };
-        let begin = counts.due().unwrap();
-        let entry = |service: &str, action: &str, count| (service.into(), action.into(), "orders/1".into(), count);
-        let told = of(counts.take(Some(Instant::now())));
-        assert_eq!(told, [entry("a", "publish", 1_000), entry("b", "publish", 3), entry("a", "subscribe", 2)]);
-        // A burst after the first was told, and then nobody denies anything any more.
-        (0..1_000).for_each(|_| counts.denial("b", Action::Publish, "orders/1"));
-        assert!(counts.due().unwrap() <= Instant::now() + DENIALS.window && begin <= counts.due().unwrap());
-        assert_eq!(of(counts.take(Some(Instant::now() + DENIALS.window))), [entry("b", "publish", 1_000)]);
-        for number in 0..2 * DENIALS.sorts_max {
-            counts.denial(&format!("c{number}"), Action::Request, "orders/1");
-        }
-        let told = counts.take(None);
-        assert_eq!((told.len(), told.iter().map(|note| note.count).sum::<u64>()), (DENIALS.sorts_max + 1, 64));
-        assert!(told.last().is_some_and(|note| (&*note.actor, &*note.action) == ("*", "request")), "{told:?}");
-    }
-}
+mod tests;

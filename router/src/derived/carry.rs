@@ -1,14 +1,13 @@
 //! One chain's verdicts, carried out: what changes, what ends, and which further events are made.
 
-use super::{DEAD_LETTERS_USED_UP, DEPTH_MAX, Derived, Judge, Pass, Passing, REASON_BYTES_MAX, Seen, Verdicts};
+use super::{DEPTH_MAX, Derived, Judge, Pass, Passing, REASON_BYTES_MAX, Seen, Verdicts};
 use crate::hops;
 use crate::ledger::Term;
 use crate::local::Local;
-use crate::residency::DEAD_LETTERS;
 use bytes::Bytes;
 use myelin_engine::{EventView, Fate, Judged, Judgement, RouteTarget};
 use myelin_mesh::SiteSet;
-use myelin_wire::{Attrs, AttrsBuilder, Code, validate_topic};
+use myelin_wire::{Attrs, AttrsBuilder, Code};
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -131,10 +130,12 @@ impl Context<'_> {
             None if judged.reason.is_empty() => judged.detail.to_owned(),
             None => format!("{}: {}", judged.reason, judged.detail),
         };
-        let is_buried = judged.fate == Fate::DeadLetter && self.judge.may_bury();
-        let (fate, why) = match judged.fate {
-            Fate::DeadLetter if !is_buried => (Fate::Deny, format!("{why} ({DEAD_LETTERS_USED_UP})")),
-            fate => (fate, why),
+        // What a filter says besides may quote payloads: traces are for more people than those.
+        let declared = judged.fault.map_or(judged.reason, |fault| fault.code());
+        let letter = (judged.fate == Fate::DeadLetter).then(|| self.judge.letter(binding, event));
+        let (fate, why, told) = match &letter {
+            Some(Err(unburied)) => (Fate::Deny, format!("{why} ({unburied})"), format!("{declared} ({unburied})")),
+            _ => (judged.fate, why, declared.to_owned()),
         };
         let (term, code) = match fate {
             Fate::Drop => (Term::Dropped, None),
@@ -144,21 +145,25 @@ impl Context<'_> {
         };
         self.judge.settle(self.pass.is_egress, item, term);
         if let Some(watch) = &mut verdicts.watch {
-            hops::ended(self.judge.local, watch, event, item.seq, (fate.as_str(), &why));
+            hops::ended(self.judge.local, watch, event, item.seq, (fate.as_str(), &told));
         }
         if let Some(code) = code.filter(|_| !self.pass.is_egress) {
             refuse(verdicts, item, code, format!("{binding}: {why}"));
         }
-        if is_buried {
-            self.bury(binding, &why, item, event, verdicts);
+        if let Some(Ok(letter)) = letter {
+            self.bury(letter, (binding, &why), item, event, verdicts);
         }
     }
 
     /// Publishes a dead letter: the event under `$dead/<binding>/<topic>`, with the reason in its headers.
-    fn bury(&self, binding: &str, why: &str, item: &Passing, event: &EventView<'_>, verdicts: &mut Verdicts) {
-        let topic = format!("{DEAD_LETTERS}{binding}/{}", event.topic);
-        // A topic at the limit has no room for the prefix: its dead letters share one topic.
-        let topic = if validate_topic(&topic).is_ok() { topic } else { format!("{DEAD_LETTERS}{binding}") };
+    fn bury(
+        &self,
+        topic: String,
+        (binding, why): (&str, &str),
+        item: &Passing,
+        event: &EventView<'_>,
+        verdicts: &mut Verdicts,
+    ) {
         let module = self.judge.active.module_of(binding).unwrap_or_default();
         let mut attrs = AttrsBuilder::new();
         Attrs::new(event.attrs).iter().filter(|attr| !attr.name.starts_with("myelin-")).for_each(|attr| {

@@ -1,15 +1,14 @@
 //! Events that their topic's schema holds back.
 
-use super::{DEAD_LETTERS_USED_UP, Derived, Judge, REASON_BYTES_MAX, Seen, Verdicts};
+use super::{Derived, Judge, REASON_BYTES_MAX, Seen, Verdicts};
 use crate::hops;
 use crate::ledger::Term;
-use crate::residency::DEAD_LETTERS;
 use crate::screen::{ADMISSION, Screen, Violation};
 use bytes::Bytes;
 use myelin_catalog::OnInvalid;
 use myelin_engine::EventView;
 use myelin_mesh::SiteSet;
-use myelin_wire::{Attrs, AttrsBuilder, Code, validate_topic};
+use myelin_wire::{Attrs, AttrsBuilder, Code};
 use std::sync::Arc;
 
 impl Judge<'_> {
@@ -26,23 +25,22 @@ impl Judge<'_> {
         let detail = violation.detail();
         screen.held_back();
         ledger.sub(generation, Term::InPipeline, 1);
-        let is_buried = screen.on_invalid() == OnInvalid::DeadLetter && self.may_bury();
-        let code = match is_buried {
-            false => {
+        let letter = (screen.on_invalid() == OnInvalid::DeadLetter).then(|| self.letter(ADMISSION, event));
+        let code = match letter {
+            None | Some(Err(_)) => {
                 ledger.add(generation, Term::Rejected, 1);
-                let beyond = screen.on_invalid() == OnInvalid::DeadLetter;
-                let used_up = if beyond { format!(" ({DEAD_LETTERS_USED_UP})") } else { String::new() };
-                let why = format!("rule {}: {detail}{used_up}", screen.rule());
+                let unburied = letter.and_then(Result::err).map(|why| format!(" ({why})")).unwrap_or_default();
+                let why = format!("rule {}: {detail}{unburied}", screen.rule());
                 hops::not_allowed(self.local, verdicts.watch.as_deref_mut(), event, seq, (Code::SchemaViolation, &why));
                 Code::SchemaViolation
             }
-            true => {
+            Some(Ok(letter)) => {
                 ledger.add(generation, Term::DeadLettered, 1);
                 if let Some(watch) = &mut verdicts.watch {
                     let why = format!("{}: rule {}: {detail}", Code::SchemaViolation.name(), screen.rule());
                     hops::ended(self.local, watch, event, seq, ("dead-letter", &why));
                 }
-                self.bury_violation(screen, violation, event, within, verdicts);
+                self.bury_violation(letter, (screen, violation), event, within, verdicts);
                 Code::DeadLettered
             }
         };
@@ -54,15 +52,12 @@ impl Judge<'_> {
     /// The event under `$dead/admission/<topic>`, with the reason in its headers.
     fn bury_violation(
         &self,
-        screen: &Screen,
-        violation: &Violation,
+        topic: String,
+        (screen, violation): (&Screen, &Violation),
         event: &EventView<'_>,
         within: Option<SiteSet>,
         verdicts: &mut Verdicts,
     ) {
-        let topic = format!("{DEAD_LETTERS}{ADMISSION}/{}", event.topic);
-        // A topic at the limit has no room for the prefix: its dead letters share one topic.
-        let topic = if validate_topic(&topic).is_ok() { topic } else { format!("{DEAD_LETTERS}{ADMISSION}") };
         let why = format!("{}: {}", Code::SchemaViolation.name(), violation.detail());
         let mut attrs = AttrsBuilder::new();
         Attrs::new(event.attrs).iter().filter(|attr| !attr.name.starts_with("myelin-")).for_each(|attr| {

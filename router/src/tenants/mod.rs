@@ -17,7 +17,7 @@ pub use self::reach::{check_reach, new_selectors};
 pub use self::usage::{Figures, Member, Spent, Usage};
 
 use crate::names::INBOX;
-use crate::residency::DEAD_LETTERS;
+use crate::residency::event_of_letter;
 use myelin_catalog::limits::TENANT_ROOT_LEVELS_MAX;
 use myelin_catalog::{Selector, Share, Tenant};
 use myelin_policy::{Action, Service};
@@ -156,14 +156,12 @@ impl Tenants {
             return self.check_reply(own, topic);
         }
         // Dead letters are of whom their events were of.
-        let topic = match topic.strip_prefix(DEAD_LETTERS) {
+        let topic = match event_of_letter(topic) {
             None => topic,
-            Some(rest) => match rest.split_once('/') {
-                Some((_binding, event)) => event,
-                // Of all bindings: each topic is looked at by itself.
-                None if rest.contains('*') && own.is_none() => return Ok(()),
-                None => return Err(Foreign::DeadLetters),
-            },
+            Some(Some(event)) => event,
+            // Of all bindings: each topic is looked at by itself.
+            Some(None) if topic.contains('*') && own.is_none() => return Ok(()),
+            Some(None) => return Err(Foreign::DeadLetters),
         };
         let owner = self.owner(topic);
         match (own, owner) {

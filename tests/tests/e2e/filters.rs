@@ -81,7 +81,37 @@ async fn a_dead_letter_tells_why_and_keeps_the_event() -> Result<()> {
     let letter = dead.next().await.context("a dead letter")?;
     assert_eq!((letter.topic(), letter.payload()), ("$dead/objects/in/a", &b"[1]"[..]));
     assert_eq!((letter.header("x"), letter.header("myelin-module")), (Some("y"), Some("schema-json@0.1.0")));
-    assert!(letter.header("myelin-reason").is_some_and(|reason| !reason.is_empty()));
+    let why = letter.header("myelin-reason").context("a reason")?.to_owned();
+    assert!(why.starts_with("payload does not match the schema: (document): "), "{why}");
+
+    // A trace has the reason that the filter declares, and not what it says besides: that may quote the payload.
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let traced = Event::new("in/a", "[1]").traceparent(&format!("00-{trace}-00f067aa0ba902b7-01"));
+    decided(&client, traced).await?;
+    let found = router.ask("GET", &format!("/v1/traces/{trace}"), &[], b"")?.json();
+    let hop = &found["records"].as_array().into_iter().flatten().find(|record| record["topic"] == "in/a");
+    let hop = &hop.context("a record")?["hop"];
+    let declared = "payload does not match the schema";
+    assert_eq!((&hop["outcome"], &hop["detail"]), (&"dead-letter".into(), &declared.into()), "{found:#}");
+    assert_eq!(hop["verdicts"][0]["reason"], declared, "{found:#}");
+    dead.next().await.context("its letter")?;
+
+    // Where no letter can say of which event it is, there is none, and the publisher is told so.
+    let letter_of = |event: &str| format!("$dead/objects/{event}");
+    let longest = format!("in/{}", "x".repeat(250 - letter_of("in/").len()));
+    for (topic, code) in
+        [(longest.clone(), "dead-lettered"), (longest + "x", "denied"), (["in"; 31].join("/"), "denied")]
+    {
+        let outcome = decided(&client, Event::new(&topic, "[1]")).await?;
+        let Outcome::Refused { code: found, detail } = outcome else { anyhow::bail!("{topic}: {outcome:?}") };
+        assert_eq!(found.name(), code, "{topic}: {detail}");
+    }
+    let large = Event::new("in/a", "[1]").header("large", &"x".repeat(64_000));
+    let outcome = decided(&client, large).await?;
+    assert!(matches!(&outcome, Outcome::Refused { code, .. } if code.name() == "denied"), "{outcome:?}");
+    assert_eq!(dead.next().await.context("the one that has room")?.topic().len(), 250);
+    let ledger = router.settled_ledger()?;
+    assert_eq!(ledger["balances"], true, "{ledger}");
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use document::Document;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError};
 use serde_json::Value;
-use tape::{At, Payload, reasons};
+use tape::{At, Payload, Unread, reasons};
 
 /// A compiled JSON schema.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Validator {
         match tape::read(payload, |value| self.judge(value, payload.len(), work_ns)) {
             Ok(None) => Ok(()),
             Ok(Some(fault)) => Err(*fault),
-            Err(error) => Err(unread(&error)),
+            Err(why) => Err(unread(why)),
         }
     }
 
@@ -88,8 +88,11 @@ impl Validator {
 }
 
 #[cold]
-fn unread(error: &serde_json::Error) -> Fault {
-    Fault::whole(format!("is no JSON: {error}"))
+fn unread(why: Unread) -> Fault {
+    match why {
+        Unread::NoJson(error) => Fault::whole(format!("is no JSON: {error}")),
+        Unread::Repeated(repeated) => Fault::new(&*repeated.path, &repeated),
+    }
 }
 
 /// What is wrong, without the value.

@@ -37,6 +37,42 @@ fn a_fault_says_where_and_what_but_not_the_value() {
     assert!(validator.validate(b"{} {}").is_err(), "two values are not one");
 }
 
+/// Readers do not agree which of them counts: the first, the last, or both.
+#[test]
+fn a_name_that_comes_twice_is_a_fault_of_its_object_whatever_the_schema_asks() {
+    let limit = json!({"properties": {"amount": {"maximum": 10}}});
+    for (schema, payload, path) in [
+        (limit.clone(), r#"{"amount":99999,"amount":1}"#, ""),
+        (limit.clone(), r#"{"amount":1,"amount":1}"#, ""),
+        (limit.clone(), r#"{"amount":99999,"\u0061mount":1}"#, ""),
+        (json!({"items": limit}), r#"[{"amount":1},{"id":7,"amount":99999,"amount":1}]"#, "/1"),
+        (json!(true), r#"{"a":{"b/c":[0,{"amount":1,"amount":2}]}}"#, "/a/b~1c/1"),
+    ] {
+        let fault = compiled(&schema).validate(payload.as_bytes()).unwrap_err();
+        assert_eq!((&*fault.path, &*fault.text), (path, "has more than one member of the name `amount`"), "{payload}");
+    }
+    assert!(valid(&compiled(&limit), &json!([{"amount": 1}, {"amount": 1}])), "of two objects");
+    let long = format!("{{\"{0}\":1,\"{0}\":2}}", "n".repeat(10_000));
+    let fault = compiled(&limit).validate(long.as_bytes()).unwrap_err();
+    assert!(fault.text.starts_with("has more than one member of the name `nnn"), "{fault}");
+}
+
+#[test]
+fn a_schema_with_a_name_twice_is_not_registered_and_goes_on_judging_where_it_was() {
+    for (format, text, place) in [
+        (Format::Json, r#"{"properties":{"a":{"maximum":10},"\u0061":{}}}"#, "`/properties` has"),
+        (Format::Json, r#"{"type":"object","type":"string"}"#, "its object has"),
+        (Format::Avro, r#"{"type":"fixed","name":"f","size":1,"size":2}"#, "its object has"),
+    ] {
+        let source = Source { format, text, references: &[] };
+        let error = check(&source).unwrap_err();
+        assert_eq!(error.code, "schema-malformed", "{error}");
+        assert!(error.message.contains(place) && error.message.contains("leave one"), "{error}");
+        Validator::compile(&source).unwrap();
+    }
+    check(&Source { format: Format::Avro, text: "\"string\"", references: &[] }).unwrap();
+}
+
 #[test]
 fn faults_are_bounded() {
     let name = "n".repeat(10_000);

@@ -15,7 +15,7 @@ use anyhow::Context;
 use hyper::Method;
 use myelin_catalog::{Residency, SchemaRule, SubjectName, TopicRule};
 use myelin_engine::EventView;
-use myelin_schema::{ReferenceText, Source, Validator};
+use myelin_schema::{ReferenceText, SchemaError, Source, Validator};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -45,11 +45,12 @@ pub(super) async fn judge(api: &Api, candidate: &Candidate, capture: &Path, shap
         references.iter().map(|(name, text)| ReferenceText { name, text }).collect();
     let format = judged_as(candidate.format()?);
     let source = Source { format, text: &schema, references: &references };
-    let compile = || {
-        Validator::compile(&source).map_err(|error| {
-            Failure::new(Exit::Usage, format!("{}: {error} ({})", candidate.file.display(), error.code))
-        })
+    let refused = |error: SchemaError| {
+        Failure::new(Exit::Usage, format!("{}: {error} ({})", candidate.file.display(), error.code))
     };
+    let compile = || Validator::compile(&source).map_err(refused);
+    // What would not be registered judges nothing here either.
+    myelin_schema::check(&source).map_err(refused)?;
     let validator = compile()?;
     let rules = rules(&api.get("/v1/topics").await?, &candidate.subject);
     let place = match rules.iter().any(|rule| rule.schema.as_ref().is_some_and(|schema| schema.by.is_some())) {

@@ -12,9 +12,10 @@ mod unique;
 
 pub(super) use node::{At, Payload};
 
+use crate::repeated::{self, Repeated};
 use bumpalo::Bump;
 use scan::Scanner;
-use serde_json::{Number, Value};
+use serde_json::Number;
 use std::cell::Cell;
 
 /// Members of an object that is looked through; more are sorted. Whoever makes a payload chooses how many there are: looking
@@ -42,29 +43,23 @@ enum Slot<'p> {
     Array {
         len: u32,
     },
-    /// Every name once; where one comes again, the last counts, as in the library's own representation.
+    /// Every name once: an object that has one again is not read.
     Object {
         len: u32,
         sorted: Option<Sorted<'p>>,
     },
-    /// A member whose name came again.
-    Removed,
 }
 
-/// Where the members of an object stand, by name, if more than [`SCANNED_MAX`] were read: counted from the first.
+/// Where the members of an object stand, by name, if it has more than [`SCANNED_MAX`]: counted from the first.
 type Sorted<'p> = &'p [usize];
 
 /// Where the elements or members stand that are on a piece of tape.
 fn children(parts: &[Part<'_>]) -> impl Iterator<Item = usize> {
     let mut next = 0;
     std::iter::from_fn(move || {
-        loop {
-            let (at, part) = (next, parts.get(next)?);
-            next += part.parts as usize;
-            if !matches!(part.slot, Slot::Removed) {
-                return Some(at);
-            }
-        }
+        let (at, part) = (next, parts.get(next)?);
+        next += part.parts as usize;
+        Some(at)
     })
 }
 
@@ -72,13 +67,22 @@ thread_local! {
     static KEPT: Cell<Option<Box<Bump>>> = const { Cell::new(None) };
 }
 
+/// Why there is nothing to judge.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// It is no JSON.
+    NoJson(serde_json::Error),
+    /// One of its objects has a name twice.
+    Repeated(Repeated),
+}
+
 /// Reads a payload, and has it judged.
 ///
 /// # Errors
 ///
-/// Why it is no JSON.
+/// Why it is no JSON, or not the same JSON to all readers.
 #[inline]
-pub(super) fn read<T>(payload: &[u8], judge: impl FnOnce(At<'_>) -> T) -> Result<T, serde_json::Error> {
+pub(super) fn read<T>(payload: &[u8], judge: impl FnOnce(At<'_>) -> T) -> Result<T, Unread> {
     let judged = KEPT.with(|kept| {
         // Taken, not borrowed: what is read while another one is judged has its own.
         let mut memory = kept.take().unwrap_or_default();
@@ -92,14 +96,17 @@ pub(super) fn read<T>(payload: &[u8], judge: impl FnOnce(At<'_>) -> T) -> Result
         }
         judged
     });
-    // The library says why. Only bad payloads pay for it.
+    // Read again, for the reason: only bad payloads pay for it.
     judged.ok_or_else(|| unread(payload))
 }
 
 #[cold]
-fn unread(payload: &[u8]) -> serde_json::Error {
-    let read = serde_json::from_slice::<Value>(payload);
-    read.err().unwrap_or_else(|| serde::de::Error::custom("it is not understood"))
+fn unread(payload: &[u8]) -> Unread {
+    match repeated::first(payload) {
+        Ok(Some(repeated)) => Unread::Repeated(repeated),
+        Ok(None) => Unread::NoJson(serde::de::Error::custom("it is not understood")),
+        Err(error) => Unread::NoJson(error),
+    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl<'a> At<'a> {
     /// What it takes by itself where a schema has that weight.
     pub(in crate::json) fn weighed(self, weight: &Weight) -> u64 {
         let (kind, members, bytes) = match self.slot() {
-            Slot::Null | Slot::Removed | Slot::Bool(_) => (Kind::Other, 0, 0),
+            Slot::Null | Slot::Bool(_) => (Kind::Other, 0, 0),
             Slot::Number(number) if number.is_i64() => (Kind::Integer, 0, 0),
             Slot::Number(_) => (Kind::Number, 0, 0),
             Slot::Text(text) => (Kind::Text, 0, text.len()),
@@ -123,7 +123,7 @@ impl<'a> Node<'a, Payload> for At<'a> {
 
     fn json_type(&self) -> JsonType {
         match self.slot() {
-            Slot::Null | Slot::Removed => JsonType::Null,
+            Slot::Null => JsonType::Null,
             Slot::Bool(_) => JsonType::Boolean,
             Slot::Number(_) => JsonType::Number,
             Slot::Text(_) => JsonType::String,
@@ -172,7 +172,7 @@ impl<'a> Node<'a, Payload> for At<'a> {
 
     fn to_value(&self) -> Cow<'a, Value> {
         Cow::Owned(match self.slot() {
-            Slot::Null | Slot::Removed => Value::Null,
+            Slot::Null => Value::Null,
             Slot::Bool(value) => (*value).into(),
             Slot::Number(number) => Value::Number(number.clone()),
             Slot::Text(text) => (*text).into(),
@@ -263,13 +263,9 @@ impl<'a> Iterator for Elements<'a> {
     type Item = At<'a>;
 
     fn next(&mut self) -> Option<At<'a>> {
-        loop {
-            let (value, rest) = self.rest.split_at_checked(self.rest.first()?.parts as usize)?;
-            self.rest = rest;
-            if !matches!(value[0].slot, Slot::Removed) {
-                return Some(At(value));
-            }
-        }
+        let (value, rest) = self.rest.split_at_checked(self.rest.first()?.parts as usize)?;
+        self.rest = rest;
+        Some(At(value))
     }
 }
 

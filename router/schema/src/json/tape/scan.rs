@@ -2,7 +2,7 @@
 //!
 //! Structure, plain texts - many bytes at a time - and small whole numbers are read here. Whatever is not plain - an
 //! escape, a fraction - is one token that `serde_json` reads, and so is every text that is not understood: what it says about
-//! the text is what counts.
+//! the text is what counts. An object that has a name twice is not read either: readers do not agree which of them counts.
 
 use super::node::At;
 use super::plain::Block;
@@ -154,22 +154,25 @@ impl<'p> Scanner<'p> {
 
     #[inline(never)]
     fn object(&mut self, at: usize, name: &'p str, depth: usize) -> Option<usize> {
-        let (own, mut seen, mut len) = (self.open(name, depth)?, 0, 0);
+        let (own, mut len) = (self.open(name, depth)?, 0);
         let (mut at, mut next) = self.next(at + 1)?;
         while next != b'}' {
             let (name, end) = self.string(self.after(at, b'"')?)?;
             let value = self.after(end, b':')?;
-            // Beyond that, doubles are found once for all: a payload of nothing else takes no longer than others.
-            if seen >= SCANNED_MAX || !replace(&mut self.parts[own + 1..], name) {
-                len += 1;
+            // Beyond that, names that come again are found once for all, among sorted ones: a payload of many members takes no
+            // longer than others.
+            if len < SCANNED_MAX && is_among(&self.parts[own + 1..], name) {
+                return None;
             }
-            seen += 1;
+            len += 1;
             let end = self.value(value, name, depth + 1)?;
             (at, next) = self.separator(end, b'}')?;
         }
-        let sorted = (seen > SCANNED_MAX).then(|| sort(&mut self.parts[own + 1..], self.memory));
-        let len = count(sorted.map_or(len, <[usize]>::len));
-        self.close(own, Slot::Object { len, sorted });
+        let sorted = match len > SCANNED_MAX {
+            true => Some(sort(&self.parts[own + 1..], self.memory)?),
+            false => None,
+        };
+        self.close(own, Slot::Object { len: count(len), sorted });
         Some(at + 1)
     }
 
@@ -216,32 +219,16 @@ fn count(parts: usize) -> u32 {
     u32::try_from(parts).unwrap_or(u32::MAX)
 }
 
-/// Takes the member of that name out; whether there was one.
-fn replace(members: &mut [Part<'_>], name: &str) -> bool {
-    let known = children(members).find(|&known| members[known].name == name);
-    known.is_some_and(|known| {
-        remove(members, known);
-        true
-    })
+/// Whether one of the members has that name.
+#[inline]
+fn is_among(members: &[Part<'_>], name: &str) -> bool {
+    children(members).any(|known| members[known].name == name)
 }
 
-/// Takes a member out, with what is inside it.
-fn remove(members: &mut [Part<'_>], at: usize) {
-    members[at].slot = Slot::Removed;
-}
-
-/// Sorts members by name; of those of one name the last stays.
-fn sort<'p>(members: &mut [Part<'p>], memory: &'p Bump) -> Sorted<'p> {
+/// Sorts members by name; `None` where two have the same, which are neighbours then.
+fn sort<'p>(members: &[Part<'p>], memory: &'p Bump) -> Option<Sorted<'p>> {
     let mut all = Vec::from_iter_in(children(members), memory);
-    // Stable: the later one of two stands behind the earlier one.
-    all.sort_by(|&a, &b| members[a].name.cmp(members[b].name));
-    all.dedup_by(|later, earlier| {
-        let is_same = members[*later].name == members[*earlier].name;
-        if is_same {
-            remove(members, *earlier);
-            *earlier = *later;
-        }
-        is_same
-    });
-    all.into_bump_slice()
+    all.sort_unstable_by_key(|&at| members[at].name);
+    let is_repeated = all.windows(2).any(|pair| members[pair[0]].name == members[pair[1]].name);
+    (!is_repeated).then(|| all.into_bump_slice() as Sorted<'p>)
 }

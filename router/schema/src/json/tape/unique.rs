@@ -26,7 +26,7 @@ pub(super) fn are_unique<'a>(elements: impl Iterator<Item = At<'a>>) -> bool {
 fn hash(value: At<'_>, state: &RandomState) -> u64 {
     let mut hasher = state.build_hasher();
     match value.slot() {
-        Slot::Null | Slot::Removed => 0_u8.hash(&mut hasher),
+        Slot::Null => 0_u8.hash(&mut hasher),
         Slot::Bool(value) => (1_u8, value).hash(&mut hasher),
         Slot::Number(number) => hash_number(number, &mut hasher),
         Slot::Text(text) => (4_u8, text).hash(&mut hasher),
