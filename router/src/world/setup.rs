@@ -144,8 +144,7 @@ impl WorldSetup {
         let log = Log::resume(shelf.clone(), recovered.catalog, root, key, account.audit.clone())?;
         let forge = Forge::new(runtime, cache, compiler, modules, slots);
         let deployment = Deployment::new(forge, shelf.clone(), workers, mesh.is_some());
-        let writer = mesh.as_ref().map(MeshSetup::writer);
-        let membership = mesh.as_ref().map(MeshSetup::membership);
+        let (writer, membership) = mesh.as_ref().map(|mesh| (mesh.writer(), mesh.membership())).unzip();
         let guard = BootGuard::open(&data_dir);
         let reader = LedgerReader { account: account.clone(), view: view.clone(), writer: writer.clone() };
         let part = |(mesh, log): (&MeshSetup, SharedLog)| {
@@ -175,9 +174,7 @@ impl WorldSetup {
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
         let witness = Arc::new(Mutex::new(Witness::recall(account.audit.seen_before())));
-        let desk = schemas::Desk::default();
-        let progress = writer.clone();
-        let looks = Looks::default();
+        let (desk, looks, progress) = (schemas::Desk::default(), Looks::default(), writer.clone());
         let world = World { commands, view, revision, progress, shared, account, explainer, witness, desk, looks };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
