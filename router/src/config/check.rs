@@ -160,14 +160,15 @@ fn check_tls(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
 /// Settings of who may what that can have no effect at this router.
 pub(super) fn idle(config: &Config) -> Vec<(String, String)> {
     let (admin, issuers) = (&config.admin, &config.jwt.issuers);
-    let named = admin.identities.iter().map(|identity| ("identities", identity.clone()));
-    let holders = admin.roles.holders().filter_map(|holder| Some(("roles", holder.example()?)));
+    let named = admin.identities.iter().map(|identity| ("identities", identity.to_string(), identity.clone()));
+    let holders = admin.roles.holders();
+    let holders = holders.filter_map(|holder| Some(("roles", String::from(holder.clone()), holder.example()?)));
     let mut idle = Vec::new();
-    for (key, identity) in named.chain(holders) {
+    for (key, text, identity) in named.chain(holders) {
         if let IdentityKind::Bearer { issuer, .. } = identity.kind()
             && !issuers.contains_key(issuer)
         {
-            let problem = format!("[admin] {key} names `{identity}`, and there is no issuer `{issuer}` of such tokens");
+            let problem = format!("[admin] {key} names `{text}`, and there is no issuer `{issuer}` of such tokens");
             idle.push((problem, format!("add [jwt.issuers.{issuer}], or remove the name")));
         }
     }
