@@ -148,7 +148,7 @@ fn sum(told: &[(u64, Note)], rest: &[Note]) -> u64 {
 fn who_goes_on_being_denied_is_told_ever_less_often_whatever_pauses_are_made() {
     for pause_s in [1, 10, 11, 60, 3_601, 7_300] {
         let counts = Counts::default();
-        let denied = |second: u64| if second % pause_s == 0 { vec!["x".repeat(200)] } else { Vec::new() };
+        let denied = |second: u64| if second.is_multiple_of(pause_s) { vec!["x".repeat(200)] } else { Vec::new() };
         let (told, times) = day(&counts, Instant::now(), denied);
         assert!(told.len() <= Action::ALL.len() * 60, "every {pause_s} s: {} entries", told.len());
         assert_eq!(told.iter().filter(|(second, _)| *second == 0).count(), Action::ALL.len(), "the first at once");
