@@ -60,7 +60,9 @@ impl Held {
     fn pinned<'n>(&self, name: &'n str) -> Option<(&'n str, SchemaVersion)> {
         let (subject, version) = name.rsplit_once(':')?;
         let version = version.parse().ok()?;
-        self.schemas.subject(subject).map(|_| (subject, version))
+        // Settings alone make no subject that was ever pinned.
+        let has_versions = self.schemas.subject(subject).is_some_and(|subject| subject.all().next().is_some());
+        has_versions.then_some((subject, version))
     }
 }
 

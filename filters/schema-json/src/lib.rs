@@ -11,11 +11,15 @@
 //!
 //! The verdict's detail begins with the JSON pointer of the first fault: `/items/0/quantity: value is less than ..`.
 //! Values are not repeated in it: they may be personal, and details end in logs. `format` is an annotation, not
-//! checked, as the newer drafts say.
+//! checked, as the newer drafts say. An object that has a name twice does not pass: readers do not agree which member
+//! counts.
+
+mod unique;
 
 use jsonschema::Validator;
 use myelin_filter::config::{Config, Value, wrong};
 use myelin_filter::prelude::*;
+use unique::Unique;
 
 /// The filter with its compiled schema.
 #[filter]
@@ -31,7 +35,7 @@ type Judge = fn(Reason) -> Verdict;
 
 impl Filter for SchemaJson {
     const NEEDS: Needs = needs!(payload);
-    const REASONS: &[&str] = &["payload does not match the schema", "payload is not JSON"];
+    const REASONS: &[&str] = &["payload does not match the schema", "payload is not JSON", "payload has a name twice"];
     const COUNTERS: &[&str] = &["valid", "invalid"];
     const MAX_OUTPUT: u32 = 1024;
 
@@ -51,11 +55,15 @@ impl Filter for SchemaJson {
     }
 
     fn on_event(&mut self, event: EventView<'_>) -> Verdict {
-        let payload: Value = match serde_json::from_slice(event.payload()) {
+        let Unique(payload) = match serde_json::from_slice(event.payload()) {
             Ok(payload) => payload,
             Err(error) => {
                 host::count(counter!("invalid"), 1);
-                return (self.judge)(reason!("payload is not JSON")).with_detail(error.to_string());
+                let reason = match error.is_data() {
+                    true => reason!("payload has a name twice"),
+                    false => reason!("payload is not JSON"),
+                };
+                return (self.judge)(reason).with_detail(error.to_string());
             }
         };
         let Err(error) = self.validator.validate(&payload) else {
@@ -107,6 +115,17 @@ mod tests {
         let code = detail(r#"{"id":"a","code":"secret"}"#);
         assert!(code.starts_with("/code: ") && !code.contains("secret"), "{code}");
         assert_eq!(judge("{").reason.as_deref(), Some("payload is not JSON"));
+    }
+
+    #[test]
+    fn what_readers_read_differently_does_not_pass() {
+        for payload in [r#"{"id":1,"id":"a"}"#, r#"{"id":"a","x":[{"b":1,"\u0062":2}]}"#] {
+            let told = judge(payload);
+            assert_eq!(told.reason.as_deref(), Some("payload has a name twice"), "{payload}");
+            assert!(told.detail.is_some_and(|detail| detail.contains("more than one member")), "{payload}");
+        }
+        let numbers = r#"{"id":"a","n":[0,-1,1.5,18446744073709551615,null,true,"\u00e4"]}"#;
+        assert_eq!(judge(numbers).reason, None);
     }
 
     #[test]

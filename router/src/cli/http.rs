@@ -19,12 +19,15 @@ use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Largest answer that is read, in bytes: the longest lists there are have some megabytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a connection is kept for the next call. A router hangs up on one that is idle for five seconds, and of what is
+/// sent at that moment nobody knows whether it was read.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,9 +50,9 @@ pub(super) struct Server {
     pub(super) line: Line,
 }
 
-/// The connection of the last call, for the next one.
+/// The connection of the last call, for the next one, and since when nothing was asked by it.
 #[derive(Clone, Default)]
-pub(super) struct Line(Arc<Mutex<Option<Sender>>>);
+pub(super) struct Line(Arc<Mutex<Option<(Sender, Instant)>>>);
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -62,12 +65,12 @@ impl fmt::Debug for Line {
 impl Line {
     /// The connection, if it is there and can take a request.
     async fn take(&self) -> Option<Sender> {
-        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        sender.ready().await.is_ok().then_some(sender)
+        let (mut sender, since) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        (since.elapsed() < IDLE_MAX && sender.ready().await.is_ok()).then_some(sender)
     }
 
     fn keep(&self, sender: Sender) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((sender, Instant::now()));
     }
 }
 
@@ -393,6 +396,7 @@ mod tests {
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let server = server_at(&listener);
+        let (hung_up, is_over) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let mut request = vec![0; 4096];
             // Two calls by one connection, which is hung up on then; the third comes by another one.
@@ -402,12 +406,16 @@ mod tests {
                     assert_ne!(stream.read(&mut request).unwrap(), 0);
                     stream.write_all(answer).unwrap();
                 }
+                drop(stream);
+                hung_up.send(()).unwrap();
             }
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for _ in 0..3 {
+        for _ in 0..2 {
             runtime.block_on(server.call(Method::GET, "/v1/x", None, Body::None)).unwrap();
         }
+        is_over.recv().unwrap();
+        runtime.block_on(server.call(Method::GET, "/v1/x", None, Body::None)).unwrap();
         thread.join().unwrap();
     }
 

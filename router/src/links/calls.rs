@@ -142,7 +142,8 @@ async fn answer(links: Rc<Links>, peer: RouterNumber, mut send: SendStream, mut 
 async fn hand_in(links: &Links, peer: RouterNumber, from: RouterNumber, request: Bytes) -> Result<Bytes, CallError> {
     let (answer, answered) = oneshot::channel();
     let by = (peer != from).then_some(peer.0);
-    let is_linked = by.is_none() || links.is_linked(from);
+    // Questions go by the cheapest way, which need not be the link between the two.
+    let is_linked = by.is_none() || links.routes().hop(from).is_some_and(|hop| hop.neighbour == from);
     let asked = Asked { from: from.0, by, is_linked, request, answer };
     links.asked.send(asked).await.map_err(|_| CallError::Stopped)?;
     answered.await.map_err(|_| CallError::BrokenOff)

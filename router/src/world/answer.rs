@@ -8,7 +8,7 @@ use crate::peering::{Asked, Caller};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use myelin_catalog::exchange::{ANSWER_LEN_MAX_BYTES, Answer, Ask};
-use myelin_catalog::{Module, Name, Op, Proposal, PublicKey};
+use myelin_catalog::{Module, Name, Op, Proposal, PublicKey, RouterReport};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -71,6 +71,7 @@ impl Source {
             }
             Ask::Propose(proposal) => self.propose(asker, proposal).await,
             Ask::Report(report) => {
+                self.check_report(asker, &report)?;
                 self.command(Command::Report(report)).await?;
                 Ok(Answer::Noted)
             }
@@ -131,6 +132,20 @@ impl Source {
         }
         let message = format!("router number {from} asks to trust key `{key_id}`, which is not named as its own is");
         Err(WorldError::new(Blame::Request, "foreign-key", message))
+    }
+
+    /// A router reports of itself: what others say of it does not move a rollout on.
+    fn check_report(&self, asker: Asker, report: &RouterReport) -> Result<(), WorldError> {
+        let view = self.view.load();
+        match view.catalog.fleet().router(&report.site, &report.router) {
+            Some(router) if router.number != asker.from => {
+                let (whose, by) = (format!("{}/{}", report.site, report.router), self.title(asker));
+                tracing::warn!(router = whose, by, "a report of another router is not taken");
+                let message = format!("this is a report of router {whose}, and comes from {by}");
+                Err(WorldError::new(Blame::Request, "foreign-report", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gets a new module from the router that asks for its record.

@@ -17,7 +17,7 @@ impl Keeper {
     ///
     /// # Errors
     /// `two-person`; `controller-only` for a step that the controller takes by itself.
-    pub(super) fn check_handed_in(&self, proposal: &Proposal, via: &str) -> Result<(), WorldError> {
+    pub(super) fn check_handed_in(&mut self, proposal: &Proposal, via: &str) -> Result<(), WorldError> {
         let Proposal { op, actor, .. } = proposal;
         let checked = match op {
             Op::RolloutAdvanced { .. } | Op::RolloutFinished { .. } => Err(controller_only()),
@@ -26,10 +26,13 @@ impl Keeper {
         };
         checked.map_err(|error| {
             let message = format!("router {via} asks for it: {}", error.message);
-            tracing::warn!(code = &*error.code, via, kind = op.kind(), "{message}");
-            let mut note = Note::new(Kind::Catalog, actor, op.kind(), &*error.code);
-            (note.from, note.subject) = (Some(told(via)), op.subject());
-            // Counted: it asks again and again, if it likes.
+            self.handed_back += 1;
+            if self.handed_back.is_power_of_two() {
+                tracing::warn!(code = &*error.code, via, kind = op.kind(), refused = self.handed_back, "{message}");
+            }
+            // Counted by the router: it asks again and again, if it likes, and in whose name it likes.
+            let mut note = Note::new(Kind::Catalog, &told(via), op.kind(), &*error.code);
+            (note.from, note.subject, note.detail) = (Some(told(via)), op.subject(), format!("in the name of {actor}"));
             self.account.audit.count(note, true);
             WorldError { message, ..error }
         })

@@ -53,6 +53,8 @@ pub(super) struct Keeper {
     pub(super) shared: Option<Part>,
     site: Option<Name>,
     pub(super) inbox: Inbox,
+    /// How often other routers handed in what they may not.
+    pub(super) handed_back: u64,
     pub(super) controller: Controller,
     guard: BootGuard,
     /// That another generation runs than the log wants, and why.
@@ -155,6 +157,7 @@ impl Keeper {
             shared,
             site,
             inbox: Inbox::default(),
+            handed_back: 0,
             controller,
             guard,
             policing,

@@ -6,7 +6,7 @@ use myelin_catalog::limits::SCHEMA_LEN_MAX_BYTES;
 use myelin_catalog::schemas::{Wanted, dependencies};
 use myelin_catalog::{
     CatalogError, CompatibilityLevel, Digest, NewSchema, Reference, Registration, RegistryMode, Schema, SchemaFormat,
-    SchemaRefusal, Schemas, SubjectName, SubjectVersion,
+    SchemaRefusal, SchemaVersion, Schemas, SubjectName, SubjectVersion,
 };
 use myelin_schema::{Compatibility, ReferenceText, SchemaError, Source};
 use std::sync::Arc;
@@ -110,6 +110,7 @@ pub(super) fn register(
         }
     };
     let Wanted::New(registration) = &wanted else { return Ok(wanted) };
+    check_apart(schemas, subject)?;
     if mode == RegistryMode::Import {
         if place.is_none() {
             let message = format!("subject `{subject}` is in mode IMPORT: give the `id` that the schema has elsewhere");
@@ -248,6 +249,36 @@ fn level_of(level: CompatibilityLevel) -> Compatibility {
 
 pub(super) fn refuse(blame: Blame, code: &'static str, message: String) -> WorldError {
     WorldError::new(blame, code, message)
+}
+
+/// Whether filters can tell a new subject from versions of another: `host::schema` takes `SUBJECT:VERSION` for one, so neither
+/// does a subject come that is called like a version of another, nor one of whose versions another is called like.
+fn check_apart(schemas: &Schemas, subject: &SubjectName) -> Result<(), WorldError> {
+    let has_versions = |name: &str| schemas.subject(name).is_some_and(|subject| subject.all().next().is_some());
+    if has_versions(subject.as_str()) {
+        return Ok(());
+    }
+    let whole = |name: &str| {
+        let (before, version) = name.rsplit_once(':')?;
+        version.parse::<SchemaVersion>().is_ok().then(|| before.to_owned())
+    };
+    let other = match whole(subject.as_str()).filter(|before| has_versions(before)) {
+        Some(before) => Some(before),
+        None => {
+            let mut names = schemas.subjects().map(|other| other.name().as_str()).filter(|name| has_versions(name));
+            names.find(|name| whole(name).as_deref() == Some(subject.as_str())).map(str::to_owned)
+        }
+    };
+    match other {
+        None => Ok(()),
+        Some(other) => {
+            let message = format!(
+                "there is subject `{other}`, and filters could not tell it and `{subject}` apart, as `SUBJECT:VERSION` names a \
+                 version: call it otherwise"
+            );
+            Err(refuse(Blame::Request, "invalid-subject", message))
+        }
+    }
 }
 
 /// The code of the schema's own error stays at the sentence's beginning: clients of the registry know one for all.

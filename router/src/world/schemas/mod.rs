@@ -128,7 +128,7 @@ impl World {
         actor: Actor,
     ) -> Result<(Registered, u64), WorldError> {
         let Wish { candidate, place, accept_failures, by_two, sees_payloads, if_match } = wanted;
-        let candidate = Arc::new(candidate);
+        let (candidate, mut is_judged) = (Arc::new(candidate), accept_failures);
         for attempt in 1..=ATTEMPTS {
             let catalog = self.view().catalog.clone();
             let (head, wanted) = (catalog.head().rev, (subject.clone(), candidate.clone()));
@@ -140,13 +140,18 @@ impl World {
             if by_two {
                 self.check_by_two(&registration.subject, registration.version)?;
             }
-            if !accept_failures {
+            let (id, version) = (registration.id, registration.version);
+            let op = Op::SchemaRegistered { registration: registration.clone() };
+            if !is_judged {
+                // Once, however often others come first; and of what is refused anyway nothing is to be seen.
+                if if_match.is_some() {
+                    self.check_first(&op, if_match, &actor).await?;
+                }
                 let look = Look { actor: actor.clone(), sees_payloads, subject: registration.subject.to_string() };
                 self.check_followed(&look, &registration).await?;
+                is_judged = true;
             }
-            let (id, version) = (registration.id, registration.version);
-            let change = Change::Record(Box::new(Op::SchemaRegistered { registration }));
-            match self.change(change, if_match.or(Some(head)), actor.clone()).await {
+            match self.change(Change::Record(Box::new(op)), if_match.or(Some(head)), actor.clone()).await {
                 Ok(revision) => return Ok((Registered { id, version }, revision)),
                 Err(error) if if_match.is_none() && is_overtaken(&error) => {}
                 Err(error) => return Err(error),

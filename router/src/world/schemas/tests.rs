@@ -52,6 +52,30 @@ fn the_writer_judges_again_what_another_router_asks_for() {
 }
 
 #[test]
+fn no_subject_is_called_like_a_version_of_another() {
+    let mut catalog = Catalog::new();
+    for name in ["orders", "urn:x:1", "plain:text"] {
+        let registration = drafted(&catalog, name, &avro(ORDER));
+        keep(&mut catalog, &registration);
+    }
+    let code = |catalog: &Catalog, name: &str| match register(catalog.schemas(), &subject(name), &avro(BROKEN), None) {
+        Ok(_) => String::new(),
+        Err(error) => error.code.to_string(),
+    };
+    for name in ["orders:1", "orders:7", "orders:latest", "urn:x"] {
+        assert_eq!(code(&catalog, name), "invalid-subject", "{name}");
+    }
+    for name in ["orders:x", "other:1", "plain", "urn"] {
+        assert_eq!(code(&catalog, name), "", "{name}");
+    }
+    // Where a catalog has both from before, both go on.
+    let both = Registration { subject: subject("orders:1"), ..drafted(&catalog, "other", &avro(BROKEN)) };
+    keep(&mut catalog, &both);
+    let next = BROKEN.replace("}]}", r#"},{"name":"x","type":"string","default":""}]}"#);
+    assert_eq!(drafted(&catalog, "orders:1", &avro(&next)).version, 2);
+}
+
+#[test]
 fn schemas_are_told_apart_by_what_they_mean_and_refer_to() {
     let mut catalog = Catalog::new();
     for (name, text) in [("a", ORDER), ("b", &ORDER.replace("Order", "Item"))] {

@@ -126,6 +126,10 @@ impl TlsReloader {
                 ReloadOutcome::Reloaded
             }
             Err(error) => {
+                if error.kind == TlsErrorKind::NotYetValid {
+                    // Nobody has to touch it for its time to come.
+                    state.seen = Stamps::default();
+                }
                 state.stats.failures += 1;
                 state.stats.last_error = Some(error.clone());
                 ReloadOutcome::Failed(error)
