@@ -180,6 +180,7 @@ fn told(status: &str) -> &'static str {
         "413" => "The body is larger than it may be",
         "415" => "The body is of another media type, or packed",
         "422" => "What was sent has its form, but cannot be used",
+        "429" => "It was asked for too often: `detail` says when it may be again",
         "500" => "Whoever writes the catalog is not reached, or the router has failed",
         "503" => "The router stops or is busy: ask again in a second",
         "504" => "Somebody who has to answer first does not",

@@ -134,7 +134,9 @@ impl Server {
     /// Asks, and gives the answer's body; anything but success is a failure.
     pub(super) async fn call(&self, method: Method, path: &str, if_match: Option<u64>, body: Body) -> Result<Answer> {
         let shown = || without_user(&self.url.to_string());
-        match tokio::time::timeout(self.timeout, self.exchange(method, path, if_match, body)).await {
+        // Held aside: a connection is made in it, and every caller's future would carry that.
+        let exchange = Box::pin(self.exchange(method, path, if_match, body));
+        match tokio::time::timeout(self.timeout, exchange).await {
             Ok(Ok((status, answer))) if (200..300).contains(&status) => Ok(answer),
             Ok(Ok((status, answer))) => Err(problem(status, &answer.body, path)),
             Ok(Err(failure)) => Err(failure.doing(format!("the admin API at {}", shown()))),
@@ -396,7 +398,7 @@ mod tests {
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let server = server_at(&listener);
-        let (hung_up, is_over) = std::sync::mpsc::channel();
+        let (hung_up, is_over) = std::sync::mpsc::sync_channel(2);
         let thread = std::thread::spawn(move || {
             let mut request = vec![0; 4096];
             // Two calls by one connection, which is hung up on then; the third comes by another one.
