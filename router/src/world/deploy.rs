@@ -162,7 +162,7 @@ impl Deployment {
         let one = |_| cast.instances().map_err(|(name, error)| prepare_error(&name, &error));
         let instances = self.workers.iter().map(one).collect::<Result<Vec<_>, _>>()?;
         self.end_shadow();
-        drop(self.order(instances, |instances, answer| Order::Shadow(Some(instances), answer)));
+        drop(give(&self.workers, instances, |instances, answer| Order::Shadow(Some(instances), answer)));
         tracing::info!(rollout, "the new filters judge copies of events");
         self.shadow = Some((cast.shadow, plan));
         Ok(())
@@ -173,7 +173,7 @@ impl Deployment {
         let Some((shadow, _)) = self.shadow.as_ref().filter(|(shadow, _)| shadow.is_running()) else { return };
         shadow.end();
         // Its instances are freed here.
-        drop(self.order(std::iter::repeat(()), |(), answer| Order::Shadow(None, answer)));
+        drop(give(&self.workers, std::iter::repeat(()), |(), answer| Order::Shadow(None, answer)));
     }
 
     /// The newest shadow, running or over.
@@ -207,7 +207,8 @@ impl Deployment {
         if self.is_warm(&generation.bindings)
             && let Some(warm) = self.previous.clone()
         {
-            let swapped = self.order(std::iter::repeat(()), |(), answer| Order::SwapBack(generation.number, answer));
+            let swapped =
+                give(&self.workers, std::iter::repeat(()), |(), answer| Order::SwapBack(generation.number, answer));
             let swapped = swapped.into_iter().flatten().collect();
             return self.finish(Running { number: generation.number, ..warm }, swapped, report);
         }
@@ -218,22 +219,8 @@ impl Deployment {
         report.prepare_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let number = generation.number;
         myelin_failpoint::reach("swap-begins");
-        let swapped = self.order(prepared, |prepared, answer| Order::Swap(prepared.numbered(number), answer));
+        let swapped = give(&self.workers, prepared, |prepared, answer| Order::Swap(prepared.numbered(number), answer));
         self.finish(Running { number, set, plan }, swapped, report)
-    }
-
-    /// Gives each worker its order, and waits for the last answer.
-    fn order<P, T>(
-        &self,
-        parts: impl IntoIterator<Item = P>,
-        order: impl Fn(P, oneshot::Sender<T>) -> Order,
-    ) -> Vec<T> {
-        let orders = self.workers.iter().zip(parts).map(|(worker, part)| {
-            let (answer, answered) = oneshot::channel();
-            (worker.blocking_send(order(part, answer)), answered)
-        });
-        let waiting: Vec<_> = orders.collect();
-        waiting.into_iter().filter_map(|(_, answered)| answered.blocking_recv().ok()).collect()
     }
 
     fn finish(&mut self, next: Running, swapped: Vec<Swapped>, mut report: RolloutReport) -> Result<(), WorldError> {
@@ -275,6 +262,45 @@ impl Deployment {
     }
 }
 
+/// Gives each worker its order, and gives the answers of those that are still there, once the last one has come.
+fn give<P, T>(
+    workers: &[mpsc::Sender<Order>],
+    parts: impl IntoIterator<Item = P>,
+    order: impl Fn(P, oneshot::Sender<T>) -> Order,
+) -> Vec<T> {
+    let given = workers.iter().zip(parts).filter_map(|(worker, part)| {
+        let (answer, answered) = oneshot::channel();
+        // A worker that has ended gives the order back, and with it what it would answer by: kept, it would be waited for.
+        worker.blocking_send(order(part, answer)).ok().map(|()| answered)
+    });
+    let waiting: Vec<_> = given.collect();
+    waiting.into_iter().filter_map(|answered| answered.blocking_recv().ok()).collect()
+}
+
 fn prepare_error(name: &str, error: &PrepareError) -> WorldError {
     WorldError::new(Blame::Filter, error.code(), format!("binding {name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_has_ended_is_not_waited_for() {
+        let (done, is_done) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let (ended, _) = mpsc::channel(1);
+            let (there, mut orders) = mpsc::channel(1);
+            let works = std::thread::spawn(move || {
+                let Some(Order::NotRecorded(answer)) = orders.blocking_recv() else { panic!("another order") };
+                answer.send(7).unwrap();
+            });
+            let told = give(&[ended, there], [(), ()], |(), answer| Order::NotRecorded(answer));
+            works.join().unwrap();
+            done.send(told).unwrap();
+        });
+        assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(30)), Ok(vec![7]));
+    }
 }
