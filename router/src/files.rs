@@ -34,7 +34,7 @@ pub fn write_private(file: &Path, text: &str) -> io::Result<()> {
     write(file, text.as_bytes(), PRIVATE)
 }
 
-/// Makes a folder, and those above it that are not there, for the router's own user alone. One that is there stays as it is.
+/// Makes a folder for the router's own user alone, and those above it as any. One that is there stays as it is.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -108,7 +108,9 @@ mod tests {
         let made = folder.path().join("a/b");
         make_private_folder(&made).unwrap();
         assert_eq!(mode(&made), 0o700);
-        assert_ne!(mode(&folder.path().join("a")), 0o700, "others may have something there");
+        fs::create_dir(folder.path().join("any")).unwrap();
+        let [above, any] = ["a", "any"].map(|name| mode(&folder.path().join(name)));
+        assert_eq!(above, any, "others may have something there");
         fs::set_permissions(&made, fs::Permissions::from_mode(0o755)).unwrap();
         make_private_folder(&made).unwrap();
         assert_eq!(mode(&made), 0o755);
