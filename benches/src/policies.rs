@@ -18,6 +18,10 @@ const ASKED: usize = 100;
 const LOOKING: &str = "permit (principal, action == Action::\"publish\", resource)\n\
     when { resource.name like \"claims/*\" && context.event.type == \"claim\" && context.event.hasTag(\"region\") };";
 
+/// Another, which a request is asked about as well, since what must not be published must not be asked.
+const CLOSED: &str = "forbid (principal, action == Action::\"publish\", resource)\n\
+    when { resource.name like \"ask/closed/*\" && principal.groups.contains(\"guests\") };";
+
 /// Where it is asked.
 const PLACE: Place<'_> = Place { site: "hamburg", tenant: "" };
 
@@ -63,7 +67,7 @@ fn policies() -> anyhow::Result<Policies> {
             last.push_str(statement);
         }
     }
-    texts.push(LOOKING.to_owned());
+    texts.push(format!("{LOOKING}\n{CLOSED}"));
     let names: Vec<String> = (0..texts.len()).map(|number| format!("p{number}")).collect();
     Ok(Policies::compile(names.iter().zip(&texts).map(|(name, text)| (&**name, &**text)))?)
 }
@@ -76,16 +80,21 @@ fn service(number: usize) -> String {
 pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
     eprintln!("{STATEMENTS} policies ..");
     let policies = policies()?;
-    ensure!(policies.statements() == STATEMENTS + 1);
+    ensure!(policies.statements() == STATEMENTS + 2);
     let asked: Vec<(Service, String)> =
         (0..ASKED).map(|number| (Service::new(service(number * 10)), format!("orders/{}/1", number * 10))).collect();
-    let miss_ns = time_ns(DECISIONS, || {
-        for (service, topic) in asked.iter().cycle().take(DECISIONS) {
-            let decision = policies.decide(&Question { service, action: Action::Publish, topic, place: PLACE });
-            ensure!(black_box(decision).verdict == Verdict::Permit);
-        }
-        Ok(())
-    })?;
+    let miss_ns = made_anew(&policies, Action::Publish, &asked)?;
+    // Numbers that end in 9, but not in 99, are of those who may ask.
+    let asking = |topics: &str| -> Vec<(Service, String)> {
+        let numbers = (0..STATEMENTS).filter(|number| number % 10 == 9 && number % 100 != 99);
+        numbers
+            .map(|number| {
+                (Service::new(format!("spiffe://example.org/service/a{number}")), format!("{topics}/{number}"))
+            })
+            .collect()
+    };
+    let request_ns = made_anew(&policies, Action::Request, &asking("ask"))?;
+    let closed_ns = made_anew(&policies, Action::Request, &asking("ask/closed"))?;
     let mut decider = Decider::default();
     let hit_ns = time_ns(DECISIONS, || {
         for (service, topic) in asked.iter().cycle().take(DECISIONS) {
@@ -109,9 +118,23 @@ pub(crate) fn decisions() -> anyhow::Result<Vec<Goal>> {
         }
         Ok(())
     })?;
+    let made = |what, ns: f64| Goal::new(what, ns / 1e3, (20.0, 10.0), Better::Lower).unit("us");
     Ok(vec![
         Goal::new("a policy decision that is remembered", hit_ns, (100.0, 50.0), Better::Lower).unit("ns"),
-        Goal::new("the same made anew, 1,000 statements", miss_ns / 1e3, (20.0, 10.0), Better::Lower).unit("us"),
-        Goal::new("one of an event that a statement looks at", event_ns / 1e3, (20.0, 10.0), Better::Lower).unit("us"),
+        made("the same made anew, 1,000 statements", miss_ns),
+        made("of a request", request_ns),
+        made("of a request where a statement forbids to publish", closed_ns),
+        made("one of an event that a statement looks at", event_ns),
     ])
+}
+
+/// What a decision takes that is not remembered, in nanoseconds: each is a permission.
+fn made_anew(policies: &Policies, action: Action, asked: &[(Service, String)]) -> anyhow::Result<f64> {
+    time_ns(DECISIONS, || {
+        for (service, topic) in asked.iter().cycle().take(DECISIONS) {
+            let decision = policies.decide(&Question { service, action, topic, place: PLACE });
+            ensure!(black_box(decision).verdict == Verdict::Permit);
+        }
+        Ok(())
+    })
 }

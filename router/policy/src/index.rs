@@ -22,8 +22,20 @@ pub(crate) struct Index {
 #[derive(Debug, Default)]
 pub(crate) struct Together {
     pub(crate) set: PolicySet,
+    /// Those of them that forbid publishing and could say something else of a request.
+    pub(crate) of_publishing: PolicySet,
     /// What any of them mentions.
     pub(crate) mentions: Mentions,
+}
+
+/// What is known of a statement.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// Where it has to be found.
+    pub(crate) needs: Vec<Need>,
+    pub(crate) mentions: Mentions,
+    /// Whether it forbids publishing and could say something else of a request.
+    pub(crate) forbids_publishing: bool,
 }
 
 impl Index {
@@ -31,26 +43,24 @@ impl Index {
     ///
     /// # Errors
     /// When one of them is full.
-    pub(crate) fn insert(
-        &mut self,
-        name: &str,
-        statement: &Policy,
-        (needs, mentions): (Vec<Need>, &Mentions),
-    ) -> Result<(), PolicyError> {
-        for need in needs {
-            match &need {
+    pub(crate) fn insert(&mut self, name: &str, statement: &Policy, known: &Known) -> Result<(), PolicyError> {
+        for need in &known.needs {
+            match need {
                 Need::TopicPrefix(text) => remember(&mut self.topic_prefixes, text.len()),
                 Need::ServicePrefix(text) => remember(&mut self.service_prefixes, text.len()),
                 _ => {}
             }
             let place = self.places.entry(need.clone()).or_default();
             if place.set.num_of_policies() >= TOGETHER_MAX {
-                return Err(full(name, &need));
+                return Err(full(name, need));
             }
             // Only a name that is taken is refused, and every statement has its own.
             let refused = |error: cedar_policy::PolicySetError| PolicyError::of(name, error.to_string(), "rename it");
+            if known.forbids_publishing {
+                place.of_publishing.add(statement.clone()).map_err(refused)?;
+            }
             place.set.add(statement.clone()).map_err(refused)?;
-            place.mentions.extend(mentions);
+            place.mentions.extend(&known.mentions);
         }
         Ok(())
     }

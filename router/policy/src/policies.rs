@@ -2,7 +2,7 @@
 
 use crate::bounds;
 use crate::error::{PolicyError, PolicyErrors, tell};
-use crate::index::{Index, Together};
+use crate::index::{Index, Known, Together};
 use crate::limits::{ERRORS_MAX, STATEMENTS_MAX, TOGETHER_MAX};
 use crate::mentions::Mentions;
 use crate::needs;
@@ -109,7 +109,12 @@ impl Policies {
         match scope::of(&json) {
             Scope::Clients => {
                 let index = if scope::looks_at_events(&json) { &mut self.by_event } else { &mut self.index };
-                index.insert(name, statement, (needs::of(&json), &Mentions::of(&json)))
+                let known = Known {
+                    needs: needs::of(&json),
+                    mentions: Mentions::of(&json),
+                    forbids_publishing: statement.effect() == Effect::Forbid && scope::tells_publishing_apart(&json),
+                };
+                index.insert(name, statement, &known)
             }
             Scope::Admin | Scope::Both if self.admin.num_of_policies() >= TOGETHER_MAX => {
                 let what = format!("more than {TOGETHER_MAX} statements about the admin API");
@@ -197,16 +202,15 @@ fn decide_client(found: &[&Together], asked: &Question<'_>, event: Option<&Event
         return Decision::SILENT;
     }
     let mentioned: Vec<_> = found.iter().map(|found| &found.mentions).collect();
-    let say = |asked: &Question<'_>| {
-        decide(found.iter().map(|found| &found.set), question::of_client(asked, event, &mentioned))
-    };
-    let said = say(asked);
-    match asked.action {
-        // A request is delivered like any event: what must not be published must not be asked, either. What may be
-        // published may not be asked for that, so that nothing is taken from there but what is forbidden.
-        Action::Request => said.unless_forbidden(say(&Question { action: Action::Publish, ..*asked })),
-        Action::Publish | Action::Reply | Action::Subscribe => said,
+    let said = decide(found.iter().map(|found| &found.set), question::of_client(asked, event, &mentioned));
+    // A request is delivered like any event: what must not be published must not be asked, either. What may be published
+    // may not be asked for that, so that of a publish only those are asked that forbid.
+    let mut others = found.iter().map(|found| &found.of_publishing).filter(|set| !set.is_empty()).peekable();
+    if asked.action != Action::Request || others.peek().is_none() {
+        return said;
     }
+    let publish = Question { action: Action::Publish, ..*asked };
+    said.unless_forbidden(decide(others, question::of_client(&publish, event, &mentioned)))
 }
 
 /// What the statements of these sets say together.

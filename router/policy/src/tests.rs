@@ -289,7 +289,7 @@ fn what_looks_at_events_is_judged_for_each() {
 #[test]
 fn what_must_not_be_published_must_not_be_asked_either() {
     let who = billing();
-    let decide = |text, action| policies_say(text, &asked(&who, action, "claims/1", "s"));
+    let decide = |text: &str, action| policies_say(text, &asked(&who, action, "claims/1", "s"));
     let all = "permit (principal, action, resource);";
     let closed = format!(r#"{all} forbid (principal, action == Action::"publish", resource);"#);
     for action in [Action::Publish, Action::Request] {
@@ -306,6 +306,20 @@ fn what_must_not_be_published_must_not_be_asked_either() {
     assert_eq!(decide(&never, Action::Publish), (Verdict::Permit, "p#1".to_owned()));
     let both = format!(r#"{closed} forbid (principal, action == Action::"request", resource);"#);
     assert_eq!(decide(&both, Action::Request), (Verdict::Forbid, "p#2 p#3".to_owned()));
+    // However the statement says that it is about publishing; what one says of both is told once.
+    for (forbid, wanted) in [
+        (r#"(principal, action in [Action::"publish", Action::"reply"], resource)"#, Verdict::Forbid),
+        (r#"(principal, action, resource) when { action == Action::"publish" }"#, Verdict::Forbid),
+        (r#"(principal, action, resource) unless { [Action::"request"].contains(action) }"#, Verdict::Forbid),
+        (r#"(principal, action in [Action::"publish", Action::"request"], resource)"#, Verdict::Forbid),
+        (r#"(principal, action == Action::"reply", resource)"#, Verdict::Permit),
+        (r#"(principal, action, resource) when { action == Action::"subscribe" }"#, Verdict::Permit),
+        (r#"(principal, action == Action::"publish", resource) when { resource.name == "other" }"#, Verdict::Permit),
+    ] {
+        let text = format!("{all} forbid {forbid};");
+        let reason = if wanted == Verdict::Forbid { "p#2" } else { "p#1" };
+        assert_eq!(decide(&text, Action::Request), (wanted, reason.to_owned()), "{forbid}");
+    }
     // Where each event is looked at, and where that is remembered.
     let policies = compile(&format!(
         r#"{all} forbid (principal, action == Action::"publish", resource) when {{ context.event.type == "payout" }};"#

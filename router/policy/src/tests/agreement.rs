@@ -48,6 +48,8 @@ fn condition() -> impl Strategy<Value = String> {
         Just("context.site == \"hamburg\"".to_owned()),
         Just("principal.groups.contains(\"staff\")".to_owned()),
         Just("principal.tenant == \"acme\"".to_owned()),
+        Just("action == Action::\"publish\"".to_owned()),
+        Just("[Action::\"request\", Action::\"subscribe\"].contains(action)".to_owned()),
     ];
     leaf.prop_recursive(3, 12, 2, |inner| {
         prop_oneof![
@@ -70,6 +72,7 @@ fn statement() -> impl Strategy<Value = String> {
         2 => Just("action == Action::\"publish\""),
         1 => Just("action == Action::\"request\""),
         1 => Just("action in [Action::\"subscribe\", Action::\"request\"]"),
+        1 => Just("action in [Action::\"publish\", Action::\"request\"]"),
     ];
     let resource = prop_oneof![
         3 => Just("resource".to_owned()),
