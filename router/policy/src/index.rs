@@ -22,20 +22,21 @@ pub(crate) struct Index {
 #[derive(Debug, Default)]
 pub(crate) struct Together {
     pub(crate) set: PolicySet,
-    /// Those of them that forbid publishing and could say something else of a request.
-    pub(crate) of_publishing: PolicySet,
+    /// What those of them forbid of a request that forbid to publish, and do not speak of requests themselves.
+    pub(crate) of_requests: PolicySet,
     /// What any of them mentions.
     pub(crate) mentions: Mentions,
 }
 
-/// What is known of a statement.
+/// A statement, and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Known {
+    pub(crate) statement: Policy,
+    /// What it forbids of a request, where that is not said by itself.
+    pub(crate) of_requests: Option<Policy>,
     /// Where it has to be found.
     pub(crate) needs: Vec<Need>,
     pub(crate) mentions: Mentions,
-    /// Whether it forbids publishing and could say something else of a request.
-    pub(crate) forbids_publishing: bool,
 }
 
 impl Index {
@@ -43,7 +44,7 @@ impl Index {
     ///
     /// # Errors
     /// When one of them is full.
-    pub(crate) fn insert(&mut self, name: &str, statement: &Policy, known: &Known) -> Result<(), PolicyError> {
+    pub(crate) fn insert(&mut self, name: &str, known: &Known) -> Result<(), PolicyError> {
         for need in &known.needs {
             match need {
                 Need::TopicPrefix(text) => remember(&mut self.topic_prefixes, text.len()),
@@ -56,10 +57,10 @@ impl Index {
             }
             // Only a name that is taken is refused, and every statement has its own.
             let refused = |error: cedar_policy::PolicySetError| PolicyError::of(name, error.to_string(), "rename it");
-            if known.forbids_publishing {
-                place.of_publishing.add(statement.clone()).map_err(refused)?;
+            place.set.add(known.statement.clone()).map_err(refused)?;
+            if let Some(statement) = &known.of_requests {
+                place.of_requests.add(statement.clone()).map_err(refused)?;
             }
-            place.set.add(statement.clone()).map_err(refused)?;
             place.mentions.extend(&known.mentions);
         }
         Ok(())

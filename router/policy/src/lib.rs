@@ -14,6 +14,7 @@ mod mentions;
 mod needs;
 mod policies;
 mod question;
+mod requests;
 mod schema;
 mod scope;
 mod who;

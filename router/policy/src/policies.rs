@@ -7,6 +7,7 @@ use crate::limits::{ERRORS_MAX, STATEMENTS_MAX, TOGETHER_MAX};
 use crate::mentions::Mentions;
 use crate::needs;
 use crate::question;
+use crate::requests;
 use crate::schema::Types;
 use crate::scope::{self, Scope};
 use crate::who::{Action, Call, EventHead, Question};
@@ -56,20 +57,6 @@ pub struct Decision {
 
 impl Decision {
     const SILENT: Self = Self { verdict: Verdict::Silent, reasons: Vec::new() };
-
-    /// This, or what `other` forbids.
-    fn unless_forbidden(mut self, other: Self) -> Self {
-        match (self.verdict, other.verdict) {
-            (Verdict::Forbid, Verdict::Forbid) => {
-                self.reasons.extend(other.reasons);
-                self.reasons.sort_unstable();
-                self.reasons.dedup();
-                self
-            }
-            (_, Verdict::Forbid) => other,
-            _ => self,
-        }
-    }
 }
 
 impl Policies {
@@ -110,11 +97,12 @@ impl Policies {
             Scope::Clients => {
                 let index = if scope::looks_at_events(&json) { &mut self.by_event } else { &mut self.index };
                 let known = Known {
+                    statement: statement.clone(),
+                    of_requests: requests::of(statement, &json).map_err(refused)?,
                     needs: needs::of(&json),
                     mentions: Mentions::of(&json),
-                    forbids_publishing: statement.effect() == Effect::Forbid && scope::tells_publishing_apart(&json),
                 };
-                index.insert(name, statement, &known)
+                index.insert(name, &known)
             }
             Scope::Admin | Scope::Both if self.admin.num_of_policies() >= TOGETHER_MAX => {
                 let what = format!("more than {TOGETHER_MAX} statements about the admin API");
@@ -202,15 +190,10 @@ fn decide_client(found: &[&Together], asked: &Question<'_>, event: Option<&Event
         return Decision::SILENT;
     }
     let mentioned: Vec<_> = found.iter().map(|found| &found.mentions).collect();
-    let said = decide(found.iter().map(|found| &found.set), question::of_client(asked, event, &mentioned));
-    // A request is delivered like any event: what must not be published must not be asked, either. What may be published
-    // may not be asked for that, so that of a publish only those are asked that forbid.
-    let mut others = found.iter().map(|found| &found.of_publishing).filter(|set| !set.is_empty()).peekable();
-    if asked.action != Action::Request || others.peek().is_none() {
-        return said;
-    }
-    let publish = Question { action: Action::Publish, ..*asked };
-    said.unless_forbidden(decide(others, question::of_client(&publish, event, &mentioned)))
+    let of_requests = found.iter().map(|found| &found.of_requests);
+    let of_requests = of_requests.filter(|set| asked.action == Action::Request && !set.is_empty());
+    let sets = found.iter().map(|found| &found.set).chain(of_requests);
+    decide(sets, question::of_client(asked, event, &mentioned))
 }
 
 /// What the statements of these sets say together.

@@ -4,6 +4,9 @@ use crate::schema::ADMIN;
 use crate::who::Action;
 use serde_json::Value;
 
+/// The variable for what is done.
+pub(crate) const ACTION: &str = "action";
+
 /// What a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -33,14 +36,15 @@ fn actions(statement: &Value) -> impl Iterator<Item = &str> {
     listed.chain([&action["entity"]]).filter_map(|entity| entity["id"].as_str())
 }
 
-/// Whether a statement speaks of publishing, and could say something else of a request that is alike in all but that.
-pub(crate) fn tells_publishing_apart(statement: &Value) -> bool {
-    let speaks_of = |action: Action| {
-        let mut named = actions(statement).peekable();
-        named.peek().is_none() || named.any(|name| name == action.name())
-    };
-    let compares_it = || any_in_conditions(statement, |fields| Looked::at(is_variable(fields, "action")));
-    speaks_of(Action::Publish) && (!speaks_of(Action::Request) || compares_it())
+/// Whether a statement speaks of an action, as far as its head says.
+pub(crate) fn speaks_of(statement: &Value, action: Action) -> bool {
+    let mut named = actions(statement).peekable();
+    named.peek().is_none() || named.any(|name| name == action.name())
+}
+
+/// Whether its conditions look at the action.
+pub(crate) fn looks_at_actions(statement: &Value) -> bool {
+    any_in_conditions(statement, |fields| Looked::at(is_variable(fields, ACTION)))
 }
 
 /// Whether a statement looks at more of its context than the site: at the event, or at whether there is one. It may speak
@@ -52,7 +56,8 @@ pub(crate) fn looks_at_events(statement: &Value) -> bool {
     })
 }
 
-fn is_variable(fields: &Fields, name: &str) -> bool {
+/// Whether a part of a condition is that variable.
+pub(crate) fn is_variable(fields: &Fields, name: &str) -> bool {
     fields.get("Var").is_some_and(|variable| variable == name)
 }
 
@@ -72,7 +77,8 @@ impl Looked {
     }
 }
 
-type Fields = serde_json::Map<String, Value>;
+/// A part of a condition: an operator, and what it is applied to.
+pub(crate) type Fields = serde_json::Map<String, Value>;
 
 /// Whether `look` finds what it looks for anywhere in the conditions of a statement.
 fn any_in_conditions(statement: &Value, look: impl Fn(&Fields) -> Looked) -> bool {
