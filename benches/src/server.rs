@@ -113,7 +113,7 @@ impl Server {
 
     /// Starts one of ours: it says in a file that it is ready.
     fn start(mut command: Command) -> anyhow::Result<Self> {
-        let data = TempDir::new()?;
+        let data = private_folder()?;
         let certificates = data.path().join(CERTIFICATES);
         let ready_file = data.path().join("ready.json");
         command.arg("--data-dir").arg(data.path()).arg("--ready-file").arg(&ready_file).stdout(Stdio::null());
@@ -172,6 +172,12 @@ impl Drop for Server {
 }
 
 /// Starts a server and waits until `look` finds that it serves.
+/// A folder of our own, which nobody else may read: a router warns of another one.
+fn private_folder() -> std::io::Result<TempDir> {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir()
+}
+
 fn spawn(mut command: Command, look: impl Fn() -> Option<Ready>) -> anyhow::Result<(Child, Ready)> {
     let program = command.get_program().to_owned();
     let mut child = command.spawn().with_context(|| format!("cannot start {program:?}"))?;
