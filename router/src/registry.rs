@@ -60,9 +60,8 @@ impl Held {
     fn pinned<'n>(&self, name: &'n str) -> Option<(&'n str, SchemaVersion)> {
         let (subject, version) = name.rsplit_once(':')?;
         let version = version.parse().ok()?;
-        // Settings alone make no subject that was ever pinned.
-        let has_versions = self.schemas.subject(subject).is_some_and(|subject| subject.all().next().is_some());
-        has_versions.then_some((subject, version))
+        // Settings alone make no subject that was ever pinned; one that is gone for good may be.
+        self.schemas.has_had_versions(subject).then_some((subject, version))
     }
 }
 
@@ -123,6 +122,23 @@ mod tests {
         assert_eq!([found("orders:1"), found("orders:latest")], [Some("1".into()), Some("1".into())]);
         assert_eq!(found("orders:2"), None, "nor before it is there");
         assert_eq!(found("orders:2:1").as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn what_a_filter_has_pinned_is_not_replaced_when_its_subject_is_gone() {
+        let (registry, mut catalog) = (Registry::default(), Catalog::new());
+        register(&mut catalog, "orders", "1");
+        for permanent in [false, true] {
+            let op = Op::SubjectDeleted { subject: "orders".parse().unwrap(), permanent };
+            let record = catalog.draft(op, "ann", 0).unwrap();
+            catalog.apply(&record).unwrap();
+        }
+        for (subject, text) in [("orders:1", "x"), ("orders", "y")] {
+            register(&mut catalog, subject, text);
+            registry.renew(catalog.schemas(), std::iter::empty());
+            assert_eq!(registry.schema("orders:1"), None, "{subject}");
+        }
+        assert_eq!(registry.schema("orders:2").as_deref(), Some("y"));
     }
 
     #[test]

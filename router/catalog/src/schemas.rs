@@ -53,6 +53,8 @@ pub struct Schemas {
     referrers: OrdMap<Place, OrdSet<u32>>,
     /// What had an id that is gone for good.
     retired: OrdMap<u32, Digest>,
+    /// What was a version that is gone for good, until it is there again.
+    retired_versions: OrdMap<SubjectName, OrdMap<u32, Digest>>,
     /// The largest id so far.
     newest_id: u32,
     /// The id after which own ones go on: the largest so far, but for those beyond what is taken over today, which logs of
@@ -171,6 +173,37 @@ impl Schemas {
         subject::next_free(self.counted_id, |id| self.schemas.contains_key(&id) || self.retired.contains_key(&id))
     }
 
+    /// The version that a schema becomes which is registered here: a number means the same for ever, also when its version
+    /// or its subject is gone for good. So the first that is free, unless it was another schema's; then one after all that
+    /// were.
+    pub(crate) fn next_version(&self, subject: &SubjectName, digest: &Digest) -> u32 {
+        let there = self.subject(subject.as_str());
+        let next = there.map_or(1, |subject| subject.next());
+        if !self.was_another(subject, next, digest) {
+            return next;
+        }
+        let gone = self.retired_versions.get(subject.as_str());
+        let last = gone.and_then(|gone| Some(*gone.range(..=IMPORTED_ID_MAX).next_back()?.0)).unwrap_or_default();
+        let counted = there.map_or(0, |subject| subject.counted).max(last);
+        let is_taken = |version| {
+            let is_there = there.is_some_and(|there| there.find(version).is_some());
+            is_there || self.was_another(subject, version, digest)
+        };
+        subject::next_free(counted, is_taken)
+    }
+
+    /// Whether a version that is gone for good was another schema.
+    pub(crate) fn was_another(&self, subject: &SubjectName, version: u32, digest: &Digest) -> bool {
+        let gone = self.retired_versions.get(subject.as_str()).and_then(|gone| gone.get(&version));
+        gone.is_some_and(|gone| gone != digest)
+    }
+
+    /// Whether a subject has, or ever had, a version.
+    pub fn has_had_versions(&self, subject: &str) -> bool {
+        self.subject(subject).is_some_and(|subject| subject.all().next().is_some())
+            || self.retired_versions.contains_key(subject)
+    }
+
     /// Subjects, versions of all of them, and bytes of their texts.
     pub fn counts(&self) -> (usize, usize, u64) {
         (self.subjects.len(), self.versions, self.text_bytes)
@@ -202,7 +235,7 @@ impl Schemas {
         if let Some(found) = known.and_then(|id| there?.find_schema(id, false)) {
             return Wanted::Known { id: found.schema.id, version: found.version };
         }
-        let version = there.map_or(1, |subject| subject.next());
+        let version = self.next_version(subject, &schema.digest);
         let id = known.unwrap_or_else(|| self.next_id());
         let schema = known.is_none().then_some(schema);
         Wanted::New(Box::new(Registration { subject: subject.clone(), version, id, schema }))
@@ -217,7 +250,7 @@ impl Schemas {
         {
             return Wanted::Known { id, version: found.version };
         }
-        let version = version.unwrap_or_else(|| there.map_or(1, |subject| subject.next()));
+        let version = version.unwrap_or_else(|| self.next_version(subject, &schema.digest));
         Wanted::New(Box::new(Registration {
             subject: subject.clone(),
             version,
@@ -250,6 +283,12 @@ impl Schemas {
         let schema = kept.schema.clone();
         self.newest_id = self.newest_id.max(*id);
         self.versions += 1;
+        if let Some(gone) = self.retired_versions.get_mut(subject.as_str()) {
+            gone.remove(version);
+            if gone.is_empty() {
+                self.retired_versions.remove(subject.as_str());
+            }
+        }
         self.change(subject, |subject| {
             let place = subject.versions.partition_point(|known| known.version < *version);
             let is_deleted = false;
@@ -310,6 +349,7 @@ impl Schemas {
     fn forget(&mut self, subject: &SubjectName, version: &SubjectVersion) {
         self.versions = self.versions.saturating_sub(1);
         let schema = &version.schema;
+        self.retired_versions.entry(subject.clone()).or_default().insert(version.version, schema.digest);
         let Some(kept) = self.schemas.get_mut(&schema.id) else { return };
         kept.places.remove(&(subject.clone(), version.version));
         if !kept.places.is_empty() {

@@ -155,10 +155,11 @@ impl Tenants {
         if action == Action::Reply {
             return self.check_reply(own, topic);
         }
-        // Dead letters are of whom their events were of.
-        let topic = match event_of_letter(topic) {
-            None => topic,
-            Some(Some(event)) => event,
+        // Dead letters are of whom their events were of, and of nobody that these are shared with: what was turned back, or
+        // taken out of an event on its way to them, is in there.
+        let (topic, is_letter) = match event_of_letter(topic) {
+            None => (topic, false),
+            Some(Some(event)) => (event, true),
             // Of all bindings: each topic is looked at by itself.
             Some(None) if topic.contains('*') && own.is_none() => return Ok(()),
             Some(None) => return Err(Foreign::DeadLetters),
@@ -168,7 +169,7 @@ impl Tenants {
             (None, None) => Ok(()),
             (Some(own), Some(owner)) if std::ptr::eq(own, owner) => Ok(()),
             (Some(own), None) => Err(Foreign::Outside { tenant: own.usage.name().clone(), topics: own.topics.clone() }),
-            (own, Some(owner)) if owner.shares(own, action, topic) => Ok(()),
+            (own, Some(owner)) if !is_letter && owner.shares(own, action, topic) => Ok(()),
             (_, Some(owner)) => Err(Foreign::Owned { tenant: owner.usage.name().clone() }),
         }
     }

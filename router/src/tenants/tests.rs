@@ -79,7 +79,10 @@ fn topics_are_for_their_tenant_and_those_it_shares_them_with() {
         (ACME, Subscribe, "$dead/gate/customers/umbra/x", false),
         (ACME, Subscribe, "$dead/**", false),
         (ACME, Subscribe, "$dead/gate", false),
-        (UMBRA, Subscribe, "$dead/gate/acme/news/today", true),
+        // What is shared is what came in: what was turned back has the reason, and whatever a filter would have taken out.
+        (UMBRA, Subscribe, "acme/news/today", true),
+        (UMBRA, Subscribe, "$dead/gate/acme/news/today", false),
+        (UMBRA, Subscribe, "$dead/*/acme/news/**", false),
         (NOBODY, Subscribe, "$dead/**", true),
         (NOBODY, Subscribe, "$dead/gate", false),
         (NOBODY, Subscribe, "$dead/gate/acme/x", false),

@@ -28,9 +28,10 @@ impl Schemas {
                 check_taken_over(subject, "id", *id)?;
             }
             check_taken_over(subject, "version", *version)?;
-            return self.check_registered(registration);
+            self.check_registered(registration)?;
+            return Ok(self.check_means_the_same(registration)?);
         }
-        let (next, next_id) = (there.map_or(1, |subject| subject.next()), self.next_id());
+        let (next, next_id) = (self.next(registration), self.next_id());
         check_left(there, next, schema.as_ref().map(|_| next_id))?;
         self.check_registered(registration)?;
         if *version != next {
@@ -75,9 +76,10 @@ impl Schemas {
         is_import: bool,
     ) -> Result<(), SchemaRefusal> {
         let Registration { subject, version, id, .. } = registration;
-        let (next, after_newest) = there.map_or((1, 1), |subject| (subject.next(), subject.newest + 1));
-        // Earlier routers went on after the newest, whatever that was.
-        if !is_import && *version != next && *version != after_newest {
+        let next = self.next(registration);
+        // Earlier routers went on after the newest, whatever that was; and began again with 1 where all were gone for good.
+        let earlier = there.map_or((1, 1), |subject| (subject.next(), subject.newest + 1));
+        if !is_import && ![next, earlier.0, earlier.1].contains(version) {
             return Err(SchemaRefusal::Moved(format!("the next version of subject `{subject}` is {next}")));
         }
         if there.is_some_and(|subject| subject.find(*version).is_some()) {
@@ -90,6 +92,30 @@ impl Schemas {
             }
             Some(found) => Err(SchemaRefusal::Moved(format!("schema {id} is version {} already", found.version))),
             None => Ok(()),
+        }
+    }
+
+    /// The version that it has to become.
+    fn next(&self, registration: &Registration) -> u32 {
+        let first = || self.subject(registration.subject.as_str()).map_or(1, |subject| subject.next());
+        self.digest(registration).map_or_else(first, |digest| self.next_version(&registration.subject, digest))
+    }
+
+    fn digest<'a>(&'a self, Registration { id, schema, .. }: &'a Registration) -> Option<&'a Digest> {
+        schema.as_ref().map(|new| &new.digest).or_else(|| self.schema(*id).map(|known| &known.digest))
+    }
+
+    /// Whether nobody who has named that version means another schema.
+    fn check_means_the_same(&self, registration: &Registration) -> Result<(), SchemaRefusal> {
+        let Registration { subject, version, .. } = registration;
+        match self.digest(registration) {
+            Some(digest) if self.was_another(subject, *version, digest) => {
+                let why = format!(
+                    "version {version} was another schema, which is gone for good; whoever has named it would get this one:                      give it another number"
+                );
+                Err(invalid(subject, "version", why))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -311,8 +337,7 @@ fn check_left(there: Option<&Arc<Subject>>, next: u32, next_id: Option<u32>) -> 
         return full("ids of schemas", "ids are never used again: start a new catalog from an export of this one");
     }
     if next > SCHEMA_ID_MAX {
-        let mend = "delete the subject permanently, and its versions begin with 1 again; or take another subject";
-        return full("version numbers of this subject", mend);
+        return full("version numbers of this subject", "take another subject");
     }
     match there.and_then(|subject| Some((subject, subject.latest()?.version))) {
         Some((subject, latest)) if latest > next => {

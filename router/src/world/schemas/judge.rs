@@ -252,17 +252,18 @@ pub(super) fn refuse(blame: Blame, code: &'static str, message: String) -> World
 }
 
 /// Whether filters can tell a new subject from versions of another: `host::schema` takes `SUBJECT:VERSION` for one, so neither
-/// does a subject come that is called like a version of another, nor one of whose versions another is called like.
+/// does a subject come that is called like a version of another, nor one of whose versions another is called like. Who is gone
+/// for good may still be named by a filter.
 fn check_apart(schemas: &Schemas, subject: &SubjectName) -> Result<(), WorldError> {
     let has_versions = |name: &str| schemas.subject(name).is_some_and(|subject| subject.all().next().is_some());
-    if has_versions(subject.as_str()) {
+    if schemas.has_had_versions(subject.as_str()) {
         return Ok(());
     }
     let whole = |name: &str| {
         let (before, version) = name.rsplit_once(':')?;
         version.parse::<SchemaVersion>().is_ok().then(|| before.to_owned())
     };
-    let other = match whole(subject.as_str()).filter(|before| has_versions(before)) {
+    let other = match whole(subject.as_str()).filter(|before| schemas.has_had_versions(before)) {
         Some(before) => Some(before),
         None => {
             let mut names = schemas.subjects().map(|other| other.name().as_str()).filter(|name| has_versions(name));
@@ -273,7 +274,7 @@ fn check_apart(schemas: &Schemas, subject: &SubjectName) -> Result<(), WorldErro
         None => Ok(()),
         Some(other) => {
             let message = format!(
-                "there is subject `{other}`, and filters could not tell it and `{subject}` apart, as `SUBJECT:VERSION` names a \
+                "there is, or was, subject `{other}`, and filters could not tell it and `{subject}` apart, as `SUBJECT:VERSION` names a \
                  version: call it otherwise"
             );
             Err(refuse(Blame::Request, "invalid-subject", message))

@@ -68,6 +68,14 @@ fn no_subject_is_called_like_a_version_of_another() {
     for name in ["orders:x", "other:1", "plain", "urn"] {
         assert_eq!(code(&catalog, name), "", "{name}");
     }
+    // Filters may still name versions of one that is gone for good.
+    for permanent in [false, true] {
+        let gone = Op::SubjectDeleted { subject: subject("plain:text"), permanent };
+        let record = catalog.draft(gone, "ann", 0).unwrap();
+        catalog.apply(&record).unwrap();
+    }
+    assert_eq!(code(&catalog, "plain:text:1"), "invalid-subject");
+    assert_eq!(code(&catalog, "plain:text"), "", "itself it may be again");
     // Where a catalog has both from before, both go on.
     let both = Registration { subject: subject("orders:1"), ..drafted(&catalog, "other", &avro(BROKEN)) };
     keep(&mut catalog, &both);
