@@ -163,6 +163,7 @@ impl Publisher {
         local.ledger.add(generation, Term::Expired, expired);
         local.ledger.add(generation, Term::Rejected, self.exceptions.len() as u64 - expired);
         local.ledger.add(generation, Term::InPipeline, self.batch.len() as u64);
+        myelin_failpoint::trip("batch-admitted");
         let mut origin = self.origin(local, generation);
         if self.sampled.get() > 0 {
             self.watch(local, origin.time_ns);

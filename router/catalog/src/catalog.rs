@@ -240,15 +240,16 @@ impl Catalog {
         if generation.source > self.active().source {
             return Some("is newer than the active one, which was returned to");
         }
+        // A step back passes over all that came between, whether it judged at that moment or not.
         let mut was_taken_back = false;
         for (before, after) in self.history.iter().zip(self.history.iter().skip(1)) {
             if after.source == generation.source {
                 was_taken_back = false;
-            } else if before.source == generation.source {
-                was_taken_back = after.source < before.source;
+            } else if (after.source + 1..=before.source).contains(&generation.source) {
+                was_taken_back = true;
             }
         }
-        was_taken_back.then_some("was rolled back when it judged last")
+        was_taken_back.then_some("was rolled back when it judged last, or with a later one")
     }
 
     /// The modules that failed too often.

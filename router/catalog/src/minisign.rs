@@ -21,6 +21,8 @@ mod tests;
 
 /// Bytes of a key: two of the algorithm, eight of its id, and the key.
 const KEY_LEN_BYTES: usize = 42;
+/// Where the key itself begins in these.
+const KEY_BEGINS_AT: usize = 10;
 /// Bytes of the first signature: two of the algorithm, eight of the key's id, and the signature.
 const SIGNATURE_LEN_BYTES: usize = 74;
 /// Bytes of an Ed25519 signature.
@@ -57,6 +59,11 @@ impl MinisignKey {
     /// Its id.
     pub fn id(&self) -> KeyId {
         KeyId::of(&self.0)
+    }
+
+    /// Whether both are the same key: whoever writes a key's file chooses its id, and may write several.
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        self.0[KEY_BEGINS_AT..] == other.0[KEY_BEGINS_AT..]
     }
 
     /// Whether it has signed these bytes and the trusted comment beside.

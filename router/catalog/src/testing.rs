@@ -179,6 +179,15 @@ impl Holder {
         self.0.pk.to_base64().parse().unwrap()
     }
 
+    /// The same key under another id, as whoever has the file may write it.
+    pub(crate) fn renamed(&self) -> MinisignKey {
+        use base64::Engine as _;
+        let codec = base64::engine::general_purpose::STANDARD;
+        let mut bytes = codec.decode(self.public().to_string()).unwrap();
+        bytes[2] ^= 1;
+        codec.encode(bytes).parse().unwrap()
+    }
+
     pub(crate) fn id(&self) -> KeyId {
         self.public().id()
     }

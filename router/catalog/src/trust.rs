@@ -4,7 +4,7 @@
 //! change carries signatures by at least `threshold` different root keys over what it does and what it follows, and
 //! every router checks them when it takes the record: neither a router nor an administrator alone can add a key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::limits::TRUST_KEYS_MAX;
 use crate::minisign::{KeyId, MinisignKey, MinisignSignature};
@@ -108,10 +108,43 @@ impl Trust {
         Ok(())
     }
 
+    /// Whether no key comes under a second id: as one that is or was trusted, or as two that must agree. A log may have it,
+    /// of routers that told keys apart by their ids alone.
+    pub(crate) fn check_different(&self, change: &TrustChange) -> Result<(), TrustRefusal> {
+        let refuse = |a: &MinisignKey, b: &MinisignKey, what: &str| {
+            let why = format!("keys {} and {} are one key under two ids, {what}: make a new key", a.id(), b.id());
+            Err(TrustRefusal::InvalidChange(why))
+        };
+        let mut known: Vec<MinisignKey> = self.keys.values().map(|key| key.public_key).collect();
+        for action in &change.actions {
+            match action {
+                TrustAction::AddKey { public_key, .. } => {
+                    // The same id is refused with a sentence of its own.
+                    let is_other = |key: &&MinisignKey| key.is_same_key(public_key) && key.id() != public_key.id();
+                    if let Some(key) = known.iter().find(is_other) {
+                        return refuse(key, public_key, "and a key that is or was trusted does not come back");
+                    }
+                    known.push(*public_key);
+                }
+                TrustAction::SetRoots { keys, .. } => {
+                    for (at, key) in keys.iter().enumerate() {
+                        if let Some(same) =
+                            keys[..at].iter().find(|same| same.is_same_key(key) && same.id() != key.id())
+                        {
+                            return refuse(same, key, "whose holder would agree twice");
+                        }
+                    }
+                }
+                TrustAction::RemoveKey { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
     /// One wrong signature is refused, though there be enough others: whoever sent it meant it to count.
     fn check_signatures(&self, change: &TrustChange) -> Result<(), TrustRefusal> {
         let Some(RootSet { keys, threshold, .. }) = &self.roots else { return Ok(()) };
-        let (statement, mut signers) = (change.statement(), BTreeSet::new());
+        let (statement, mut signers) = (change.statement(), Vec::<&MinisignKey>::new());
         let refuse = |valid, why| Err(TrustRefusal::Signatures { threshold: *threshold, valid, why });
         for signature in &change.signatures {
             let key_id = signature.key_id();
@@ -121,9 +154,11 @@ impl Trust {
             if !key.has_signed(statement.as_bytes(), signature) {
                 return refuse(signers.len(), format!("what key {key_id} has signed is not this change"));
             }
-            if !signers.insert(key_id) {
+            // By the key and not by its id: a root set of earlier may have one under two.
+            if signers.iter().any(|signer| signer.is_same_key(key)) {
                 return refuse(signers.len(), format!("key {key_id} has signed twice, which counts once"));
             }
+            signers.push(key);
         }
         match signers.len() >= usize::from(*threshold) {
             true => Ok(()),

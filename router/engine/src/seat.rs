@@ -17,9 +17,7 @@ use crate::lane::{Job, Lane, Reply};
 use crate::limits::FaultPolicy;
 use crate::scratch::ChainScratch;
 use crate::stats::BindingCells;
-
-/// One batch of so many is timed on its worker: reading the CPU clock costs as much as a small filter.
-const CPU_SAMPLE: u32 = 16;
+use crate::times::{CPU_SAMPLE, Sampling};
 
 /// What came of a batch.
 pub(crate) enum Ran {
@@ -44,7 +42,7 @@ pub(crate) struct Seat {
     /// New batches wait until the lane is empty and the filter is back.
     returning: Cell<bool>,
     returned: Notify,
-    batches: Cell<u32>,
+    sampling: Sampling,
 }
 
 enum Place {
@@ -93,7 +91,7 @@ impl Seat {
             outstanding: Cell::new(0),
             returning: Cell::new(false),
             returned: Notify::new(),
-            batches: Cell::new(0),
+            sampling: Sampling::default(),
         }
     }
 
@@ -140,9 +138,7 @@ impl Seat {
             Place::Apart(_) => return Here::Apart,
             Place::Gone => return Here::Gone,
         };
-        let number = self.batches.get();
-        self.batches.set(number.wrapping_add(1));
-        let start_ns = number.is_multiple_of(CPU_SAMPLE).then(thread_cpu_ns);
+        let start_ns = self.sampling.is_due().then(thread_cpu_ns);
         let needs = &self.contract.info.needs;
         let (filter_batch, outcome) = scratch.project(needs, self.reads_payloads, batch, start_ns);
         let result = run_checked(filter.as_mut(), &self.contract, &filter_batch, outcome);

@@ -1,6 +1,10 @@
-//! How long the calls of a filter take: a histogram that its worker alone writes, without a lock.
+//! How long the calls of a filter take: a histogram that its worker alone writes, without a lock; and which calls are timed.
 
 use crate::stats::Cell;
+use std::hash::{BuildHasher, RandomState};
+
+/// One batch of so many is timed on its worker: reading the CPU clock costs as much as a small filter.
+pub(crate) const CPU_SAMPLE: u32 = 16;
 
 /// Two buckets for each doubling of nanoseconds: a percentile is right to half of itself, upwards.
 const BUCKETS: usize = 128;
@@ -36,6 +40,41 @@ impl Times {
     }
 }
 
+/// Which calls are timed: each with the same chance whatever was timed before, and nobody can tell beforehand. Whoever sends
+/// the events could let the dear ones pass unseen otherwise.
+#[derive(Debug, Default)]
+pub(crate) struct Sampling {
+    /// Calls until the next one that is timed.
+    left: std::cell::Cell<u32>,
+    drawn: std::cell::Cell<u64>,
+    /// A key that nobody knows.
+    key: RandomState,
+}
+
+impl Sampling {
+    /// Whether this call is timed. The first one is.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        if let Some(left) = self.left.get().checked_sub(1) {
+            self.left.set(left);
+            return false;
+        }
+        self.left.set(self.draw());
+        true
+    }
+
+    /// How many calls are passed over: one more with the chance of not being timed, each time.
+    #[cold]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, positive, and below 1,000")]
+    fn draw(&self) -> u32 {
+        let drawn = self.drawn.get();
+        self.drawn.set(drawn.wrapping_add(1));
+        // 53 bits: what a float has, and never 0.
+        let chance = ((self.key.hash_one(drawn) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        (chance.ln() / (1.0 - 1.0 / f64::from(CPU_SAMPLE)).ln()) as u32
+    }
+}
+
 /// The octave and its half.
 fn bucket(ns: u64) -> usize {
     let octave = ns.max(1).ilog2();
@@ -55,6 +94,23 @@ fn upper_ns(bucket: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_call_is_timed_with_the_same_chance_whatever_was_timed_before() {
+        const CALLS: usize = 1_000_000;
+        let sampling = Sampling::default();
+        let due: Vec<bool> = (0..CALLS).map(|_| sampling.is_due()).collect();
+        assert!(due[0], "the first one is");
+        let after = |distance: usize| {
+            let timed: Vec<_> = (0..CALLS - distance).filter(|at| due[*at]).collect();
+            let both = timed.iter().filter(|at| due[*at + distance]).count();
+            both as f64 / timed.len() as f64
+        };
+        // Five times what chance alone makes of some 62,500.
+        for distance in [1, 2, 8, 15, 16, 17, 31, 100] {
+            assert!((after(distance) - 1.0 / 16.0).abs() < 0.005, "{distance}: {}", after(distance));
+        }
+    }
 
     #[test]
     fn a_percentile_is_above_the_time_and_at_most_half_above_it() {

@@ -63,6 +63,25 @@ pub const NAMES: &[&str] = &[
     "end-closed",
 ];
 
+/// Points at which a thread panics in place of that: to see what becomes of the others.
+pub const TRIPS: &[&str] = &[
+    // The thread that keeps the catalog, with a command in hand.
+    "keeper-obeys",
+    // A worker, with a batch of a publisher in hand.
+    "batch-admitted",
+];
+
+/// Panics here, where the environment names this point.
+#[cfg(debug_assertions)]
+pub fn trip(name: &str) {
+    armed::trip(name);
+}
+
+/// Nothing: this is no build for tests.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn trip(_name: &str) {}
+
 /// Ends the process here, where the environment names this point.
 #[cfg(debug_assertions)]
 pub fn reach(name: &str) {
@@ -101,10 +120,18 @@ mod armed {
         }
     }
 
-    pub(super) fn reach(name: &str) {
+    fn is_now(name: &str) -> bool {
         static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
         let armed = ARMED.get_or_init(|| std::env::var(VARIABLE).ok().map(|text| Armed::read(&text)));
-        if armed.as_ref().is_some_and(|armed| armed.is_now(name)) {
+        armed.as_ref().is_some_and(|armed| armed.is_now(name))
+    }
+
+    pub(super) fn trip(name: &str) {
+        assert!(!is_now(name), "failpoint {name}");
+    }
+
+    pub(super) fn reach(name: &str) {
+        if is_now(name) {
             // So that a test can tell it from any other end.
             let _ = writeln!(std::io::stderr(), "failpoint {name}");
             std::process::abort();

@@ -4,6 +4,7 @@ use crate::error::{Fault, SchemaError};
 use crate::format::{Format, Source};
 use crate::limits::READ_BYTE_NS;
 use crate::{avro, json, protobuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A compiled schema. Made once, and shared by all that judge.
 #[derive(Debug)]
@@ -67,10 +68,18 @@ impl Validator {
     /// The first thing that is wrong.
     pub fn judge(&self, indexes: &[u32], payload: &[u8], work_ns: &mut u64) -> Result<(), Fault> {
         *work_ns += READ_BYTE_NS * payload.len() as u64;
-        match &self.0 {
+        // Libraries judge what strangers have written: where one fails on a payload, that payload is turned back, and whoever
+        // judges goes on. Compiled schemas are only read, and what was built on the way is dropped.
+        let judged = catch_unwind(AssertUnwindSafe(|| match &self.0 {
             Compiled::Json(validator) => validator.validate(payload, work_ns),
             Compiled::Avro(validator) => validator.validate(payload, work_ns),
             Compiled::Protobuf(validator) => validator.validate(indexes, payload),
-        }
+        }));
+        judged.unwrap_or_else(|_panic| Err(failed()))
     }
+}
+
+#[cold]
+fn failed() -> Fault {
+    Fault::whole("cannot be judged: the library that judges by this schema has failed on it")
 }

@@ -175,7 +175,15 @@ impl Serve {
             Ok(bytes) => tracing::debug!(bytes, "code that ran at the start left the resident set"),
             Err(error) => tracing::debug!(%error, "code that ran at the start stays in the resident set"),
         }
-        signals.next().await;
+        let broken = tokio::select! {
+            () = signals.next() => None,
+            what = node.broken() => Some(what),
+        };
+        if let Some(what) = broken {
+            tracing::error!(
+                "{what} has ended by itself, a defect of the router: it drains and ends, to be started again"
+            );
+        }
         tracing::info!(seconds_max = config.node.drain_seconds, "draining; a second signal ends at once");
         for file in self.ready_files(config) {
             let _ = std::fs::remove_file(file);
@@ -186,7 +194,7 @@ impl Serve {
                 admin.stop().await;
                 check_ledger(&ledger)?;
                 tracing::info!("drained");
-                Ok(())
+                broken.map_or(Ok(()), |what| Err(defect(what)))
             }
             () = signals.next() => {
                 Err(Failure::new(Exit::Failed, "a second signal came before the router was drained")
@@ -276,6 +284,11 @@ impl Serve {
         tracing::info!(%site, router = %name, %client_addr, workers = config.workers(), "serving");
         Ok(())
     }
+}
+
+fn defect(what: &str) -> Failure {
+    Failure::new(Exit::Failed, format!("{what} has ended by itself, which is a defect of the router"))
+        .next("start it again; the log before this says where, and whoever makes Myelin wants to see it")
 }
 
 /// What was lost count of must not end well: supervisors read the exit code.

@@ -30,14 +30,15 @@ impl Judge<'_> {
             None | Some(Err(_)) => {
                 ledger.add(generation, Term::Rejected, 1);
                 let unburied = letter.and_then(Result::err).map(|why| format!(" ({why})")).unwrap_or_default();
-                let why = format!("rule {}: {detail}{unburied}", screen.rule());
+                // Not where and what: names of members are of the payload, and who reads traces need not see any.
+                let why = format!("rule {}{unburied}", screen.rule());
                 hops::not_allowed(self.local, verdicts.watch.as_deref_mut(), event, seq, (Code::SchemaViolation, &why));
                 Code::SchemaViolation
             }
             Some(Ok(letter)) => {
                 ledger.add(generation, Term::DeadLettered, 1);
                 if let Some(watch) = &mut verdicts.watch {
-                    let why = format!("{}: rule {}: {detail}", Code::SchemaViolation.name(), screen.rule());
+                    let why = format!("{}: rule {}", Code::SchemaViolation.name(), screen.rule());
                     hops::ended(self.local, watch, event, seq, ("dead-letter", &why));
                 }
                 self.bury_violation(letter, (screen, violation), event, within, verdicts);

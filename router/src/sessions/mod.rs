@@ -194,11 +194,12 @@ impl Session {
     async fn run(self: Rc<Self>, local: &Rc<Local>, send: SendStream, recv: RecvStream, decoder: MessageDecoder) {
         local.shared.sessions.fetch_add(1, Ordering::Relaxed);
         self.answer(Message::Welcome(self.welcome(local)));
-        let mut writer = spawn_local(control::write(self.clone(), send));
-        let reader = spawn_local(control::read(self.clone(), local.clone(), recv, decoder));
-        let publisher = spawn_local(publish::accept(self.clone(), local.clone()));
+        let mut writer = spawn_local(self.clone().part(control::write(self.clone(), send)));
+        let reader = spawn_local(self.clone().part(control::read(self.clone(), local.clone(), recv, decoder)));
+        let publisher = spawn_local(self.clone().part(publish::accept(self.clone(), local.clone())));
         let (connection, seat) = (self.connection.clone(), self.seat.clone());
-        let delivery = spawn_local(delivery::write(local.clone(), connection, seat, self.outstanding.clone()));
+        let delivery = delivery::write(local.clone(), connection, seat, self.outstanding.clone());
+        let delivery = spawn_local(self.clone().part(delivery));
         let end = self.wait_for_end(local).await;
         self.seat.ending.set(end.clone());
         // The publisher may be in the middle of a batch: it ends by itself, at the batch's end.
@@ -213,6 +214,22 @@ impl Session {
         }
         self.leave(local).await;
         local.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Does a part of the session's work. Where that panics, the session ends: its client would wait for an answer for ever.
+    async fn part(self: Rc<Self>, work: impl Future<Output = ()>) {
+        struct Part(Rc<Session>);
+        impl Drop for Part {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    let message =
+                        "the router has failed, by a defect of its own; what it has not acknowledged is unknown";
+                    self.0.seat.ending.set(Refusal::new(Code::Internal, message));
+                }
+            }
+        }
+        let _part = Part(self);
+        work.await;
     }
 
     fn welcome(&self, local: &Local) -> Welcome {

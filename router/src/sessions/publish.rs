@@ -7,7 +7,7 @@ use bytes::Bytes;
 use myelin_transport::{ReadError, RecvStream};
 use myelin_wire::{Code, Refusal};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Chunks that are taken from a stream in one read: 32 packets are what one receive batch brings.
@@ -18,7 +18,7 @@ const PAUSE_MAX_NS: u64 = 1_000_000_000;
 /// Takes the one publish stream of a session.
 pub(super) async fn accept(session: Rc<Session>, local: Rc<Local>) {
     let Some(stream) = until_end(&session, session.connection.accept_uni()).await.and_then(Result::ok) else { return };
-    local.shared.publishers.fetch_add(1, Ordering::Relaxed);
+    let counted = Counted::new(&local.shared.publishers);
     let second = async {
         match session.connection.accept_uni().await {
             Ok(_) => session.seat.ending.set(Refusal::new(Code::OutOfOrder, "a session has one publish stream")),
@@ -33,16 +33,31 @@ pub(super) async fn accept(session: Rc<Session>, local: Rc<Local>) {
         // The session ends with the second stream; the batch under way is finished all the same.
         () = &mut second => {
             let _ = publish.await;
-            local.shared.publishers.fetch_sub(1, Ordering::Relaxed);
             return;
         }
     };
-    local.shared.publishers.fetch_sub(1, Ordering::Relaxed);
+    drop(counted);
     if let Err(refusal) = end {
         return session.seat.ending.set(refusal);
     }
     // The end of the stream is the end of publishing: a further stream is one too many all the same.
     until_end(&session, second).await;
+}
+
+/// One more for as long as it lives, however that ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Waits as long as the quota of the session's tenant says. Whoever sends meanwhile is held back by the stream's window.

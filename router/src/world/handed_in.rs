@@ -243,5 +243,13 @@ mod tests {
         rolls_back(&mut catalog, bad);
         activates(&mut catalog, "f/**");
         assert!(is_alone(&catalog, bad));
+        // What a step back has passed over is no way back, either, also once something newer judges.
+        let [passed, newest] = ["g/**", "h/**"].map(|pattern| activates(&mut catalog, pattern));
+        rolls_back(&mut catalog, first);
+        let unrelated = activates(&mut catalog, "i/**");
+        for forward in [passed, newest] {
+            assert!(!is_alone(&catalog, forward), "{forward}");
+        }
+        assert!(is_alone(&catalog, first) && is_alone(&catalog, unrelated));
     }
 }

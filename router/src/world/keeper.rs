@@ -238,6 +238,9 @@ impl Keeper {
     }
 
     fn obey(&mut self, command: Command) {
+        if matches!(command, Command::Change { .. }) {
+            myelin_failpoint::trip("keeper-obeys");
+        }
         match command {
             Command::Change { change, if_match, actor, answer } => self.change(change, if_match, &actor, answer),
             Command::Quarantine { module, binding, reason } => {

@@ -336,6 +336,11 @@ impl World {
         LedgerReader { account: self.account.clone(), view: self.view.clone(), writer: self.progress.clone() }
     }
 
+    /// Whether the keeper has ended, by [`stop`](Self::stop) or by a defect.
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Ends the keeper and closes the catalog; every later change is refused.
     pub async fn stop(&self) {
         let (answer, stopped) = oneshot::channel();

@@ -27,6 +27,7 @@ mod ledger;
 mod mesh;
 mod namespaces;
 mod oci;
+mod panics;
 mod patience;
 mod policies;
 mod registry_scale;

@@ -34,6 +34,7 @@ impl Catalog {
     pub(super) fn check_drafted(&self, op: &Op) -> Result<(), CatalogError> {
         match op {
             Op::SchemaRegistered { registration } => self.schemas.check_registration(registration),
+            Op::TrustChanged { change } => Ok(self.trust.check_different(change)?),
             _ => Ok(()),
         }
     }

@@ -377,7 +377,7 @@ fn a_log_in_which_the_last_numbers_were_taken_over_is_read_and_goes_on() {
         story.add(delete_subject(gone, false));
         story.add(delete_subject(gone, true));
     }
-    assert_eq!(story.register("t", schema("F", &[])), (3, 1), "no id is given twice, also not when it is gone");
+    assert_eq!(story.register("t", schema("F", &[])), (3, 2), "no number is given twice, also not when it is gone");
     let next = as_op(story.schemas().register_next(&subject("s"), schema("G", &[])));
     let told = story.try_add(next).unwrap_err().to_string();
     assert!(

@@ -6,6 +6,18 @@ use super::*;
 use crate::op::Op;
 use crate::testing::{Holder, Story, add, set_roots};
 
+/// What one has signed, as if the key of that id had.
+fn resigned(signature: MinisignSignature, key: &MinisignKey) -> MinisignSignature {
+    use base64::Engine as _;
+    let codec = base64::engine::general_purpose::STANDARD;
+    let text = signature.to_string();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut first = codec.decode(&lines[1]).unwrap();
+    first[2..10].copy_from_slice(&codec.decode(key.to_string()).unwrap()[2..10]);
+    lines[1] = codec.encode(first);
+    (lines.join("\n") + "\n").parse().unwrap()
+}
+
 fn changed(change: &TrustChange) -> Op {
     Op::TrustChanged { change: Box::new(change.clone()) }
 }
@@ -67,6 +79,38 @@ fn a_signature_is_for_one_change_once() {
     // A key that was removed never comes back, whoever agrees.
     let again = story.trust(vec![new.add_key("*")], &[&a, &b]);
     assert_eq!(story.refusal(changed(&again)).code(), "invalid-trust");
+}
+
+/// The id of a key is what its file says.
+#[test]
+fn a_key_under_another_id_is_the_same_key() {
+    let mut story = Story::default();
+    let (stolen, root, other) = (Holder::new(), Holder::new(), Holder::new());
+    let renamed = |holder: &Holder| {
+        let key = holder.renamed();
+        assert!(key.is_same_key(&holder.public()) && key.id() != holder.id());
+        key
+    };
+    let add = |public_key| TrustAction::AddKey { public_key, modules: vec!["*".parse().unwrap()], note: String::new() };
+    story.add_trust(vec![stolen.add_key("*")], &[]);
+    story.add_trust(vec![stolen.remove_key()], &[]);
+    let again = story.trust(vec![add(renamed(&stolen))], &[]);
+    let refused = story.refusal(changed(&again));
+    assert!(refused.code() == "invalid-trust" && refused.to_string().contains("under two ids"), "{refused}");
+    let within = story.trust(vec![add(other.public()), add(renamed(&other))], &[]);
+    assert_eq!(story.refusal(changed(&within)).code(), "invalid-trust");
+    let roots = TrustAction::SetRoots { keys: vec![root.public(), other.public(), renamed(&root)], threshold: 2 };
+    let alone = story.trust(vec![roots.clone()], &[]);
+    assert!(story.refusal(changed(&alone)).to_string().contains("agree twice"));
+    // In a log that has such a set, who signs with both agrees once.
+    let record = crate::Record::after(&story.catalog.head(), changed(&alone), "ada", 0);
+    story.catalog.apply(&record).unwrap();
+    story.log.push(record);
+    let mut change = story.trust(vec![other.add_key("*")], &[&root]);
+    let second = resigned(change.signatures[0].clone(), &renamed(&root));
+    change.signatures.push(second);
+    let refused = story.refusal(changed(&change));
+    assert!(refused.code() == "trust-signatures" && refused.to_string().contains("signed twice"), "{refused}");
 }
 
 #[test]

@@ -78,6 +78,8 @@ impl Validator {
     /// Judged again, for the reason: only bad payloads pay for it. The value itself stays out of logs and headers.
     #[cold]
     fn reason(&self, value: At<'_>) -> Option<Box<Fault>> {
+        // Of a pattern that takes too many steps the library says so, or panics (0.61.2, where that is in a choice below the
+        // root: it looks for the place in the part): whoever calls turns the payload back either way.
         let fault = match reasons::within_bounds(|| self.compiled.validate(value)) {
             Some(Ok(())) => return None,
             Some(Err(error)) => told(&error),

@@ -383,3 +383,36 @@ fn levels_look_at_as_many_versions_as_they_say() {
     let reasons = incompatibilities(Compatibility::Backward, &third, &[first]).unwrap();
     assert!(reasons[0].contains("the version before") && reasons[0].contains("integer"), "{reasons:?}");
 }
+
+/// A pattern may take more steps on a payload than it is given; the library panics where that is in a choice below the root.
+#[test]
+fn a_payload_that_the_library_fails_on_is_turned_back_and_the_next_one_judged() {
+    let pattern = "^(?:[a-z0-9]+(?:[.](?![.])|-)?)+@[a-z]+$";
+    let mail = json!({"anyOf": [{"type": "null"}, {"type": "string", "pattern": pattern}]});
+    let hostile = json!({"mail": format!("{}@!", "a".repeat(60))});
+    for schema in [json!({"properties": {"mail": mail}}), json!({"properties": {"mail": {"pattern": pattern}}})] {
+        let validator = compiled(&schema);
+        for _ in 0..3 {
+            assert!(valid(&validator, &json!({"mail": "ann@example"})));
+            let fault = validator.validate(hostile.to_string().as_bytes()).unwrap_err();
+            assert!(!fault.text.contains("aaa"), "{fault}");
+        }
+    }
+}
+
+/// Quadratic it would be some 10^10 steps.
+#[test]
+fn long_lists_of_values_are_compared_at_once() {
+    let texts = |from: usize| (from..from + 100_000).map(|number| json!(format!("v{number}"))).collect::<Vec<_>>();
+    let compare = |old: &Value, new: &Value| {
+        let (old, new) = (old.to_string(), new.to_string());
+        let (old, new) = (source(&old, &[]), source(&new, &[]));
+        incompatibilities(Compatibility::Backward, &new, &[old]).unwrap()
+    };
+    let old = json!({"enum": texts(0)});
+    assert!(compare(&old, &json!({"enum": texts(0)})).is_empty());
+    assert!(compare(&old, &json!({"enum": texts(1)}))[0].contains("v0"));
+    let numbers: Vec<_> = (0..100_000).map(|number| json!(number)).collect();
+    assert!(!compare(&old, &json!({"enum": numbers})).is_empty());
+    assert!(compare(&json!({"enum": [1, 0, "a"]}), &json!({"enum": ["a", 1.0, -0.0]})).is_empty());
+}

@@ -3,6 +3,7 @@
 use super::{Comparison, Pair};
 use jsonschema::Draft;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// Which types both schemas allow at all: keywords for others say nothing.
 pub(super) struct Types {
@@ -43,9 +44,12 @@ impl Comparison {
     pub(super) fn values(&mut self, pair: &Pair<'_, '_>) -> bool {
         let Some(new) = listed(pair.new) else { return true };
         let Some(old) = listed(pair.old) else { return self.fault("only listed values are allowed now") };
-        let same = |a: &Value, b: &Value| a == b || a.as_f64().is_some_and(|a| Some(a) == b.as_f64());
-        let gone: Vec<String> =
-            old.iter().filter(|old| !new.iter().any(|new| same(new, old))).map(ToString::to_string).collect();
+        // Lists may be as long as a schema: each of one is not held against each of the other.
+        let known: HashSet<&Value> = new.iter().copied().collect();
+        let numbers: HashSet<u64> = new.iter().filter_map(|value| number_bits(value)).collect();
+        let is_known =
+            |value: &Value| known.contains(value) || number_bits(value).is_some_and(|bits| numbers.contains(&bits));
+        let gone: Vec<String> = old.iter().filter(|old| !is_known(old)).map(ToString::to_string).collect();
         gone.is_empty() || self.fault(&format!("no longer listed: {}", gone.join(", ")))
     }
 
@@ -107,14 +111,24 @@ impl Comparison {
     }
 }
 
-/// The types that a schema names, if it names any.
+/// The types that a schema names, if it names any: each once.
 fn declared(keywords: &Map<String, Value>) -> Option<Vec<&str>> {
     match keywords.get("type") {
         Some(Value::String(word)) => Some(vec![word]),
-        Some(Value::Array(words)) => Some(words.iter().filter_map(Value::as_str).collect()),
+        Some(Value::Array(words)) => Some(unique(words.iter().filter_map(Value::as_str))),
         // Values that are listed have types, too.
-        _ => listed(keywords).map(|values| values.into_iter().map(type_of).collect()),
+        _ => listed(keywords).map(|values| unique(values.into_iter().map(type_of))),
     }
+}
+
+fn unique<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = HashSet::new();
+    words.filter(|word| seen.insert(*word)).collect()
+}
+
+/// The same for numbers that are the same: 1 and 1.0, 0 and -0.
+fn number_bits(value: &Value) -> Option<u64> {
+    value.as_f64().map(|number| (number + 0.0).to_bits())
 }
 
 fn type_of(value: &Value) -> &'static str {
