@@ -3,6 +3,7 @@
 
 mod access;
 mod approvals;
+mod audited;
 mod bounds;
 mod changes;
 mod contract;
