@@ -15,5 +15,6 @@ mod logs;
 mod modules;
 mod registry;
 mod roles;
+mod seen;
 mod two_person;
 mod world;
