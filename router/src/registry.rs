@@ -47,9 +47,18 @@ impl Registry {
 impl Held {
     /// What a subject means to a filter: the version that events are judged by here, so that another one comes to both by
     /// the same rollout; where no rule says one, the newest.
-    fn meant(&self, subject: &str) -> Option<&SubjectVersion> {
+    fn meant(&self, subject: &str, at: Option<u64>) -> Option<&SubjectVersion> {
         match self.judging.get(subject) {
             Some(number) => self.schemas.version(subject, *number),
+            None => self.newest(subject, at),
+        }
+    }
+
+    /// The newest version when the filter's binding came to be, so that one that is registered since comes with a rollout of
+    /// that; of a filter that is only tried out the newest there is.
+    fn newest(&self, subject: &str, at: Option<u64>) -> Option<&SubjectVersion> {
+        match at {
+            Some(rev) => self.schemas.subject(subject)?.latest_at(rev),
             None => self.schemas.latest(subject),
         }
     }
@@ -66,12 +75,12 @@ impl Held {
 }
 
 impl SchemaSource for Registry {
-    fn schema(&self, name: &str) -> Option<Arc<str>> {
+    fn schema(&self, name: &str, at: Option<u64>) -> Option<Arc<str>> {
         let held = self.0.load();
         let found = match held.pinned(name) {
-            Some((subject, SchemaVersion::Latest)) => held.schemas.latest(subject),
+            Some((subject, SchemaVersion::Latest)) => held.newest(subject, at),
             Some((subject, SchemaVersion::Number(number))) => held.schemas.version(subject, number),
-            None => held.meant(name),
+            None => held.meant(name, at),
         };
         found.map(|version| version.schema.text.clone())
     }
@@ -98,12 +107,12 @@ mod tests {
     #[test]
     fn a_filter_names_a_subject_or_a_version_of_it() {
         let (registry, mut catalog) = (Registry::default(), Catalog::new());
-        assert_eq!(registry.schema("orders"), None);
+        assert_eq!(registry.schema("orders", None), None);
         for (subject, text) in [("orders", "1"), ("orders", "2"), ("a:1", "3")] {
             register(&mut catalog, subject, text);
             registry.renew(catalog.schemas(), std::iter::empty());
         }
-        let found = |name| registry.schema(name);
+        let found = |name| registry.schema(name, None);
         assert_eq!(found("orders").as_deref(), Some("2"));
         assert_eq!(found("orders:1").as_deref(), Some("1"));
         assert_eq!(found("orders:latest").as_deref(), Some("2"));
@@ -118,7 +127,7 @@ mod tests {
             register(&mut catalog, subject, text);
         }
         registry.renew(catalog.schemas(), std::iter::empty());
-        let found = |name| registry.schema(name).map(|text| text.to_string());
+        let found = |name| registry.schema(name, None).map(|text| text.to_string());
         assert_eq!([found("orders:1"), found("orders:latest")], [Some("1".into()), Some("1".into())]);
         assert_eq!(found("orders:2"), None, "nor before it is there");
         assert_eq!(found("orders:2:1").as_deref(), Some("y"));
@@ -136,9 +145,35 @@ mod tests {
         for (subject, text) in [("orders:1", "x"), ("orders", "y")] {
             register(&mut catalog, subject, text);
             registry.renew(catalog.schemas(), std::iter::empty());
-            assert_eq!(registry.schema("orders:1"), None, "{subject}");
+            assert_eq!(registry.schema("orders:1", None), None, "{subject}");
         }
-        assert_eq!(registry.schema("orders:2").as_deref(), Some("y"));
+        assert_eq!(registry.schema("orders:2", None).as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn what_came_after_the_binding_is_not_seen_by_its_filter_nor_is_what_went() {
+        let (registry, mut catalog) = (Registry::default(), Catalog::new());
+        register(&mut catalog, "orders", "1");
+        let at = catalog.head().rev;
+        register(&mut catalog, "orders", "2");
+        register(&mut catalog, "late", "3");
+        let found = |catalog: &Catalog, name, at| {
+            registry.renew(catalog.schemas(), std::iter::empty());
+            registry.schema(name, at).map(|text| text.to_string())
+        };
+        for name in ["orders", "orders:latest"] {
+            assert_eq!(found(&catalog, name, Some(at)).as_deref(), Some("1"), "{name}");
+            assert_eq!(found(&catalog, name, Some(catalog.head().rev)).as_deref(), Some("2"), "{name}");
+        }
+        assert_eq!(found(&catalog, "orders:2", Some(at)).as_deref(), Some("2"), "a number is that one");
+        assert_eq!(found(&catalog, "late", Some(at)), None);
+        let later = catalog.head().rev;
+        let deleted = Op::SchemaVersionDeleted { subject: "orders".parse().unwrap(), version: 2, permanent: false };
+        let record = catalog.draft(deleted, "ann", 0).unwrap();
+        catalog.apply(&record).unwrap();
+        assert_eq!(found(&catalog, "orders", Some(later)).as_deref(), Some("2"), "it is kept for whoever has it");
+        assert_eq!(found(&catalog, "orders", Some(catalog.head().rev)).as_deref(), Some("1"));
+        assert_eq!(found(&catalog, "orders", None).as_deref(), Some("1"));
     }
 
     #[test]
@@ -155,7 +190,7 @@ mod tests {
         for (versions, meant) in cases {
             let rules: Vec<_> = versions.iter().map(|version| rule("r", version)).collect();
             registry.renew(catalog.schemas(), rules.iter());
-            let found = ["orders", "orders:latest"].map(|name| registry.schema(name));
+            let found = ["orders", "orders:latest"].map(|name| registry.schema(name, None));
             assert_eq!(found.map(|text| text.unwrap_or_default().to_string()), [meant, "3"], "{versions:?}");
         }
     }

@@ -432,10 +432,10 @@ impl Forge<'_> {
         let subjects = schemas.subjects().filter(|subject| only.is_none_or(|only| subject.name() == only));
         for subject in subjects {
             // What is deleted and kept is still what events have its id for.
-            let there = subject.all().map(|SubjectVersion { version, schema, is_deleted, .. }| {
+            let there = subject.all().map(|there @ SubjectVersion { version, schema, .. }| {
                 let slot = self.slot(schema);
                 known.by_id.insert(schema.id, slot.clone());
-                KnownVersion { version: *version, schema: slot, is_deleted: *is_deleted }
+                KnownVersion { version: *version, schema: slot, is_deleted: there.is_deleted() }
             });
             let there = there.collect();
             known.by_name.insert(subject.name().clone(), there);

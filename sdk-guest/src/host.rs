@@ -40,8 +40,8 @@ pub fn payload(event: u32, offset: u32, len_bytes: u32) -> Vec<u8> {
 }
 
 /// The text of a schema of the router's registry: of `subject` the version that judges at this site, and where no rule for
-/// topics says one the newest; of `subject:version` that one. `None` where there is none, and always in `new`: a schema may
-/// be there, and be another, with every batch.
+/// topics says one the newest when the binding was staged; of `subject:version` that one. `None` where there is none, and
+/// always in `new`: a schema may be there, and be another, with every batch.
 pub fn schema(subject: &str) -> Option<Vec<u8>> {
     imports::schema(subject)
 }

@@ -426,7 +426,12 @@ impl Catalog {
 
     fn stage(&mut self, rev: u64, binding: &Binding) {
         let module = self.modules.get(&binding.module).expect("checked before: the module is there");
-        self.staged.insert(StagedBinding::new(rev, module.digest, binding.clone()));
+        let mut staged = StagedBinding::new(rev, module.digest, binding.clone());
+        // The candidate is to be the active set, and who looks at the difference then sees none.
+        let sets = self.rollout().map(|rollout| &rollout.candidate).into_iter().chain([&self.active().bindings]);
+        let known = sets.filter_map(|set| set.find(&binding.name)).find(|known| known.is_as(&staged));
+        staged.since = known.map_or(rev, |known| known.since);
+        self.staged.insert(staged);
     }
 
     /// Makes a set the active one of every site at once.

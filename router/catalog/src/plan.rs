@@ -57,6 +57,13 @@ impl Plan {
     }
 }
 
+impl StagedBinding {
+    /// Whether a plan keeps one where the other is wanted.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        differing_fields(self, other).is_empty()
+    }
+}
+
 fn differing_fields(old: &StagedBinding, new: &StagedBinding) -> Vec<&'static str> {
     let (a, b) = (&old.binding, &new.binding);
     let differs = [

@@ -291,9 +291,9 @@ impl Schemas {
         }
         self.change(subject, |subject| {
             let place = subject.versions.partition_point(|known| known.version < *version);
-            let is_deleted = false;
+            let deleted_rev = None;
             subject.count(*version);
-            subject.versions.insert(place, SubjectVersion { version: *version, schema, is_deleted, rev, at_unix_ms });
+            subject.versions.insert(place, SubjectVersion { version: *version, schema, deleted_rev, rev, at_unix_ms });
         });
     }
 
@@ -319,21 +319,23 @@ impl Schemas {
 
     pub(crate) fn delete_version(&mut self, subject: &SubjectName, version: u32, permanent: bool, rev: u64) {
         self.revision = rev;
-        self.delete(subject, |known| known.version == version, permanent);
+        self.delete(subject, |known| known.version == version, permanent, rev);
     }
 
     pub(crate) fn delete_subject(&mut self, subject: &SubjectName, permanent: bool, rev: u64) {
         self.revision = rev;
-        self.delete(subject, |_| true, permanent);
+        self.delete(subject, |_| true, permanent, rev);
     }
 
-    fn delete(&mut self, name: &SubjectName, is_meant: impl Fn(&SubjectVersion) -> bool, permanent: bool) {
+    fn delete(&mut self, name: &SubjectName, is_meant: impl Fn(&SubjectVersion) -> bool, permanent: bool, rev: u64) {
         let mut gone = Vec::new();
         self.change(name, |subject| {
             if permanent {
                 gone.extend(subject.versions.extract_if(.., |version| is_meant(version)));
             } else {
-                subject.versions.iter_mut().filter(|version| is_meant(version)).for_each(|v| v.is_deleted = true);
+                let meant = subject.versions.iter_mut().filter(|version| is_meant(version));
+                // Of one that was deleted before, when that was.
+                meant.for_each(|version| version.deleted_rev = version.deleted_rev.or(Some(rev)));
             }
             // Who registers under the name again begins with what holds by default.
             if !subject.is_live() {

@@ -21,6 +21,9 @@ pub struct BindingSet {
 pub struct StagedBinding {
     /// The revision of the record that staged it.
     pub rev: u64,
+    /// The same, of the first of those that staged it as it is: its filter sees the schema registry as it was then. Whoever
+    /// stages what is active brings nothing new.
+    pub since: u64,
     /// The digest of its module.
     pub digest: Digest,
     /// The binding.
@@ -30,7 +33,7 @@ pub struct StagedBinding {
 
 impl StagedBinding {
     pub(crate) fn new(rev: u64, digest: Digest, binding: Binding) -> Self {
-        Self { rev, digest, config_len_bytes: binding.config_bytes().len(), binding }
+        Self { rev, since: rev, digest, config_len_bytes: binding.config_bytes().len(), binding }
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct HostState {
     shared: Arc<SharedState>,
     /// The router's registry of schemas.
     pub(crate) schemas: Schemas,
+    /// The revision at which it is seen; without one as it is now.
+    pub(crate) schemas_at: Option<u64>,
     /// In a replay or a shadow: what is answered instead of what is shared.
     pub(crate) answers: Option<Arc<Answers>>,
     /// Whether the notes say what was asked in this call.
@@ -74,6 +76,7 @@ impl HostState {
             log_gate,
             shared,
             schemas: Schemas::default(),
+            schemas_at: None,
             answers: None,
             records: false,
             now_ms: None,
@@ -256,11 +259,14 @@ impl Host for HostState {
             return Ok(None);
         }
         let question = || Question::Schema { subject: subject.clone() };
-        let schema = match self.recall(question)? {
+        // A shadow sees the registry as its binding will, not as that of the filter which judges does.
+        let is_shadow = self.answers.as_ref().is_some_and(|answers| answers.falls_back());
+        let recalled = if is_shadow { None } else { self.recall(question)? };
+        let schema = match recalled {
             Some(HostAnswer::Schema(schema)) => schema,
             Some(HostAnswer::Flag(_)) => None,
             None => {
-                let found = self.schemas.get().and_then(|schemas| schemas.schema(&subject));
+                let found = self.schemas.get().and_then(|schemas| schemas.schema(&subject, self.schemas_at));
                 // Before it is copied: the budget bounds that.
                 self.charge_bytes(found.as_ref().map_or(0, |text| text.len()))?;
                 let schema = found.map(|text| text.as_bytes().to_vec());
@@ -347,13 +353,13 @@ mod tests {
         result.err().and_then(|e| e.downcast_ref::<FilterFault>().map(|fault| fault.code))
     }
 
-    /// Has one schema.
+    /// Has one schema, which came with revision 7.
     #[derive(Debug)]
     struct One;
 
     impl SchemaSource for One {
-        fn schema(&self, name: &str) -> Option<Arc<str>> {
-            (name == "s").then(|| "true".into())
+        fn schema(&self, name: &str, at: Option<u64>) -> Option<Arc<str>> {
+            (name == "s" && at.is_none_or(|at| at >= 7)).then(|| "true".into())
         }
     }
 
@@ -368,6 +374,26 @@ mod tests {
         assert_eq!(code(state.schema("s".into())), Some(FaultCode::HostCallBudget), "bytes");
         state.begin(None, 7, None);
         assert_eq!(state.schema("s".into()).expect("within"), None, "no batch");
+        for (at, found) in [(Some(6), None), (Some(7), Some(&b"true"[..]))] {
+            state.schemas_at = at;
+            state.begin(None, 7, Some(0));
+            assert_eq!(state.schema("s".into()).expect("within").as_deref(), found, "seen as it was at {at:?}");
+        }
+        let told = HostCall {
+            question: Question::Schema { subject: "s".into() },
+            answer: HostAnswer::Schema(Some(b"old".to_vec())),
+        };
+        for (answers, found) in [(Answers::default(), "old"), (Answers::falling_back(), "true")] {
+            answers.load(std::slice::from_ref(&told));
+            state.answers = Some(Arc::new(answers));
+            state.begin(None, 7, Some(0));
+            let schema = state.schema("s".into()).expect("within");
+            assert_eq!(
+                schema.as_deref(),
+                Some(found.as_bytes()),
+                "a replay is told what was said, a shadow what is there"
+            );
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct SlotSetup<'a> {
     pub shared: Arc<SharedState>,
     /// In a replay or a shadow: what its host answers instead of what is shared.
     pub answers: Option<Arc<Answers>>,
+    /// The revision at which it sees the registry of schemas, where it names no version; without one as that is now.
+    pub schemas_at: Option<u64>,
 }
 
 /// Why an instance could not be made.
@@ -76,6 +78,7 @@ pub struct Slot {
     log_gate: LogGate,
     shared: Arc<SharedState>,
     answers: Option<Arc<Answers>>,
+    schemas_at: Option<u64>,
     /// What the filter said while it was set up, handed over with the next batch.
     early: Notes,
 }
@@ -95,6 +98,7 @@ pub struct Spare {
     log_gate: LogGate,
     shared: Arc<SharedState>,
     answers: Option<Arc<Answers>>,
+    schemas_at: Option<u64>,
 }
 
 impl Spare {
@@ -102,7 +106,7 @@ impl Spare {
         let (limits, shared, answers) = (setup.limits.clone(), Arc::clone(&setup.shared), setup.answers.clone());
         let log_gate = LogGate::new(limits.log_bytes_per_second);
         let live = blank(&program, &limits, &shared, log_gate)?;
-        Ok(Self { program, limits, live, log_gate, shared, answers })
+        Ok(Self { program, limits, live, log_gate, shared, answers, schemas_at: setup.schemas_at })
     }
 
     /// Sets it up with the binding's configuration and what `save` of the version before gave.
@@ -111,11 +115,12 @@ impl Spare {
     /// As [`Program::instantiate`]; the instance is gone then.
     pub fn set_up(mut self, config: &[u8], previous: Option<&[u8]>) -> Result<Slot, InstantiateError> {
         let (info, early) = set_up(&mut self.live, &self.limits, config, previous)?;
-        let Self { program, limits, mut live, log_gate, shared, answers } = self;
+        let Self { program, limits, mut live, log_gate, shared, answers, schemas_at } = self;
         // Of a call within a batch only: there is no record of a set-up.
         live.store.data_mut().answers.clone_from(&answers);
+        live.store.data_mut().schemas_at = schemas_at;
         let (config, info, live) = (config.to_vec(), Arc::new(info), Some(live));
-        Ok(Slot { program, limits, config, info, live, log_gate, shared, answers, early })
+        Ok(Slot { program, limits, config, info, live, log_gate, shared, answers, schemas_at, early })
     }
 }
 
@@ -127,6 +132,7 @@ impl Slot {
             let mut live = blank(&self.program, &self.limits, &self.shared, self.log_gate).map_err(fault)?;
             let (info, early) = set_up(&mut live, &self.limits, &self.config, None).map_err(fault)?;
             live.store.data_mut().answers.clone_from(&self.answers);
+            live.store.data_mut().schemas_at = self.schemas_at;
             if info != *self.info {
                 return Err(FilterFault::malformed("a fresh instance describes itself otherwise than the first"));
             }

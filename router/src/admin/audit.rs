@@ -4,7 +4,7 @@ use super::Context;
 use super::access::Caller;
 use super::intake::{self, Query};
 use super::problem::{Problem, ProblemCode};
-use super::rights;
+use super::rights::{self, Effect};
 use super::server::{Peer, Place};
 use crate::audit::{Entry, Kind, Note, lines};
 use crate::world::{MeshAudit, WorldError};
@@ -78,13 +78,14 @@ async fn answer(context: &Context, peer: &Peer, request: Request, next: Next) ->
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     // Whoever looks at payloads is written down each time.
-    let is_read = is_get(request.method()) && !rights::shows_payloads(&route);
+    let is_read = rights::effect(request.method(), &route) == Effect::Read;
+    let has_body = !is_get(request.method());
     let method = if METHODS.contains(request.method()) { request.method().as_str() } else { "-" };
     let action = format!("{method} {route}");
     let origin = intake::origin(request.headers());
     let hashed = Hashed::default();
     let sent = hashed.0.clone();
-    let request = if is_read { request } else { request.map(|body| Body::new(Hashing { body, hashed })) };
+    let request = if has_body { request.map(|body| Body::new(Hashing { body, hashed })) } else { request };
     let response = next.run(request).await;
 
     let caller = response.extensions().get::<Caller>().cloned();
@@ -107,7 +108,9 @@ async fn answer(context: &Context, peer: &Peer, request: Request, next: Next) ->
         (Some(_), _) => note.detail = origin.map_or_else(String::new, |origin| origin_told(&origin)),
         _ => {}
     }
-    if is_read || caller.is_none() {
+    // A question that is a POST tells apart who may not ask it, as the body that was sent with it.
+    let is_counted = is_read && !(has_body && response.status() == StatusCode::FORBIDDEN);
+    if is_counted || caller.is_none() {
         context.state.audit.count(note, caller.is_some());
         return response;
     }

@@ -232,9 +232,25 @@ pub struct Verified {
     pub fault: Option<Fault>,
 }
 
-/// Verifies the lines of a log.
+/// Verifies the lines of a log: that they hang together. That nothing followed they cannot show: see [`verify_noted`].
+///
+/// # Errors
+/// When a line cannot be read.
 pub fn verify<E>(lines: impl IntoIterator<Item = Result<String, E>>) -> Result<Verified, E> {
+    verify_noted(lines, None).map(|(verified, _)| verified)
+}
+
+/// The same, and the number of the entry whose hash is `noted`, where there is one and the log has it: it was written up to
+/// there when somebody noted that, and is so still.
+///
+/// # Errors
+/// When a line cannot be read.
+pub fn verify_noted<E>(
+    lines: impl IntoIterator<Item = Result<String, E>>,
+    noted: Option<Digest>,
+) -> Result<(Verified, Option<u64>), E> {
     let mut verified = Verified::default();
+    let mut proven = None;
     // What its first line was written after, and up to where it was given up the last time.
     let (mut begin, mut retired) = (Head::default(), None);
     for line in lines {
@@ -248,11 +264,14 @@ pub fn verify<E>(lines: impl IntoIterator<Item = Result<String, E>>) -> Result<V
                 }
             };
             verified.head = begin;
+            // The hash of the last entry that was given up is in the first that is kept.
+            proven = (begin.seq > 0 && noted == Some(begin.hash)).then_some(begin.seq);
         }
         match verified.head.follow(&line) {
             Ok(entry) => {
                 verified.first = begin.seq + 1;
                 retired = entry.note.retired().or(retired);
+                proven = proven.or_else(|| (noted == Some(verified.head.hash)).then_some(verified.head.seq));
             }
             Err(fault) => {
                 if verified.first == 0 {
@@ -265,7 +284,7 @@ pub fn verify<E>(lines: impl IntoIterator<Item = Result<String, E>>) -> Result<V
     }
     let is_whole = verified.first <= 1;
     verified.is_cut = !is_whole && !retired.is_some_and(|upto| upto.lets_begin(verified.first, begin.hash));
-    Ok(verified)
+    Ok((verified, proven))
 }
 
 #[cfg(test)]
@@ -298,6 +317,19 @@ mod tests {
         let tail = verified(&lines[7..]);
         assert_eq!((tail.first, tail.head, tail.fault, tail.is_cut), (8, whole.head, None, true));
         assert_eq!(verified(&[]), Verified::default());
+    }
+
+    #[test]
+    fn a_log_whose_end_is_gone_is_found_out_by_the_head_that_was_noted() {
+        let lines = log(20);
+        let noted = verified(&lines[..15]).head.hash;
+        let proven = |lines: &[String]| {
+            let (found, proven) = verify_noted(lines.iter().cloned().map(Ok::<_, Infallible>), Some(noted)).unwrap();
+            assert_eq!(found.fault, None, "it hangs together");
+            proven
+        };
+        assert_eq!([20, 15, 14, 0].map(|end| proven(&lines[..end])), [Some(15), Some(15), None, None]);
+        assert_eq!([14, 15, 16].map(|begin| proven(&lines[begin..])), [Some(15), Some(15), None]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod counted;
 mod files;
 mod witness;
 
-pub use chain::{Entry, Fault, Head, Kind, LINE_BYTES_MAX, Note, Verified, verify};
+pub use chain::{Entry, Fault, Head, Kind, LINE_BYTES_MAX, Note, Verified, verify, verify_noted};
 pub use files::{is_log, lines};
 pub(crate) use witness::FORK;
 pub use witness::{Seen, Testimony, Witness};
@@ -136,12 +136,16 @@ impl Audit {
         self.state.counts.denial(service, action, topic);
     }
 
-    /// A record of the catalog came to count at this router, which wrote it for the one in `via`, if any. Blocks while there is no place for it, as its caller does
-    /// while the record itself is written.
+    /// A record of the catalog came to count at this router, which wrote it for the one in `via`, if any. Blocks while there is
+    /// no place for it, as its caller does while the record itself is written.
     pub(crate) fn record(&self, record: &Record, via: Option<String>) {
         let mut note = Note::new(Kind::Catalog, &record.actor, record.op.kind(), "ok");
         note.from = via;
         (note.rev, note.digest, note.subject) = (Some(record.rev), Some(record.hash()), record.op.subject());
+        // Checked before the record counted: whoever appended it has that key, whoever it says to be.
+        if !record.key_id.is_empty() {
+            note.detail = format!("signed with the key {}", record.key_id);
+        }
         let mut item = (note, None);
         for _ in 0..PLACE_PAUSES_MAX {
             item = match self.items.try_send(item) {

@@ -118,9 +118,12 @@ impl Witness {
             _ => (says.head, says.prev.map(|_| says.first)),
         };
         let written = before.and_then(|before| before.written);
+        // Its router is of a version before from now on: a witness that starts anew is not to want of it what that one does
+        // not prove.
+        let proves_no_more = before.is_some_and(|before| before.first.is_some()) && first.is_none();
         let is_due = written.is_none_or(|written| {
             let is_new = before.is_none_or(|before| before.seen.head != kept);
-            is_new && now_unix_ms.saturating_sub(written) >= WRITTEN_EVERY_MS
+            proves_no_more || (is_new && now_unix_ms.saturating_sub(written) >= WRITTEN_EVERY_MS)
         });
         let note = match &fault {
             Some(fault) if is_news => {
@@ -291,6 +294,22 @@ mod tests {
         assert_eq!(cut(&begins(head(50, "50"), now, Some("100"), Some(head(50, "50")))), None);
         assert_eq!(cut(&begins(head(50, "50"), now, Some("100"), Some(head(90, "90")))), None, "not removed yet");
         assert_eq!(cut(&begins(Head::default(), now, Some("100"), Some(head(50, "50")))), None);
+    }
+
+    #[test]
+    fn a_router_that_was_of_a_version_before_for_a_while_is_no_alarm_for_a_witness_that_started_anew() {
+        let mut witness = Witness::default();
+        let seen = witness.hear("eu/r1", &begins(Head::default(), head(100, "100"), None, None), 1);
+        // Within the hour it is of the version before, which gives its beginning up without a word.
+        let older = witness.hear("eu/r1", &says(1, head(110, "110"), Some("100")), 2);
+        assert!(witness.hear("eu/r1", &says(1, head(111, "111"), Some("110")), 3).is_none(), "once");
+        let notes: Vec<_> = [seen, older].into_iter().flatten().map(entry).collect();
+        let mut again = Witness::recall(&notes);
+        let newer = begins(head(105, "105"), head(120, "120"), Some("110"), None);
+        let told = again.hear("eu/r1", &newer, 4).map(|note| note.kind);
+        assert_eq!(told, Some(Kind::Witness), "{:?}", again.seen().next());
+        let cut = begins(head(115, "115"), head(130, "130"), Some("120"), None);
+        assert_eq!(again.hear("eu/r1", &cut, 5).map(|note| note.kind), Some(Kind::Alarm), "it proves from then on");
     }
 
     #[test]

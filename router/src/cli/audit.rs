@@ -9,10 +9,12 @@ use super::values::{print, read_text, say, unless_there};
 use crate::audit::{self, Entry, Verified};
 use crate::files::write_private;
 use clap::{Args, Subcommand, ValueEnum};
+use myelin_catalog::Digest;
 use serde_json::Value;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -21,6 +23,7 @@ Examples:
   myelin audit verify                           this router's log, and the others' as this router has seen them
   myelin audit export audit.jsonl               the lines as they were written
   myelin audit verify --file audit.jsonl        without a router
+  myelin audit verify --head 61:6f0c..          is the entry still there that the log was seen to end with?
 
 Every router keeps a log of its own: each entry carries the hash of the one before, and other routers remember where the
 log ended. docs/AUDIT.md tells what is in it.";
@@ -41,7 +44,8 @@ pub(super) enum Audit {
     /// Check that the log is what was written; exit 1 where it is not
     #[command(after_help = "Examples:\n  \
         myelin audit verify\n  \
-        myelin audit verify --file audit.jsonl       without a router")]
+        myelin audit verify --file audit.jsonl       without a router\n  \
+        myelin audit verify --head 61:6f0c2d..       a head that was noted before: nothing up to it is gone")]
     Verify(Verify),
     /// Write the log into a file
     #[command(after_help = "Examples:\n  \
@@ -96,6 +100,10 @@ pub(super) struct Verify {
     /// A file of `myelin audit export`, or the folder `audit` of a data directory
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
+    /// A head that this command has shown before, noted elsewhere: HASH, or SEQ:HASH. Without one nothing tells whether the
+    /// end of the log was cut off
+    #[arg(long, value_name = "HASH")]
+    head: Option<String>,
     #[command(flatten)]
     listing: Listing,
     #[command(flatten)]
@@ -126,6 +134,26 @@ enum Format {
     #[default]
     Jsonl,
     Csv,
+}
+
+/// A head that somebody noted
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    seq: Option<u64>,
+    hash: Digest,
+}
+
+impl FromStr for Noted {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (seq, hash) = match text.trim().split_once([':', ' ']) {
+            Some((seq, hash)) => (Some(seq.parse().map_err(|_| format!("`{seq}` is no number of an entry"))?), hash),
+            None => (None, text.trim()),
+        };
+        let hash = hash.trim().to_ascii_lowercase().parse();
+        Ok(Self { seq, hash: hash.map_err(|_| "HASH is the 64 hexadecimal digits of a head, maybe after SEQ:")? })
+    }
 }
 
 impl Audit {
@@ -167,10 +195,25 @@ fn entries(value: &Value) -> String {
 
 impl Verify {
     async fn run(self) -> Result<()> {
-        let value = match &self.file {
-            Some(file) => serde_json::json!({ "own": verify_file(file)? }),
-            None => self.admin.api()?.get("/v1/audit/verify").await?,
+        let noted = self.head.as_deref().map(str::parse::<Noted>).transpose();
+        let noted = noted.map_err(|why| Failure::new(Exit::Usage, format!("--head: {why}")))?;
+        let hash = noted.map(|noted| noted.hash);
+        let (mut value, proven) = match &self.file {
+            Some(file) => {
+                let (own, proven) = verify_file(file, hash)?;
+                (serde_json::json!({ "own": own }), proven)
+            }
+            None => {
+                let api = self.admin.api()?;
+                let value = api.get("/v1/audit/verify").await?;
+                // The router is not asked about what was noted: the lines themselves are.
+                let lines = if hash.is_some() { fetch(&api, 0).await? } else { String::new() };
+                let (_, proven) = verify_text(&lines, hash);
+                (value, proven)
+            }
         };
+        value["end"] = if proven.is_some() { END_NOTED } else { END_UNPROVEN }.into();
+        value["proven_to"] = proven.into();
         let shown = value.clone();
         self.listing.show(|| std::future::ready(Ok(shown.clone())), verified).await?;
         if value["own"]["first"] == 0 && value["own"]["fault"].is_null() {
@@ -180,25 +223,58 @@ impl Verify {
         }
         let others = items(&value, "others").iter().filter(|seen| !seen["fault"].is_null()).count();
         if value["own"]["fault"].is_null() && others == 0 {
-            return Ok(());
+            return match noted {
+                Some(noted) if proven.is_none() => Err(noted.is_not_in(&value["own"])),
+                _ => Ok(()),
+            };
         }
         Err(Failure::new(Exit::Failed, "an audit log is not what was written")
             .next("keep a copy of the data directory's folder `audit`, and find out who could write there"))
     }
 }
 
-fn verify_file(path: &Path) -> Result<Verified> {
+impl Noted {
+    /// What it means that a log, which hangs together, has no such entry.
+    fn is_not_in(self, own: &Value) -> Failure {
+        let Self { seq, hash } = self;
+        let (first, last) = (own["first"].as_u64().unwrap_or(0), own["head"]["seq"].as_u64().unwrap_or(0));
+        let named = seq.map_or_else(String::new, |seq| format!(" {seq}"));
+        let what = format!("the audit log has no entry{named} with the hash {hash}, which was noted as its end");
+        let why = match seq {
+            Some(seq) if seq > last => format!("what followed entry {last} is gone, or this is an export from before"),
+            Some(seq) if seq + 1 < first => {
+                format!("entry {seq} is not kept any more: give a head that was noted later")
+            }
+            Some(seq) => format!("entry {seq} is another than it was: the log was written anew"),
+            None => "its end is gone, it was written anew, or it has been given up for its age up to a later entry"
+                .to_owned(),
+        };
+        Failure::new(Exit::Failed, format!("{what}: {why}"))
+            .next("compare with `myelin audit verify` at other routers, which remember where this log ended")
+    }
+}
+
+/// What the result says of the end of the log: an entry was noted elsewhere and is there.
+const END_NOTED: &str = "noted";
+/// The same: nothing was noted that could tell whether more followed.
+const END_UNPROVEN: &str = "unproven";
+
+fn verify_text(text: &str, noted: Option<Digest>) -> (Verified, Option<u64>) {
+    let Ok(verified) = audit::verify_noted(text.lines().map(|line| Ok::<_, Infallible>(line.to_owned())), noted);
+    verified
+}
+
+fn verify_file(path: &Path, noted: Option<Digest>) -> Result<(Verified, Option<u64>)> {
     let told = |error: std::io::Error| Failure::of_file(path, error);
     if path.is_dir() {
         if !audit::is_log(path).map_err(told)? {
             return Err(Failure::of_file(path, "there is no audit log in this folder")
                 .next("name the folder `audit` of a data directory, or a file of `myelin audit export`"));
         }
-        return audit::lines(path, 0).and_then(audit::verify).map_err(told);
+        return audit::lines(path, 0).and_then(|lines| audit::verify_noted(lines, noted)).map_err(told);
     }
     let text = read_text(path, usize::MAX - 1).map_err(|why| Failure::of_file(path, why))?;
-    let Ok(verified) = audit::verify(text.lines().map(|line| Ok::<_, Infallible>(line.to_owned())));
-    Ok(verified)
+    Ok(verify_text(&text, noted))
 }
 
 fn verified(value: &Value) -> String {
@@ -217,6 +293,14 @@ fn verified(value: &Value) -> String {
         );
     }
     let _ = writeln!(told, "head {} {}", text(&head["seq"]), text(&head["hash"]));
+    let _ = match value["proven_to"].as_u64() {
+        Some(proven) => writeln!(told, "entry {proven} is the one that was noted: none up to it is gone or another"),
+        None => writeln!(
+            told,
+            "the end is unproven: whether entries after {} were cut off shows only a head that was noted elsewhere (`--head`)",
+            text(&head["seq"])
+        ),
+    };
     if let Some(lost) = value["figures"]["lost"].as_u64().filter(|lost| *lost > 0) {
         let _ =
             writeln!(told, "{lost} notes were not written since the start: too many at once, or no room on the disk");
@@ -311,7 +395,12 @@ mod tests {
     fn a_verification_tells_where_it_broke_and_who_contradicts_himself() {
         let head = json!({"seq": 9, "hash": "ab"});
         let good = json!({"own": {"first": 1, "head": head}, "figures": {"written": 9, "lost": 0}, "others": [], "missing": {}});
-        assert_eq!(verified(&good), "entries 1 to 9 hang together\nhead 9 ab\n");
+        let told = verified(&good);
+        assert!(told.starts_with("entries 1 to 9 hang together\nhead 9 ab\nthe end is unproven"), "{told}");
+        let noted = json!({"own": {"first": 1, "head": head}, "proven_to": 8});
+        assert!(
+            verified(&noted).contains("entry 8 is the one that was noted") && !verified(&noted).contains("unproven")
+        );
         let cut = json!({"own": {"first": 5, "head": head, "is_cut": true}});
         assert!(verified(&cut).contains("what was before entry 5 is not here"));
         let bad = json!({"own": {"first": 1, "head": head, "fault": {"seq": 4, "what": "line 3 is not the one"}},
@@ -331,10 +420,12 @@ mod tests {
             #[command(flatten)]
             verify: Verify,
         }
-        let exit = |path: &Path| {
-            let line = <Line as clap::Parser>::try_parse_from(["verify", "--file", path.to_str().unwrap()]).unwrap();
-            block_on(line.verify.run()).map_err(|failure| failure.exit)
+        let run = |path: &Path, more: &[&str]| {
+            let line = ["verify", "--file", path.to_str().unwrap()].into_iter().chain(more.iter().copied());
+            let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
+            block_on(line.verify.run())
         };
+        let exit = |path: &Path| run(path, &[]).map_err(|failure| failure.exit);
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         assert_eq!(exit(folder.path()), Err(Exit::Usage), "no log");
@@ -345,9 +436,23 @@ mod tests {
         std::fs::write(at("00000000000000000001.jsonl"), "").unwrap();
         assert_eq!(exit(folder.path()), Err(Exit::Failed), "a log that was wiped");
         let note = audit::Note::new(audit::Kind::Router, "-", "start", "ok");
-        let (_, line) = audit::Head::default().next(note, 1);
+        let (first, line) = audit::Head::default().next(note.clone(), 1);
+        let (second, more) = first.next(note, 2);
         std::fs::write(at("00000000000000000001.jsonl"), line + "\n").unwrap();
         assert_eq!(exit(folder.path()), Ok(()));
+        let noted = |head: &str| run(folder.path(), &["--head", head]).map_err(|failure| failure.to_string());
+        assert_eq!(noted(&first.hash.to_string().to_uppercase()), Ok(()));
+        assert!(noted(&second.hash.to_string()).unwrap_err().contains("its end is gone"));
+        let later = format!("2:{}", second.hash);
+        assert!(noted(&later).unwrap_err().contains("what followed entry 1 is gone"));
+        assert!(noted(&format!("1:{}", second.hash)).unwrap_err().contains("entry 1 is another"));
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(at("00000000000000000001.jsonl"))
+            .and_then(|mut file| std::io::Write::write_all(&mut file, (more + "\n").as_bytes()))
+            .unwrap();
+        assert_eq!([noted(&later), noted(&format!("1 {}", first.hash))], [Ok(()), Ok(())]);
+        assert!("x:ab".parse::<Noted>().is_err() && "ab".parse::<Noted>().is_err());
         assert!(verified(&json!({"own": Verified::default()})).starts_with("there is no entry"));
     }
 

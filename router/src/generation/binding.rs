@@ -20,6 +20,8 @@ pub struct BindingPlan {
     pub digest: Digest,
     /// The revision that staged it: two plans of the same revision are the same binding.
     pub revision: u64,
+    /// The revision at which its filter sees the schema registry, where it names no version.
+    schemas_at: u64,
     pub(super) stage: Stage,
     pub(super) pattern: Pattern,
     program: Program,
@@ -99,6 +101,7 @@ impl BindingPlan {
             module: binding.module.clone(),
             digest: staged.digest,
             revision: staged.rev,
+            schemas_at: staged.since,
             stage: binding.stage,
             pattern: binding.pattern.clone(),
             program,
@@ -119,6 +122,7 @@ impl BindingPlan {
             module: self.module.clone(),
             digest: self.digest,
             revision: self.revision,
+            schemas_at: self.schemas_at,
             stage: self.stage,
             pattern: self.pattern.clone(),
             program: self.program.clone(),
@@ -181,7 +185,8 @@ impl BindingPlan {
 
     /// What its filter is set up with for a test: as in earnest, but sharing nothing with those that judge.
     pub fn setup(&self) -> SlotSetup<'_> {
-        SlotSetup { limits: self.limits.clone(), config: &self.config, ..SlotSetup::default() }
+        let schemas_at = Some(self.schemas_at);
+        SlotSetup { limits: self.limits.clone(), config: &self.config, schemas_at, ..SlotSetup::default() }
     }
 
     fn filter(&self, previous: Option<&[u8]>) -> Result<Box<dyn Filter>, InstantiateError> {

@@ -7,7 +7,7 @@
 
 use super::approve::{at_begin, is_of_two};
 use super::keeper::Keeper;
-use super::schemas::{not_alone, not_alone_by};
+use super::schemas::{not_alone, not_alone_by, not_alone_without};
 use super::{Blame, WorldError, unix_ms};
 use crate::audit::{Kind, Note};
 use myelin_catalog::{Catalog, Op, Proposal};
@@ -64,6 +64,8 @@ fn check_two(catalog: &Catalog, op: &Op, actor: &str, now_unix_ms: u64) -> Resul
         Op::SchemaRegistered { registration } => not_alone_by(catalog, &registration.subject, registration.version),
         Op::SchemaVersionDeleted { subject, version, permanent: false } => not_alone_by(catalog, subject, *version),
         Op::SubjectDeleted { subject, permanent: false } => not_alone_by(catalog, subject, u32::MAX),
+        Op::SchemaVersionDeleted { subject, version, .. } => not_alone_without(catalog, subject, Some(*version)),
+        Op::SubjectDeleted { subject, .. } => not_alone_without(catalog, subject, None),
         _ => Ok(()),
     }
 }
@@ -207,6 +209,41 @@ mod tests {
         assert_eq!(code(&catalog, &deleted(&subject, false), ANN), "two-person");
         assert_eq!(code(&catalog, &deleted(&subject, true), ANN), "", "it went before");
         assert_eq!(code(&catalog, &deleted(&"other".parse().unwrap(), false), ANN), "");
+    }
+
+    #[test]
+    fn what_an_active_filter_may_see_goes_for_good_by_two() {
+        let mut catalog = staged(true);
+        let subject: SubjectName = "s".parse().unwrap();
+        let registered = |catalog: &mut Catalog, text: &str| {
+            let (format, digest) = (myelin_catalog::SchemaFormat::Json, Digest::of(text.as_bytes()));
+            let schema = myelin_catalog::NewSchema { format, digest, text: text.to_owned(), references: Vec::new() };
+            let wanted = catalog.schemas().register_next(&"s".parse().unwrap(), schema);
+            let myelin_catalog::schemas::Wanted::New(registration) = wanted else { panic!("{text} is there") };
+            add(catalog, Op::SchemaRegistered { registration }, ANN);
+        };
+        let deleted =
+            |version, permanent| Op::SchemaVersionDeleted { subject: "s".parse().unwrap(), version, permanent };
+        for text in ["1", "2"] {
+            registered(&mut catalog, text);
+        }
+        // Staged anew with another pattern: version 2 is what its filter sees.
+        stages(&mut catalog, "b/**");
+        registered(&mut catalog, "3");
+        for version in [1, 2, 3] {
+            add(&mut catalog, deleted(version, false), ANN);
+            assert_eq!(code(&catalog, &deleted(version, true), ANN), "", "nothing is active");
+        }
+        let activation = catalog.activation();
+        add(&mut catalog, activation, ANN);
+        let codes = [1, 2, 3].map(|version| code(&catalog, &deleted(version, true), ANN));
+        assert_eq!(codes, ["", "two-person", ""]);
+        let all = Op::SubjectDeleted { subject, permanent: true };
+        assert_eq!(code(&catalog, &all, ANN), "two-person");
+        stages(&mut catalog, "c/**");
+        let activation = catalog.activation();
+        add(&mut catalog, activation, ANN);
+        assert_eq!(code(&catalog, &all, ANN), "", "it sees none");
     }
 
     #[test]

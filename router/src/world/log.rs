@@ -7,6 +7,7 @@ use myelin_catalog::limits::{HASHES_KEPT, PAGE_RECORDS_MAX};
 use myelin_catalog::{Catalog, Digest, FollowFault, Follower, Head, Op, PublicKey, Record, SigningKey};
 use myelin_store::{BlobStore, CatalogStore, ControlLog, DiskStore, Fence, StoreError};
 use serde_bytes::ByteBuf;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of records in one answer to a neighbour: what a record that is larger exceeds alone.
@@ -107,7 +108,12 @@ pub(super) struct Log {
     copy: Follower,
     key: Option<SigningKey>,
     audit: Audit,
+    /// Records that this router is about to append to a log elsewhere for another one, oldest first, and for which.
+    handed_in: VecDeque<(Digest, String)>,
 }
+
+/// Records that are on their way for others, or were overtaken: what is forgotten is only for whom one was written.
+const HANDED_IN_MAX: usize = 64;
 
 impl Log {
     /// The log in `shelf`, which adds up to `catalog`; records that are written here are signed with `key`.
@@ -125,7 +131,7 @@ impl Log {
         let tail = shelf.with(|store| store.read_after(before, HASHES_KEPT))?;
         let copy = Follower::resume(catalog, root, &tail).map_err(|fault| follow_error(&fault))?;
         audit.resume(copy.catalog().head().rev);
-        Ok(Self { shelf, copy, key, audit })
+        Ok(Self { shelf, copy, key, audit, handed_in: VecDeque::new() })
     }
 
     /// What the log adds up to.
@@ -193,6 +199,14 @@ impl Log {
         Ok(())
     }
 
+    /// This router appends `record` elsewhere, for the one in `via`: when it comes from there it is told so in the audit log.
+    pub(super) fn expect(&mut self, record: &Record, via: String) {
+        if self.handed_in.len() >= HANDED_IN_MAX {
+            self.handed_in.pop_front();
+        }
+        self.handed_in.push_back((record.hash(), via));
+    }
+
     /// The right to write as `holder`, for the next `ttl_ms`.
     pub(super) fn lease(&self, name: &str, holder: &str, ttl_ms: u64, now_ms: u64) -> Result<Fence, WorldError> {
         self.shelf.with(|store| store.lease(name, holder, ttl_ms, now_ms))
@@ -210,7 +224,11 @@ impl Log {
         let gone = self.unneeded(&verified.accepted().records);
         let accepted = self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
         let records = accepted.records;
-        records.iter().for_each(|record| self.audit.record(record, None));
+        for record in &records {
+            let place = self.handed_in.iter().position(|(hash, _)| *hash == record.hash());
+            let via = place.and_then(|place| self.handed_in.remove(place)).map(|(_, via)| via);
+            self.audit.record(record, via);
+        }
         self.discard(&gone);
         Ok(records)
     }

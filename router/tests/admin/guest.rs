@@ -6,8 +6,19 @@ use wit_parser::Resolve;
 
 /// The component of version `version`; the text must have 5 bytes, such as `1.0.0`.
 pub(crate) fn component(version: &str) -> Vec<u8> {
+    component_of(version, TEMPLATE)
+}
+
+/// The same, but it logs with each batch which schema the subject `quiet` has, or `no` where it has none.
+pub(crate) fn asking_component(version: &str) -> Vec<u8> {
+    let run = r#"(func (export "myelin:filter/filter@0.1.0#run") (param i32 i32 i32 i64) (result i32)"#;
+    let template = TEMPLATE.replacen("(memory ", IMPORT, 1).replacen(run, &format!("{run}{ASK}"), 1);
+    component_of(version, &template)
+}
+
+fn component_of(version: &str, template: &str) -> Vec<u8> {
     assert_eq!(version.len(), 5, "the version's place in the data segment");
-    let mut module = wat::parse_str(TEMPLATE.replace("VERSN", version)).unwrap();
+    let mut module = wat::parse_str(template.replace("VERSN", version)).unwrap();
     let mut resolve = Resolve::default();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit/0.1.0");
     let (package, _) = resolve.push_path(wit).unwrap();
@@ -25,6 +36,15 @@ pub(crate) fn core_module() -> Vec<u8> {
 pub(crate) fn other_component() -> Vec<u8> {
     wat::parse_str("(component)").unwrap()
 }
+
+const IMPORT: &str = r#"(import "myelin:filter/host@0.1.0" "schema" (func $schema (param i32 i32 i32)))
+  (memory "#;
+/// The answer is put at 192: whether there is one, where its bytes are, and how many.
+const ASK: &str = r#"
+    (call $schema (i32.const 0) (i32.const 5) (i32.const 192))
+    (if (i32.load8_u (i32.const 192))
+      (then (call $log (i32.const 1) (i32.load (i32.const 196)) (i32.load (i32.const 200))))
+      (else (call $log (i32.const 1) (i32.const 16) (i32.const 2))))"#;
 
 /// Memory: 0..64 texts, 64..192 results, 1024.. 64 zero verdicts, 4096.. the heap, which each run begins anew.
 const TEMPLATE: &str = r#"

@@ -3,6 +3,7 @@
 
 mod access;
 mod approvals;
+mod audited;
 mod bounds;
 mod changes;
 mod contract;
@@ -14,5 +15,6 @@ mod logs;
 mod modules;
 mod registry;
 mod roles;
+mod seen;
 mod two_person;
 mod world;

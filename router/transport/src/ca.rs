@@ -145,6 +145,7 @@ impl CertificateAuthority {
         // Two CAs of one trust domain must differ in name, or verifiers take one for the other and see bad signatures.
         let mark: String = key.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
         params.distinguished_name.push(DnType::CommonName, format!("Myelin CA {trust_domain} {mark}"));
+        // No name constraint says it: the verifier would refuse every chain. See `tls::authorities`.
         params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

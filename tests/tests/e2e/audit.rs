@@ -88,11 +88,40 @@ async fn changes_refusals_and_reads_are_written_down_and_survive_a_kill() -> Res
     let verified = router.myelin(&["audit", "verify", "--file", &file])?.good()?;
     ensure!(verified.out.contains("hang together"), "{}", verified.out);
     router.myelin(&["audit", "verify"])?.good()?;
+    heads(&router, &file)?;
     let text = std::fs::read_to_string(&file)?;
     std::fs::write(&file, text.replacen("\"local\"", "\"other\"", 1))?;
     let forged = router.myelin(&["audit", "verify", "--file", &file])?;
     ensure!(forged.code == Some(1) && forged.out.contains("broken at entry"), "{}\n{}", forged.out, forged.err);
     router.terminate()?;
+    Ok(())
+}
+
+/// An export without its end hangs together as well: only a head that was noted tells.
+fn heads(router: &Router, file: &str) -> Result<()> {
+    let whole: Value =
+        serde_json::from_str(&router.myelin(&["audit", "verify", "--file", file, "-o", "json"])?.good()?.out)?;
+    ensure!((&whole["end"], &whole["proven_to"]) == (&json!("unproven"), &Value::Null), "{whole:#}");
+    let (seq, hash) = (whole["own"]["head"]["seq"].as_u64().context("seq")?, &whole["own"]["head"]["hash"]);
+    let head = format!("{seq}:{}", hash.as_str().context("hash")?);
+    // The router's own log has gone on since.
+    for of in [vec!["audit", "verify", "--file", file], vec!["audit", "verify"]] {
+        let ran = router.myelin(&[of, vec!["--head", &head, "-o", "json"]].concat())?.good()?;
+        let proven: Value = serde_json::from_str(&ran.out)?;
+        ensure!((&proven["end"], &proven["proven_to"]) == (&json!("noted"), &json!(seq)), "{proven:#}");
+    }
+    let text = std::fs::read_to_string(file)?;
+    let cut = format!("{file}.cut");
+    std::fs::write(
+        &cut,
+        text.lines().take(text.lines().count() - 1).map(|line| format!("{line}\n")).collect::<String>(),
+    )?;
+    let plain = router.myelin(&["audit", "verify", "--file", &cut])?.good()?;
+    ensure!(plain.out.contains("the end is unproven"), "{}", plain.out);
+    let found_out = router.myelin(&["audit", "verify", "--file", &cut, "--head", &head])?;
+    ensure!(found_out.code == Some(1) && found_out.err.contains("is gone"), "{}\n{}", found_out.out, found_out.err);
+    let nonsense = router.myelin(&["audit", "verify", "--file", &cut, "--head", "61:6f0c.."])?;
+    ensure!(nonsense.code == Some(2), "{:?}: {}", nonsense.code, nonsense.err);
     Ok(())
 }
 

@@ -218,7 +218,26 @@ async fn every_router_changes_the_catalog_and_what_is_pushed_at_one_judges_at_al
         ensure!(modules["modules"].as_array().map(Vec::len) == Some(1 + SITES), "site {site}: {modules:#}");
     }
     mesh.no_fork()?;
+    who_wrote_what(&mesh)?;
     mesh.sites.end()
+}
+
+/// Each router appends by itself, and signs: its key tells whose record it is. What it appended for one whose key was not
+/// trusted yet, as the key itself, it alone knows for whom.
+fn who_wrote_what(mesh: &Mesh) -> Result<()> {
+    let mut handed_in = Vec::new();
+    for site in 0..SITES {
+        let page = mesh.get(site, "/v1/audit?kind=catalog&limit=1000")?;
+        let entries = page["entries"].as_array().context("entries")?;
+        let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+        let records: Vec<_> = entries.iter().filter(|entry| !entry["digest"].is_null()).collect();
+        let is_signed = |entry: &&&Value| text(entry, "detail").starts_with("signed with the key ");
+        ensure!(records.iter().filter(is_signed).count() == records.len(), "site {site}: {records:#?}");
+        let via = records.iter().filter(|entry| text(entry, "from").starts_with("via "));
+        handed_in.extend(via.map(|entry| text(entry, "action")));
+    }
+    ensure!(handed_in == ["key-trusted"; SITES - 1], "{handed_in:?}");
+    Ok(())
 }
 
 /// Publishers at two sites and a subscriber at the third.

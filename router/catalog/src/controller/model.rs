@@ -17,6 +17,7 @@ mod node;
 mod search;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::*;
 use crate::governance::GovernanceChange;
@@ -96,7 +97,45 @@ struct Model {
     known: HashMap<([Want; 3], String), LogId>,
     wants: Vec<Want>,
     /// The same log and the same reports lead to the same decision.
-    decisions: HashMap<(LogId, [Heard; 3], Ledger, bool), Does>,
+    decisions: HashMap<(LogId, [Heard; 3], Ledger, bool), Does, Quickly>,
+}
+
+/// For maps with millions of small keys, none of them a stranger's: with the hasher that guards against those the check takes
+/// half as long again.
+type Quickly = BuildHasherDefault<Quick>;
+
+#[derive(Default)]
+struct Quick(u64);
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u16(&mut self, value: u16) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // A product's low bits, by which a map finds its places, know least of what went into it.
+        self.0.rotate_left(26)
+    }
 }
 
 impl Log {
@@ -193,7 +232,7 @@ impl Model {
         };
         let base = small(story.catalog.generation());
         story.add(story.catalog.rollout_start(plan));
-        let (logs, known, wants, decisions) = (Vec::new(), HashMap::new(), Vec::new(), HashMap::new());
+        let (logs, known, wants, decisions) = (Vec::new(), HashMap::new(), Vec::new(), HashMap::default());
         let mut model = Self { logs, known, wants, decisions };
         model.intern(Log::new(story.catalog, 1));
         let node = Node {

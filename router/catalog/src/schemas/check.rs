@@ -214,7 +214,7 @@ impl Schemas {
         let there = self.find_subject(subject)?;
         let not_found = || SchemaRefusal::VersionNotFound { subject: subject.clone(), version };
         let found = there.find(version).ok_or_else(not_found)?;
-        match (found.is_deleted, permanent) {
+        match (found.is_deleted(), permanent) {
             (true, false) => return Err(SchemaRefusal::VersionDeleted { subject: subject.clone(), version }),
             (false, true) => return Err(SchemaRefusal::VersionNotDeleted { subject: subject.clone(), version }),
             _ => {}

@@ -98,12 +98,24 @@ pub struct SubjectVersion {
     pub version: u32,
     /// What it is.
     pub schema: Arc<Schema>,
-    /// Whether it is deleted, and kept for whoever has its number or id.
-    pub is_deleted: bool,
+    /// The revision of the record that deleted it, where it is deleted and kept for whoever has its number or id.
+    pub deleted_rev: Option<u64>,
     /// The revision of the record that registered it.
     pub rev: u64,
     /// When that was, for people.
     pub at_unix_ms: u64,
+}
+
+impl SubjectVersion {
+    /// Whether it is deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted_rev.is_some()
+    }
+
+    /// Whether it was there, and not deleted, when the catalog was at `rev`.
+    pub fn was_there(&self, rev: u64) -> bool {
+        self.rev <= rev && self.deleted_rev.is_none_or(|deleted| deleted > rev)
+    }
 }
 
 impl Schema {
@@ -203,12 +215,17 @@ impl Subject {
 
     /// Those that are not deleted, the oldest first.
     pub fn versions(&self) -> impl DoubleEndedIterator<Item = &SubjectVersion> {
-        self.versions.iter().filter(|version| !version.is_deleted)
+        self.versions.iter().filter(|version| !version.is_deleted())
     }
 
     /// The newest that is not deleted.
     pub fn latest(&self) -> Option<&SubjectVersion> {
         self.versions().next_back()
+    }
+
+    /// The newest when the catalog was at `rev`, of those that are kept: what is deleted since is still that.
+    pub fn latest_at(&self, rev: u64) -> Option<&SubjectVersion> {
+        self.all().rev().find(|version| version.was_there(rev))
     }
 
     /// The version of that number, deleted or not.
@@ -219,12 +236,12 @@ impl Subject {
 
     /// The version of that number that is not deleted.
     pub fn version(&self, version: u32) -> Option<&SubjectVersion> {
-        self.find(version).filter(|found| !found.is_deleted)
+        self.find(version).filter(|found| !found.is_deleted())
     }
 
     /// The newest version that is this schema; deleted ones only with `deleted`.
     pub fn find_schema(&self, id: u32, deleted: bool) -> Option<&SubjectVersion> {
-        self.all().rev().find(|version| version.schema.id == id && (deleted || !version.is_deleted))
+        self.all().rev().find(|version| version.schema.id == id && (deleted || !version.is_deleted()))
     }
 
     /// Whether it has a version that is not deleted.

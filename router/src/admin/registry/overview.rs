@@ -47,7 +47,7 @@ impl SubjectInfo {
     fn new(schemas: &Schemas, subject: &Subject) -> Self {
         let (name, latest) = (subject.name().as_str(), subject.latest());
         let numbers = |deleted| {
-            let of_kind = subject.all().filter(move |version| version.is_deleted == deleted);
+            let of_kind = subject.all().filter(move |version| version.is_deleted() == deleted);
             of_kind.map(|version| version.version).collect()
         };
         Self {

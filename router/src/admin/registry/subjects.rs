@@ -72,6 +72,7 @@ pub(super) async fn look_up(
     ),
     responses(
         (status = 200, body = Vec<u32>, content_type = "application/vnd.schemaregistry.v1+json", description = "The versions that are deleted"),
+        (status = 403, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "With `[admin] two_person` nobody deletes alone for good what an active filter may get that names no version"),
         (status = 404, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "There is no such subject, or not so (40401, 40404, 40405)"),
         (status = 422, body = RegistryProblem, content_type = "application/vnd.schemaregistry.v1+json", description = "Other schemas refer to it, a topic rule judges by it, or the mode is not READWRITE (42205, 42206)"),
     ))]
@@ -85,6 +86,9 @@ pub(super) async fn remove(
     let world = &context.state.world;
     let permanent = wishes.has("permanent");
     world.check_unused(&subject, None, permanent)?;
+    if context.two_person && permanent {
+        world.check_by_two_for_good(&subject, None)?;
+    }
     let before = world.schemas();
     let gone = before.find_subject(&subject).ok().map(|subject| versions::numbers(subject, permanent));
     let revision = world.change_registry(Op::SubjectDeleted { subject, permanent }, if_match?.0, actor).await?;

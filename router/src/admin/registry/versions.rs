@@ -35,8 +35,9 @@ pub(super) async fn list(
     let schemas = context.state.world.schemas();
     let there = schemas.find_subject(&subject)?;
     let (only_deleted, deleted) = (wishes.has("deletedOnly"), wishes.has("deleted"));
-    let shown =
-        there.all().filter(|version| if only_deleted { version.is_deleted } else { deleted || !version.is_deleted });
+    let shown = there
+        .all()
+        .filter(|version| if only_deleted { version.is_deleted() } else { deleted || !version.is_deleted() });
     let shown: Vec<u32> = shown.map(|version| version.version).collect();
     if shown.is_empty() {
         return Err(SchemaRefusal::SubjectNotFound(subject).into());
@@ -173,9 +174,12 @@ pub(super) async fn remove(
         VersionAsked::Latest => find(&world.schemas(), &subject, version, permanent)?.version,
     };
     world.check_unused(&subject, Some(version), permanent)?;
-    // What goes for good went before, and judges nothing any more.
-    if context.two_person && !permanent {
-        world.check_by_two(&subject, version)?;
+    if context.two_person {
+        match permanent {
+            false => world.check_by_two(&subject, version)?,
+            // No rule judges by what went before, but filters whose bindings are older see it still.
+            true => world.check_by_two_for_good(&subject, Some(version))?,
+        }
     }
     world.change_registry(Op::SchemaVersionDeleted { subject, version, permanent }, None, actor).await?;
     Ok(Answer(version))
@@ -207,5 +211,5 @@ pub(super) fn find(
 
 /// The numbers of a subject's versions; deleted ones where they are asked for.
 pub(super) fn numbers(subject: &Subject, deleted: bool) -> Vec<u32> {
-    subject.all().filter(|version| deleted || !version.is_deleted).map(|version| version.version).collect()
+    subject.all().filter(|version| deleted || !version.is_deleted()).map(|version| version.version).collect()
 }

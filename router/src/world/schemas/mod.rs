@@ -16,7 +16,7 @@ use super::{Actor, Blame, Change, Look, World, WorldError};
 use judge::{Judged, refuse};
 use myelin_catalog::{
     Catalog, CatalogError, GovernanceChange, Op, Registration, RegistryMode, Schema, SchemaRule, SchemaVersion,
-    Schemas, SubjectName, TopicRule, schemas,
+    Schemas, StagedBinding, SubjectName, TopicRule, schemas,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,39 @@ pub(super) fn not_alone_by(catalog: &Catalog, subject: &SubjectName, version: u3
     let Some(rule) = catalog.topic_rules().find(|rule| rule.follows() == Some(subject)) else { return Ok(()) };
     let why = format!("follows the newest version of subject `{subject}`, and with another one it");
     Err(not_alone(rule.name.as_str(), &why))
+}
+
+/// Whether a version, or without one all of a subject, may go for good without two persons: none that the filter of an active
+/// binding sees as its subject's newest, and so would see the one before.
+///
+/// # Errors
+/// `two-person`.
+pub(super) fn not_alone_without(
+    catalog: &Catalog,
+    subject: &SubjectName,
+    version: Option<u32>,
+) -> Result<(), WorldError> {
+    let Some(there) = catalog.schemas().subject(subject.as_str()) else { return Ok(()) };
+    let asks = |staged: &StagedBinding| {
+        let module = catalog.module(&staged.binding.module);
+        // One that was uploaded by a router that did not look may ask for anything.
+        let known = module.and_then(|module| module.capabilities.as_ref());
+        known.is_none_or(|known| known.iter().any(|function| function == "schema"))
+    };
+    let sees = |staged: &StagedBinding| {
+        let seen = there.latest_at(staged.since);
+        seen.is_some_and(|seen| version.is_none_or(|version| seen.version == version))
+    };
+    let sites = catalog.fleet().sites().map(|site| catalog.active_for(&site.name));
+    let mut active = sites.chain([catalog.active()]).flat_map(|generation| generation.bindings.iter());
+    let Some(staged) = active.find(|staged| sees(staged) && asks(staged)) else { return Ok(()) };
+    let message = format!(
+        "the filter of binding `{}` may ask for subject `{subject}` without a version, gets one that is to go, and would get \
+         another one then, which with `[admin] two_person` nobody brings about alone: change the binding first (another \
+         module or configuration), and roll that out",
+        staged.binding.name
+    );
+    Err(refuse(Blame::Request, "two-person", message))
 }
 
 /// A version that somebody wants there.
@@ -184,6 +217,14 @@ impl World {
     /// `two-person`.
     pub fn check_by_two(&self, subject: &SubjectName, version: u32) -> Result<(), WorldError> {
         not_alone_by(&self.view().catalog, subject, version)
+    }
+
+    /// Whether no active filter would see another version of a subject than before, where one or all are to go for good.
+    ///
+    /// # Errors
+    /// `two-person`.
+    pub fn check_by_two_for_good(&self, subject: &SubjectName, version: Option<u32>) -> Result<(), WorldError> {
+        not_alone_without(&self.view().catalog, subject, version)
     }
 
     /// Whether no rule would judge by nothing, and so let nothing in, without that version of a subject, or without the

@@ -1,6 +1,7 @@
 //! The keeper's part in a shared log: changes that it drafts and others append, its router's own key and members, and the
 //! steps of rollouts while its router has the lease.
 
+use super::super::handed_in::told;
 use super::super::keeper::{Keeper, refused};
 use super::super::propose::Writer;
 use super::super::{Answer, Blame, Command, WorldError, members, unix_ms};
@@ -163,6 +164,8 @@ impl Keeper {
         };
         let Some(part) = &self.shared else { return };
         let (log, commands) = (part.log.clone(), part.commands.clone());
+        // Before it is appended: it may be back before that is answered.
+        self.log.expect(&record, told(via));
         self.runtime().spawn(async move {
             let done = log.append(record, false).await;
             if let Some(commands) = commands.upgrade() {

@@ -2,7 +2,8 @@
 //!
 //! An authority whose own certificate names a trust domain (a URI name `spiffe://DOMAIN`, as `myelin cert ca` writes it)
 //! speaks for that one only; one that names none speaks for whichever it is trusted with. X.509 has name constraints for
-//! this, and the verifier underneath refuses all chains in which there is one for URIs: so it is looked at here.
+//! this, and the verifier underneath refuses all chains in which there is one for URIs (rustls-webpki up to 0.103.17, the one
+//! of `Cargo.lock`, has none of its own and fails closed; a test holds it to that): so it is looked at here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -177,7 +178,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
+    use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyPair, SanType};
+    use rustls::pki_types::UnixTime;
 
     fn authority(uris: &[&str]) -> CertificateDer<'static> {
         let mut params = CertificateParams::default();
@@ -207,6 +209,31 @@ mod tests {
         assert!(nobody.of("c.example").is_none(), "nobody speaks for it");
         let any = Authorities::new(vec![authority(&[])], &Identity::nobody(), Path::new("ca.pem")).unwrap();
         assert!(any.of("c.example").is_some());
+    }
+
+    /// As soon as this fails, the verifier knows of name constraints for URIs, and `myelin cert ca` can write one.
+    #[test]
+    fn an_authority_with_a_name_constraint_for_uris_is_of_no_use_to_the_verifier() {
+        let is_taken = |extensions: Vec<CustomExtension>| {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.custom_extensions = extensions;
+            let key = KeyPair::generate().unwrap();
+            let root = params.self_signed(&key).unwrap().der().clone();
+            let issuer = Issuer::new(params, key);
+            let mut own = CertificateParams::default();
+            own.subject_alt_names = vec![SanType::URI("spiffe://own.example/service/a".try_into().unwrap())];
+            let own = own.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+            let ours: Identity = "spiffe://own.example/service/a".parse().unwrap();
+            let authorities = Authorities::new(vec![root], &ours, Path::new("ca.pem")).unwrap();
+            let clients = &authorities.of("own.example").unwrap().clients;
+            clients.verify_client_cert(own.der(), &[], UnixTime::now()).is_ok()
+        };
+        // Permitted: names of the host `own.example`, which ours has.
+        let mut constraint = vec![0x30, 0x11, 0xa0, 0x0f, 0x30, 0x0d, 0x86, 0x0b];
+        constraint.extend(b"own.example");
+        let constraint = CustomExtension::from_oid_content(&[2, 5, 29, 30], constraint);
+        assert!(is_taken(Vec::new()) && !is_taken(vec![constraint]));
     }
 
     #[test]

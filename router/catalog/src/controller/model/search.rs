@@ -23,7 +23,7 @@ fn check_ends(model: &mut Model, state: &State) {
 
 /// All states, and the transitions between them: where to, where from.
 fn explore(model: &mut Model, first: State) -> (Vec<State>, Vec<(u32, u32)>) {
-    let mut numbers: HashMap<State, u32> = HashMap::from([(first.normal(model), 0)]);
+    let mut numbers: HashMap<State, u32, Quickly> = HashMap::from_iter([(first.normal(model), 0)]);
     let (mut states, mut transitions) = (vec![first.normal(model)], Vec::new());
     let (mut waiting, mut found) = (VecDeque::from([0u32]), Vec::new());
     while let Some(number) = waiting.pop_front() {
