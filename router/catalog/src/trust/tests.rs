@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 use super::*;
 use crate::op::Op;
