@@ -90,7 +90,10 @@ impl Plumbing {
             mailboxes: self.mailboxes.into(),
             gauges: RwLock::default(),
             services: RwLock::default(),
-            identities: Arc::new(Identities::new(config.node.sessions_per_identity)),
+            identities: Arc::new(Identities::new(
+                config.node.sessions_per_identity,
+                config.node.subscriptions_per_identity,
+            )),
             tokens,
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
             rules_version: watch::Sender::new(0),
