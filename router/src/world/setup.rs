@@ -132,13 +132,10 @@ impl WorldSetup {
             slots,
             workers,
             account,
-            mesh,
+            mut mesh,
         } = self;
         let shelf = Shelf::new(store);
-        let (root, key, mesh) = match mesh {
-            Some(mut mesh) => (mesh.root, mesh.key.take(), Some(mesh)),
-            None => (None, None, None),
-        };
+        let (root, key) = mesh.as_mut().map_or((None, None), |mesh| (mesh.root, mesh.key.take()));
         let desk = |mesh: &MeshSetup| mesh.desk(key.as_ref(), &account, (&shelf, &view), &commands);
         let shared = mesh.as_ref().and_then(desk).transpose()?;
         let log = Log::resume(shelf.clone(), recovered.catalog, root, key, account.audit.clone())?;
@@ -151,6 +148,7 @@ impl WorldSetup {
             Part::new(log, mesh.peering.peers.clone(), commands.downgrade(), root)
         };
         let part = mesh.as_ref().zip(shared.clone()).map(part);
+        let looks = Looks::default();
         let keeper = Keeper::new(Parts {
             log,
             deployment,
@@ -165,6 +163,7 @@ impl WorldSetup {
             screens: account.shared.screens.clone(),
             registry: account.shared.registry.clone(),
             account: account.clone(),
+            looks: looks.clone(),
             view: view.clone(),
             revision: revision_in,
             runtime: tokio::runtime::Handle::current(),
@@ -174,7 +173,7 @@ impl WorldSetup {
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
         let witness = Arc::new(Mutex::new(Witness::recall(account.audit.seen_before())));
-        let (desk, looks, progress) = (schemas::Desk::default(), Looks::default(), writer.clone());
+        let (desk, progress) = (schemas::Desk::default(), writer.clone());
         let world = World { commands, view, revision, progress, shared, account, explainer, witness, desk, looks };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
