@@ -6,6 +6,7 @@ mod approvals;
 mod bounds;
 mod changes;
 mod contract;
+mod faults;
 mod forbids;
 mod governance;
 mod guest;

@@ -18,7 +18,7 @@ const TABLE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/admin/roles
 const STRANGER: &str = "stranger";
 
 /// A router whose roles each have one holder, who is called like the role.
-async fn start() -> Router {
+pub(crate) async fn start() -> Router {
     let holders = Role::ALL.iter().map(|role| {
         let name = format!("spiffe://test.example/service/{}", role.name());
         (*role, vec![name.try_into().unwrap()])
@@ -27,7 +27,7 @@ async fn start() -> Router {
     Router::start_with(|listen| (listen.dev, listen.roles) = (false, roles)).await
 }
 
-fn certificate(router: &Router, name: &str) -> TlsFiles {
+pub(crate) fn certificate(router: &Router, name: &str) -> TlsFiles {
     files(&router.dir, &router.ca, name, &router.ca.issue_service(name, 1).unwrap())
 }
 
