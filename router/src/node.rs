@@ -3,7 +3,7 @@
 use crate::audit::{Audit, Kind, Note};
 use crate::capture::Captures;
 use crate::config::{Config, Engine, NodeConfig, WasmConfig, members};
-use crate::files::make_private_folder;
+use crate::files::{make_private_folder, sweep};
 use crate::ledger::Counts;
 use crate::links::{BoundLinks, LinksStatus};
 use crate::otlp::{self, Exporter};
@@ -27,6 +27,7 @@ use myelin_store::{DiskStore, Recovered};
 use myelin_transport::{BoundListener, Listener, ListenerConfig, ListenerStats, ResetKey, TlsIdentity};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -93,7 +94,10 @@ impl Plumbing {
             mailboxes: self.mailboxes.into(),
             gauges: RwLock::default(),
             services: RwLock::default(),
-            identities: Arc::new(Identities::new(config.node.sessions_per_identity)),
+            identities: Arc::new(Identities::new(
+                config.node.sessions_per_identity,
+                config.node.subscriptions_per_identity,
+            )),
             tokens,
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(config.policy.default, &config.node.site))),
             rules_version: watch::Sender::new(0),
@@ -139,6 +143,8 @@ impl Node {
         let names = (&*config.node.site, &*config.node.name);
         let catalog = data_dir.join("catalog");
         let (store, recovered) = tokio::task::spawn_blocking(move || DiskStore::open(&catalog)).await??;
+        // The catalog is locked now: no other router has this directory.
+        sweep_left(data_dir);
         let directory = directory(config, &recovered.catalog)?;
         let bound = BoundLinks::bind(&config.mesh, directory.clone(), names, epoch, tls)?;
         let (links, outward, peering) = match bound {
@@ -287,6 +293,15 @@ impl Node {
         // Joining blocks; the control plane's runtime goes on meanwhile.
         let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Worker::join)).await;
         ledger
+    }
+}
+
+/// Removes what an earlier run of this router has left where it was killed in the middle of a write.
+fn sweep_left(data_dir: &Path) {
+    match sweep(data_dir) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "half-written files of a run that was killed are removed"),
+        Err(error) => tracing::warn!(%error, "half-written files in the data directory stay there"),
     }
 }
 

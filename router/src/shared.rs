@@ -2,7 +2,7 @@
 
 mod identities;
 
-pub use identities::{Identities, Presence};
+pub use identities::{Identities, Presence, Subscribed};
 
 use crate::capture::Captures;
 use crate::outbox::{Delivery, Gauge, OutboxLimits};

@@ -21,6 +21,9 @@ const CLOSE_CODE: u32 = 0x100;
 /// Bytes before a question between control planes.
 const CALL_HEAD_BYTES: usize = 10;
 
+/// Links that a question may cross, as an honest router asks it.
+pub const HOPS_MAX: u8 = myelin_mesh::limits::HOPS_MAX;
+
 /// Somebody with a router's certificate.
 pub struct HostileRouter {
     dialer: Dialer,
@@ -165,22 +168,36 @@ impl RawLink {
         state((self.hello.router.0, self.hello.epoch, version), links)
     }
 
+    /// Asks router `to` in the name of router `from`, as a question that may cross so many links yet; none where the router
+    /// at the other end gives no answer.
+    ///
+    /// # Errors
+    /// When the link is gone, or the answer is none.
+    pub async fn ask(&self, (hops_left, from, to): (u8, u32, u32), ask: &Ask) -> Result<Option<Answer>> {
+        let (mut send, mut recv) = self.connection.open_bi().await?;
+        // A version stands before them.
+        send.write_all(&[&[1, hops_left][..], &from.to_le_bytes(), &to.to_le_bytes()].concat()).await?;
+        send.write_all(&ask.encode()).await?;
+        send.finish()?;
+        let mut answer = Vec::new();
+        loop {
+            match timeout(PATIENCE, recv.read_chunk()).await.context("no answer")? {
+                Ok(Some(chunk)) => answer.extend_from_slice(&chunk),
+                Ok(None) => return Ok(Some(Answer::decode(&answer)?)),
+                // The stream alone: it says that there is none.
+                Err(_) if self.connection.close_reason().is_none() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// The log of the router of that number, which the link leads to, as it gives it to everybody.
     ///
     /// # Errors
     /// When it gives none.
     pub async fn records_of(&self, router: u32) -> Result<Vec<Vec<u8>>> {
-        let (mut send, mut recv) = self.connection.open_bi().await?;
-        // Version, hops, who asks, who is asked.
-        send.write_all(&[&[1, 8][..], &self.hello.router.0.to_le_bytes(), &router.to_le_bytes()].concat()).await?;
-        send.write_all(&Ask::Records { after: 0 }.encode()).await?;
-        send.finish()?;
-        let mut answer = Vec::new();
-        while let Some(chunk) = timeout(PATIENCE, recv.read_chunk()).await.context("no answer")?? {
-            answer.extend_from_slice(&chunk);
-        }
-        match Answer::decode(&answer)? {
-            Answer::Records { records, .. } => Ok(records.iter().map(|record| record.to_vec()).collect()),
+        match self.ask((HOPS_MAX, self.hello.router.0, router), &Ask::Records { after: 0 }).await? {
+            Some(Answer::Records { records, .. }) => Ok(records.iter().map(|record| record.to_vec()).collect()),
             other => anyhow::bail!("no records: {other:?}"),
         }
     }

@@ -66,6 +66,22 @@ impl FaultCode {
             Self::Host => "host",
         }
     }
+
+    /// Whether the detail of such a fault may quote what the guest put out, and so what it has read: parts of payloads. The
+    /// others say what the host has measured.
+    pub const fn may_quote(self) -> bool {
+        match self {
+            Self::BadHostCall | Self::MalformedOutput | Self::Instantiate | Self::Host => true,
+            Self::Trap
+            | Self::StackOverflow
+            | Self::OutOfBounds
+            | Self::Deadline
+            | Self::Memory
+            | Self::HostCallBudget
+            | Self::Quarantined
+            | Self::BudgetSpent => false,
+        }
+    }
 }
 
 impl fmt::Display for FaultCode {

@@ -33,6 +33,8 @@ pub struct LastFault {
     pub code: &'static str,
     /// What happened.
     pub detail: String,
+    /// Whether that may quote what the filter put out.
+    pub may_quote: bool,
     /// The batch's time, Unix nanoseconds.
     pub time_unix_ns: u64,
 }
@@ -184,7 +186,8 @@ impl BindingCells {
 
     pub(crate) fn fault(&self, fault: &FilterFault, time_unix_ns: u64) {
         self.faults[fault.code as usize].add(1);
-        *lock(&self.last_fault) = Some(LastFault { code: fault.code(), detail: fault.detail.clone(), time_unix_ns });
+        let (code, detail, may_quote) = (fault.code(), fault.detail.clone(), fault.code.may_quote());
+        *lock(&self.last_fault) = Some(LastFault { code, detail, may_quote, time_unix_ns });
     }
 
     /// Takes in what a clean call told the host. Locks only where something was logged.

@@ -4,18 +4,18 @@
 
 use super::Context;
 use super::forbids;
-use super::problem::{Problem, shown, unknown_method};
+use super::problem::{CERTIFICATE_EXPIRED, Problem, shown, unknown_method};
 use super::registry;
 use super::rights::{self, Right};
 use super::server::Peer;
 use super::token::Token;
 use crate::config::{Role, RoleMap, Roles};
-use crate::tokens::{Bearer, Tokens};
+use crate::tokens::{Bearer, Tokens, unix_s};
 use crate::world::Actor;
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine;
@@ -145,7 +145,7 @@ pub(super) async fn check(
     let refuse = |problem| registry::refused(&uri, problem);
     let caller = match context.gate.admit(&peer, request.headers(), is_registry).await {
         Ok(caller) => caller,
-        Err(problem) => return refuse(problem),
+        Err(problem) => return turned_away(&uri, problem),
     };
     // Without a route there is nothing to have a right to: that there is none is told.
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -206,6 +206,9 @@ impl Gate {
             return self.admit_token(password.as_deref().or_else(|| bearer(given)).unwrap_or_default()).await;
         }
         if let Some(identity) = &peer.identity {
+            if peer.is_over(unix_s()) {
+                return Err(certificate_over());
+            }
             return self.admit_certificate(identity);
         }
         if self.is_open {
@@ -334,6 +337,23 @@ fn unauthorized(detail: &'static str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
 }
 
+/// The answer to whoever is not let in; a connection that no new one could begin as ends with it.
+pub(super) fn turned_away(uri: &Uri, problem: Problem) -> Response {
+    let is_last = problem.code_text() == CERTIFICATE_EXPIRED;
+    let mut response = registry::refused(uri, problem);
+    if is_last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The connection goes on with a certificate that no new one could begin with.
+pub(super) fn certificate_over() -> Problem {
+    let detail = "the certificate of this connection is over; connect again with a new one (`myelin` and curl do for each \
+                  command, with the files that they are given)";
+    Problem::new(StatusCode::UNAUTHORIZED, CERTIFICATE_EXPIRED, detail)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -356,8 +376,18 @@ mod tests {
         identity: Option<&str>,
         headers: &[(&'static str, &str)],
     ) -> Result<String, &'static str> {
+        asks_until(None, is_registry, gate, identity, headers)
+    }
+
+    fn asks_until(
+        not_after_unix_s: Option<i64>,
+        is_registry: bool,
+        gate: &Gate,
+        identity: Option<&str>,
+        headers: &[(&'static str, &str)],
+    ) -> Result<String, &'static str> {
         let identity = identity.map(|text| Identity::parse(text).unwrap());
-        let peer = Peer { identity, addr: ([127, 0, 0, 1], 50_000).into() };
+        let peer = Peer { identity, not_after_unix_s, addr: ([127, 0, 0, 1], 50_000).into() };
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let admitted = runtime.block_on(gate.admit(&peer, &headers, is_registry));
@@ -416,6 +446,29 @@ mod tests {
         assert_eq!(asks(&other, Some(service), &[]), Err("forbidden"));
         let ours = Gate { identities: named(service), ..other };
         assert_eq!(asks(&ours, Some(service), &[]), Ok(service.into()));
+    }
+
+    #[test]
+    fn a_certificate_that_is_over_lets_nobody_in_and_a_token_beside_it_does() {
+        let (token, service) = ("0123456789abcdef", "spiffe://test.example/service/ops");
+        let gate = Gate { identities: vec![Identity::parse(service).unwrap()], ..gate(Some(token), true, true) };
+        let now = i64::try_from(unix_s()).unwrap();
+        let asks = |not_after, headers: &[(&'static str, &str)]| {
+            asks_until(Some(not_after), false, &gate, Some(service), headers)
+        };
+        // A minute longer, as for sessions: clocks differ.
+        for good in [now + 3_600, now - 30] {
+            assert_eq!(asks(good, &[]), Ok(service.into()));
+        }
+        for bad in [now - 61, 0, -1] {
+            assert_eq!(asks(bad, &[]), Err("certificate-expired"));
+            assert_eq!(
+                asks(bad, &[("host", "127.0.0.1:7480")]),
+                Err("certificate-expired"),
+                "an open gate is no way in"
+            );
+            assert_eq!(asks(bad, &[("authorization", "Bearer 0123456789abcdef")]), Ok("token".into()));
+        }
     }
 
     #[test]

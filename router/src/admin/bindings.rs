@@ -10,6 +10,7 @@ use super::types::{
     BindingDescription, BindingFigures, BindingList, BindingState, BindingSummary, FaultInfo, FilterDeclaration,
     FilterNeeds, SharedFigures, Staged,
 };
+use crate::config::Roles;
 use crate::generation::BindingCard;
 use crate::world::{Actor, View};
 use axum::extract::State;
@@ -17,7 +18,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use myelin_catalog::{Binding, Plan, StagedBinding};
-use myelin_engine::{FilterInfo, PayloadNeed};
+use myelin_engine::{FilterInfo, LastFault, PayloadNeed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -90,13 +91,14 @@ fn check_approvals(view: &View, binding: &Binding, caller: &Caller) -> Result<()
     ))]
 pub(super) async fn describe(
     State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
     NamePath(name): NamePath,
 ) -> Result<impl IntoResponse, Problem> {
     let view = context.state.world.view();
     let (staged, state) = all(&view).find(|(staged, _)| staged.binding.name == name).ok_or_else(|| {
         Problem::not_found(format!("there is no binding `{name}`; `myelin filter ls` shows those that there are"))
     })?;
-    Ok((revision_tag(view.catalog.head().rev), Json(description(&view, staged, state))))
+    Ok((revision_tag(view.catalog.head().rev), Json(description(&view, staged, state, caller.roles))))
 }
 
 /// Take a binding out of the staged set. It judges until the next rollout.
@@ -144,13 +146,25 @@ fn summary(staged: &StagedBinding, state: BindingState) -> BindingSummary {
     BindingSummary { binding, revision: staged.rev, digest: staged.digest.to_string(), state }
 }
 
-/// Everything about `staged`; what happened at it where it, or an older form of it, is active.
-pub(super) fn description(view: &View, staged: &StagedBinding, state: BindingState) -> BindingDescription {
+/// Everything about `staged`, for somebody with `roles`; what happened at it where it, or an older form of it, is active.
+pub(super) fn description(
+    view: &View,
+    staged: &StagedBinding,
+    state: BindingState,
+    roles: Roles,
+) -> BindingDescription {
+    let shown = |card: &Arc<BindingCard>| {
+        let mut stats = figures(card);
+        if let Some(fault) = stats.last_fault.as_mut().filter(|_| !rights::reads_lines(roles)) {
+            fault.hide();
+        }
+        stats
+    };
     let card = view.cards.iter().find(|card| *card.name == *staged.binding.name.as_str());
     BindingDescription {
         summary: summary(staged, state),
         info: card.and_then(|card| card.info()).map(|info| declaration(&info)),
-        stats: card.map(|card| figures(card)),
+        stats: card.map(shown),
     }
 }
 
@@ -223,8 +237,8 @@ pub(super) fn figures(card: &BindingCard) -> BindingFigures {
         if let Some(fault) = stats.last_fault
             && sum.last_fault.as_ref().is_none_or(|known| known.time_unix_ns < fault.time_unix_ns)
         {
-            let (code, detail, time_unix_ns) = (fault.code, fault.detail, fault.time_unix_ns);
-            sum.last_fault = Some(FaultInfo { code, detail, time_unix_ns });
+            let LastFault { code, detail, may_quote, time_unix_ns } = fault;
+            sum.last_fault = Some(FaultInfo { code, detail, may_quote, time_unix_ns });
         }
     }
     sum

@@ -1,6 +1,7 @@
 //! `/v1/modules`: the code of filters.
 
 use super::Context;
+use super::access::Caller;
 use super::bindings;
 use super::intake::{ModulePath, Origin, Signature, Wasm};
 use super::logs::Wanted;
@@ -86,6 +87,7 @@ pub(super) async fn upload(
     ))]
 pub(super) async fn describe(
     State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
     ModulePath(path): ModulePath,
 ) -> Result<Json<ModuleDescription>, Problem> {
     let view = context.state.world.view();
@@ -102,7 +104,7 @@ pub(super) async fn describe(
         imports: module.imports.clone(),
         capabilities: module.capabilities.clone(),
         quarantine,
-        bindings: uses.map(|(staged, state)| bindings::description(&view, staged, state)).collect(),
+        bindings: uses.map(|(staged, state)| bindings::description(&view, staged, state, caller.roles)).collect(),
     }))
 }
 

@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 
 /// The content type of a problem.
 pub(crate) const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
+/// The code where somebody is known by a certificate that is over: it ends the connection.
+pub(crate) const CERTIFICATE_EXPIRED: &str = "certificate-expired";
 /// Characters of a stranger's text that a problem shows.
 const SHOWN_MAX: usize = 80;
 

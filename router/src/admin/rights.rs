@@ -187,6 +187,11 @@ pub(super) fn sees_payloads(roles: Roles) -> bool {
     roles.meets(PAYLOADS.and(ADMIN))
 }
 
+/// Whether somebody with `roles` may read what filters write, which may hold payloads.
+pub(super) fn reads_lines(roles: Roles) -> bool {
+    roles.meets(LINES.and(ADMIN))
+}
+
 /// What somebody with `roles` may do, as `METHOD PATH`; of `tenant` where they are one's.
 pub(super) fn of(roles: Roles, tenant: Option<&str>) -> Vec<String> {
     let mine = TABLE.iter().filter(|(_, _, needed, _)| roles.meets(needed.and(ADMIN)));

@@ -2,11 +2,12 @@
 
 use super::stall::Stalling;
 use super::{AdminListen, AdminState, Context};
+use crate::config::LEEWAY_S;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use myelin_transport::{ClientAuthentication, Identity};
+use myelin_transport::{ClientAuthentication, Identity, certificate_not_after_unix_s};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
@@ -77,8 +78,18 @@ impl Drop for AdminHandle {
 pub(super) struct Peer {
     /// The identity of its certificate, where it showed one.
     pub(super) identity: Option<Identity>,
+    /// Until when that is valid, in Unix seconds.
+    pub(super) not_after_unix_s: Option<i64>,
     /// Its address.
     pub(super) addr: SocketAddr,
+}
+
+impl Peer {
+    /// Whether its certificate is over. It counts as much longer as it does for a session, for clocks that differ.
+    pub(super) fn is_over(&self, now_unix_s: u64) -> bool {
+        let ends = |not_after| u64::try_from(not_after).unwrap_or(0).saturating_add(LEEWAY_S);
+        self.not_after_unix_s.is_some_and(|not_after| ends(not_after) <= now_unix_s)
+    }
 }
 
 /// The place of a connection among [`CONNECTIONS_MAX`]: taken until all that was asked for by it is done.
@@ -159,14 +170,15 @@ async fn greet(
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = acceptor else {
-        return converse(stream, Peer { identity: None, addr }, router, stopping).await;
+        return converse(stream, Peer { identity: None, not_after_unix_s: None, addr }, router, stopping).await;
     };
     match timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             // The verifier has read the identity already: a certificate without one does not get here.
             let identity = shown.and_then(|leaf| Identity::from_certificate(leaf).ok());
-            converse(stream, Peer { identity, addr }, router, stopping).await;
+            let not_after_unix_s = shown.and_then(|leaf| certificate_not_after_unix_s(leaf));
+            converse(stream, Peer { identity, not_after_unix_s, addr }, router, stopping).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake at the admin API failed"),
         Err(_) => tracing::debug!("a TLS handshake at the admin API took too long"),
@@ -201,5 +213,38 @@ async fn converse(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the admin API broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+    use crate::admin::access::{certificate_over, turned_away};
+    use axum::http::Uri;
+    use axum::response::IntoResponse;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_connection_whose_certificate_is_over_is_told_so_and_closed() {
+        let peer = Peer { identity: None, not_after_unix_s: Some(1), addr: ([127, 0, 0, 1], 1).into() };
+        let is_over = |uri: Uri, Extension(peer): Extension<Peer>| async move {
+            match peer.is_over(61) {
+                true => turned_away(&uri, certificate_over()),
+                false => "still good".into_response(),
+            }
+        };
+        assert!(!peer.is_over(60) && !Peer { not_after_unix_s: None, ..peer.clone() }.is_over(u64::MAX));
+        let router = Router::new().route("/", axum::routing::get(is_over));
+        let ((mut client, server), (_stop, stopping)) = (tokio::io::duplex(64 * 1024), watch::channel(false));
+        let served = tokio::spawn(converse(server, peer, router, stopping));
+        // Two on one connection: the second is not answered any more.
+        client.write_all(&b"GET / HTTP/1.1\r\nHost: r\r\n\r\n".repeat(2)).await.unwrap();
+        let mut read = String::new();
+        timeout(Duration::from_secs(20), client.read_to_string(&mut read)).await.unwrap().unwrap();
+        assert_eq!(read.matches("HTTP/1.1 401").count(), 1, "{read}");
+        assert!(read.contains("certificate-expired") && read.to_lowercase().contains("connection: close"), "{read}");
+        timeout(Duration::from_secs(20), served).await.unwrap().unwrap();
     }
 }

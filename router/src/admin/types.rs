@@ -229,15 +229,30 @@ pub(super) struct BindingFigures {
     pub(super) quarantined: bool,
 }
 
+/// In place of what a filter put out.
+const HIDDEN: &str =
+    "what it was is told to those with the role developer or payloads, who may read what filters write";
+
 /// A fault of a filter.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FaultInfo {
     /// Its stable code.
     pub(super) code: &'static str,
-    /// What happened.
+    /// What happened. Where that may quote what the filter put out, it is for those who may read what filters write.
     pub(super) detail: String,
+    #[serde(skip)]
+    pub(super) may_quote: bool,
     /// The batch's time, Unix nanoseconds.
     pub(super) time_unix_ns: u64,
+}
+
+impl FaultInfo {
+    /// Leaves out what may hold a part of a payload.
+    pub(super) fn hide(&mut self) {
+        if self.may_quote {
+            HIDDEN.clone_into(&mut self.detail);
+        }
+    }
 }
 
 /// A change that was staged.

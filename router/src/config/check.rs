@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, dev: bool, places: &Places, errors: &mut Ve
     range("node", "workers", node.workers as u64, 0, WORKERS_MAX);
     range("node", "sessions_per_worker", node.sessions_per_worker as u64, 1, u64::from(u32::MAX));
     range("node", "sessions_per_identity", node.sessions_per_identity as u64, 1, u64::from(u32::MAX));
+    range("node", "subscriptions_per_identity", node.subscriptions_per_identity as u64, 1, u64::from(u32::MAX));
     range("node", "drain_seconds", node.drain_seconds, 0, DRAIN_SECONDS_MAX);
     range("limits", "payload_bytes", limits.payload_bytes.into(), 1, PAYLOAD_BYTES_CEILING.into());
     range("limits", "subscriptions", limits.subscriptions.into(), 1, u64::from(u32::MAX));

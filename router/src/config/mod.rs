@@ -88,6 +88,8 @@ pub struct NodeConfig {
     pub sessions_per_worker: usize,
     /// Sessions that one identity has at this router at a time.
     pub sessions_per_identity: usize,
+    /// Subscriptions that one identity has at this router at a time, in all its sessions together.
+    pub subscriptions_per_identity: usize,
     /// How long a graceful shutdown may take, in seconds.
     pub drain_seconds: u64,
 }
@@ -103,10 +105,15 @@ impl Default for NodeConfig {
             workers: 0,
             sessions_per_worker: 16_384,
             sessions_per_identity: 1_024,
+            subscriptions_per_identity: SUBSCRIPTIONS_PER_IDENTITY,
             drain_seconds: 30,
         }
     }
 }
+
+/// Subscriptions of one identity where nothing else is said: some 64 MB where they are made, and sixteen sessions that each
+/// have as many as a session may have, or one for each of a thousand sessions and some to spare.
+const SUBSCRIPTIONS_PER_IDENTITY: usize = 16_384;
 
 /// `[tls]`: PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -117,6 +117,7 @@ fn values_out_of_bounds_are_refused_with_the_bounds() {
         ("[node]\nworkers = -1", "whole number"),
         ("[node]\nsessions_per_worker = 0", "give 1 to"),
         ("[node]\nsessions_per_identity = 0", "give 1 to"),
+        ("[node]\nsubscriptions_per_identity = 0", "give 1 to"),
         ("[node]\nsite = 'a/b'", "[node] site"),
         ("[limits]\npayload_bytes = 16_777_217", "give 1 to 16777216"),
         ("[outbox]\nbytes = 1_000", "[outbox] bytes = 1000; give"),

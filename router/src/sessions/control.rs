@@ -4,7 +4,7 @@ use super::{BYE, Session};
 use crate::delivery;
 use crate::ledger::Term;
 use crate::local::Local;
-use crate::shared::{TableChange, TableCommand};
+use crate::shared::{Subscribed, TableChange, TableCommand};
 use crate::tenants::group_name;
 use bytes::Bytes;
 use myelin_policy::Action;
@@ -137,8 +137,15 @@ pub(super) async fn read(session: Rc<Session>, local: Rc<Local>, mut recv: RecvS
     session.seat.ending.set(end);
 }
 
-/// The patterns of a session's subscriptions, by the ids that it gave them.
-type Subscriptions = HashMap<u32, Pattern>;
+/// A session's subscriptions, by the ids that it gave them.
+type Subscriptions = HashMap<u32, Held>;
+
+/// A subscription.
+struct Held {
+    pattern: Pattern,
+    /// Among those of the identity.
+    _place: Subscribed,
+}
 
 /// A request that was looked at, and what it is answered.
 enum Request {
@@ -189,7 +196,10 @@ impl Session {
                     Ok(checked) => checked,
                     Err(refusal) => return Ok(Some(Request::Refused { id, refusal })),
                 };
-                subscriptions.insert(id, pattern.clone());
+                let Some(place) = self.presence.subscribe() else {
+                    return Ok(Some(Request::Refused { id, refusal: self.too_many() }));
+                };
+                subscriptions.insert(id, Held { pattern: pattern.clone(), _place: place });
                 let live = self.ask(local, TableChange::Subscribe { id, pattern, group }).await?;
                 Ok(Some(Request::Asked { id, answer: Message::Subscribed(SubscriptionId { id }), live }))
             }
@@ -250,6 +260,16 @@ impl Session {
         Ok((pattern, group))
     }
 
+    /// All sessions of its identity have as many subscriptions as they may have together.
+    fn too_many(&self) -> Refusal {
+        let (identity, most) = (self.service.id(), self.presence.subscriptions_max());
+        let message = format!(
+            "the sessions of {identity} at this router have {most} subscriptions, the most for one identity ([node] \
+             subscriptions_per_identity); end some, or give its programs identities of their own"
+        );
+        Refusal::new(Code::TooManySubscriptions, message)
+    }
+
     /// A session is of one tenant, or of none, as long as it lives: its inbox and its quota say which.
     fn check_tenant(&self, local: &Local) -> Result<(), Refusal> {
         let (then, now) = (self.member.as_ref().map(|member| member.usage()), local.tenant_of(&self.service));
@@ -271,8 +291,8 @@ impl Session {
         self.check_tenant(local)?;
         let own = |pattern: &Pattern| self.inbox.holds(pattern.as_str());
         let permit = |pattern: &Pattern| local.permit(&self.service, Action::Subscribe, pattern.as_str());
-        let others = subscriptions.iter().filter(|(_, pattern)| !own(pattern));
-        let denied: Vec<_> = others.filter_map(|(id, pattern)| Some((*id, permit(pattern).err()?))).collect();
+        let others = subscriptions.iter().filter(|(_, held)| !own(&held.pattern));
+        let denied: Vec<_> = others.filter_map(|(id, held)| Some((*id, permit(&held.pattern).err()?))).collect();
         for (id, refusal) in denied {
             subscriptions.remove(&id);
             let live = self.ask(local, TableChange::Unsubscribe { id }).await?;

@@ -44,7 +44,7 @@ pub struct Session {
     key: SessionKey,
     service: Service,
     /// Its place among the sessions of its identity.
-    _presence: Presence,
+    presence: Presence,
     /// Its place among the connections of its tenant.
     member: Option<Member>,
     /// What says who this is.
@@ -177,7 +177,7 @@ impl Session {
         Ok(Self {
             key,
             service,
-            _presence: presence,
+            presence,
             member,
             proof,
             inbox,

@@ -118,6 +118,11 @@ pub(super) fn is_of_two(by: &str, actor: &str) -> bool {
     by.starts_with(PERSON) && approved_by.is_some_and(is_other)
 }
 
+/// Who has asked for what began in the name of `actor`, which may be that of two.
+pub(super) fn asked_by(actor: &str) -> &str {
+    actor.split_once(BETWEEN).map_or(actor, |(by, _)| by)
+}
+
 /// The record that begins what somebody wants, as the log is now.
 pub(super) fn at_begin(catalog: &Catalog, intent: &Intent) -> Op {
     match intent {
@@ -136,6 +141,7 @@ mod tests {
     #[test]
     fn a_record_takes_both_names() {
         assert_eq!(&*both("ann", "bob"), "ann, approved by bob");
+        assert_eq!((asked_by(&both("ann", "bob")), asked_by("ann")), ("ann", "ann"));
         let long = format!("spiffe://example.org/jwt/corp/{}", "ü".repeat(200));
         assert!(both(&long, &long).len() <= ACTOR_LEN_MAX_BYTES);
     }

@@ -13,6 +13,7 @@ use super::log::Log;
 use super::members::Member;
 use super::policing::Policing;
 use super::propose::Writer;
+use super::recorded::Looks;
 use super::report::{OwnPhase, metrics};
 use super::rollout::RolloutKind;
 use super::shared::Part;
@@ -89,6 +90,8 @@ pub(super) struct Keeper {
     measured: Option<(Instant, Metrics)>,
     /// Where the counters are read.
     pub(super) account: Account,
+    /// Who has had recorded events judged.
+    looks: Looks,
     view: Arc<ArcSwap<View>>,
     /// The catalog and the copy of the newest view, which most views share.
     shown: (Head, Arc<Catalog>, Arc<Follower>),
@@ -124,6 +127,7 @@ pub(super) struct Parts {
     pub(super) screens: Arc<ArcSwap<Screens>>,
     pub(super) registry: Arc<Registry>,
     pub(super) account: Account,
+    pub(super) looks: Looks,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) revision: watch::Sender<u64>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -145,6 +149,7 @@ impl Keeper {
             screens,
             registry,
             account,
+            looks,
             view,
             revision,
             runtime,
@@ -178,6 +183,7 @@ impl Keeper {
             marks: None,
             measured: None,
             account,
+            looks,
             view,
             shown,
             revision,

@@ -52,7 +52,7 @@ impl Judged {
     ///
     /// # Errors
     /// `recorded-events`, with the topics and producers that most would be turned back of; and why, for who sees payloads.
-    pub(super) fn verdict(&self, sees_payloads: bool) -> Result<(), WorldError> {
+    fn verdict(&self, sees_payloads: bool) -> Result<(), WorldError> {
         match self.turned_back {
             0 => Ok(()),
             _ => {
@@ -76,6 +76,17 @@ impl Judged {
 pub(super) struct Looks(Arc<Mutex<HashMap<Actor, (u32, Instant)>>>);
 
 impl Looks {
+    /// What is said to whoever has had events judged, as long as they may look.
+    ///
+    /// # Errors
+    /// `recorded-events`; `too-many-looks`, whatever was found.
+    pub(super) fn verdict(&self, look: &Look, judged: &Judged, now: Instant) -> Result<(), WorldError> {
+        if judged.events > 0 && !look.sees_payloads {
+            self.take(&look.actor, now)?;
+        }
+        judged.verdict(look.sees_payloads)
+    }
+
     /// Takes one look, where there is one left.
     ///
     /// # Errors
@@ -140,9 +151,7 @@ impl World {
             Ok(judge_recorded(&shared.captures, &screens, |_| true))
         };
         let judged = self.desk.judge(judge).await?;
-        let is_look = judged.events > 0 && !look.sees_payloads;
-        let allowed = if is_look { self.looks.take(&look.actor, Instant::now()) } else { Ok(()) };
-        let verdict = allowed.and_then(|()| judged.verdict(look.sees_payloads));
+        let verdict = self.looks.verdict(look, &judged, Instant::now());
         let result = verdict.as_ref().err().map_or("ok", |error| &*error.code);
         if let Some(note) = judged.note(&look.actor, &look.subject, result) {
             self.account.audit.write(note).await;
@@ -210,6 +219,26 @@ mod tests {
         let much_later = later + LOOK_EVERY * 10_000;
         assert!((0..LOOKS_MAX).all(|_| looks.take(&ann, much_later).is_ok()));
         assert!(looks.take(&ann, much_later).is_err());
+    }
+
+    #[test]
+    fn what_was_found_is_told_as_long_as_there_are_looks_and_nothing_after_that() {
+        let (looks, now) = (Looks::default(), Instant::now());
+        let look = |sees_payloads| Look { actor: "ann".into(), sees_payloads, subject: "orders".to_owned() };
+        let found = |turned_back| Judged { events: 5, turned_back, told: [String::new(), String::new()] };
+        let code = |look: &Look, judged: &Judged| looks.verdict(look, judged, now).err().map(|error| error.code);
+        for _ in 0..2 * LOOKS_MAX {
+            assert_eq!(code(&look(false), &Judged::default()), None, "nothing was looked at");
+            assert_eq!(code(&look(true), &found(1)).as_deref(), Some("recorded-events"));
+        }
+        for turned_back in 0..u64::from(LOOKS_MAX) {
+            let told = code(&look(false), &found(turned_back % 2));
+            assert_eq!(told.as_deref(), (turned_back % 2 > 0).then_some("recorded-events"));
+        }
+        // The same whether one would be turned back or none.
+        for turned_back in [0, 1] {
+            assert_eq!(code(&look(false), &found(turned_back)).as_deref(), Some("too-many-looks"));
+        }
     }
 
     #[test]

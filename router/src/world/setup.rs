@@ -23,7 +23,7 @@ use crate::worker::Order;
 use arc_swap::ArcSwap;
 use myelin_catalog::exchange::Ask;
 use myelin_catalog::{Demands, Fleet, ModuleRef, Name, Phase, PublicKey, SigningKey};
-use myelin_engine::{CodeCache, CompilerConfig, ModuleLimits, Runtime, SlotLimits};
+use myelin_engine::{CodeCache, CompilerConfig, LastFault, ModuleLimits, Runtime, SlotLimits};
 use myelin_store::{DiskStore, JetstreamOptions, Recovered};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -132,13 +132,10 @@ impl WorldSetup {
             slots,
             workers,
             account,
-            mesh,
+            mut mesh,
         } = self;
         let shelf = Shelf::new(store);
-        let (root, key, mesh) = match mesh {
-            Some(mut mesh) => (mesh.root, mesh.key.take(), Some(mesh)),
-            None => (None, None, None),
-        };
+        let (root, key) = mesh.as_mut().map_or((None, None), |mesh| (mesh.root, mesh.key.take()));
         let desk = |mesh: &MeshSetup| mesh.desk(key.as_ref(), &account, (&shelf, &view), &commands);
         let shared = mesh.as_ref().and_then(desk).transpose()?;
         let log = Log::resume(shelf.clone(), recovered.catalog, root, key, account.audit.clone())?;
@@ -151,6 +148,7 @@ impl WorldSetup {
             Part::new(log, mesh.peering.peers.clone(), commands.downgrade(), root)
         };
         let part = mesh.as_ref().zip(shared.clone()).map(part);
+        let looks = Looks::default();
         let keeper = Keeper::new(Parts {
             log,
             deployment,
@@ -165,6 +163,7 @@ impl WorldSetup {
             screens: account.shared.screens.clone(),
             registry: account.shared.registry.clone(),
             account: account.clone(),
+            looks: looks.clone(),
             view: view.clone(),
             revision: revision_in,
             runtime: tokio::runtime::Handle::current(),
@@ -174,7 +173,7 @@ impl WorldSetup {
         let caller = writer.as_ref().map(|writer| writer.caller.clone());
         let explainer = Explainer::new(account.shared.clone(), view.clone(), caller);
         let witness = Arc::new(Mutex::new(Witness::recall(account.audit.seen_before())));
-        let (desk, looks, progress) = (schemas::Desk::default(), Looks::default(), writer.clone());
+        let (desk, progress) = (schemas::Desk::default(), writer.clone());
         let world = World { commands, view, revision, progress, shared, account, explainer, witness, desk, looks };
         match mesh.zip(writer) {
             Some((mesh, writer)) => world.join(mesh, writer, shelf, phase, site).await?,
@@ -425,12 +424,34 @@ async fn watch_quarantine(commands: mpsc::WeakSender<Command>, view: Weak<ArcSwa
                 .into_iter()
                 .filter_map(|(_, figures)| figures.last_fault)
                 .max_by_key(|fault| fault.time_unix_ns);
-            let reason =
-                last.map_or_else(|| "too many faults".to_owned(), |fault| format!("{}: {}", fault.code, fault.detail));
+            let reason = last.map_or_else(|| "too many faults".to_owned(), |fault| reason(&fault));
             let command = Command::Quarantine { module: card.module.clone(), binding, reason };
             if commands.send(command).await.is_err() {
                 return;
             }
         }
+    }
+}
+
+/// Why a module is quarantined: everybody reads the log, and for good, so that nothing of a payload is to be in it.
+fn reason(LastFault { code, detail, may_quote, .. }: &LastFault) -> String {
+    match may_quote {
+        true => format!(
+            "{code}; `myelin filter describe` of its binding says more to those who may read what filters write"
+        ),
+        false => format!("{code}: {detail}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_quotes_nothing_that_a_filter_has_put_out() {
+        let fault = |code, may_quote| LastFault { code, detail: "secret".to_owned(), may_quote, time_unix_ns: 0 };
+        assert_eq!(reason(&fault("trap", false)), "trap: secret");
+        let told = reason(&fault("malformed-output", true));
+        assert!(told.starts_with("malformed-output; ") && !told.contains("secret"), "{told}");
     }
 }

@@ -7,6 +7,7 @@ mod audited;
 mod bounds;
 mod changes;
 mod contract;
+mod faults;
 mod forbids;
 mod governance;
 mod guest;

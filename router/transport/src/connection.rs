@@ -74,11 +74,7 @@ impl Connection {
     #[must_use]
     pub fn certificate_not_after_unix_s(&self) -> Option<i64> {
         match &self.0 {
-            Inner::Quic(quic) => {
-                let leaf = peer_leaf(&quic.quinn)?;
-                let (_, certificate) = x509_parser::parse_x509_certificate(&leaf).ok()?;
-                Some(certificate.validity().not_after.timestamp())
-            }
+            Inner::Quic(quic) => certificate_not_after_unix_s(&peer_leaf(&quic.quinn)?),
             Inner::Memory(_) => None,
         }
     }
@@ -208,6 +204,13 @@ impl Connection {
             Inner::Memory(end) => end.stats(),
         }
     }
+}
+
+/// Until when a certificate (DER) is valid, in Unix seconds; none where it is no certificate.
+#[must_use]
+pub fn certificate_not_after_unix_s(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// The certificate that the peer has shown.

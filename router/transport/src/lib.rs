@@ -23,7 +23,7 @@ mod tls;
 
 pub use backoff::Backoff;
 pub use config::{ALPN_CLIENT, ConfigError, ListenerConfig, MTU_BYTES_LIMIT, QuicConfig};
-pub use connection::{Connection, ConnectionStats};
+pub use connection::{Connection, ConnectionStats, certificate_not_after_unix_s};
 pub use dial::{DialConfig, DialError, Dialer};
 pub use error::{CloseKind, CloseReason, ConnectionError, ReadError, WriteError};
 pub use identity::{

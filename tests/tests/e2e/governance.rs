@@ -4,7 +4,7 @@ use crate::attacks::eventually;
 use crate::mesh::{PATIENCE, Sites};
 use anyhow::{Context, Result, ensure};
 use myelin::capture::CaptureSpec;
-use myelin::world::{Actor, Change, View, WorldError};
+use myelin::world::{Actor, Change, Look, View, WorldError};
 use myelin_catalog::rollout::{Cause, Outcome, Rollout};
 use myelin_catalog::schemas::Wanted;
 use myelin_catalog::{
@@ -153,6 +153,26 @@ async fn check_recorded(sites: &Sites) -> Result<()> {
     }
     // Everybody reads it: nothing of a payload is in it.
     ensure!(!abort.reason.contains("/id"), "{}", abort.reason);
+
+    // Nor is it told without end: it counts among the looks of who has asked for it.
+    let look = Look { actor: ann(), sees_payloads: false, subject: "orders".to_owned() };
+    let world = sites.at(0).world();
+    let mut looks = 1;
+    let last = loop {
+        let looked = world.check_recorded(&look, vec![*rule(2)?], world.schemas()).await;
+        match looked.err().context("a tenth is turned back")? {
+            error if error.code == "recorded-events" => looks += 1,
+            error => break error,
+        }
+    };
+    ensure!(last.code == "too-many-looks" && looks == 32, "{last} after {looks}");
+    for version in [2, 3] {
+        // One turns something back, one nothing: neither is told.
+        let told = follow(sites, plan(vec![judged_by(version)?])?).await?;
+        let reason = &told.abort.as_ref().context("it is refused")?.reason;
+        ensure!(reason.contains("had recorded events judged 32 times"), "{reason}");
+        ensure!(!reason.contains("would be turned back"), "{reason}");
+    }
     Ok(())
 }
 

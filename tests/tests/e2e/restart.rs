@@ -5,7 +5,8 @@ use crate::routing::decided;
 use anyhow::{Context, Result};
 use myelin_client::{Client, ClientConfig, Event, Outcome};
 use myelin_tests::Router;
-use std::time::Duration;
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -45,6 +46,32 @@ async fn a_killed_router_comes_back_with_its_filters() -> Result<()> {
     );
     let acked = decided(&client, Event::new("orders/eu", "{}").header("x-tenant", "acme")).await?;
     assert!(matches!(acked, Outcome::Acked), "{acked:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_removes_what_one_that_was_killed_has_left_half_written() -> Result<()> {
+    let mut router = Router::start()?;
+    router.kill()?;
+    let at = |name: &str| router.data_dir().join(name);
+    let old = SystemTime::now() - Duration::from_secs(7_200);
+    for (name, modified) in [
+        (".epoch.0123456789abcdef", old),
+        (".epoch.0123456789abcde", old),
+        (".epoch.00112233445566ff", SystemTime::now()),
+    ] {
+        std::fs::write(at(name), "1")?;
+        File::options().write(true).open(at(name))?.set_modified(modified)?;
+    }
+    std::fs::write(at("mine"), "1")?;
+    File::options().write(true).open(at("mine"))?.set_modified(old)?;
+    std::os::unix::fs::symlink(at("mine"), at(".epoch.fedcba9876543210"))?;
+    router.restart()?;
+    let is_there = |name: &str| router.data_dir().join(name).symlink_metadata().is_ok();
+    assert!(!is_there(".epoch.0123456789abcdef"));
+    for name in [".epoch.0123456789abcde", ".epoch.00112233445566ff", ".epoch.fedcba9876543210", "mine", "epoch"] {
+        assert!(is_there(name), "{name}");
+    }
     Ok(())
 }
 

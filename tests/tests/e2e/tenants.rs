@@ -300,6 +300,34 @@ async fn an_identity_has_no_more_sessions_than_it_may() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_identity_has_no_more_subscriptions_than_it_may_in_all_its_sessions() -> Result<()> {
+    let variables = vec![("MYELIN_NODE__SUBSCRIPTIONS_PER_IDENTITY".to_owned(), "3".to_owned())];
+    let router = Router::start_with(Setup { variables, ..Setup::default() })?;
+    let (first, second) = (router.client().await?, router.client().await?);
+    let mut held = Vec::new();
+    for (client, topic) in [(&first, "a"), (&second, "b"), (&second, "c")] {
+        held.push(client.subscribe(topic, SubscribeOptions::default()).await?);
+    }
+    for client in [&first, &second] {
+        let refused = client.subscribe("d", SubscribeOptions::default()).await.err().context("a fourth")?;
+        ensure!(refused.code() == "too-many-subscriptions", "{refused}");
+        ensure!(refused.to_string().contains("subscriptions_per_identity"), "{refused}");
+    }
+    // What ends makes room, in whichever session: a subscription, then a whole session.
+    drop(held.remove(0));
+    held.push(first.subscribe("d", SubscribeOptions::default()).await?);
+    ensure!(second.subscribe("e", SubscribeOptions::default()).await.is_err());
+    drop((held, second));
+    crate::attacks::eventually("a session less", || Ok(router.metric("myelin_sessions")? == 1)).await?;
+    let mut held = Vec::new();
+    for topic in ["a", "b", "c"] {
+        held.push(first.subscribe(topic, SubscribeOptions::default()).await?);
+    }
+    ensure!(first.subscribe("d", SubscribeOptions::default()).await.is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_when_its_tenant_is_another_one() -> Result<()> {
     let router = Router::start()?;
     let mut config: ClientConfig = router.client_config();

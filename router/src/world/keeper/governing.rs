@@ -3,7 +3,8 @@
 use super::Keeper;
 use crate::screen::{Screen, Screens};
 use crate::world::admission::Marks;
-use crate::world::recorded::judge_recorded;
+use crate::world::approve::asked_by;
+use crate::world::recorded::{Look, judge_recorded};
 use crate::world::{Blame, WorldError};
 use myelin_catalog::{GovernanceChange, Metrics, TopicRule};
 use std::sync::Arc;
@@ -76,10 +77,13 @@ impl Keeper {
         }
         if !rollout.plan.accept_failures {
             let judged = judge_recorded(&self.account.shared.captures, &screens, |screen| is_brought(&screen));
-            // Everybody hears what becomes of a rollout: numbers, and nothing of single events.
-            let verdict = judged.verdict(false);
+            // Everybody hears what becomes of a rollout: numbers, nothing of single events, and not without end. Whether who
+            // has asked for it may see payloads is not known here.
+            let actor = asked_by(&rollout.actor).into();
+            let look = Look { actor, sees_payloads: false, subject: format!("rollout {id}") };
+            let verdict = self.looks.verdict(&look, &judged, Instant::now());
             let result = verdict.as_ref().err().map_or("ok", |error| &*error.code);
-            if let Some(note) = judged.note(&rollout.actor, &format!("rollout {id}"), result) {
+            if let Some(note) = judged.note(&rollout.actor, &look.subject, result) {
                 self.account.audit.note(note);
             }
             verdict?;

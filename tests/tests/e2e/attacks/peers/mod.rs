@@ -3,6 +3,7 @@
 mod control;
 mod events;
 mod floods;
+mod forged;
 mod hello;
 mod records;
 mod unsigned;
