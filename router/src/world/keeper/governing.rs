@@ -4,7 +4,7 @@ use super::Keeper;
 use crate::screen::{Screen, Screens};
 use crate::world::admission::Marks;
 use crate::world::approve::asked_by;
-use crate::world::recorded::{Look, judge_recorded};
+use crate::world::recorded::Look;
 use crate::world::{Blame, WorldError};
 use myelin_catalog::{GovernanceChange, Metrics, TopicRule};
 use std::sync::Arc;
@@ -76,12 +76,12 @@ impl Keeper {
             return Err(WorldError::new(Blame::Request, "schema-unusable", message));
         }
         if !rollout.plan.accept_failures {
-            let judged = judge_recorded(&self.account.shared.captures, &screens, |screen| is_brought(&screen));
             // Everybody hears what becomes of a rollout: numbers, nothing of single events, and not without end. Whether who
             // has asked for it may see payloads is not known here.
             let actor = asked_by(&rollout.actor).into();
             let look = Look { actor, sees_payloads: false, subject: format!("rollout {id}") };
-            let verdict = self.looks.verdict(&look, &judged, Instant::now());
+            let meant = (&screens, |screen: &Screen| is_brought(&screen));
+            let (judged, verdict) = self.looks.judge((&look, Instant::now()), &self.account.shared.captures, meant);
             let result = verdict.as_ref().err().map_or("ok", |error| &*error.code);
             if let Some(note) = judged.note(&rollout.actor, &look.subject, result) {
                 self.account.audit.note(note);

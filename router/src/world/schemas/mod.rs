@@ -12,7 +12,7 @@ pub(super) use judge::confirm;
 pub use judge::{Asked, Candidate};
 
 use super::answer::aside;
-use super::{Actor, Blame, Change, Look, World, WorldError};
+use super::{Actor, Blame, Change, Look, World, WorldError, unix_ms};
 use judge::{Judged, refuse};
 use myelin_catalog::{
     Catalog, CatalogError, GovernanceChange, Op, Registration, RegistryMode, Schema, SchemaRule, SchemaVersion,
@@ -245,7 +245,9 @@ impl World {
             None => false,
         };
         let needing = |rule: &&TopicRule| rule.schema.as_ref().is_some_and(needs);
-        let Some(rule) = view.catalog.topic_rules().find(needing) else { return Ok(()) };
+        let waiting = || view.catalog.approvals(unix_ms()).flat_map(|approval| approval.intent.changes());
+        let brought = || waiting().filter_map(GovernanceChange::rule);
+        let Some(rule) = view.catalog.topic_rules().chain(brought()).find(needing) else { return Ok(()) };
         let what = version.map_or("subject".to_owned(), |version| format!("version {version} of subject"));
         let is_named = rule.schema.as_ref().is_some_and(|schema| schema.by.is_some());
         let message = match is_named {
@@ -255,8 +257,8 @@ impl World {
                 rule.name
             ),
             false => format!(
-                "topic rule `{}` judges by {what} `{subject}` and would let nothing in without it; let it judge by another \
-                 one first, or remove it",
+                "topic rule `{}` judges by {what} `{subject}`, or is to by a proposal that waits, and would let nothing in \
+                 without it; let it judge by another one first, remove it, or withdraw the proposal",
                 rule.name
             ),
         };
