@@ -157,7 +157,7 @@ pub(super) async fn propose(
 ) -> Result<Proposal, Problem> {
     check_person(caller)?;
     let note = note.unwrap_or_default();
-    if let Some(same) = waiting(&context.state.world.view(), &caller.actor.to_string(), &intent, &note) {
+    if let Some(same) = waiting(&context.state.world.view(), caller.actor.as_ref(), &intent, &note) {
         return Ok(same);
     }
     let op = Op::ApprovalRequested { intent, note };
