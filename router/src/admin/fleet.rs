@@ -3,7 +3,7 @@
 use super::Context;
 use super::access::Caller;
 use super::governance::ChangeInfo;
-use super::intake::{InPath, Json as Body, NamePath};
+use super::intake::{InPath, Json as Body, NamePath, RevisionTag, revision_tag};
 use super::problem::Problem;
 use super::proposals::propose;
 use super::rollouts::{Begun, check_note};
@@ -375,7 +375,7 @@ pub(super) async fn add_site(
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
     Body(SiteSpec { region, cloud }): Body<SiteSpec>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     record(&context, actor, Op::SiteAdded { name, region, cloud }).await
 }
 
@@ -391,7 +391,7 @@ pub(super) async fn remove_site(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     record(&context, actor, Op::SiteRemoved { name }).await
 }
 
@@ -407,7 +407,7 @@ pub(super) async fn add_router(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     InPath((site, router)): InPath<(String, String)>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let (site, name) = (site.parse()?, router.parse()?);
     record(&context, actor, Op::RouterAdded { site, name }).await
 }
@@ -423,14 +423,14 @@ pub(super) async fn remove_router(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     InPath((site, router)): InPath<(String, String)>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let (site, name) = (site.parse()?, router.parse()?);
     record(&context, actor, Op::RouterRemoved { site, name }).await
 }
 
-pub(super) async fn record(context: &Context, actor: Actor, op: Op) -> Result<StatusCode, Problem> {
-    context.state.world.change(Change::Record(Box::new(op)), None, actor).await?;
-    Ok(StatusCode::NO_CONTENT)
+pub(super) async fn record(context: &Context, actor: Actor, op: Op) -> Result<(StatusCode, RevisionTag), Problem> {
+    let revision = context.state.world.change(Change::Record(Box::new(op)), None, actor).await?;
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }
 
 /// The rollouts that the catalog remembers, oldest first.

@@ -4,7 +4,7 @@ use super::Context;
 use super::problem::{Problem, shown};
 use axum::body::Body;
 use axum::extract::{self, FromRequest, FromRequestParts, Path, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, WARNING};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
@@ -66,6 +66,14 @@ pub(super) type RevisionTag = [(HeaderName, String); 1];
 /// Says the catalog's revision after a change, so that the next one can ask for it.
 pub(super) fn revision_tag(revision: u64) -> RevisionTag {
     [(ETAG, format!("\"{revision}\""))]
+}
+
+/// What somebody should look at although it is done, as a header.
+pub(super) type Warning = Option<[(HeaderName, String); 1]>;
+
+/// Says what somebody should look at although it is done: as Kubernetes' API does it, `299 - "TEXT"`.
+pub(super) fn warning(text: Option<String>) -> Warning {
+    text.map(|text| [(WARNING, format!("299 - \"{}\"", text.replace('"', "\\\"")))])
 }
 
 /// The signature of a module, in [`SIGNATURE_HEADER`].

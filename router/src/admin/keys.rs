@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::fleet::record;
-use super::intake::NamePath;
+use super::intake::{NamePath, RevisionTag};
 use super::problem::Problem;
 use crate::world::Actor;
 use axum::extract::State;
@@ -68,6 +68,6 @@ pub(super) async fn revoke(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     NamePath(key_id): NamePath,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     record(&context, actor, Op::KeyRevoked { key_id }).await
 }

@@ -3,7 +3,7 @@
 use super::Context;
 use super::access::Caller;
 use super::bindings;
-use super::intake::{ModulePath, Origin, Signature, Wasm};
+use super::intake::{ModulePath, Origin, RevisionTag, Signature, Wasm, revision_tag};
 use super::logs::Wanted;
 use super::problem::Problem;
 use super::types::{LogList, ModuleDescription, ModuleList, ModuleState, ModuleSummary, QuarantineInfo, SignatureInfo};
@@ -135,13 +135,13 @@ pub(super) async fn remove(
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
     query: Result<Query<RemoveQuery>, QueryRejection>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     let Query(RemoveQuery { force }) = query.map_err(|rejection| {
         let detail = format!("{}; the query may have force=true", rejection.body_text());
         Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail)
     })?;
-    context.state.world.remove_module(module, force, actor).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let revision = context.state.world.remove_module(module, force, actor).await?;
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }
 
 /// Lift a module's quarantine: from the next rollout on its filters run again.
@@ -158,9 +158,9 @@ pub(super) async fn release(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     ModulePath(module): ModulePath,
-) -> Result<StatusCode, Problem> {
-    context.state.world.release(module, actor).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<(StatusCode, RevisionTag), Problem> {
+    let revision = context.state.world.release(module, actor).await?;
+    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
 }
 
 /// What the filters of a module logged.

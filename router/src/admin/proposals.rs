@@ -9,7 +9,7 @@
 use super::Context;
 use super::access::{By, Caller};
 use super::governance::{ChangeInfo, ChangesSpec};
-use super::intake::InPath;
+use super::intake::{InPath, RevisionTag};
 use super::problem::Problem;
 use super::rollouts::approved;
 use super::types::PlanSpec;
@@ -18,10 +18,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
+use myelin_catalog::limits::APPROVAL_WAIT_MAX_MS;
 use myelin_catalog::{Approval, Catalog, Digest, Intent, Op};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
+
+/// A proposal that waits for less than this still, in seconds, is made anew when the same is asked for again: half of its hour.
+const RENEWED_BELOW_S: u64 = APPROVAL_WAIT_MAX_MS / 1_000 / 2;
 
 /// What somebody wants to make active, and somebody else has to approve.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -152,13 +156,27 @@ pub(super) async fn propose(
     caller: &Caller,
 ) -> Result<Proposal, Problem> {
     check_person(caller)?;
-    let op = Op::ApprovalRequested { intent, note: note.unwrap_or_default() };
+    let note = note.unwrap_or_default();
+    if let Some(same) = waiting(&context.state.world.view(), caller.actor.as_ref(), &intent, &note) {
+        return Ok(same);
+    }
+    let op = Op::ApprovalRequested { intent, note };
     let world = &context.state.world;
     let id = world.change(Change::Record(Box::new(op)), None, caller.actor.clone()).await?;
     let view = world.view();
     // Its hour is by the writer's clock.
     let approval = view.catalog.find_approval(id).cloned().map_or_else(|| view.proposal(id).cloned(), Ok)?;
     Ok(Proposal::new(&view.catalog, &approval, unix_ms()))
+}
+
+/// The same that the same person has asked for, for the same reason, where most of its hour is left: a script that asks again
+/// has the number that somebody may be reading just now. Later it is asked for anew, so that it does not run out under them.
+fn waiting(view: &View, by: &str, intent: &Intent, note: &str) -> Option<Proposal> {
+    let now = unix_ms();
+    let is_same = |it: &&Arc<Approval>| it.by == by && it.intent == *intent && it.note == note;
+    let approval = view.catalog.approvals(now).find(is_same)?;
+    let proposal = Proposal::new(&view.catalog, approval, now);
+    (proposal.expires_in_s >= RENEWED_BELOW_S).then_some(proposal)
 }
 
 /// What waits under that number, with the full text of its rules and policies: what there is to read before it is approved.
@@ -212,6 +230,6 @@ pub(super) async fn withdraw(
     State(context): State<Arc<Context>>,
     Extension(actor): Extension<Actor>,
     InPath(id): InPath<u64>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     super::fleet::record(&context, actor, Op::ApprovalWithdrawn { id }).await
 }

@@ -2,10 +2,10 @@
 
 use super::Context;
 use super::access::{By, Caller};
-use super::intake::{IfMatch, Json as Body, NamePath, RevisionTag, revision_tag};
+use super::intake::{IfMatch, Json as Body, NamePath, RevisionTag, Warning, revision_tag, warning};
 use super::problem::Problem;
 use crate::config::{Role, Roles};
-use crate::tenants::{Figures, Known, Tenants, check_reach, new_selectors};
+use crate::tenants::{Figures, Known, Tenants, check_reach, new_selectors, unmet_shares};
 use crate::world::{Actor, Blame, Change, View, WorldError};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -180,7 +180,7 @@ pub(super) async fn describe(
     ),
     request_body = TenantSpec,
     responses(
-        (status = 204, description = "It holds"),
+        (status = 204, description = "It holds. The header `Warning` names tenants that it shares with and that there are not"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The tenant cannot be so"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "Another tenant has these services or topics, or the catalog has another revision"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "The catalog holds as much as it may"),
@@ -192,7 +192,7 @@ pub(super) async fn apply(
     NamePath(name): NamePath,
     IfMatch(if_match): IfMatch,
     Body(TenantSpec { services, root, quota, shares }): Body<TenantSpec>,
-) -> Result<(StatusCode, RevisionTag), Problem> {
+) -> Result<(StatusCode, Warning, RevisionTag), Problem> {
     let root = match root {
         Some(root) => root,
         None => Topic::new(name.as_str())
@@ -202,12 +202,13 @@ pub(super) async fn apply(
     let view = context.state.world.view();
     let before = view.catalog.tenant(&tenant.name);
     let mut revision = view.catalog.head().rev;
+    let unmet = unmet_shares(&tenant, |name| view.catalog.tenants().any(|tenant| tenant.name.as_str() == name));
     if before != Some(&tenant) {
         check_services(&tenant, before, &caller)?;
         let change = Change::Record(Box::new(Op::TenantSet { tenant: Box::new(tenant) }));
         revision = context.state.world.change(change, if_match, actor).await?;
     }
-    Ok((StatusCode::NO_CONTENT, revision_tag(revision)))
+    Ok((StatusCode::NO_CONTENT, warning(unmet), revision_tag(revision)))
 }
 
 /// Checks that each new selector could fit a service, fits those of one trust domain at most, and does not fit whoever asks:

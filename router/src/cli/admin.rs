@@ -3,7 +3,7 @@
 use super::connect::{dialable, read_token, running};
 use super::development;
 use super::failure::{Exit, Failure, Result};
-use super::http::{Body, Line, Server};
+use super::http::{Answer, Body, Line, Server};
 use super::serve::Ready;
 use super::values::duration;
 use anyhow::Context;
@@ -139,6 +139,17 @@ impl Api {
         read(path, &self.0.call(method, path, if_match, body).await?.body)
     }
 
+    /// Like [`ask`](Self::ask); gives the revision that the catalog has then, too, where that is said.
+    pub(super) async fn ask_revised<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<(T, Option<u64>)> {
+        let answer = self.0.call(method, path, None, body).await?;
+        Ok((read(path, &answer.body)?, answer.revision))
+    }
+
     /// What is at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value> {
         self.ask(Method::GET, path, Body::None).await
@@ -150,13 +161,23 @@ impl Api {
         Ok(String::from_utf8(answer.body.to_vec()).with_context(|| format!("the answer of {path} is no text"))?)
     }
 
-    /// Asks for something that has no answer.
-    pub(super) async fn tell(&self, method: Method, path: &str, body: Body) -> Result<()> {
-        self.tell_if(method, path, None, body).await.map(drop)
+    /// Asks for something that has no answer; gives the revision that the catalog has then, where that is said.
+    pub(super) async fn tell(&self, method: Method, path: &str, body: Body) -> Result<Option<u64>> {
+        self.tell_if(method, path, None, body).await
     }
 
-    /// Like [`tell`](Self::tell), when the catalog's revision is still `if_match`; gives the revision that it has then, where
-    /// the answer says it.
+    /// Like [`tell`](Self::tell); gives what the router warns of, too.
+    pub(super) async fn tell_warned(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<(Option<u64>, Vec<String>)> {
+        let Answer { revision, warnings, .. } = self.0.call(method, path, None, body).await?;
+        Ok((revision, warnings))
+    }
+
+    /// Like [`tell`](Self::tell), when the catalog's revision is still `if_match`.
     pub(super) async fn tell_if(
         &self,
         method: Method,

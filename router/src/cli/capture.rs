@@ -4,9 +4,9 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{items, size, table, text, time};
+use super::listing::{Shape, items, size, table, text, time};
 use super::patterns;
-use super::resource::Show;
+use super::resource::{Show, change};
 use super::values::{bytes, duration, say};
 use crate::files::write_private;
 use anyhow::Context;
@@ -23,7 +23,7 @@ Examples:
   myelin capture start 'orders/**' --sample 1% --for 10m           one event in a hundred
   myelin capture start 'orders/**' --redact authorization,payload  parts that nobody is to see
   myelin capture start '**' --binding orders-schema --keep last    the latest of what one binding judges
-  myelin capture fetch 1 -o orders.capture
+  myelin capture fetch 1 --out orders.capture
   myelin replay orders.capture --module new.wasm                   what would the new filter say?
 
 A capture runs at the router that is asked, in its memory, and ends by itself: when it is full, when its time is over, or
@@ -50,7 +50,7 @@ pub(super) enum Capture {
     Rm(One),
     /// Write a capture into a file; one that still runs as it stands now
     #[command(after_help = "Examples:\n  \
-        myelin capture fetch 1 -o orders.capture\n  \
+        myelin capture fetch 1 --out orders.capture\n  \
         myelin replay orders.capture --module new.wasm")]
     Fetch(Fetch),
 }
@@ -86,6 +86,8 @@ pub(super) struct Start {
     #[arg(long)]
     no_neighbours: bool,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -103,6 +105,8 @@ pub(super) struct One {
     #[arg(value_name = "ID")]
     id: u64,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -113,8 +117,8 @@ pub(super) struct Fetch {
     #[arg(value_name = "ID")]
     id: u64,
     /// The file; only its owner may read it
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(long, short_alias = 'o', alias = "output", value_name = "FILE")]
+    out: PathBuf,
     #[command(flatten)]
     admin: Admin,
 }
@@ -125,15 +129,19 @@ impl Capture {
             match self {
                 Self::Start(start) => start.run().await,
                 Self::Ls(all) => all.run("/v1/captures", show).await,
-                Self::Stop(One { id, admin }) => {
+                Self::Stop(One { id, shape, admin }) => {
                     let path = format!("/v1/captures/{id}/stop");
                     let info: Value = admin.api()?.ask(Method::POST, &path, Body::None).await?;
-                    say!("capture {id} is over and keeps {} events; fetch it with `{}`", info["events"], fetching(id));
+                    shape.tell(&info, |info| {
+                        let (events, fetching) = (&info["events"], fetching(id));
+                        format!("capture {id} is over and keeps {events} events; fetch it with `{fetching}`\n")
+                    });
                     Ok(())
                 }
-                Self::Rm(One { id, admin }) => {
+                Self::Rm(One { id, shape, admin }) => {
                     admin.api()?.tell(Method::DELETE, &format!("/v1/captures/{id}"), Body::None).await?;
-                    say!("capture {id} is gone");
+                    let done = change("capture", &id.to_string(), "removed", None);
+                    shape.tell(&done, |_| format!("capture {id} is gone\n"));
                     Ok(())
                 }
                 Self::Fetch(fetch) => fetch.run().await,
@@ -143,7 +151,7 @@ impl Capture {
 }
 
 fn fetching(id: u64) -> String {
-    format!("myelin capture fetch {id} -o FILE")
+    format!("myelin capture fetch {id} --out FILE")
 }
 
 impl Start {
@@ -175,7 +183,9 @@ impl Start {
         let body = Body::Json(self.body()?);
         let info: Value = self.admin.api()?.ask(Method::POST, "/v1/captures", body).await?;
         let id = info["id"].as_u64().unwrap_or_default();
-        say!("capture {id} runs for {} s at most; fetch it with `{}`", info["seconds"], fetching(id));
+        self.shape.tell(&info, |info| {
+            format!("capture {id} runs for {} s at most; fetch it with `{}`\n", info["seconds"], fetching(id))
+        });
         Ok(())
     }
 }
@@ -183,12 +193,12 @@ impl Start {
 impl Fetch {
     async fn run(self) -> Result<()> {
         let file = self.admin.api()?.text(&format!("/v1/captures/{}/file", self.id)).await?;
-        let told = || format!("writing {}", self.output.display());
+        let told = || format!("writing {}", self.out.display());
         // It holds what services said to each other.
-        write_private(&self.output, &file).with_context(told)?;
+        write_private(&self.out, &file).with_context(told)?;
         let end: Value = file.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
         let (state, events) = (text(&end["end"]["state"]), &end["end"]["events"]);
-        say!("{}: {events} events, {} bytes ({state})", self.output.display(), file.len());
+        say!("{}: {events} events, {} bytes ({state})", self.out.display(), file.len());
         Ok(())
     }
 }

@@ -147,7 +147,7 @@ impl From<CaError> for Failure {
             CaError::Exists(_) => Exit::Conflict,
             CaError::Io { .. } | CaError::Malformed { .. } | CaError::Crypto(_) => Exit::Failed,
         };
-        Self::new(exit, format!("{error} ({})", error.code()))
+        Self::new(exit, format!("{error} ({})", error.code())).coded(error.code())
     }
 }
 

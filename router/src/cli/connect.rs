@@ -290,7 +290,7 @@ impl From<ClientError> for Failure {
                 failure.next("check --cert, --key and --ca; `myelin cert issue` makes certificates")
             }
             ClientError::Refused(refusal) | ClientError::Closed(refusal) => {
-                failure.next(step_for_refusal(refusal.code, "ACTION TOPIC"))
+                failure.next(step_for_refusal(refusal.code, "ACTION TOPIC")).coded(refusal.code.name())
             }
             _ => failure,
         }

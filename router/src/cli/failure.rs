@@ -2,6 +2,8 @@
 
 use myelin_client::Code;
 use myelin_transport::DialError;
+use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -28,6 +30,8 @@ pub enum Exit {
     Timeout = 6,
     /// A check that guards something said no.
     GateFailed = 7,
+    /// It went well, and would change something: for whoever asks by `--exit-code`.
+    WouldChange = 8,
 }
 
 /// Why a command failed.
@@ -39,6 +43,10 @@ pub struct Failure {
     pub what: String,
     /// What to do about it.
     pub next: Option<String>,
+    /// The stable code of whoever refused; where nobody else did, [`code`](Self::code) has one of the command line's own.
+    pub(super) refused: Option<Cow<'static, str>>,
+    /// What the router answered: its problem (RFC 9457), or an error of the schema registry.
+    pub(super) problem: Option<Box<Value>>,
     /// Nobody has answered: what was asked about may be there.
     pub(super) is_unanswered: bool,
 }
@@ -46,7 +54,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without a next step.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, what: what.into(), next: None, is_unanswered: false }
+        Self { exit, what: what.into(), next: None, refused: None, problem: None, is_unanswered: false }
     }
 
     /// A file that was given cannot be read, or not be written.
@@ -71,11 +79,61 @@ impl Failure {
         self
     }
 
+    /// Says the stable code of whoever refused.
+    #[must_use]
+    pub(super) fn coded(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.refused = Some(code.into());
+        self
+    }
+
+    /// Keeps what the router answered.
+    #[must_use]
+    pub(super) fn answered(mut self, problem: Value) -> Self {
+        self.problem = Some(Box::new(problem));
+        self
+    }
+
+    /// The stable code: that of whoever refused, else one for the exit code.
+    pub fn code(&self) -> &str {
+        match (&self.refused, self.is_unanswered) {
+            (Some(code), _) => code,
+            (None, true) => "unanswered",
+            (None, false) => self.exit.name(),
+        }
+    }
+
+    /// The same for programs.
+    pub fn for_programs(&self) -> Value {
+        json!({"error": {
+            "code": self.code(),
+            "message": self.what,
+            "fix": self.next,
+            "exit_code": self.exit as u8,
+            "problem": self.problem,
+        }})
+    }
+
     /// Puts what was being done before why it failed.
     #[must_use]
     pub fn doing(mut self, what: impl fmt::Display) -> Self {
         self.what = format!("{what}: {}", self.what);
         self
+    }
+}
+
+impl Exit {
+    /// Its name, as `code` of an error that has no other.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not-found",
+            Self::Denied => "denied",
+            Self::Conflict => "conflict",
+            Self::Timeout => "timeout",
+            Self::GateFailed => "gate-failed",
+            Self::WouldChange => "would-change",
+        }
     }
 }
 
@@ -308,6 +366,30 @@ mod tests {
         let dialled = anyhow::Error::from(DialError::Timeout { addr, waited_ms: 1 }).context("a session");
         assert_eq!(Failure::from(dialled).exit, Exit::NotFound);
         assert!(nothing.is_absence() && !Failure::new(Exit::Denied, "no").is_absence());
+    }
+
+    #[test]
+    fn programs_are_told_a_code_a_sentence_what_to_do_and_the_exit_code() {
+        let problem = json!({"title": "Conflict", "status": 409, "detail": "no", "code": "rollout-running"});
+        let refused =
+            Failure::new(Exit::Conflict, "no").next("wait").coded("rollout-running").answered(problem.clone());
+        assert_eq!(
+            refused.doing("policy a").for_programs(),
+            json!({"error": {"code": "rollout-running", "message": "policy a: no", "fix": "wait", "exit_code": 5, "problem": problem}})
+        );
+        for (failure, code, exit) in [
+            (Failure::new(Exit::Usage, "no"), "usage", 2),
+            (Failure::new(Exit::NotFound, "no"), "not-found", 3),
+            (Failure::unanswered("no"), "unanswered", 3),
+            (Failure::new(Exit::GateFailed, "no"), "gate-failed", 7),
+        ] {
+            let told = failure.for_programs();
+            let error = &told["error"];
+            assert_eq!(
+                (&error["code"], &error["exit_code"], &error["fix"]),
+                (&json!(code), &json!(exit), &Value::Null)
+            );
+        }
     }
 
     #[test]

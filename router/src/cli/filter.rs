@@ -13,8 +13,8 @@ use super::build::{self, BuildOptions, BuiltFilter, build_filter};
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{Listing, items, size, table, text, time};
-use super::resource::Show;
+use super::listing::{Listing, Shape, items, size, table, text, time};
+use super::resource::{Show, change};
 use super::values::say;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -120,6 +120,8 @@ pub(super) struct Named {
     /// The module as NAME@VERSION
     module: String,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -190,6 +192,7 @@ pub(super) fn component(file: &Path) -> Result<Vec<u8>> {
     if !bytes.starts_with(WASM_BEGINS) {
         let refusal = ModuleRefusal::NotWasm;
         return Err(Failure::new(Exit::Usage, format!("{}: {refusal} ({})", file.display(), refusal.code()))
+            .coded(refusal.code())
             .next("`myelin filter build` makes a component of a package; `myelin filter new` makes a package"));
     }
     Ok(bytes)
@@ -256,15 +259,18 @@ impl Describe {
 impl Named {
     async fn release(self) -> Result<()> {
         let path = module_path(&self.module)?;
-        self.admin.api()?.tell(Method::POST, &format!("{path}/release"), Body::None).await?;
-        say!("{} is released; it runs again after `myelin rollout start`", self.module);
+        let revision = self.admin.api()?.tell(Method::POST, &format!("{path}/release"), Body::None).await?;
+        self.shape.tell(&change("module", &self.module, "released", revision), |_| {
+            format!("{} is released; it runs again after `myelin rollout start`\n", self.module)
+        });
         Ok(())
     }
 
     async fn remove(self, force: bool) -> Result<()> {
         let path = module_path(&self.module)? + if force { "?force=true" } else { "" };
-        self.admin.api()?.tell(Method::DELETE, &path, Body::None).await?;
-        say!("{} is removed", self.module);
+        let revision = self.admin.api()?.tell(Method::DELETE, &path, Body::None).await?;
+        let done = change("module", &self.module, "removed", revision);
+        self.shape.tell(&done, |_| format!("{} is removed\n", self.module));
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! A small HTTP client for the admin API: one connection for all calls, bounded answers, problems as failures.
 
-use super::failure::{Exit, Failure, Result, exit_for_code, exit_for_status};
+mod problem;
+
+use super::failure::{Exit, Failure, Result};
 use crate::config::without_user;
 use anyhow::Context;
 use base64::Engine as _;
@@ -8,13 +10,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderValue, WARNING};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use myelin_transport::crypto_provider;
+use problem::problem;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use serde::Deserialize;
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -81,6 +83,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// The catalog's revision, where it says one (`ETag`).
     pub(super) revision: Option<u64>,
+    /// What it warns of (`Warning`).
+    pub(super) warnings: Vec<String>,
 }
 
 /// What to send.
@@ -104,17 +108,6 @@ pub(super) struct Upload {
     pub(super) signature: Option<String>,
     /// Where it comes from, for whoever reads the audit log.
     pub(super) origin: Option<String>,
-}
-
-/// A problem (RFC 9457), or one of the schema registry.
-#[derive(Debug, Deserialize)]
-struct Problem {
-    #[serde(default)]
-    title: String,
-    #[serde(default, alias = "message")]
-    detail: String,
-    #[serde(default)]
-    code: String,
 }
 
 /// A path of the API with a query, whatever characters are in it.
@@ -152,20 +145,25 @@ impl Server {
         let request = self.request(method, path, if_match, body)?;
         let (response, sender) = match self.line.take().await {
             None => self.ask_anew(request).await?,
-            Some(mut sender) => match sender.try_send_request(request).await {
-                Ok(response) => (response, sender),
-                Err(mut error) => match error.take_message() {
-                    // The server has hung up on what was kept, and never read this.
-                    Some(request) => self.ask_anew(request).await?,
-                    None => return Err(no_http(error.into_error())),
-                },
-            },
+            Some(mut sender) => {
+                // Who only looks may ask twice (RFC 9110, 9.2.2).
+                let again = (request.method() == Method::GET).then(|| request.clone());
+                match sender.try_send_request(request).await {
+                    Ok(response) => (response, sender),
+                    // The server has hung up on what was kept, and never read this; or nobody knows whether it did.
+                    Err(mut error) => match error.take_message().or(again) {
+                        Some(request) => self.ask_anew(request).await?,
+                        None => return Err(no_http(error.into_error())),
+                    },
+                }
+            }
         };
-        let (status, revision) = (response.status().as_u16(), revision(response.headers()));
+        let status = response.status().as_u16();
+        let (revision, warnings) = (revision(response.headers()), warnings(response.headers()));
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| Failure::new(Exit::Failed, format!("reading the answer: {error}")))?;
         self.line.keep(sender);
-        Ok((status, Answer { body: body.to_bytes(), revision }))
+        Ok((status, Answer { body: body.to_bytes(), revision, warnings }))
     }
 
     async fn ask_anew(&self, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Sender)> {
@@ -264,6 +262,15 @@ fn revision(headers: &HeaderMap) -> Option<u64> {
     headers.get(ETAG)?.to_str().ok()?.trim_matches('"').parse().ok()
 }
 
+/// The texts of warnings, each written as `299 - "TEXT"`.
+fn warnings(headers: &HeaderMap) -> Vec<String> {
+    let texts = headers.get_all(WARNING).into_iter().filter_map(|value| {
+        let text = value.to_str().ok()?.strip_prefix("299 - \"")?.strip_suffix('"')?;
+        Some(text.replace("\\\"", "\""))
+    });
+    texts.collect()
+}
+
 fn unreachable(why: String) -> Failure {
     Failure::unanswered(why)
         .next("start a router with `myelin serve --dev`, or name the one that runs with --admin URL")
@@ -295,60 +302,6 @@ fn no_http(error: hyper::Error) -> Failure {
         }
         false => failure,
     }
-}
-
-/// What the server said, as a failure.
-fn problem(status: u16, answer: &[u8], path: &str) -> Failure {
-    let Ok(Problem { title, detail, code }) = serde_json::from_slice::<Problem>(answer) else {
-        let what = format!("{path}: HTTP status {status}, and no problem in JSON: is this Myelin's admin API?");
-        return Failure::new(exit_for_status(status), what);
-    };
-    let exit = exit_for_code(&code).unwrap_or_else(|| exit_for_status(status));
-    let sentence = if detail.is_empty() { title } else { detail };
-    // The server's words may quote a stranger's.
-    let sentence: String = sentence.chars().filter(|c| !c.is_control() || *c == '\n').collect();
-    let failure = Failure::new(exit, format!("{sentence} ({code})"));
-    match exit {
-        Exit::Denied if status == 401 => {
-            failure.next("give --token, or a client certificate with --cert, --key and --ca")
-        }
-        Exit::Denied => match step_for_denial(&code) {
-            Some(step) => failure.next(step),
-            None => failure,
-        },
-        Exit::Conflict => match step_for_conflict(&code) {
-            Some(step) => failure.next(step),
-            None => failure,
-        },
-        _ => failure,
-    }
-}
-
-/// What to do about a conflict, where its sentence does not say: that of a mere `conflict` does.
-fn step_for_conflict(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "subject-not-deleted" | "version-not-deleted" => "delete it without --permanent first",
-        "schema-referenced" => "`myelin schema ls` shows the subjects; delete those that refer to it first",
-        "schema-in-use" => "`myelin topic ls` shows which rules judge by it; let them judge by another first",
-        "trust-stale" => "make the change anew: `myelin trust ls` shows what is there now",
-        "proposal-stale" => "propose it anew: `myelin rollout history` shows what waits",
-        "rollout-running" => "`myelin rollout status` shows it; wait for its end, or `myelin rollout abort`",
-        "catalog-moved" => "somebody else has changed something meanwhile: look at what is there now, and do it again",
-        _ => return None,
-    })
-}
-
-/// What to do about a denial, where its sentence does not say.
-fn step_for_denial(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "forbidden-role" | "forbidden-tenant" => "`myelin whoami --may` shows what this identity may do",
-        "signature-missing" => "sign it with `myelin filter sign`; `myelin trust ls` shows whose signatures count",
-        "signature-untrusted" | "signature-invalid" | "signature-expired" | "signature-mismatch" => {
-            "`myelin trust ls` shows whose signatures count, and for which modules"
-        }
-        "registry-mode" => "`myelin schema config SUBJECT` shows the mode and sets it",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -384,9 +337,12 @@ mod tests {
 
     #[test]
     fn a_call_carries_token_revision_and_body() {
-        let (server, thread) = server(b"HTTP/1.1 200 OK\r\netag: \"8\"\r\ncontent-length: 2\r\n\r\n{}");
+        let (server, thread) = server(
+            b"HTTP/1.1 200 OK\r\netag: \"8\"\r\nwarning: 299 - \"no \\\"x\\\"\"\r\nwarning: 110 a \"b\"\r\ncontent-length: 2\r\n\r\n{}",
+        );
         let answer = call(&server).unwrap();
         assert_eq!((&answer.body[..], answer.revision), (&b"{}"[..], Some(8)));
+        assert_eq!(answer.warnings, ["no \"x\""]);
         let request = thread.join().unwrap().to_lowercase();
         for part in ["put /v1/x http/1.1\r\n", "authorization: bearer sesame", "if-match: \"7\"", "application/json"] {
             assert!(request.contains(part), "{part}: {request}");
@@ -429,27 +385,6 @@ mod tests {
         let failure = call(&server).unwrap_err();
         assert_eq!((failure.exit, failure.what.as_str()), (Exit::Conflict, "no (conflict)"));
         thread.join().unwrap();
-    }
-
-    #[test]
-    fn the_next_step_of_a_conflict_is_about_its_code() {
-        let step = |code: &str| {
-            let answer = serde_json::json!({"title": "Conflict", "status": 409, "detail": "no", "code": code});
-            let failure = problem(409, answer.to_string().as_bytes(), "/v1/x");
-            assert_eq!(failure.exit, Exit::Conflict, "{code}");
-            failure.next.unwrap_or_default()
-        };
-        for (code, part) in [
-            ("schema-in-use", "myelin topic ls"),
-            ("schema-referenced", "myelin schema ls"),
-            ("rollout-running", "myelin rollout status"),
-            ("trust-stale", "myelin trust ls"),
-        ] {
-            assert!(step(code).contains(part), "{code}: {}", step(code));
-        }
-        // A site that has routers, a tenant's services, no sites: their sentences say it.
-        assert_eq!(step("conflict"), "");
-        assert_eq!(step("rollout-needed"), "");
     }
 
     #[test]

@@ -3,10 +3,9 @@
 use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
-use super::listing::{items, text};
+use super::listing::{Shape, items, text};
 use super::mesh;
-use super::resource::Show;
-use super::values::say;
+use super::resource::{Show, whole};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -30,6 +29,8 @@ pub(super) struct Describe {
     /// The router at its other end, as SITE/ROUTER; SITE alone where that has one router here
     peer: String,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -38,9 +39,9 @@ impl Link {
         block_on(async {
             match self {
                 Self::Ls(all) => all.run("/v1/mesh", mesh::links).await,
-                Self::Describe(Describe { peer, admin }) => {
+                Self::Describe(Describe { peer, shape, admin }) => {
                     let mesh = admin.api()?.get("/v1/mesh").await?;
-                    say!("{}", serde_json::to_string_pretty(find(&mesh, &peer)?).unwrap_or_default());
+                    shape.tell(find(&mesh, &peer)?, whole);
                     Ok(())
                 }
             }

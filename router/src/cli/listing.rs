@@ -3,7 +3,7 @@
 use super::failure::Result;
 use super::signals::Signals;
 use super::values::print;
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde_json::Value;
@@ -41,6 +41,17 @@ pub(super) enum Output {
     #[default]
     Table,
     Json,
+}
+
+/// Whether a command line asks for JSON, whatever command it is of: its errors are JSON, then.
+pub(super) fn is_for_programs(told: &ArgMatches) -> bool {
+    if let Some((_, below)) = told.subcommand() {
+        return is_for_programs(below);
+    }
+    let is_output = |output: &Output| *output == Output::Json;
+    // One that has no such flag, or has it for something else, does not ask.
+    told.try_get_one::<bool>("json").is_ok_and(|json| json == Some(&true))
+        || told.try_get_one::<Output>("output").is_ok_and(|output| output.is_some_and(is_output))
 }
 
 impl Shape {

@@ -4,9 +4,8 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::{Listing, items, shown, table, text};
-use super::resource::Show;
-use super::values::say;
+use super::listing::{Listing, Shape, items, shown, table, text};
+use super::resource::{Show, change};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use myelin_catalog::Name;
@@ -63,6 +62,8 @@ struct Revoke {
     #[arg(value_name = "KEY")]
     name: Name,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -70,9 +71,12 @@ impl Keys {
     async fn run(self) -> Result<()> {
         match self {
             Self::Ls(all) => all.run("/v1/mesh/keys", show_keys).await,
-            Self::Revoke(Revoke { name, admin }) => {
-                admin.api()?.tell(Method::DELETE, &format!("/v1/mesh/keys/{name}"), Body::None).await?;
-                say!("{name} is revoked; what it signed before stays valid");
+            Self::Revoke(Revoke { name, shape, admin }) => {
+                let path = format!("/v1/mesh/keys/{name}");
+                let revision = admin.api()?.tell(Method::DELETE, &path, Body::None).await?;
+                shape.tell(&change("key", name.as_str(), "revoked", revision), |_| {
+                    format!("{name} is revoked; what it signed before stays valid\n")
+                });
                 Ok(())
             }
         }

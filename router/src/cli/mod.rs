@@ -23,6 +23,8 @@ mod failure;
 mod filter;
 mod fixtures;
 mod format;
+#[cfg(test)]
+mod grammar;
 mod help;
 mod http;
 mod ledger;
@@ -70,7 +72,10 @@ First steps, in two terminals:
   myelin sub 'demo/**'                   prints what arrives below demo/
   myelin pub demo/hello -m 'hi there'    sends one event
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeout, 7 gate failed.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timeout, 7 gate failed, 8 would change (`apply
+--dry-run --exit-code`).
+Where JSON is asked for, an error is JSON, too: the last line of the standard error. What is wrong with the command line
+itself (exit code 2) may be told as text all the same. docs/OPERATIONS.md tells more.";
 
 /// The WebAssembly-programmable edge router of an event mesh.
 #[derive(Debug, Parser)]
@@ -177,9 +182,11 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let parsed = help::laid_out(Cli::command()).try_get_matches().and_then(|told| Cli::from_arg_matches(&told));
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let parsed = help::laid_out(Cli::command())
+        .try_get_matches()
+        .and_then(|told| Ok((listing::is_for_programs(&told), Cli::from_arg_matches(&told)?)));
+    let (is_for_programs, cli) = match parsed {
+        Ok(parsed) => parsed,
         Err(told) => {
             // `--help` and `--version` come this way, too, and go to stdout.
             let _ = told.print();
@@ -190,17 +197,21 @@ pub fn main() -> ExitCode {
         let limits = CompilerLimits { address_space_bytes, cpu_seconds, module_bytes_max };
         return compiler_child_main(&limits);
     }
-    match run(cli.command).and_then(|()| values::printed()) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(cli.command).and_then(|exit| values::printed().map(|()| exit)) {
+        Ok(exit) => exit.map_or(ExitCode::SUCCESS, ExitCode::from),
         Err(failure) => {
-            eprintln!("{failure}");
+            match is_for_programs {
+                true => eprintln!("{}", failure.for_programs()),
+                false => eprintln!("{failure}"),
+            }
             failure.exit.into()
         }
     }
 }
 
-fn run(command: Command) -> Result<()> {
-    match command {
+/// Runs a command; gives the exit code where that says more than that it went well.
+fn run(command: Command) -> Result<Option<Exit>> {
+    let done = match command {
         Command::Serve(serve) => serve.run(),
         Command::Publish(publish) => publish.run(),
         Command::Subscribe(subscribe) => subscribe.run(),
@@ -226,7 +237,7 @@ fn run(command: Command) -> Result<()> {
         Command::Topic(topic) => topic.run(),
         Command::Schema(schema) => schema.run(),
         Command::Policy(policy) => policy.run(),
-        Command::Apply(apply) => apply.run(),
+        Command::Apply(apply) => return apply.run(),
         Command::Export(export) => export.run(),
         Command::AsyncApi(asyncapi) => asyncapi.run(),
         Command::Whoami(whoami) => whoami.run(),
@@ -238,7 +249,8 @@ fn run(command: Command) -> Result<()> {
         Command::Doctor(doctor) => doctor.run(),
         // Needs an exit code of its own: `main` has dealt with it.
         Command::CompileModule { .. } => Ok(()),
-    }
+    };
+    done.map(|()| None)
 }
 
 #[cfg(test)]
@@ -248,7 +260,7 @@ mod tests {
     use super::*;
 
     /// How a command line ends.
-    fn exit(words: &[&str]) -> Result<(), Exit> {
+    fn exit(words: &[&str]) -> Result<Option<Exit>, Exit> {
         let cli = Cli::try_parse_from([&["myelin"], words].concat()).unwrap();
         run(cli.command).map_err(|failure| failure.exit)
     }

@@ -195,7 +195,7 @@ fn failure(error: OciError) -> Failure {
         OciError::Digest { .. } | OciError::Size { .. } => Exit::GateFailed,
         _ => Exit::Failed,
     };
-    Failure::new(exit, format!("{error} ({})", error.code()))
+    Failure::new(exit, format!("{error} ({})", error.code())).coded(error.code())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
 use super::listing::{Shape, items, table, text};
-use super::resource::{Described, Kind, One, Show};
+use super::resource::{Described, Kind, Removed, Show};
 use super::values::{print, say};
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -17,14 +17,15 @@ use myelin_policy::{ADMIN_SCHEMA, Action, SCHEMA};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-const POLICIES: Kind = Kind { word: "policy", path: "/v1/policies" };
+const POLICIES: Kind = Kind { word: "policy", noun: "policy", path: "/v1/policies" };
 
 /// Who may publish and subscribe
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Let the policies of a file or a folder hold, each in place of the one of the same name
     #[command(
-        after_help = "Examples:\n  myelin policy apply orders.cedar\n  myelin policy apply policies/ --dry-run\n\n\
+        after_help = "Examples:\n  myelin policy apply orders.cedar\n  myelin policy apply policies/ --dry-run\n  \
+        myelin policy apply policies/ -o json | jq '.policies[].revision'\n\n\
         A policy is called what its file is, without `.cedar`. It holds at once, without a rollout, on every router; \
         `myelin rollout start --policies` lets it hold site by site. \
         What does not type-check is refused with file, line and column, and changes nothing."
@@ -40,7 +41,7 @@ pub(super) enum Policy {
     Describe(Described),
     /// Remove one
     #[command(after_help = "Example:\n  myelin policy rm orders")]
-    Rm(One),
+    Rm(Removed),
     /// Say whether somebody may do something, and which policies decide
     #[command(
         after_help = "Examples:\n  myelin policy explain spiffe://example.org/service/billing publish orders/eu/1\n  \
@@ -66,6 +67,8 @@ pub(super) struct Apply {
     /// Only check them, here and at the router
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -115,7 +118,7 @@ impl Policy {
             match self {
                 Self::Ls(all) => all.run(POLICIES.path, show).await,
                 Self::Describe(one) => one.run(&POLICIES, |policy| text(&policy["text"])).await,
-                Self::Rm(one) => one.remove(&POLICIES).await,
+                Self::Rm(one) => one.run(&POLICIES).await,
                 Self::Apply(apply) => apply.run().await,
                 Self::Explain(explain) => explain.run().await,
                 Self::Test(_) | Self::Schema(_) => Ok(()),
@@ -130,17 +133,27 @@ impl Apply {
         // All of them, before the first is sent.
         files::compile(&files)?;
         let api = self.admin.api()?;
+        let (mut done, mut made) = (Vec::new(), Ok(()));
+        let (query, action) = if self.dry_run { ("?dry-run=true", "checked") } else { ("", "applied") };
         for file in &files {
-            let query = if self.dry_run { "?dry-run=true" } else { "" };
             let path = POLICIES.at(&file.name) + query;
-            let told = api.tell(Method::PUT, &path, Body::Json(json!({"text": file.text}))).await;
-            told.map_err(|failure| failure.doing(file.path.display()))?;
-            match self.dry_run {
-                true => say!("policy {} could hold", file.name),
-                false => say!("policy {} holds", file.name),
+            match api.tell(Method::PUT, &path, Body::Json(json!({"text": file.text}))).await {
+                Ok(revision) => done.push(POLICIES.change(&file.name, action, revision)),
+                Err(failure) => {
+                    made = Err(failure.doing(file.path.display()));
+                    break;
+                }
+            }
+            if !self.shape.is_json() {
+                say!("policy {} {}", file.name, if self.dry_run { "could hold" } else { "holds" });
             }
         }
-        Ok(())
+        // Once, and also where one was refused: those before it hold.
+        if self.shape.is_json() {
+            let failed = made.as_ref().err().map(|failure| &failure.what);
+            say!("{}", json!({"policies": done, "dry_run": self.dry_run, "failed": failed}));
+        }
+        made
     }
 }
 

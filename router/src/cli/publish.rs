@@ -249,7 +249,7 @@ fn verdict(summary: &Summary, refusals: &Refusals, ended: Option<ClientError>, t
         let failure = Failure::new(exit, what);
         // What refused most is looked at first.
         return Err(match refusals.iter().max_by_key(|(_, count, _)| *count) {
-            Some((code, ..)) => failure.next(step_for_refusal(*code, &format!("publish {topic}"))),
+            Some((code, ..)) => failure.next(step_for_refusal(*code, &format!("publish {topic}"))).coded(code.name()),
             None => failure,
         });
     }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 const AFTER_HELP: &str = "\
 Examples:
-  myelin capture fetch 1 -o orders.capture
+  myelin capture fetch 1 --out orders.capture
   myelin replay orders.capture --module new.wasm                   against what was said then
   myelin replay orders.capture --module new.wasm --diff old.wasm   against another module
   myelin replay orders.capture --module new.wasm --config strict.json --fail-on-diff --json
@@ -103,14 +103,14 @@ impl Replay {
 pub(super) fn read(path: &Path) -> Result<Recording> {
     let unreadable = |error: std::io::Error| {
         Failure::new(Exit::Usage, format!("{}: {error}", path.display()))
-            .next("give the file of a capture; `myelin capture fetch ID -o FILE` writes one")
+            .next("give the file of a capture; `myelin capture fetch ID --out FILE` writes one")
     };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     // One byte more shows that it is too large, whatever its length is said to be.
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     Recording::read(&bytes).map_err(|error: ReadError| {
-        Failure::new(Exit::Usage, format!("{}: {error} ({})", path.display(), error.code()))
+        Failure::new(Exit::Usage, format!("{}: {error} ({})", path.display(), error.code())).coded(error.code())
     })
 }
 

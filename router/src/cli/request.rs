@@ -8,7 +8,7 @@ use super::subscribe::{Output, print_once};
 use super::values::duration;
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
-use myelin_client::{Client, ClientError, Delivered, RequestError, SubscribeOptions};
+use myelin_client::{Client, ClientError, Code, Delivered, RequestError, SubscribeOptions};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -89,11 +89,15 @@ fn failure(error: RequestError, topic: &str) -> Failure {
     };
     let failure = Failure::new(exit, error.to_string());
     match error {
-        RequestError::NoResponder => failure.next("start one with `myelin reply TOPIC --echo`"),
+        RequestError::NoResponder => {
+            failure.next("start one with `myelin reply TOPIC --echo`").coded(Code::NoResponder.name())
+        }
         RequestError::Timeout { .. } => {
             failure.next("somebody subscribes but does not answer; wait longer with --timeout")
         }
-        RequestError::Refused(refusal) => failure.next(step_for_refusal(refusal.code, &format!("request {topic}"))),
+        RequestError::Refused(refusal) => {
+            failure.next(step_for_refusal(refusal.code, &format!("request {topic}"))).coded(refusal.code.name())
+        }
         _ => failure,
     }
 }

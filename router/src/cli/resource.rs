@@ -1,19 +1,21 @@
-//! What the commands about one kind of thing share: `ls`, `describe` and `rm` of what the admin API keeps under a name.
+//! What the commands about one kind of thing share: `ls`, `describe` and `rm` of what the admin API keeps under a name, and
+//! what those that change something say to programs.
 
 use super::admin::Admin;
 use super::failure::Result;
 use super::http::Body;
 use super::listing::{Listing, Shape};
-use super::values::say;
 use clap::Args;
 use hyper::Method;
 use myelin_catalog::Name;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A kind of thing.
 pub(super) struct Kind {
     /// What one is called.
     pub(super) word: &'static str,
+    /// What programs are told that it is, as `myelin apply` tells them.
+    pub(super) noun: &'static str,
     /// Where the admin API has them.
     pub(super) path: &'static str,
 }
@@ -45,7 +47,27 @@ pub(super) struct Described {
     shape: Shape,
 }
 
+/// One of them, to be removed
+#[derive(Args, Debug)]
+pub(super) struct Removed {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+/// What has become of a thing, for programs: the same fields whatever it is. The revision is the catalog's after that, where
+/// the thing is in the catalog.
+pub(super) fn change(kind: &str, name: &str, action: &str, revision: Option<u64>) -> Value {
+    json!({"kind": kind, "name": name, "action": action, "revision": revision})
+}
+
 impl Kind {
+    /// The same about the one of that name.
+    pub(super) fn change(&self, name: &Name, action: &str, revision: Option<u64>) -> Value {
+        change(self.noun, name.as_str(), action, revision)
+    }
+
     /// Where the admin API has the one of that name.
     pub(super) fn at(&self, name: &Name) -> String {
         format!("{}/{name}", self.path)
@@ -65,11 +87,14 @@ impl One {
     pub(super) async fn fetch(self, kind: &Kind) -> Result<Value> {
         self.admin.api()?.get(&kind.at(&self.name)).await
     }
+}
 
+impl Removed {
     /// Removes it.
-    pub(super) async fn remove(self, kind: &Kind) -> Result<()> {
-        self.admin.api()?.tell(Method::DELETE, &kind.at(&self.name), Body::None).await?;
-        say!("{} {} is gone", kind.word, self.name);
+    pub(super) async fn run(self, kind: &Kind) -> Result<()> {
+        let One { name, admin } = self.one;
+        let revision = admin.api()?.tell(Method::DELETE, &kind.at(&name), Body::None).await?;
+        self.shape.tell(&kind.change(&name, "removed", revision), |_| format!("{} {name} is gone\n", kind.word));
         Ok(())
     }
 }

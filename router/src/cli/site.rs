@@ -4,9 +4,8 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{items, shown, table, text};
-use super::resource::Show;
-use super::values::say;
+use super::listing::{Shape, items, shown, table, text};
+use super::resource::{Show, change};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use myelin_catalog::Name;
@@ -47,6 +46,8 @@ pub(super) struct Add {
     #[arg(long, value_name = "CLOUD")]
     cloud: Option<Name>,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -56,6 +57,8 @@ pub(super) struct Remove {
     /// The site, or SITE/ROUTER
     #[arg(value_name = "SITE[/ROUTER]", value_parser = place)]
     place: Place,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -84,15 +87,26 @@ impl Place {
     }
 }
 
+impl Place {
+    /// What has become of it, for programs.
+    fn change(&self, action: &str, revision: Option<u64>) -> Value {
+        match &self.router {
+            Some(router) => change("router", &format!("{}/{router}", self.site), action, revision),
+            None => change("site", self.site.as_str(), action, revision),
+        }
+    }
+}
+
 impl Site {
     pub(super) fn run(self) -> Result<()> {
         block_on(async {
             match self {
                 Self::Ls(all) => all.run("/v1/mesh/sites", show).await,
                 Self::Add(add) => add.run().await,
-                Self::Rm(Remove { place, admin }) => {
-                    admin.api()?.tell(Method::DELETE, &place.path(), Body::None).await?;
-                    say!("removed; its number is never used again");
+                Self::Rm(Remove { place, shape, admin }) => {
+                    let revision = admin.api()?.tell(Method::DELETE, &place.path(), Body::None).await?;
+                    let told = "removed; its number is never used again\n";
+                    shape.tell(&place.change("removed", revision), |_| told.to_owned());
                     Ok(())
                 }
             }
@@ -110,22 +124,26 @@ impl Add {
                     body[key] = value.to_string().into();
                 }
             }
-            api.tell(Method::PUT, &self.place.path(), Body::Json(body)).await?;
-            say!("site {} belongs to the mesh; add its routers with `myelin site add {0}/ROUTER`", self.place.site);
+            let revision = api.tell(Method::PUT, &self.place.path(), Body::Json(body)).await?;
+            let site = &self.place.site;
+            self.shape.tell(&self.place.change("added", revision), |_| {
+                format!("site {site} belongs to the mesh; add its routers with `myelin site add {site}/ROUTER`\n")
+            });
             return Ok(());
         }
         if self.region.is_some() || self.cloud.is_some() {
             let what = "--region and --cloud say where a site is, not a router";
             return Err(Failure::new(Exit::Usage, what).next("give them with `myelin site add SITE`"));
         }
-        api.tell(Method::PUT, &self.place.path(), Body::None).await?;
-        say!("every router of the mesh takes links from it now");
+        let revision = api.tell(Method::PUT, &self.place.path(), Body::None).await?;
         // Who may add it may not look, perhaps; it is added all the same.
         let sites = api.get("/v1/mesh/sites").await.unwrap_or_default();
-        match members(&sites) {
-            Some(members) => say!("its [mesh] {members}"),
-            None => say!("its [mesh] members: as `myelin site ls` shows them"),
-        }
+        let mut done = self.place.change("added", revision);
+        done["members"] = sites["members"].clone();
+        self.shape.tell(&done, |_| {
+            let members = members(&sites).unwrap_or_else(|| "members: as `myelin site ls` shows them".to_owned());
+            format!("every router of the mesh takes links from it now\nits [mesh] {members}\n")
+        });
         Ok(())
     }
 }

@@ -4,9 +4,8 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::{items, table, text};
-use super::resource::{Described, Kind, One, Show, whole};
-use super::values::say;
+use super::listing::{Shape, items, shown, table, text};
+use super::resource::{Described, Kind, Removed, Show, whole};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use myelin_catalog::{CatalogError, Name, Selector, ServiceSelector};
@@ -14,7 +13,7 @@ use myelin_wire::{Pattern, Topic};
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
 
-const TENANTS: Kind = Kind { word: "tenant", path: "/v1/tenants" };
+const TENANTS: Kind = Kind { word: "tenant", noun: "tenant", path: "/v1/tenants" };
 
 /// Whose topics are whose, and how much each tenant may use
 #[derive(Debug, Subcommand)]
@@ -38,7 +37,7 @@ pub(super) enum Tenant {
     Apply(Apply),
     /// Remove a tenant: its topics are everybody's, as far as the policies permit
     #[command(after_help = "Example:\n  myelin tenant rm acme")]
-    Rm(One),
+    Rm(Removed),
 }
 
 /// Set a tenant
@@ -59,6 +58,8 @@ pub(super) struct Apply {
     share: Vec<ShareText>,
     #[command(flatten)]
     quota: QuotaChoice,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -135,7 +136,7 @@ impl Tenant {
                 Self::Ls(all) => all.run(TENANTS.path, show).await,
                 Self::Describe(one) => one.run(&TENANTS, whole).await,
                 Self::Apply(apply) => apply.run().await,
-                Self::Rm(one) => one.remove(&TENANTS).await,
+                Self::Rm(one) => one.run(&TENANTS).await,
             }
         })
     }
@@ -155,9 +156,15 @@ impl Apply {
         if let Some(root) = &self.root {
             body["root"] = json!(root);
         }
-        self.admin.api()?.tell(Method::PUT, &TENANTS.at(&self.name), Body::Json(body)).await?;
+        let api = self.admin.api()?;
+        let (revision, warnings) = api.tell_warned(Method::PUT, &TENANTS.at(&self.name), Body::Json(body)).await?;
         let root = self.root.as_ref().map_or(self.name.as_str(), Topic::as_str);
-        say!("tenant {} holds: its topics are {root}/**", self.name);
+        let mut done = TENANTS.change(&self.name, "applied", revision);
+        (done["root"], done["warnings"]) = (json!(root), json!(warnings));
+        self.shape.tell(&done, |_| format!("tenant {} holds: its topics are {root}/**\n", self.name));
+        if !self.shape.is_json() {
+            warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));
+        }
         Ok(())
     }
 }

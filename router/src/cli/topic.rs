@@ -4,17 +4,17 @@ use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::Result;
 use super::http::Body;
-use super::listing::{items, table, text};
+use super::listing::{Shape, items, table, text};
 use super::patterns;
-use super::resource::{Described, Kind, One, Show, whole};
-use super::values::{quoted, say};
+use super::resource::{Described, Kind, Removed, Show, whole};
+use super::values::quoted;
 use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 use myelin_catalog::{Name, SchemaVersion, Selector};
 use myelin_wire::Pattern;
 use serde_json::{Value, json};
 
-const RULES: Kind = Kind { word: "rule", path: "/v1/topics" };
+const RULES: Kind = Kind { word: "rule", noun: "topic", path: "/v1/topics" };
 
 /// Where events of which topics may be, and what their payloads must be like
 #[derive(Debug, Subcommand)]
@@ -41,7 +41,7 @@ pub(super) enum Topic {
     Apply(Apply),
     /// Remove a rule
     #[command(after_help = "Example:\n  myelin topic rm eu-orders")]
-    Rm(One),
+    Rm(Removed),
 }
 
 /// Set a rule
@@ -73,6 +73,8 @@ pub(super) struct Apply {
     /// Also when its schema would turn back events that the router has recorded (`myelin capture`)
     #[arg(long)]
     accept_failures: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -123,7 +125,7 @@ impl Topic {
                 Self::Ls(all) => all.run(RULES.path, show).await,
                 Self::Describe(one) => one.run(&RULES, whole).await,
                 Self::Apply(apply) => apply.run().await,
-                Self::Rm(one) => one.remove(&RULES).await,
+                Self::Rm(one) => one.run(&RULES).await,
             }
         })
     }
@@ -166,21 +168,28 @@ impl Apply {
         let api = self.admin.api()?;
         let wishes = [("at-once", self.at_once), ("accept-failures", self.accept_failures)];
         let path = super::http::wishing(&RULES.at(&self.name), &wishes);
-        api.tell(Method::PUT, &path, Body::Json(self.body())).await?;
+        let revision = api.tell(Method::PUT, &path, Body::Json(self.body())).await?;
         let rule = api.get(&RULES.at(&self.name)).await?;
+        let mut done = RULES.change(&self.name, "applied", revision);
+        done["rule"] = rule;
+        self.shape.tell(&done, |done| self.told(&done["rule"]));
+        Ok(())
+    }
+
+    fn told(&self, rule: &Value) -> String {
+        let (name, pattern) = (&self.name, self.pattern.as_str());
+        let mut told = String::new();
         if let Some(by) = rule["screening"]["by"].as_str() {
-            say!("rule {}: payloads of {} are judged by {by}", self.name, self.pattern.as_str());
+            told += &format!("rule {name}: payloads of {pattern} are judged by {by}\n");
         }
         if self.region.is_empty() && self.cloud.is_empty() && self.site.is_empty() {
-            return Ok(());
+            return told;
         }
-        match &*sites(&rule) {
-            "" => {
-                say!("rule {} holds, and no site fits it yet: events of its topics are refused everywhere", self.name)
-            }
-            sites => say!("rule {} holds: events of {} may be at {sites}", self.name, self.pattern.as_str()),
-        }
-        Ok(())
+        told += &match &*sites(rule) {
+            "" => format!("rule {name} holds, and no site fits it yet: events of its topics are refused everywhere\n"),
+            sites => format!("rule {name} holds: events of {pattern} may be at {sites}\n"),
+        };
+        told
     }
 }
 

@@ -4,7 +4,7 @@ use super::admin::{Admin, Api};
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
-use super::listing::{items, table, text};
+use super::listing::{Shape, items, table, text};
 use super::resource::Show;
 use super::signing::{Signer, public_key, read_text};
 use super::values::{print, say, unless_there};
@@ -90,6 +90,8 @@ pub(super) struct Change {
     #[arg(long, requires = "out")]
     force: bool,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -103,6 +105,8 @@ pub(super) struct Sign {
     /// A signature that minisign has made of `myelin trust show FILE --statement`
     #[arg(long, value_name = "FILE", conflicts_with = "key", required_unless_present = "key")]
     signature: Option<PathBuf>,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 /// Show a change
@@ -121,6 +125,8 @@ pub(super) struct Apply {
     /// The change
     file: PathBuf,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -131,7 +137,9 @@ impl Trust {
             Self::Show(show) => show.run(),
             Self::Ls(all) => block_on(all.run("/v1/trust", shown)),
             Self::Change(change) => block_on(change.run()),
-            Self::Apply(Apply { file, admin }) => block_on(async { apply(&admin.api()?, &read(&file)?.change).await }),
+            Self::Apply(Apply { file, shape, admin }) => {
+                block_on(async { apply(&admin.api()?, &read(&file)?.change, shape).await })
+            }
         }
     }
 }
@@ -146,13 +154,17 @@ impl Change {
         let told = "what the router says of its newest change";
         let after: Head = serde_json::from_value(there["after"].clone()).context(told)?;
         let change = TrustChange { after, actions: self.actions()?, signatures: Vec::new() };
-        let Some(out) = &self.out else { return apply(&api, &change).await };
+        let Some(out) = &self.out else { return apply(&api, &change, self.shape).await };
         let roots = Roots::of(&there["roots"]).context(told)?;
         let draft = Draft { change, roots };
         write(out, &draft)?;
         let change = &draft.change;
-        say!("{}: {} to be signed, `{}`", out.display(), count(change.actions.len(), "thing"), what(change));
-        say!("  next: myelin trust sign {} --key ROOT.key", out.display());
+        let done = json!({"kind": "trust", "action": "written", "file": out, "changes": listed(change)});
+        self.shape.tell(&done, |_| {
+            let (out, things) = (out.display(), count(change.actions.len(), "thing"));
+            let what = what(change);
+            format!("{out}: {things} to be signed, `{what}`\n  next: myelin trust sign {out} --key ROOT.key\n")
+        });
         Ok(())
     }
 
@@ -193,10 +205,14 @@ impl Sign {
         // Once more by the same key takes the place of what it had signed.
         change.signatures.retain(|there| there.key_id() != key_id);
         change.signatures.push(signature);
-        let so_far = count(change.signatures.len(), "signature");
+        let signatures = change.signatures.len();
         write(&self.file, &draft)?;
-        say!("{}: signed by {key_id}; {so_far} so far", self.file.display());
-        say!("  next: {}", draft.next(&self.file));
+        let done = json!({"kind": "trust", "action": "signed", "file": self.file, "key_id": key_id.to_string(),
+            "signatures": signatures, "missing": draft.missing()});
+        self.shape.tell(&done, |_| {
+            let (file, so_far) = (self.file.display(), count(signatures, "signature"));
+            format!("{file}: signed by {key_id}; {so_far} so far\n  next: {}\n", draft.next(&self.file))
+        });
         Ok(())
     }
 }
@@ -215,10 +231,12 @@ impl ShowChange {
     }
 }
 
-async fn apply(api: &Api, change: &TrustChange) -> Result<()> {
+async fn apply(api: &Api, change: &TrustChange, shape: Shape) -> Result<()> {
     let body = serde_json::to_value(change).context("the change")?;
     let done: Value = api.ask(Method::POST, "/v1/trust/changes", Body::Json(body)).await?;
-    say!("{} (revision {})", what(change), done["revision"]);
+    let (revision, changes) = (&done["revision"], listed(change));
+    let done = json!({"kind": "trust", "action": "applied", "revision": revision, "changes": changes});
+    shape.tell(&done, |done| format!("{} (revision {})\n", what(change), done["revision"]));
     Ok(())
 }
 
@@ -272,14 +290,20 @@ impl Draft {
         serde_json::to_string_pretty(&value)
     }
 
+    /// How many signatures of root keys it needs still; `None` where that is not known here.
+    fn missing(&self) -> Option<usize> {
+        let roots = self.roots.as_ref()?;
+        let counts = |signature: &&MinisignSignature| roots.keys.contains(&signature.key_id());
+        Some(roots.threshold.saturating_sub(self.change.signatures.iter().filter(counts).count()))
+    }
+
     /// What is to be done with it now.
     fn next(&self, file: &Path) -> String {
         let file = file.display();
         let Some(roots) = &self.roots else {
             return format!("myelin trust apply {file}, once as many root keys have signed as `myelin trust ls` says");
         };
-        let counts = self.change.signatures.iter().filter(|signature| roots.keys.contains(&signature.key_id())).count();
-        match roots.threshold.saturating_sub(counts) {
+        match self.missing().unwrap_or_default() {
             0 => format!("myelin trust apply {file}"),
             missing => {
                 let missing = count(missing, "more signature");
@@ -301,8 +325,12 @@ fn write(file: &Path, draft: &Draft) -> Result<()> {
     write_atomically(file, &format!("{text}\n")).map_err(|error| Failure::of_file(file, error))
 }
 
+fn listed(change: &TrustChange) -> Vec<String> {
+    change.actions.iter().map(told).collect()
+}
+
 fn what(change: &TrustChange) -> String {
-    change.actions.iter().map(told).collect::<Vec<_>>().join("; ")
+    listed(change).join("; ")
 }
 
 fn told(action: &TrustAction) -> String {

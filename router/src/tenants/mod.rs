@@ -13,7 +13,7 @@ mod usage;
 mod tests;
 
 pub use self::groups::group_name;
-pub use self::reach::{check_reach, new_selectors};
+pub use self::reach::{check_reach, new_selectors, unmet_shares};
 pub use self::usage::{Figures, Member, Spent, Usage};
 
 use crate::names::INBOX;

@@ -1,7 +1,11 @@
-//! Whom a tenant may take in.
+//! Whom a tenant may take in, and with whom it shares.
 
-use myelin_catalog::{ServiceSelector, Tenant};
+use myelin_catalog::{Selector, ServiceSelector, Tenant};
 use myelin_transport::Identity;
+use std::collections::BTreeSet;
+
+/// Tenants that a warning names.
+const NAMED_MAX: usize = 8;
 
 /// The selectors of a tenant that the one of the same name did not have before.
 pub fn new_selectors<'a>(tenant: &'a Tenant, before: Option<&'a Tenant>) -> impl Iterator<Item = &'a ServiceSelector> {
@@ -35,11 +39,48 @@ pub fn check_reach(selector: &ServiceSelector) -> Result<(), String> {
     ))
 }
 
+/// That a tenant shares with tenants which there are not, where it does. No fault: two may share with each other, and one of
+/// them comes first; but a slip in a name looks the same, and whoever is called so later has what is shared. A beginning with
+/// `*` is meant for those to come.
+pub fn unmet_shares(tenant: &Tenant, is_there: impl Fn(&str) -> bool) -> Option<String> {
+    let names = tenant.shares.iter().flat_map(|share| &share.with).map(Selector::as_str);
+    let is_unmet = |name: &&str| !name.ends_with('*') && *name != tenant.name.as_str() && !is_there(name);
+    let unmet: BTreeSet<&str> = names.filter(is_unmet).collect();
+    let named: Vec<_> = unmet.iter().take(NAMED_MAX).map(|name| format!("`{name}`")).collect();
+    let more = match unmet.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!named.is_empty()).then(|| {
+        let (tenant, named) = (&tenant.name, named.join(", "));
+        format!(
+            "tenant {tenant}: shares: there is no tenant {named}{more}; what is shared holds once there is one of that name: \
+             mend the name where it is a slip"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
+
+    #[test]
+    fn what_is_shared_with_nobody_is_told_by_name() {
+        let sharing = |with: &[&str]| -> Tenant {
+            serde_json::from_value(serde_json::json!({"name": "umbra", "services": ["spiffe://umbra.example/*"],
+                "root": "umbra", "shares": [{"topics": "umbra/news/**", "with": with}]}))
+            .unwrap()
+        };
+        let unmet = |with: &[&str]| unmet_shares(&sharing(with), |name| name == "acme");
+        assert_eq!(unmet(&["acme", "umbra", "*", "partner-*"]), None);
+        let told = unmet(&["acmee", "acme", "acmee", "b"]).unwrap();
+        assert!(told.starts_with("tenant umbra: shares: there is no tenant `acmee`, `b`; what is shared"), "{told}");
+        let many: Vec<_> = (0..20).map(|number| format!("t{number}")).collect();
+        let told = unmet(&many.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        assert!(told.contains("and 12 more") && told.is_ascii() && !told.contains(['"', '\n']), "{told}");
+    }
 
     #[test]
     fn a_selector_is_somebody_or_of_one_trust_domain() {

@@ -176,11 +176,12 @@ impl World {
     }
 
     /// Removes a module that no staged or active binding uses; with `force` also one that the next rollback would use.
+    /// Returns the catalog's new revision.
     ///
     /// # Errors
     /// `not-found` or `conflict`.
-    pub async fn remove_module(&self, module: ModuleRef, force: bool, actor: Actor) -> Result<(), WorldError> {
-        self.change(Change::RemoveModule { module, force }, None, actor).await.map(|_| ())
+    pub async fn remove_module(&self, module: ModuleRef, force: bool, actor: Actor) -> Result<u64, WorldError> {
+        self.change(Change::RemoveModule { module, force }, None, actor).await
     }
 
     /// Stages a binding; it judges nothing before a rollout. Returns the catalog's new revision. With `if_match` only
@@ -235,12 +236,12 @@ impl World {
         self.finished(rev).await
     }
 
-    /// Lifts a module's quarantine: from the next rollout on its filters run again.
+    /// Lifts a module's quarantine: from the next rollout on its filters run again. Returns the catalog's new revision.
     ///
     /// # Errors
     /// `not-found` when the module is not quarantined.
-    pub async fn release(&self, module: ModuleRef, actor: Actor) -> Result<(), WorldError> {
-        self.change(Change::Release { module }, None, actor).await.map(|_| ())
+    pub async fn release(&self, module: ModuleRef, actor: Actor) -> Result<u64, WorldError> {
+        self.change(Change::Release { module }, None, actor).await
     }
 
     /// Makes a change; returns the revision since which it is made.

@@ -20,6 +20,46 @@ fn binding() -> Value {
 }
 
 #[tokio::test]
+async fn every_change_of_the_catalog_says_the_revision_that_it_has_then() {
+    let router = with_module().await;
+    let site = json!({"region": "eu"});
+    for (method, path, body) in [
+        ("PUT", "/v1/mesh/sites/eu1", site.clone()),
+        ("PUT", "/v1/mesh/sites/eu1/routers/r1", json!({})),
+        ("DELETE", "/v1/mesh/sites/eu1/routers/r1", json!({})),
+        ("DELETE", "/v1/mesh/sites/eu1", json!({})),
+        ("DELETE", "/v1/modules/quiet/versions/1.0.0", json!({})),
+    ] {
+        let done = router.send_json(method, path, &body).await;
+        assert_eq!(done.status, 204, "{method} {path}: {done:?}");
+        let revision = router.show("/v1/bindings").await["revision"].as_u64().unwrap();
+        assert_eq!(done.header("etag"), Some(&*format!("\"{revision}\"")), "{method} {path}");
+    }
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_share_with_a_tenant_that_there_is_not_is_warned_of() {
+    let router = Router::start().await;
+    let apply = async |name: &str, with: &str| {
+        let share = json!({"topics": format!("{name}/news/**"), "with": [with]});
+        let tenant = json!({"services": [format!("spiffe://{name}.example/*")], "shares": [share]});
+        let done = router.send_json("PUT", &format!("/v1/tenants/{name}"), &tenant).await;
+        assert_eq!(done.status, 204, "{done:?}");
+        done.header("warning").map(str::to_owned)
+    };
+    // Each of two that share with each other may come first: it is no fault.
+    let told = apply("acme", "umbra").await.unwrap();
+    assert!(
+        told.starts_with("299 - \"tenant acme: shares: there is no tenant `umbra`;") && told.ends_with('"'),
+        "{told}"
+    );
+    assert_eq!(apply("umbra", "acme").await, None);
+    assert_eq!(apply("acme", "umbra").await, None);
+    router.stop().await;
+}
+
+#[tokio::test]
 async fn a_binding_is_staged_then_active_then_taken_back() {
     let router = with_module().await;
     let staged = router.send_json("PUT", "/v1/bindings/first", &binding()).await;

@@ -85,6 +85,29 @@ async fn what_is_approved_is_seen_and_may_be_withdrawn() {
 }
 
 #[tokio::test]
+async fn who_asks_again_for_the_same_has_the_same_proposal() {
+    let (router, [ann, bob]) = with_two().await;
+    stage(&router, "x").await;
+    let ask = async |who: &TlsFiles, body: &str| {
+        let proposed = ask_with(&router, Some(who), "POST", "/v1/rollouts", body).await;
+        approve(&proposed);
+        proposed.json()["proposal"].clone()
+    };
+    let first = ask(&ann, r#"{"note":"try it"}"#).await;
+    let revision = async || ask_as(&router, Some(&ann), "GET", "/v1/bindings").await.json()["revision"].clone();
+    let before = revision().await;
+    assert_eq!(ask(&ann, r#"{"note":"try it"}"#).await, first, "a script may ask twice");
+    assert_eq!(revision().await, before, "and nothing is written down for it");
+    // Another reason, another person, and other filters are something else.
+    let other = ask(&ann, r#"{"note":"for another reason"}"#).await;
+    assert_ne!(other, first);
+    assert_ne!(ask(&bob, r#"{"note":"for another reason"}"#).await, other);
+    stage(&router, "y").await;
+    assert_ne!(ask(&ann, r#"{"note":"for another reason"}"#).await, other);
+    router.stop().await;
+}
+
+#[tokio::test]
 async fn a_digest_is_what_is_approved_and_both_are_in_the_history() {
     let (router, [ann, bob]) = with_two().await;
     let nothing = ask_as(&router, Some(&ann), "POST", "/v1/rollouts").await;

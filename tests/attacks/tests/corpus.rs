@@ -27,6 +27,14 @@ fn every_target_reads_its_corpus() {
     assert!(bytes <= CORPORA_BYTES_MAX, "{bytes} bytes of corpora: minimise them with `cargo fuzz cmin`");
 }
 
+/// So that the reader of configurations begins with every key that there is.
+#[test]
+fn the_configuration_that_it_begins_with_is_the_one_of_today() {
+    let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/config/default"));
+    let is_same = std::fs::read(file).unwrap() == myelin::config::DEFAULT_TOML.as_bytes();
+    assert!(is_same, "write it anew: `myelin config default > tests/fuzz/corpus/config/default`");
+}
+
 #[test]
 fn every_target_has_its_program_and_no_program_is_without() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/fuzz_targets"));

@@ -37,6 +37,7 @@ mod rollouts;
 mod routing;
 mod schemas;
 mod screening;
+mod scripts;
 mod shadow;
 mod shared;
 mod signing;

@@ -48,6 +48,7 @@ A folder has, of what it speaks of:
 Examples:
   myelin export mesh.d                 writes what there is
   myelin apply -f mesh.d --dry-run     checks it, and shows what would change where
+  myelin apply -f mesh.d --dry-run --exit-code   ends with 8 when something would change
   myelin apply -f mesh.d --prune       and removes what the folder does not have
 
 Everything is checked before anything is changed: schemas for compatibility, policies together, rules and bindings for
@@ -65,6 +66,9 @@ pub(super) struct Apply {
     /// Check everything and show the plan; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: exit code 8 when something would change, 0 when nothing would
+    #[arg(long, requires = "dry_run")]
+    exit_code: bool,
     /// Remove what the folder does not have, of the kinds that it has a folder of
     #[arg(long)]
     prune: bool,
@@ -88,12 +92,13 @@ pub(super) struct Apply {
 }
 
 impl Apply {
-    pub(super) fn run(self) -> Result<()> {
+    pub(super) fn run(self) -> Result<Option<Exit>> {
         let folder = folder::read(&self.file)?;
         block_on(self.apply(&folder))
     }
 
-    async fn apply(&self, folder: &Folder) -> Result<()> {
+    /// Gives the exit code that says that something would change, where it is asked for.
+    async fn apply(&self, folder: &Folder) -> Result<Option<Exit>> {
         let api = self.admin.api()?;
         let plan = self.plan(&api, folder).await?;
         let mut course = Course::new(plan.revision, self.if_match.is_some());
@@ -111,7 +116,7 @@ impl Apply {
             Ok(rollout) => say!("{}", summary(&plan, !self.dry_run, rollout["proposal"].as_u64())),
             Err(_) => {}
         }
-        made.map(drop)
+        made.map(|_| (self.exit_code && !plan.is_empty()).then_some(Exit::WouldChange))
     }
 
     /// What differs, when all of it can be.

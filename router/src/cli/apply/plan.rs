@@ -5,7 +5,7 @@ use super::current::Current;
 use super::folder::Folder;
 use super::state::Kind;
 use crate::cli::failure::Failure;
-use crate::tenants::{check_reach, new_selectors};
+use crate::tenants::{check_reach, new_selectors, unmet_shares};
 use hyper::Method;
 use myelin_catalog::limits::{GOVERNANCE_CHANGES_MAX, GOVERNANCE_LEN_MAX_BYTES};
 use myelin_catalog::{Binding, Name, Tenant, check_among};
@@ -158,6 +158,10 @@ impl Plan {
             format!("{}: {why}", folder.file(Kind::Tenant, name.as_str()))
         };
         faults.extend(waiting.into_iter().map(fault));
+        // As it will be: those that come with the folder count, and those that are pruned do not.
+        let unmet =
+            wanted.values().filter_map(|tenant| unmet_shares(tenant, |name| now.keys().any(|it| it.as_str() == name)));
+        self.remarks.extend(unmet);
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 

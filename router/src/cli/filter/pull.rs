@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(super) const PULL_HELP: &str = "\
 Examples:
   myelin filter pull oci://registry.example/team/redact:1.2          redact-1.2.0.wasm, and its signature beside it
-  myelin filter pull oci://registry.example/team/redact@sha256:.. -o redact.wasm
+  myelin filter pull oci://registry.example/team/redact@sha256:.. --out redact.wasm
 
 A tag is resolved to the digest that is shown. `myelin filter push oci://..` brings an artifact to a router without a file.";
 
@@ -25,7 +25,7 @@ pub(in super::super) struct Pull {
     /// The artifact: oci://REGISTRY/REPOSITORY:TAG, or ..@sha256:DIGEST
     reference: String,
     /// Where the component goes; its signature goes to FILE.minisig [default: NAME-VERSION.wasm, as the component says]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(long, short_alias = 'o', value_name = "FILE")]
     out: Option<PathBuf>,
     /// Overwrite what is there
     #[arg(long)]
@@ -46,7 +46,9 @@ impl Pull {
         let there = [&file, &beside].into_iter().find(|file| file.exists());
         if let Some(there) = there.filter(|_| !self.force) {
             let what = format!("{} exists", there.display());
-            return Err(Failure::new(Exit::Conflict, what).next("name another file with -o, or overwrite with --force"));
+            return Err(
+                Failure::new(Exit::Conflict, what).next("name another file with --out, or overwrite with --force")
+            );
         }
         write_bytes_atomically(&file, &component).with_context(|| format!("{}", file.display()))?;
         match &signature {
@@ -74,7 +76,7 @@ fn default_file(component: &[u8]) -> Result<PathBuf> {
 }
 
 fn name_it(failure: Failure) -> Failure {
-    Failure::new(failure.exit, failure.what).next("name a file with -o")
+    Failure::new(failure.exit, failure.what).next("name a file with --out")
 }
 
 #[cfg(test)]
@@ -95,7 +97,7 @@ mod tests {
         let hostile = ["../x|1.0.0", "/etc/x|1.0.0", "x|../1.0.0", "x|1.0.0/../..", "", "x", "..|1.0.0", "x\n|1.0.0"];
         for label in hostile {
             let refused = default_file(&labelled(label)).unwrap_err();
-            assert!(refused.next.is_some_and(|next| next.contains("-o")), "{label:?}");
+            assert!(refused.next.is_some_and(|next| next.contains("--out")), "{label:?}");
         }
         assert!(default_file(&wat::parse_str("(component)").unwrap()).is_err());
     }

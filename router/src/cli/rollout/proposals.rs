@@ -5,7 +5,7 @@ use crate::cli::admin::Admin;
 use crate::cli::failure::Result;
 use crate::cli::http::Body;
 use crate::cli::listing::{Shape, items, shown, table, text};
-use crate::cli::values::say;
+use crate::cli::resource::change;
 use clap::Args;
 use hyper::Method;
 use serde_json::Value;
@@ -34,6 +34,8 @@ pub(in crate::cli) struct Withdraw {
     /// The proposal's number; `myelin rollout history` shows those that wait
     #[arg(value_name = "PROPOSAL")]
     proposal: u64,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     admin: Admin,
 }
@@ -66,8 +68,11 @@ impl Approve {
 
 impl Withdraw {
     pub(super) async fn run(self) -> Result<()> {
-        self.admin.api()?.tell(Method::DELETE, &path(self.proposal), Body::None).await?;
-        say!("proposal {} is withdrawn", self.proposal);
+        let id = self.proposal;
+        let revision = self.admin.api()?.tell(Method::DELETE, &path(id), Body::None).await?;
+        let mut done = change("proposal", &id.to_string(), "withdrawn", revision);
+        done["proposal"] = id.into();
+        self.shape.tell(&done, |_| format!("proposal {id} is withdrawn\n"));
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn judge(api: &Api, candidate: &Candidate, capture: &Path, shap
     let format = judged_as(candidate.format()?);
     let source = Source { format, text: &schema, references: &references };
     let refused = |error: SchemaError| {
-        Failure::new(Exit::Usage, format!("{}: {error} ({})", candidate.file.display(), error.code))
+        Failure::new(Exit::Usage, format!("{}: {error} ({})", candidate.file.display(), error.code)).coded(error.code)
     };
     let compile = || Validator::compile(&source).map_err(refused);
     // What would not be registered judges nothing here either.

@@ -69,7 +69,7 @@ impl Config {
     async fn set_mode(&self, api: &Api, path: &str) -> Result<()> {
         let Some(mode) = self.mode else { return Ok(()) };
         let path = format!("{path}{}", if self.force { "?force=true" } else { "" });
-        api.tell(Method::PUT, &path, Body::Json(json!({"mode": mode}))).await
+        api.tell(Method::PUT, &path, Body::Json(json!({"mode": mode}))).await.map(drop)
     }
 }
 

@@ -10,7 +10,7 @@ use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
 use super::http::Body;
 use super::listing::{Listing, Shape, items, size, table, text, time};
-use super::values::say;
+use super::resource::change;
 use candidate::Candidate;
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -120,6 +120,8 @@ pub(super) struct Remove {
     #[arg(long)]
     permanent: bool,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -215,9 +217,17 @@ impl Remove {
         let permanent = if self.permanent { "?permanent=true" } else { "" };
         let version = self.version.as_deref().map(|version| format!("/versions/{}", encoded(version)));
         let path = path("subjects", &self.subject, &(version.unwrap_or_default() + permanent));
-        let gone: Value = api.ask(Method::DELETE, &path, Body::None).await?;
-        let how = if self.permanent { "gone for good" } else { "deleted, and kept for whoever has their ids" };
-        say!("of subject {} these versions are {how}: {}", self.subject, text(&gone));
+        let (gone, revision): (Value, _) = api.ask_revised(Method::DELETE, &path, Body::None).await?;
+        let (action, how) = match self.permanent {
+            true => ("removed", "gone for good"),
+            false => ("deleted", "deleted, and kept for whoever has their ids"),
+        };
+        let mut done = change("schema", self.subject.as_str(), action, revision);
+        // One version is told by its number, all by theirs.
+        done["versions"] = if gone.is_array() { gone } else { Value::from(vec![gone]) };
+        self.shape.tell(&done, |done| {
+            format!("of subject {} these versions are {how}: {}\n", self.subject, text(&done["versions"]))
+        });
         Ok(())
     }
 }

@@ -3,8 +3,9 @@
 use crate::cli::admin::{Admin, Api, binding_alone, binding_path, module_path};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::http::Body;
-use crate::cli::listing::{items, text};
+use crate::cli::listing::{Shape, items, text};
 use crate::cli::rollout::plan::{Onward, percent, seconds};
+use crate::cli::rollout::proposed;
 use crate::cli::values::{duration, say};
 use clap::Args;
 use hyper::Method;
@@ -39,6 +40,8 @@ pub(in crate::cli) struct Start {
     #[command(flatten)]
     onward: Onward,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -46,15 +49,11 @@ impl Start {
     pub(super) async fn run(self) -> Result<()> {
         let api = self.admin.api()?;
         if let Some(module) = &self.module {
-            stage(&api, module).await?;
+            stage(&api, module, self.shape).await?;
         }
         let body = json!({ "note": self.note, "plan": self.body() });
         let rollout: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(body)).await?;
-        let id = text(&rollout["id"]);
-        say!(
-            "rollout {id} is in shadow once every router has prepared it; `myelin shadow status` shows what it compares, \
-             `myelin shadow promote {id}` lets it go on, `myelin shadow stop {id}` drops it"
-        );
+        self.shape.tell(&rollout, begun);
         Ok(())
     }
 
@@ -69,8 +68,19 @@ impl Start {
     }
 }
 
+/// What came of it, for people.
+fn begun(rollout: &Value) -> String {
+    proposed(rollout).unwrap_or_else(|| {
+        let id = text(&rollout["id"]);
+        format!(
+            "rollout {id} is in shadow once every router has prepared it; `myelin shadow status` shows what it compares, \
+             `myelin shadow promote {id}` lets it go on, `myelin shadow stop {id}` drops it\n"
+        )
+    })
+}
+
 /// Stages the module in place of its other versions.
-async fn stage(api: &Api, module: &str) -> Result<()> {
+async fn stage(api: &Api, module: &str, shape: Shape) -> Result<()> {
     module_path(module)?;
     let bindings = api.get("/v1/bindings").await?;
     let (changed, is_staged) = in_place(&bindings, module);
@@ -85,7 +95,9 @@ async fn stage(api: &Api, module: &str) -> Result<()> {
     for binding in changed {
         let name = text(&binding["name"]);
         let _: Value = api.ask(Method::PUT, &binding_path(&name)?, Body::Json(binding)).await?;
-        say!("{name} is staged with {module}");
+        if !shape.is_json() {
+            say!("{name} is staged with {module}");
+        }
     }
     Ok(())
 }
@@ -127,6 +139,13 @@ mod tests {
             start("start redact@1.3.0 --for 90s --sample 10% --canary eu1 --wave 50,100").unwrap(),
             json!({"shadow_hold": true, "shadow_s": 90, "shadow_percent": 10, "canary": ["eu1"], "waves": [50, 100]})
         );
+    }
+
+    #[test]
+    fn a_shadow_that_waits_for_a_second_person_is_told_as_that() {
+        let told = begun(&json!({"proposal": 17, "digest": "6d1f"}));
+        assert!(told.starts_with("proposal 17 waits for somebody else"), "{told}");
+        assert!(begun(&json!({"id": 9})).starts_with("rollout 9 is in shadow"));
     }
 
     #[test]

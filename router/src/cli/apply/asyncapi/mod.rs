@@ -25,7 +25,7 @@ const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(in crate::cli) enum AsyncApi {
     /// Print topics and schemas as a document
     #[command(
-        after_help = "Example:\n  myelin asyncapi export --title 'Orders' --server eu=eu1.example.org:7443 -o asyncapi.json\n\n\
+        after_help = "Example:\n  myelin asyncapi export --title 'Orders' --server eu=eu1.example.org:7443 --out asyncapi.json\n\n\
         Each rule for topics is a channel, each subject a message with its newest schema. Who may send and receive is for \
         policies to say, so there are no operations."
     )]
@@ -42,8 +42,8 @@ pub(in crate::cli) enum AsyncApi {
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Export {
     /// Into this file, in place of the standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    #[arg(long, short_alias = 'o', alias = "output", value_name = "FILE")]
+    out: Option<PathBuf>,
     /// What the document is called
     #[arg(long, value_name = "TEXT", default_value = "Events of this mesh")]
     title: String,
@@ -78,7 +78,7 @@ impl Export {
         pinned(&state).iter().for_each(|remark| eprintln!("note: {remark}"));
         let document = document::document(&state, &self.title, revision, &self.server);
         let text = format!("{document:#}\n");
-        match &self.output {
+        match &self.out {
             None => print(text),
             Some(file) => {
                 write_atomically(file, &text).map_err(|error| Failure::of_file(file, error))?;

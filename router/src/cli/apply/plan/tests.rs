@@ -49,6 +49,27 @@ fn what_is_there_already_is_left_alone() {
 }
 
 #[test]
+fn a_share_with_a_tenant_that_there_will_not_be_is_remarked_on() {
+    let tenant = |name: &str, with: &str| {
+        let share = format!("[[shares]]\ntopics = '{name}/news/**'\nwith = ['{with}']\n");
+        format!("services = ['spiffe://{name}.example/*']\n{share}")
+    };
+    let (acme, umbra) = (tenant("acme", "umbra"), tenant("umbra", "acme"));
+    let both = folder(&[("tenants/acme.toml", &acme), ("tenants/umbra.toml", &umbra)]);
+    let mut plan = Plan::default();
+    plan.compare_tenants(&both, &Current::default(), false).unwrap();
+    assert!(plan.remarks.is_empty() && plan.changes.len() == 2, "each may come first: {:?}", plan.remarks);
+    // The same as it is, and with the other one pruned.
+    let (there, alone) = (current(both), folder(&[("tenants/acme.toml", &acme)]));
+    for (prune, remarks) in [(false, 0), (true, 1)] {
+        let mut plan = Plan::default();
+        plan.compare_tenants(&alone, &there, prune).unwrap();
+        assert_eq!(plan.remarks.len(), remarks, "{:?}", plan.remarks);
+        assert!(plan.remarks.iter().all(|remark| remark.contains("acme") && remark.contains("`umbra`")));
+    }
+}
+
+#[test]
 fn a_folder_says_nothing_of_kinds_that_it_has_no_folder_for() {
     let (there, policy) =
         (current(folder(&[EU, CHECK])), ("policies/p.cedar", "permit (principal, action, resource);"));
