@@ -133,7 +133,11 @@ fn what_is_deleted_is_kept_until_it_is_deleted_for_good() {
 #[test]
 fn a_version_means_the_same_for_ever() {
     let mut story = Story::default();
-    let purge = |story: &mut Story| [false, true].map(|permanent| story.add(delete_subject("s", permanent)));
+    let purge = |story: &mut Story| {
+        for permanent in [false, true] {
+            story.add(delete_subject("s", permanent));
+        }
+    };
     story.register("s", schema("A", &[]));
     story.register("s", schema("B", &[]));
     purge(&mut story);
@@ -162,7 +166,9 @@ fn a_version_means_the_same_for_ever() {
 fn a_log_in_which_versions_were_given_again_is_read_and_goes_on() {
     let mut story = Story::default();
     story.register("s", schema("A", &[]));
-    [false, true].map(|permanent| story.add(delete_subject("s", permanent)));
+    for permanent in [false, true] {
+        story.add(delete_subject("s", permanent));
+    }
     let again = Registration { subject: subject("s"), version: 1, id: 2, schema: Some(schema("B", &[])) };
     assert_eq!(story.refusal(Op::SchemaRegistered { registration: again.clone().into() }).code(), "conflict");
     forge(&mut story, Op::SchemaRegistered { registration: again.into() });
