@@ -218,7 +218,7 @@ pub(super) fn is_proposal(answer: &Value) -> bool {
 }
 
 /// That somebody else has to approve it, where that is so.
-fn proposed(answer: &Value) -> Option<String> {
+pub(super) fn proposed(answer: &Value) -> Option<String> {
     let id = answer["proposal"].as_u64()?;
     Some(format!(
         "proposal {id} waits for somebody else with the role releaser, for an hour: `myelin rollout approve {id}`\n  of {}\n",

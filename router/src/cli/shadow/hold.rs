@@ -3,8 +3,9 @@
 use crate::cli::admin::{Admin, Api, binding_alone, binding_path, module_path};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::http::Body;
-use crate::cli::listing::{items, text};
+use crate::cli::listing::{Shape, items, text};
 use crate::cli::rollout::plan::{Onward, percent, seconds};
+use crate::cli::rollout::proposed;
 use crate::cli::values::{duration, say};
 use clap::Args;
 use hyper::Method;
@@ -39,6 +40,8 @@ pub(in crate::cli) struct Start {
     #[command(flatten)]
     onward: Onward,
     #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
     admin: Admin,
 }
 
@@ -46,15 +49,14 @@ impl Start {
     pub(super) async fn run(self) -> Result<()> {
         let api = self.admin.api()?;
         if let Some(module) = &self.module {
-            stage(&api, module).await?;
+            let staged = stage(&api, module).await?;
+            if !self.shape.is_json() {
+                staged.iter().for_each(|name| say!("{name} is staged with {module}"));
+            }
         }
         let body = json!({ "note": self.note, "plan": self.body() });
         let rollout: Value = api.ask(Method::POST, "/v1/rollouts", Body::Json(body)).await?;
-        let id = text(&rollout["id"]);
-        say!(
-            "rollout {id} is in shadow once every router has prepared it; `myelin shadow status` shows what it compares, \
-             `myelin shadow promote {id}` lets it go on, `myelin shadow stop {id}` drops it"
-        );
+        self.shape.tell(&rollout, begun);
         Ok(())
     }
 
@@ -69,8 +71,19 @@ impl Start {
     }
 }
 
-/// Stages the module in place of its other versions.
-async fn stage(api: &Api, module: &str) -> Result<()> {
+/// What came of it, for people: where the router wants two persons, nothing runs yet.
+fn begun(rollout: &Value) -> String {
+    proposed(rollout).unwrap_or_else(|| {
+        let id = text(&rollout["id"]);
+        format!(
+            "rollout {id} is in shadow once every router has prepared it; `myelin shadow status` shows what it compares, \
+             `myelin shadow promote {id}` lets it go on, `myelin shadow stop {id}` drops it\n"
+        )
+    })
+}
+
+/// Stages the module in place of its other versions; gives the bindings that it is staged in.
+async fn stage(api: &Api, module: &str) -> Result<Vec<String>> {
     module_path(module)?;
     let bindings = api.get("/v1/bindings").await?;
     let (changed, is_staged) = in_place(&bindings, module);
@@ -82,12 +95,13 @@ async fn stage(api: &Api, module: &str) -> Result<()> {
         );
         return Err(Failure::new(Exit::NotFound, format!("no binding has a version of {name}")).next(next));
     }
+    let mut staged = Vec::new();
     for binding in changed {
         let name = text(&binding["name"]);
         let _: Value = api.ask(Method::PUT, &binding_path(&name)?, Body::Json(binding)).await?;
-        say!("{name} is staged with {module}");
+        staged.push(name);
     }
-    Ok(())
+    Ok(staged)
 }
 
 /// The staged bindings of other versions of `module`, with that one; and whether one has it already.
@@ -127,6 +141,16 @@ mod tests {
             start("start redact@1.3.0 --for 90s --sample 10% --canary eu1 --wave 50,100").unwrap(),
             json!({"shadow_hold": true, "shadow_s": 90, "shadow_percent": 10, "canary": ["eu1"], "waves": [50, 100]})
         );
+    }
+
+    #[test]
+    fn where_two_persons_are_wanted_a_shadow_is_a_proposal() {
+        let told = begun(&json!({"proposal": 214, "by": "ann", "wants": "rollout", "digest": "6d1f"}));
+        assert!(told.contains("proposal 214 waits") && told.contains("myelin rollout approve 214"), "{told}");
+        assert!(!told.contains("in shadow"), "{told}");
+        let told = begun(&json!({"id": 42, "state": "preparing"}));
+        assert!(told.starts_with("rollout 42 is in shadow once") && told.contains("shadow stop 42"), "{told}");
+        assert!(Line::try_parse_from(["start", "-o", "json"]).is_ok_and(|line| line.start.shape.is_json()));
     }
 
     #[test]
