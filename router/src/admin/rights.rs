@@ -33,6 +33,9 @@ const PAYLOADS: Roles = Roles::of(&[Role::Payloads]);
 /// What filters write may hold payloads; whoever uploads a filter can let it write all that it sees.
 const LINES: Roles = Roles::of(&[Role::Developer, Role::Payloads]);
 
+/// What anybody may ask who reaches the listener: probes have no certificate.
+pub(super) const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
 /// The roles of each route by method and path, beside `admin`, which may use all.
 const TABLE: &[(&str, &str, Roles)] = &[
     ("GET", "/livez", ANY),
@@ -63,6 +66,7 @@ const TABLE: &[(&str, &str, Roles)] = &[
     ("GET", "/v1/mesh/ledger", VIEW),
     ("GET", "/v1/mesh/sites", VIEW),
     ("PUT", "/v1/mesh/sites/{name}", OPERATE),
+    ("PATCH", "/v1/mesh/sites/{name}", OPERATE),
     ("DELETE", "/v1/mesh/sites/{name}", OPERATE),
     ("PUT", "/v1/mesh/sites/{site}/routers/{router}", OPERATE),
     ("DELETE", "/v1/mesh/sites/{site}/routers/{router}", OPERATE),
