@@ -1,4 +1,5 @@
 //! A disk that is full for a while: nothing is lost, and the log goes on by itself.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fmt::{self, Debug};
 use std::io;
