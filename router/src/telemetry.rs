@@ -91,6 +91,8 @@ pub struct Readings {
     pub not_recorded: u64,
     /// What became of the records, where they are exported.
     pub export: Option<ExportReading>,
+    /// A write of the catalog failed, and its disk takes none still.
+    pub is_store_failed: bool,
     /// Alarms of the links and the catalog by code.
     pub alarms: Vec<(String, u64)>,
     /// Reloads of the certificate, where there are files to follow.
@@ -173,6 +175,8 @@ impl Readings {
         family.write(MetricType::Gauge, "myelin_rollout_prepare", help, seconds, prepare)?;
         let help = "The longest that a worker paused for the newest change of the generation";
         family.write(MetricType::Gauge, "myelin_rollout_pause", help, seconds, real(self.rollout_pause_seconds))?;
+        let help = "1 while the catalog cannot be written down, such as on a full disk: nothing can be changed";
+        family.gauge("myelin_catalog_store_failed", help, single(u64::from(self.is_store_failed)))?;
         let alarms = self.alarms.iter().map(|(code, count)| (label("code", code.as_str()), Value::Count(*count)));
         family.counter("myelin_alarms", "Alarms of the links and the catalog", alarms)?;
         if let Some(reloads) = &self.reloads {

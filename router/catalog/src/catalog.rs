@@ -367,6 +367,7 @@ impl Catalog {
                 self.trust.commit(change, Head { rev: record.rev, hash: record.hash() });
             }
             Op::SiteAdded { name, region, cloud } => self.fleet.add_site(name, region, cloud, record.rev),
+            Op::SiteMoved { name, region, cloud } => self.fleet.move_site(name, region, cloud),
             Op::SiteRemoved { name } => {
                 self.fleet.remove_site(name);
                 self.sites.remove(name);

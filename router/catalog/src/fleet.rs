@@ -99,7 +99,9 @@ impl Fleet {
 
     pub(crate) fn check_site_added(&self, name: &Name) -> Result<(), CatalogError> {
         if self.sites.contains_key(name) {
-            return Err(CatalogError::Conflict(format!("site {name} is there already; choose another name")));
+            return Err(CatalogError::Conflict(format!(
+                "site {name} is there already; choose another name, or say where it is with `myelin site set`"
+            )));
         }
         if self.next_site >= SITES_EVER_MAX {
             let mend = "their numbers are never used again: start a new catalog from an export of this one";
@@ -147,6 +149,12 @@ impl Fleet {
         let (number, name) = (self.next_site, name.clone());
         self.next_site += 1;
         self.sites.insert(name.clone(), Site { number, name, region: region.clone(), cloud: cloud.clone(), rev });
+    }
+
+    pub(crate) fn move_site(&mut self, name: &Name, region: &Name, cloud: &Name) {
+        if let Some(site) = self.sites.get_mut(name) {
+            (site.region, site.cloud) = (region.clone(), cloud.clone());
+        }
     }
 
     pub(crate) fn remove_site(&mut self, name: &Name) {

@@ -49,7 +49,7 @@ pub use digest::Digest;
 pub use error::{CatalogError, ChainFault, SignatureFault};
 pub use exchange::{Answer, Ask, Heard, RouterReport};
 pub use fleet::{Fleet, Router, Site};
-pub use follower::{Accepted, FollowFault, Follower, Standing};
+pub use follower::{Accepted, FollowFault, Follower, Standing, Verified};
 pub use governance::{Governance, GovernanceChange, Governed};
 pub use keyring::{KeyRing, TrustedKey};
 pub use keys::{PublicKey, SigningKey};

@@ -102,6 +102,15 @@ pub enum Op {
         /// Whose machines it runs on.
         cloud: Name,
     },
+    /// A site is elsewhere than was said, or nobody had said it: those that the configuration names at the beginning.
+    SiteMoved {
+        /// Which.
+        name: Name,
+        /// Where it is.
+        region: Name,
+        /// Whose machines it runs on.
+        cloud: Name,
+    },
     /// A site without routers is gone.
     SiteRemoved {
         /// Which.
@@ -268,6 +277,7 @@ impl Op {
             Self::KeyRevoked { .. } => "key-revoked",
             Self::TrustChanged { .. } => "trust-changed",
             Self::SiteAdded { .. } => "site-added",
+            Self::SiteMoved { .. } => "site-moved",
             Self::SiteRemoved { .. } => "site-removed",
             Self::RouterAdded { .. } => "router-added",
             Self::RouterRemoved { .. } => "router-removed",
@@ -310,7 +320,9 @@ impl Op {
             Self::RolledBack { to } => format!("generation {to}"),
             Self::Quarantined { module, binding, .. } => format!("{module} in {binding}"),
             Self::KeyTrusted { key_id, .. } | Self::KeyRevoked { key_id } => key_id.to_string(),
-            Self::SiteAdded { name, .. } | Self::SiteRemoved { name } => name.to_string(),
+            Self::SiteAdded { name, .. } | Self::SiteMoved { name, .. } | Self::SiteRemoved { name } => {
+                name.to_string()
+            }
             Self::RouterAdded { site, name } | Self::RouterRemoved { site, name } => format!("{site}/{name}"),
             Self::TopicRuleSet { rule } => rule.name.to_string(),
             Self::PolicySet { policy } => policy.name.to_string(),

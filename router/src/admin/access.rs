@@ -145,6 +145,7 @@ pub(super) async fn check(
     let refuse = |problem| registry::refused(&uri, problem);
     let caller = match context.gate.admit(&peer, request.headers(), is_registry).await {
         Ok(caller) => caller,
+        Err(_) if context.gate.lets_probe(&request) => return next.run(request).await,
         Err(problem) => return turned_away(&uri, problem),
     };
     // Without a route there is nothing to have a right to: that there is none is told.
@@ -224,6 +225,17 @@ impl Gate {
             }
             (false, _) => unauthorized("send `Authorization: Bearer TOKEN` with what [admin] token_file holds"),
         })
+    }
+
+    /// Whether it is the probe of an orchestrator or a load balancer, which has no certificate and no token, and learns no
+    /// more than yes or no. Web pages are none, and the open API of `--dev` knows them by their host alone.
+    fn lets_probe(&self, request: &Request) -> bool {
+        let route = request.extensions().get::<MatchedPath>();
+        let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+        is_get
+            && !self.is_open
+            && route.is_some_and(|route| rights::PROBES.contains(&route.as_str()))
+            && self.check_origin(request.headers()).is_ok()
     }
 
     /// The one token of the configuration, or one that an issuer has signed.

@@ -97,8 +97,8 @@ fn whole() -> OpenApi {
 /// Every operation, with its method and path.
 fn operations(paths: &mut Paths) -> impl Iterator<Item = (&'static str, &str, &mut Operation)> {
     paths.paths.iter_mut().flat_map(|(path, item)| {
-        let PathItem { get, put, post, delete, .. } = item;
-        let declared = [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete)];
+        let PathItem { get, put, post, patch, delete, .. } = item;
+        let declared = [("GET", get), ("PUT", put), ("POST", post), ("PATCH", patch), ("DELETE", delete)];
         declared.into_iter().filter_map(move |(method, operation)| Some((method, path.as_str(), operation.as_mut()?)))
     })
 }
@@ -222,6 +222,6 @@ mod tests {
                 responses.keys().filter(|status| status.as_str() >= "400").all(|status| is_refused_in_form(status))
             );
         }
-        assert_eq!(names.len(), 92, "the contract, of which tests/admin/contract.rs has the names");
+        assert_eq!(names.len(), 93, "the contract, of which tests/admin/contract.rs has the names");
     }
 }

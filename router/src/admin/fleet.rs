@@ -379,6 +379,51 @@ pub(super) async fn add_site(
     record(&context, actor, Op::SiteAdded { name, region, cloud }).await
 }
 
+/// Where a site is that is there. What is left out stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteChange {
+    /// Its region, for rules of residency.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    region: Option<Name>,
+    /// Whose machines it runs on, for rules of residency.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    cloud: Option<Name>,
+}
+
+/// Say where a site is that is there, such as one that the configuration named at the beginning. It keeps its number and its
+/// routers; rules of residency go by it at once.
+#[utoipa::path(patch, path = "/v1/mesh/sites/{name}", tag = "mesh",
+    params(("name" = String, Path, description = "The site's name")),
+    request_body(content = SiteChange),
+    responses(
+        (status = 204, description = "It is there, everywhere"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "It changes nothing"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such site"),
+    ))]
+pub(super) async fn move_site(
+    State(context): State<Arc<Context>>,
+    Extension(actor): Extension<Actor>,
+    NamePath(name): NamePath,
+    Body(SiteChange { region, cloud }): Body<SiteChange>,
+) -> Result<StatusCode, Problem> {
+    if region.is_none() && cloud.is_none() {
+        let detail = "it says neither `region` nor `cloud`; give one of them";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail.to_owned()));
+    }
+    let view = context.state.world.view();
+    let site = view.catalog.fleet().site(&name).ok_or_else(|| {
+        Problem::not_found(format!("there is no site `{name}`; `myelin site ls` shows those that there are"))
+    })?;
+    let (region, cloud) = (region.unwrap_or_else(|| site.region.clone()), cloud.unwrap_or_else(|| site.cloud.clone()));
+    if (&region, &cloud) == (&site.region, &site.cloud) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    record(&context, actor, Op::SiteMoved { name, region, cloud }).await
+}
+
 /// Remove a site without routers from the mesh.
 #[utoipa::path(delete, path = "/v1/mesh/sites/{name}", tag = "mesh",
     params(("name" = String, Path, description = "The site's name")),

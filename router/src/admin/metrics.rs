@@ -73,6 +73,7 @@ async fn readings(context: &Context) -> Readings {
         ledger_total: ledger_reading(&sum(&counts)),
         ledger: counts.iter().map(|(generation, counts)| (*generation, ledger_reading(counts))).collect(),
         bindings: view.cards.iter().map(|card| binding_reading(card)).collect(),
+        is_store_failed: view.is_store_failed,
         alarms: super::observe::alarms(&state.mesh.load(), &view, shared.tokens.as_deref()).into_iter().collect(),
         reloads: state.reloader.as_ref().map(|reloader| reloader.stats()),
         not_recorded: state.world.not_recorded().await,

@@ -215,7 +215,7 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(fleet: step))
         .routes(routes!(proposals: describe, approve, withdraw))
         .routes(routes!(fleet: sites))
-        .routes(routes!(fleet: add_site, remove_site))
+        .routes(routes!(fleet: add_site, move_site, remove_site))
         .routes(routes!(fleet: add_router, remove_router))
         .routes(routes!(keys: list))
         .routes(routes!(keys: revoke))

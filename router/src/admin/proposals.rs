@@ -12,6 +12,7 @@ use super::governance::{ChangeInfo, ChangesSpec};
 use super::intake::{InPath, RevisionTag};
 use super::problem::Problem;
 use super::rollouts::approved;
+use super::spec::BindingSpec;
 use super::types::PlanSpec;
 use crate::world::{Actor, Change, View, unix_ms};
 use axum::extract::State;
@@ -19,7 +20,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
 use myelin_catalog::limits::APPROVAL_WAIT_MAX_MS;
-use myelin_catalog::{Approval, Catalog, Digest, Intent, Op};
+use myelin_catalog::{Approval, Catalog, Digest, Intent, Name, Op, Plan};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -72,11 +73,35 @@ struct FilterInfo {
     digest: Option<Digest>,
 }
 
+/// All that a binding says, before and after what a proposal does to it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct BindingDifference {
+    /// Which.
+    binding: String,
+    /// `added`, `changed` or `removed`.
+    action: &'static str,
+    /// The fields of `before` and `after` that differ; `digest` where the bytes of the module do. None where it comes or
+    /// goes: then all of them are new, or gone.
+    fields: Vec<&'static str>,
+    /// As it is active now; none where it comes.
+    before: Option<BindingSpec>,
+    /// The digest of its module's bytes now.
+    #[schema(value_type = Option<String>)]
+    digest_before: Option<Digest>,
+    /// As it will be active; none where it goes.
+    after: Option<BindingSpec>,
+    /// The digest of its module's bytes then.
+    #[schema(value_type = Option<String>)]
+    digest_after: Option<Digest>,
+}
+
 /// A proposal with the full text of what it brings.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ProposalDescription {
     #[serde(flatten)]
     proposal: Proposal,
+    /// The bindings of `filters`, each with all that it says now and then.
+    bindings: Vec<BindingDifference>,
     /// The changes as `POST /v1/rollouts` takes them.
     content: ChangesSpec,
 }
@@ -110,16 +135,19 @@ impl Proposal {
     }
 }
 
-/// What making the staged set active changes. What waits is about the set that is staged now, or it would not wait.
+/// What making the staged set active changes: each binding, what becomes of it, and the fields that differ. What waits is
+/// about the set that is staged now, or it would not wait.
+fn differences(catalog: &Catalog) -> Vec<(Name, &'static str, Vec<&'static str>)> {
+    let Plan { added, changed, removed, .. } = catalog.staged_plan();
+    let added = added.into_iter().map(|name| (name, "added", Vec::new()));
+    let changed = changed.into_iter().map(|changed| (changed.name, "changed", changed.fields));
+    let removed = removed.into_iter().map(|name| (name, "removed", Vec::new()));
+    added.chain(changed).chain(removed).collect()
+}
+
 fn filters(catalog: &Catalog) -> Vec<FilterInfo> {
-    let plan = catalog.staged_plan();
-    let none = Vec::new;
-    let added = plan.added.iter().map(|name| (name, "added", none()));
-    let changed = plan.changed.iter().map(|changed| (&changed.name, "changed", changed.fields.clone()));
-    let removed = plan.removed.iter().map(|name| (name, "removed", none()));
-    let all = added.chain(changed).chain(removed);
-    all.map(|(name, action, fields)| {
-        let staged = catalog.staged().find(name);
+    let filter = |(name, action, fields): (Name, _, _)| {
+        let staged = catalog.staged().find(&name);
         FilterInfo {
             binding: name.to_string(),
             action,
@@ -127,8 +155,35 @@ fn filters(catalog: &Catalog) -> Vec<FilterInfo> {
             module: staged.map(|staged| staged.binding.module.to_string()),
             digest: staged.map(|staged| staged.digest),
         }
-    })
-    .collect()
+    };
+    differences(catalog).into_iter().map(filter).collect()
+}
+
+/// The same with all that each binding says. Nobody approves a topic, a grant or a configuration that they were not shown.
+fn bindings(catalog: &Catalog) -> Vec<BindingDifference> {
+    let difference = |(name, action, mut fields): (Name, &'static str, Vec<&'static str>)| {
+        let (before, after) = (catalog.active().bindings.find(&name), catalog.staged().find(&name));
+        if let (Some(before), Some(after)) = (before, after) {
+            // A new version has other bytes; and what is agreed to makes no filter anew, but is approved with the rest.
+            let differs = [
+                ("digest", before.digest != after.digest),
+                ("consent", before.binding.consent != after.binding.consent),
+            ];
+            let more = differs.into_iter().filter(|(field, differs)| *differs && !fields.contains(field));
+            let more: Vec<_> = more.map(|(field, _)| field).collect();
+            fields.extend(more);
+        }
+        BindingDifference {
+            binding: name.to_string(),
+            action,
+            fields,
+            before: before.map(|before| BindingSpec::from(&before.binding)),
+            digest_before: before.map(|before| before.digest),
+            after: after.map(|after| BindingSpec::from(&after.binding)),
+            digest_after: after.map(|after| after.digest),
+        }
+    };
+    differences(catalog).into_iter().map(difference).collect()
 }
 
 /// Whether somebody is a person, as far as the rule of two is concerned: has a name of their own.
@@ -179,7 +234,8 @@ fn waiting(view: &View, by: &str, intent: &Intent, note: &str) -> Option<Proposa
     (proposal.expires_in_s >= RENEWED_BELOW_S).then_some(proposal)
 }
 
-/// What waits under that number, with the full text of its rules and policies: what there is to read before it is approved.
+/// What waits under that number, with all that its bindings say, before and after, and the full text of its rules and
+/// policies: what there is to read before it is approved.
 #[utoipa::path(get, path = "/v1/rollouts/{id}/approve", tag = "rollouts",
     params(("id" = u64, Path, description = "The proposal's number")),
     responses(
@@ -191,9 +247,13 @@ pub(super) async fn describe(
     State(context): State<Arc<Context>>,
     InPath(id): InPath<u64>,
 ) -> Result<Json<ProposalDescription>, Problem> {
-    let approval = context.state.world.proposal(id).await?;
-    let proposal = Proposal::new(&context.state.world.view().catalog, &approval, unix_ms());
-    Ok(Json(ProposalDescription { proposal, content: ChangesSpec::of(approval.intent.changes()) }))
+    context.state.world.proposal(id).await?;
+    // Judged by the very view that is shown: what was staged since then would be told as if it were what waits.
+    let view = context.state.world.view();
+    let approval = view.proposal(id)?;
+    let proposal = Proposal::new(&view.catalog, approval, unix_ms());
+    let bindings = approval.intent.bindings().map_or_else(Vec::new, |_| bindings(&view.catalog));
+    Ok(Json(ProposalDescription { proposal, bindings, content: ChangesSpec::of(approval.intent.changes()) }))
 }
 
 /// Approve what somebody else has proposed (`[admin] two_person`), at any router: it begins at once. Only with what was staged

@@ -33,6 +33,9 @@ const PAYLOADS: Roles = Roles::of(&[Role::Payloads]);
 /// What filters write may hold payloads; whoever uploads a filter can let it write all that it sees.
 const LINES: Roles = Roles::of(&[Role::Developer, Role::Payloads]);
 
+/// What anybody may ask who reaches the listener: probes have no certificate.
+pub(super) const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
 /// What using a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -75,6 +78,7 @@ const TABLE: &[(&str, &str, Roles, Effect)] = &[
     ("GET", "/v1/mesh/ledger", VIEW, Read),
     ("GET", "/v1/mesh/sites", VIEW, Read),
     ("PUT", "/v1/mesh/sites/{name}", OPERATE, Change),
+    ("PATCH", "/v1/mesh/sites/{name}", OPERATE, Change),
     ("DELETE", "/v1/mesh/sites/{name}", OPERATE, Change),
     ("PUT", "/v1/mesh/sites/{site}/routers/{router}", OPERATE, Change),
     ("DELETE", "/v1/mesh/sites/{site}/routers/{router}", OPERATE, Change),

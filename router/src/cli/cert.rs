@@ -3,7 +3,7 @@
 use super::failure::{Exit, Failure, Result};
 use super::values::{say, unless_there, write_atomically};
 use clap::{Args, Subcommand};
-use myelin_transport::ca::{CA_CERT_FILE, CaError, CertificateAuthority, IssuedCertificate};
+use myelin_transport::ca::{CA_CERT_FILE, CaError, CertificateAuthority, IssuedCertificate, holder};
 use std::path::{Path, PathBuf};
 
 const CA_HELP: &str = "\
@@ -19,7 +19,8 @@ Examples:
 
 A router's certificate has the URI name spiffe://DOMAIN/site/SITE/router/NAME and the names that clients dial; a
 service's has spiffe://DOMAIN/service/NAME. --force renews what is there: running routers take up new files within
-seconds.";
+seconds. The files are NAME.pem and NAME-key.pem; where NAME.pem is somebody else's already, such as that of router r1 of
+another site, they are SITE-NAME.pem and service-NAME.pem.";
 
 /// Make certificates
 #[derive(Debug, Subcommand)]
@@ -99,33 +100,52 @@ impl Cert {
                 Ok(())
             }
             Self::Issue(Issue::Router { site, name, host, issuing }) => {
-                issuing.issue(&name, |ca, days| ca.issue_router(&site, &name, &host, days))
+                let apart = format!("{site}-{name}");
+                issuing.issue(&name, &apart, |ca, days| ca.issue_router(&site, &name, &host, days))
             }
             Self::Issue(Issue::Service { name, issuing }) => {
-                issuing.issue(&name, |ca, days| ca.issue_service(&name, days))
+                issuing.issue(&name, &format!("service-{name}"), |ca, days| ca.issue_service(&name, days))
             }
         }
     }
 }
 
 impl Issuing {
+    /// Issues into files that are called after `name`, or after `apart` where another identity has those.
     fn issue(
         &self,
-        stem: &str,
+        name: &str,
+        apart: &str,
         issue: impl FnOnce(&CertificateAuthority, u32) -> Result<IssuedCertificate, CaError>,
     ) -> Result<()> {
         let authority = CertificateAuthority::load(&self.ca).map_err(|error| {
             Failure::from(error).doing("the authority").next("make one with `myelin cert ca --trust-domain DOMAIN`")
         })?;
+        let issued = issue(&authority, self.days)?;
+        let stem = if self.is_of_another(name, &issued) { apart } else { name };
+        if self.is_of_another(stem, &issued) {
+            let what = format!("{name}.pem and {stem}.pem in {} are of other identities", self.out.display());
+            return Err(Failure::new(Exit::Conflict, what).next("give another --out"));
+        }
         for name in [format!("{stem}.pem"), format!("{stem}-key.pem")] {
             unless_there(&self.out.join(name), self.force)?;
         }
-        let (cert, key) = issue(&authority, self.days)?.save(&self.out, stem)?;
+        let (cert, key) = issued.save(&self.out, stem)?;
         let ca = self.out.join(CA_CERT_FILE);
         place_authority(&ca, authority.cert_pem())?;
         say!("{}\n{}\n{}", cert.display(), key.display(), ca.display());
         say!("  [tls] cert, key and ca of a router; --cert, --key and --ca of a client");
         Ok(())
+    }
+}
+
+impl Issuing {
+    /// Whether the file of that name holds a certificate of somebody else: `--force` renews, and takes nobody's key away.
+    fn is_of_another(&self, stem: &str, issued: &IssuedCertificate) -> bool {
+        let there = std::fs::read_to_string(self.out.join(format!("{stem}.pem")));
+        there.is_ok_and(|there| {
+            holder(&there).is_some_and(|holder_there| Some(holder_there) != holder(&issued.cert_pem))
+        })
     }
 }
 
@@ -189,6 +209,31 @@ mod tests {
             };
             assert_eq!(TlsIdentity::load(&files).unwrap().identity().as_str(), identity);
         }
+    }
+
+    #[test]
+    fn nobodys_key_is_taken_by_a_router_of_the_same_name_at_another_site() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let read = |name: &str| std::fs::read_to_string(folder.join("certs").join(name)).unwrap();
+        let holder = |name: &str| holder(&read(name)).unwrap().as_str().to_owned();
+        let issue = |what: &str| run(folder, &format!("issue {what} --ca DIR/pki --out DIR/certs"));
+        run(folder, "ca --trust-domain example.org --out DIR/pki").unwrap();
+        issue("router hamburg r1 --host localhost").unwrap();
+        let hamburg = read("r1-key.pem");
+        issue("router ohio r1 --host localhost").unwrap();
+        issue("service r1").unwrap();
+        // Renewed under the names that they have.
+        assert_eq!(issue("router ohio r1 --host localhost").unwrap_err().exit, Exit::Conflict);
+        let ohio = read("ohio-r1-key.pem");
+        issue("router ohio r1 --host localhost --force").unwrap();
+        assert_ne!(read("ohio-r1-key.pem"), ohio);
+        assert_eq!(read("r1-key.pem"), hamburg, "it is of another site");
+        assert_eq!(holder("r1.pem"), "spiffe://example.org/site/hamburg/router/r1");
+        assert_eq!(holder("ohio-r1.pem"), "spiffe://example.org/site/ohio/router/r1");
+        assert_eq!(holder("service-r1.pem"), "spiffe://example.org/service/r1");
+        issue("service ohio-r1").unwrap();
+        assert_eq!(holder("service-ohio-r1.pem"), "spiffe://example.org/service/ohio-r1");
     }
 
     #[test]

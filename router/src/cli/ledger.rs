@@ -3,10 +3,10 @@
 use super::admin::Admin;
 use super::connect::block_on;
 use super::failure::{Exit, Failure, Result};
-use super::listing::{Listing, items, table, text};
+use super::listing::{Listing, items, shown, table, text};
 use clap::Args;
 use serde_json::Value;
-use std::cell::Cell;
+use std::cell::RefCell;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -18,7 +18,7 @@ Examples:
 For each generation, two balances hold:
   accepted + emitted + received = rejected + dropped + dead-lettered + expired + unmatched + matched + judging
   copies             = delivered + forwarded + rejected at egress + expired + shed + lost + queued
-Exit code 7 when one does not.";
+Exit code 7 when one does not; 6 when with --mesh a router did not answer, and the others balance.";
 
 /// The terms of the first balance: what the API calls them, and the table.
 const EVENTS: &[(&str, &str)] = &[
@@ -62,20 +62,43 @@ impl Ledger {
     pub(super) fn run(self) -> Result<()> {
         block_on(async {
             let api = self.admin.api()?;
-            let balances = Cell::new(true);
+            let last = RefCell::new(Value::Null);
             let fetch = || async {
                 let ledger = api.get(if self.mesh { "/v1/mesh/ledger" } else { "/v1/ledger" }).await?;
-                balances.set(ledger["balances"] == true);
+                last.replace(ledger.clone());
                 Ok(ledger)
             };
             self.listing.show(fetch, if self.mesh { show_mesh } else { show }).await?;
-            if balances.get() {
-                return Ok(());
-            }
-            Err(Failure::new(Exit::GateFailed, "the ledger does not balance: events are lost, doubled or not counted")
-                .next("this is a fault of the router; keep its log and the output of `myelin ledger -o json`"))
+            judged(&last.borrow())
         })
     }
+}
+
+/// Whether it balances, as far as can be said.
+///
+/// # Errors
+/// Exit 6 where a router did not answer and the others balance, 7 where they do not.
+fn judged(ledger: &Value) -> Result<()> {
+    if ledger["balances"] == true || ledger.is_null() {
+        return Ok(());
+    }
+    if is_incomplete(ledger) {
+        let what = format!("incomplete: {} does not answer; the others balance", missing(ledger));
+        return Err(Failure::new(Exit::Timeout, what).next("ask again when it runs; `myelin mesh` shows its links"));
+    }
+    Err(Failure::new(Exit::GateFailed, "the ledger does not balance: events are lost, doubled or not counted")
+        .next("this is a fault of the router; keep its log and the output of `myelin ledger -o json`"))
+}
+
+/// Whether nothing is off but that routers did not answer.
+fn is_incomplete(ledger: &Value) -> bool {
+    ledger["answered_balance"] == true && !missing(ledger).is_empty()
+}
+
+/// The routers that did not answer.
+fn missing(ledger: &Value) -> String {
+    let missing = ledger["missing"].as_object().into_iter().flatten();
+    missing.map(|(router, _)| shown(router)).collect::<Vec<_>>().join(", ")
 }
 
 fn show(ledger: &Value) -> String {
@@ -119,18 +142,22 @@ fn show_mesh(ledger: &Value) -> String {
         fields.iter().map(|field| text(&link[*field])).chain([agrees.to_owned()]).collect()
     });
     let header = ["from", "to", "sent", "acknowledged", "received", "in flight", "lost", ""];
-    let mut shown = format!(
+    let mut told = format!(
         "events\n{}\ncopies\n{}\nlinks\n{}\n",
         part(EVENTS),
         part(COPIES),
         table(&header, &header[2..7], links)
     );
     for (router, why) in ledger["missing"].as_object().into_iter().flatten() {
-        shown += &format!("{router} does not answer: {}\n", text(why));
+        told += &format!("{} does not answer: {}\n", shown(router), shown(&text(why)));
     }
-    let balances = if ledger["balances"] == true { "the ledger balances" } else { "THE LEDGER DOES NOT BALANCE" };
+    let balances = match ledger["balances"] == true {
+        true => "the ledger balances",
+        false if is_incomplete(ledger) => "incomplete: those that answer balance",
+        false => "THE LEDGER DOES NOT BALANCE",
+    };
     let settled = if ledger["settled"] == true { "nothing is under way" } else { "some is under way" };
-    shown + &format!("{balances}; {settled}\n")
+    told + &format!("{balances}; {settled}\n")
 }
 
 #[cfg(test)]
@@ -146,6 +173,22 @@ mod tests {
         assert_eq!(shown, terms);
         let counts = json!(Counts::default());
         assert!(terms.iter().all(|term| counts.get(term).is_some()), "{counts}");
+    }
+
+    #[test]
+    fn a_router_that_is_away_is_no_fault_of_the_others() {
+        let mut ledger = json!({"routers": [], "links": [], "total": {}, "balances": false, "answered_balance": true,
+            "settled": true, "missing": {"hamburg/r1": "no path"}});
+        let failure = judged(&ledger).expect_err("nobody knows whether it balances");
+        assert_eq!(failure.exit, Exit::Timeout);
+        assert!(failure.what.contains("incomplete: hamburg/r1 does not answer"), "{failure}");
+        let told = show_mesh(&ledger);
+        assert!(told.contains("incomplete: ") && !told.contains("DOES NOT BALANCE"), "{told}");
+        ledger["answered_balance"] = false.into();
+        assert_eq!(judged(&ledger).expect_err("it does not balance").exit, Exit::GateFailed);
+        assert!(show_mesh(&ledger).contains("DOES NOT BALANCE"));
+        ledger["balances"] = true.into();
+        assert!(judged(&ledger).is_ok());
     }
 
     #[test]

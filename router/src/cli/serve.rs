@@ -17,6 +17,7 @@ use myelin_transport::{Identity, ReloadOutcome, TlsErrorKind, TlsFiles, TlsIdent
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -359,8 +360,19 @@ fn next_epoch(data_dir: &Path) -> Result<u32> {
         Err(error) => return Err(Failure::new(Exit::Failed, format!("{}: {error}", file.display()))),
     };
     let epoch = last.checked_add(1).context("the router was started too often")?;
-    write_atomically(&file, &format!("{epoch}\n")).with_context(|| format!("{}", file.display()))?;
+    write_atomically(&file, &format!("{epoch}\n")).map_err(|error| not_written(&file, &error))?;
     Ok(epoch)
+}
+
+/// A router that cannot write into its data directory does not start: where that is for want of room, it says so.
+fn not_written(file: &Path, error: &std::io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Failure::new(Exit::Failed, format!("{}: {error}; nothing can be written there", file.display()))
+                .next("free room first, then start the router")
+        }
+        _ => Failure::new(Exit::Failed, format!("{}: {error}", file.display())),
+    }
 }
 
 /// Takes up new certificate files by themselves and on SIGHUP.
@@ -413,5 +425,7 @@ mod tests {
         assert_eq!([(); 3].map(|()| next_epoch(folder.path()).unwrap()), [1, 2, 3]);
         std::fs::write(folder.path().join(EPOCH_FILE), "garbage").unwrap();
         assert!(next_epoch(folder.path()).unwrap_err().what.contains("does not hold a number"));
+        let full = not_written(folder.path(), &ErrorKind::StorageFull.into());
+        assert!(full.next.is_some_and(|next| next.contains("free room first")));
     }
 }

@@ -1,4 +1,4 @@
-//! `myelin site ls|add|rm`
+//! `myelin site ls|add|set|rm`
 
 use super::admin::Admin;
 use super::connect::block_on;
@@ -26,6 +26,12 @@ pub(super) enum Site {
         prints. docs/OPERATIONS.md tells all steps."
     )]
     Add(Add),
+    /// Say where a site is, for rules of residency; it keeps its number and its routers
+    #[command(after_help = "Examples:\n  \
+        myelin site set hamburg --region eu-central --cloud own\n  \
+        myelin site set ohio --region us-east\n\n\
+        What is left out stays as it is. Rules of residency go by it at once, at every router: no restart.")]
+    Set(Set),
     /// Remove a router that is gone for good, or a site without routers
     #[command(after_help = "Examples:\n  \
         myelin site rm ohio/r1        the router first\n  \
@@ -49,6 +55,31 @@ pub(super) struct Add {
     shape: Shape,
     #[command(flatten)]
     admin: Admin,
+}
+
+/// Say where a site is
+#[derive(Args, Debug)]
+pub(super) struct Set {
+    /// The site
+    #[arg(value_name = "SITE")]
+    site: Name,
+    #[command(flatten)]
+    labels: Labels,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+struct Labels {
+    /// Region of the site, for rules of residency
+    #[arg(long, value_name = "REGION")]
+    region: Option<Name>,
+    /// Whose machines the site runs on, for rules of residency
+    #[arg(long, value_name = "CLOUD")]
+    cloud: Option<Name>,
 }
 
 /// Remove a site or a router
@@ -103,6 +134,13 @@ impl Site {
             match self {
                 Self::Ls(all) => all.run("/v1/mesh/sites", show).await,
                 Self::Add(add) => add.run().await,
+                Self::Set(Set { site, labels: Labels { region, cloud }, shape, admin }) => {
+                    let place = Place { site, router: None };
+                    let revision = admin.api()?.tell(Method::PATCH, &place.path(), Body::Json(labels(region, cloud))).await?;
+                    let told = format!("site {} is there now; rules of residency go by it at every router\n", place.site);
+                    shape.tell(&place.change("set", revision), |_| told.clone());
+                    Ok(())
+                }
                 Self::Rm(Remove { place, shape, admin }) => {
                     let revision = admin.api()?.tell(Method::DELETE, &place.path(), Body::None).await?;
                     let told = "removed; its number is never used again\n";
@@ -114,17 +152,22 @@ impl Site {
     }
 }
 
+/// Those labels of a site that are given.
+fn labels(region: Option<Name>, cloud: Option<Name>) -> Value {
+    let mut body = json!({});
+    for (key, value) in [("region", region), ("cloud", cloud)] {
+        if let Some(value) = value {
+            body[key] = value.to_string().into();
+        }
+    }
+    body
+}
+
 impl Add {
     async fn run(self) -> Result<()> {
         let api = self.admin.api()?;
         if self.place.router.is_none() {
-            let mut body = json!({});
-            for (key, value) in [("region", self.region), ("cloud", self.cloud)] {
-                if let Some(value) = value {
-                    body[key] = value.to_string().into();
-                }
-            }
-            let revision = api.tell(Method::PUT, &self.place.path(), Body::Json(body)).await?;
+            let revision = api.tell(Method::PUT, &self.place.path(), Body::Json(labels(self.region, self.cloud))).await?;
             let site = &self.place.site;
             self.shape.tell(&self.place.change("added", revision), |_| {
                 format!("site {site} belongs to the mesh; add its routers with `myelin site add {site}/ROUTER`\n")

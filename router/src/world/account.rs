@@ -60,6 +60,8 @@ pub struct MeshLedger {
     pub total: Counts,
     /// Whether every router answered, every router's ledger balances, and every link agrees at its two ends.
     pub balances: bool,
+    /// The same of those that answered: where some did not, nothing more can be said.
+    pub answered_balance: bool,
     /// Whether nothing is on its way, at any router or between two.
     pub settled: bool,
 }
@@ -117,12 +119,12 @@ impl MeshLedger {
         let mut total = Counts::default();
         routers.iter().for_each(|router| total.add(&router.total));
         let links: Vec<_> = routers.iter().flat_map(|from| links_of(from, before, &routers)).collect();
-        let balances = missing.is_empty()
-            && routers.iter().all(|router| router.off().is_none())
-            && links.iter().all(|link| link.agrees);
+        let answered_balance =
+            routers.iter().all(|router| router.off().is_none()) && links.iter().all(|link| link.agrees);
+        let balances = missing.is_empty() && answered_balance;
         let settled =
             routers.iter().all(|router| router.total.is_settled()) && links.iter().all(|link| link.in_flight == 0);
-        Self { routers, missing, links, total, balances, settled }
+        Self { routers, missing, links, total, balances, answered_balance, settled }
     }
 
     /// The first thing that is off: a router that does not answer or balance, a link whose ends do not agree, or a router
@@ -249,7 +251,8 @@ mod tests {
     #[test]
     fn a_router_that_does_not_answer_or_balance_shows() {
         let missing = BTreeMap::from([("eu/r1".to_owned(), "no path".to_owned())]);
-        assert!(!MeshLedger::new(&[], vec![router("us", "eu", 7, 7, 3)], missing).balances);
+        let incomplete = MeshLedger::new(&[], vec![router("us", "eu", 7, 7, 3)], missing);
+        assert!(!incomplete.balances && incomplete.answered_balance, "{incomplete:?}");
         let mut off = router("us", "eu", 0, 0, 0);
         off.generations.insert(3, Counts { accepted: 1, ..Counts::default() });
         assert!(!read(vec![off]).balances);

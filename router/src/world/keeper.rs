@@ -3,6 +3,7 @@
 mod governing;
 mod moved;
 mod reconcile;
+mod store;
 
 use super::admission::Marks;
 use super::boot::BootGuard;
@@ -68,6 +69,8 @@ pub(super) struct Keeper {
     is_booted: bool,
     pub(super) phase: OwnPhase,
     pub(super) alarms: BTreeMap<String, u64>,
+    /// Since when the log takes no records for want of its disk, by the last time that it was tried; none = it does.
+    store_failed: Option<Instant>,
     pub(super) policing: Policing,
     /// What modules must be like to run here.
     pub(super) demands: Demands,
@@ -175,6 +178,7 @@ impl Keeper {
             is_booted: false,
             phase: OwnPhase::default(),
             alarms: BTreeMap::new(),
+            store_failed: None,
             screens,
             registry,
             placed: Vec::new(),
@@ -248,7 +252,10 @@ impl Keeper {
             myelin_failpoint::trip("keeper-obeys");
         }
         match command {
-            Command::Change { change, if_match, actor, answer } => self.change(change, if_match, &actor, answer),
+            Command::Change { change, if_match, actor, answer } => {
+                self.tend_store();
+                self.change(change, if_match, &actor, answer);
+            }
             Command::Quarantine { module, binding, reason } => {
                 tracing::error!(%module, %binding, reason, "the module is quarantined: its binding answers the fault verdict");
                 self.record_aside(Op::Quarantined { module, binding, reason });
@@ -417,6 +424,7 @@ impl Keeper {
 
     /// Does all that the log and what is known of the others want now, and lets everybody see it.
     pub(super) fn settle(&mut self) {
+        self.tend_store();
         self.reconcile();
         for _ in 0..STEPS_MAX {
             if !self.control() {
@@ -462,6 +470,7 @@ impl Keeper {
             report: self.mesh.as_ref().zip(self.site.clone()).map(|(mesh, site)| self.phase.report(site, &mesh.router)),
             heard: self.controller.heard(),
             alarms: self.alarms.clone(),
+            is_store_failed: self.store_failed.is_some(),
             marks: self.marks.clone(),
         }
     }

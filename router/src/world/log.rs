@@ -4,7 +4,7 @@ use super::{Blame, WorldError};
 use crate::audit::Audit;
 use myelin_catalog::exchange::BLOB_PIECE_BYTES;
 use myelin_catalog::limits::{HASHES_KEPT, PAGE_RECORDS_MAX};
-use myelin_catalog::{Catalog, Digest, FollowFault, Follower, Head, Op, PublicKey, Record, SigningKey};
+use myelin_catalog::{Catalog, Digest, FollowFault, Follower, Head, Op, PublicKey, Record, SigningKey, Verified};
 use myelin_store::{BlobStore, CatalogStore, ControlLog, DiskStore, Fence, StoreError};
 use serde_bytes::ByteBuf;
 use std::collections::VecDeque;
@@ -221,6 +221,46 @@ impl Log {
         for record in verified.accepted().encoded {
             self.shelf.with(|store| store.append_encoded(record))?;
         }
+        self.adopt(verified)
+    }
+
+    /// Whether a write failed, so that no record is kept before the store is opened again.
+    pub(super) fn has_failed(&self) -> bool {
+        self.shelf.with(|store| Ok(store.has_failed())).unwrap_or(false)
+    }
+
+    /// Opens the store again after a write that failed; gives the records that it has beyond those known here. Whoever asked
+    /// for one was told that it failed, as nobody knew: it counts, as it would after a restart.
+    ///
+    /// # Errors
+    /// When that is not possible yet, or it is not the log that it was; then it is as it was before.
+    pub(super) fn reopen(&mut self) -> Result<Vec<Record>, WorldError> {
+        let head = self.shelf.with(DiskStore::reopen)?;
+        let known = self.catalog().head();
+        let mut records = Vec::new();
+        if head != known {
+            let page = self.shelf.with(|store| store.read_after(known.rev, PAGE_RECORDS_MAX))?;
+            let page: Vec<_> = page.into_iter().map(ByteBuf::from).collect();
+            let verified = self.copy.verify(&page).map_err(|fault| follow_error(&fault))?;
+            records = self.adopt(verified)?;
+        }
+        if self.catalog().head() != head {
+            let message = format!(
+                "the log on the disk ends at revision {} and the one that was written at {}; restart the router",
+                head.rev,
+                self.catalog().head().rev
+            );
+            return Err(WorldError::new(Blame::Router, "store-damaged", message));
+        }
+        self.shelf.with(|store| {
+            store.resume();
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    /// Lets records count that are written down.
+    fn adopt(&mut self, verified: Verified<'_, ByteBuf>) -> Result<Vec<Record>, WorldError> {
         let gone = self.unneeded(&verified.accepted().records);
         let accepted = self.copy.adopt(verified).map_err(|fault| follow_error(&fault))?;
         let records = accepted.records;
@@ -268,6 +308,34 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use super::*;
+
+    #[test]
+    fn a_record_of_which_nobody_knew_whether_it_was_written_counts_when_the_store_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::open(&folder.path().join("audit"), 1 << 20).unwrap();
+        let (store, recovered) = DiskStore::open(folder.path()).unwrap();
+        let shelf = Shelf::new(store);
+        let mut log = Log::resume(shelf.clone(), recovered.catalog, None, None, audit).unwrap();
+        let add = |name: &str| Op::SiteAdded {
+            name: name.parse().unwrap(),
+            region: "eu".parse().unwrap(),
+            cloud: "own".parse().unwrap(),
+        };
+        let first = log.draft(add("a"), "ops", 1).unwrap();
+        log.keep(&first, None).unwrap();
+        assert!(!log.has_failed() && log.reopen().unwrap().is_empty(), "all of it is known");
+
+        // It is on the disk, and whoever wrote it was told that it failed.
+        let second = log.draft(add("b"), "ops", 2).unwrap();
+        shelf.with(|store| store.append(&second)).unwrap();
+        assert_eq!(log.catalog().head().rev, 1);
+        assert_eq!(log.reopen().unwrap(), [second]);
+        let third = log.draft(add("c"), "ops", 3).unwrap();
+        log.keep(&third, None).unwrap();
+        assert_eq!(log.catalog().fleet().sites().len(), 3);
+        shelf.close();
+        assert_eq!(DiskStore::open(folder.path()).unwrap().1.catalog.head().rev, 3);
+    }
 
     #[test]
     fn the_pieces_of_a_module_are_the_module() {

@@ -38,6 +38,8 @@ pub struct View {
     pub heard: Arc<[(Heard, Instant)]>,
     /// Alarms by code since the start, such as `catalog-fork`.
     pub alarms: BTreeMap<String, u64>,
+    /// A write of the catalog failed, and its disk takes none still: nothing can be changed here.
+    pub is_store_failed: bool,
     /// Where the counters stood when the rules and policies of the rollout under way began to hold here.
     pub(crate) marks: Option<Arc<admission::Marks>>,
 }
@@ -58,6 +60,7 @@ impl Default for View {
             report: None,
             heard: Arc::from([]),
             alarms: BTreeMap::new(),
+            is_store_failed: false,
             marks: None,
         }
     }

@@ -40,6 +40,24 @@ impl DiskStore {
         Ok((store, recovered))
     }
 
+    /// Whether a write of the log failed, so that it takes none.
+    pub fn has_failed(&self) -> bool {
+        self.log.has_failed()
+    }
+
+    /// Opens the log anew after a write that failed, and says where it ends now: the record may be there or not. It takes
+    /// none before [`DiskStore::resume`].
+    pub fn reopen(&mut self) -> Result<Head, StoreError> {
+        let path = self.dir.join(LOG_FILE);
+        self.log.reopen(|| file_backend(&path))?;
+        Ok(self.log.head())
+    }
+
+    /// Lets it take records again: all that it has are known.
+    pub fn resume(&mut self) {
+        self.log.resume();
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -80,7 +98,7 @@ fn begin_log(dir: &Path, path: &Path) -> Result<(), StoreError> {
     sync_dir(dir)
 }
 
-fn file_backend(path: &Path) -> Result<FileBackend, StoreError> {
+pub(crate) fn file_backend(path: &Path) -> Result<FileBackend, StoreError> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let file = open.map_err(StoreError::io("open", path))?;
     let failed =

@@ -110,7 +110,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The database failed.
-    #[error("{place}: {source}; check free space and permissions there, then restart the router")]
+    #[error("{place}: {source}; free room there or mend its permissions: a running router opens it again by itself")]
     Database {
         /// Where it is.
         place: String,
@@ -154,7 +154,10 @@ pub enum StoreError {
         max_bytes: usize,
     },
     /// A write failed before, so that nobody knows what is on the disk.
-    #[error("an earlier write to {place} failed; restart the router, which reads what is there")]
+    #[error(
+        "an earlier write to {place} failed; free room there or mend its permissions first: the router opens it again by \
+         itself, within seconds"
+    )]
     Failed {
         /// Where.
         place: String,

@@ -1,6 +1,6 @@
 //! The log of records in redb: one table by revision, and the head beside it, changed in one transaction.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use myelin_catalog::{Digest, Head, Record};
 use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition};
@@ -9,6 +9,8 @@ use crate::control::{Announcer, Fence, Watch};
 use crate::error::StoreError;
 use crate::leases::Leases;
 
+#[cfg(test)]
+mod full_disk;
 #[cfg(test)]
 mod power_cut;
 
@@ -25,7 +27,8 @@ const CACHE_SIZE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The log.
 pub(crate) struct RedbLog {
-    database: Database,
+    /// None while it could not be opened again.
+    database: Option<Database>,
     place: String,
     head: Head,
     failed: bool,
@@ -57,6 +60,7 @@ impl RedbLog {
     pub(crate) fn open(backend: impl StorageBackend, place: String) -> Result<Self, StoreError> {
         let database = builder().create_with_backend(backend).map_err(|e| failed(&place, e))?;
         let (leases, announcer) = (Leases::default(), Announcer::new(0));
+        let database = Some(database);
         let mut log = Self { database, place, head: Head::EMPTY, failed: false, leases, term: 0, announcer };
         let [format, head, term] = log.meta().map_err(|e| failed(&log.place, e))?;
         match format.as_deref().map(|bytes| bytes.try_into().map(u32::from_le_bytes)) {
@@ -73,6 +77,36 @@ impl RedbLog {
         };
         log.announcer.announce(log.head.rev);
         Ok(log)
+    }
+
+    /// Opens the log anew after a write that failed, and tries whether it takes one now; what that write left is read. It
+    /// refuses to append until [`RedbLog::resume`] says that the reader has what it has.
+    pub(crate) fn reopen<B: StorageBackend>(
+        &mut self,
+        backend: impl FnOnce() -> Result<B, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.failed = true;
+        // The lock on its file goes with it.
+        self.database = None;
+        let Self { database, head, term, .. } = Self::open(backend()?, self.place.clone())?;
+        // A disk that is still full lets others read at least.
+        (self.database, self.head, self.term) = (database, head, self.term.max(term));
+        self.announcer.announce(head.rev);
+        self.try_keep_term(self.term).map_err(|e| failed(&self.place, e))
+    }
+
+    /// Appends again.
+    pub(crate) fn resume(&mut self) {
+        self.failed = false;
+    }
+
+    /// Whether a write failed, and it was not opened again since.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    fn database(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or_else(|| redb::Error::Io(io::Error::other("it could not be opened again yet")))
     }
 
     pub(crate) fn head(&self) -> Head {
@@ -141,14 +175,14 @@ impl RedbLog {
 
     /// What is kept of the format, the head and the newest term.
     fn meta(&self) -> Result<[Option<Vec<u8>>; 3], redb::Error> {
-        let meta = self.database.begin_read()?.open_table(META)?;
+        let meta = self.database()?.begin_read()?.open_table(META)?;
         let read = |key| -> Result<_, redb::Error> { Ok(meta.get(key)?.map(|value| value.value().to_vec())) };
         Ok([read(FORMAT)?, read(HEAD)?, read(TERM)?])
     }
 
     fn try_read_after(&self, rev: u64, limit: usize) -> Result<Vec<Vec<u8>>, redb::Error> {
         let Some(first) = rev.checked_add(1) else { return Ok(Vec::new()) };
-        let records = self.database.begin_read()?.open_table(RECORDS)?;
+        let records = self.database()?.begin_read()?.open_table(RECORDS)?;
         let mut page = Vec::new();
         for entry in records.range(first..)?.take(limit) {
             page.push(entry?.1.value().to_vec());
@@ -157,7 +191,7 @@ impl RedbLog {
     }
 
     fn try_append(&self, head: &Head, bytes: &[u8]) -> Result<(), redb::Error> {
-        let change = self.database.begin_write()?;
+        let change = self.database()?.begin_write()?;
         change.open_table(RECORDS)?.insert(head.rev, bytes)?;
         myelin_failpoint::reach("log-record-written");
         change.open_table(META)?.insert(HEAD, encode_head(head).as_slice())?;
@@ -169,7 +203,7 @@ impl RedbLog {
     }
 
     fn try_keep_term(&self, term: u64) -> Result<(), redb::Error> {
-        let change = self.database.begin_write()?;
+        let change = self.database()?.begin_write()?;
         change.open_table(META)?.insert(TERM, term.to_le_bytes().as_slice())?;
         change.commit()?;
         myelin_failpoint::reach("log-term-kept");
@@ -183,7 +217,7 @@ impl RedbLog {
     /// Damages the log behind its own back.
     #[cfg(test)]
     pub(crate) fn tamper(&self, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
-        let transaction = self.database.begin_write().expect("a test's database");
+        let transaction = self.database().expect("a test's database").begin_write().expect("a test's database");
         change(&mut transaction.open_table(RECORDS).expect("a test's table"));
         transaction.commit().expect("a test's change");
     }
@@ -191,7 +225,7 @@ impl RedbLog {
     /// Writes another format, as a newer router would.
     #[cfg(test)]
     pub(crate) fn set_format(&self, format: u32) {
-        let transaction = self.database.begin_write().expect("a test's database");
+        let transaction = self.database().expect("a test's database").begin_write().expect("a test's database");
         let mut meta = transaction.open_table(META).expect("a test's table");
         meta.insert(FORMAT, format.to_le_bytes().as_slice()).expect("a test's change");
         drop(meta);

@@ -51,7 +51,16 @@ async fn without_dev_loopback_wants_the_token_everywhere() {
     })
     .await;
     assert!(router.admin.url().starts_with("http://"));
-    for path in ["/v1/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/nowhere"] {
+    // Probes of orchestrators and load balancers have no token; whatever else they send, they learn yes or no.
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(router.get(path).await.status, 200, "{path}");
+        let wrong = router.ask("GET", path, &[("Authorization", "Bearer correct-horse-battery-stapl")], b"").await;
+        assert_eq!(wrong.status, 200, "{path}");
+        let page = router.ask("GET", path, &[("Origin", "http://evil.example")], b"").await;
+        assert_eq!(page.problem(), (403, "forbidden-origin".into()), "{path}");
+        assert_eq!(router.ask("POST", path, &[], b"").await.problem(), (401, "unauthorized".into()), "{path}");
+    }
+    for path in ["/v1/status", "/metrics", "/openapi.json", "/nowhere"] {
         let answer = router.get(path).await;
         assert_eq!(answer.problem(), (401, "unauthorized".into()), "{path}");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));

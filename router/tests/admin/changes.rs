@@ -289,3 +289,28 @@ async fn a_change_whose_client_hangs_up_is_in_the_audit_log() {
     }
     router.stop().await;
 }
+
+#[tokio::test]
+async fn a_site_that_is_there_is_said_to_be_elsewhere_and_keeps_its_number() {
+    let router = Router::start().await;
+    let path = "/v1/mesh/sites/hamburg";
+    let set = async |body: Value| router.send_json("PATCH", path, &body).await;
+    let site = async || router.show("/v1/mesh/sites").await["sites"][1].clone();
+    assert_eq!(set(json!({"region": "eu-central"})).await.problem(), (404, "not-found".into()));
+    // As the configuration of a mesh names it at its beginning.
+    for first in ["/v1/mesh/sites/berlin", path] {
+        assert_eq!(router.send_json("PUT", first, &json!({})).await.status, 204);
+    }
+    assert_eq!(router.send_json("PUT", path, &json!({"region": "eu"})).await.problem(), (409, "conflict".into()));
+    assert_eq!((&site().await["region"], &site().await["number"]), (&json!("unset"), &json!(1)));
+    assert_eq!(set(json!({"region": "eu-central"})).await.status, 204);
+    assert_eq!((&site().await["region"], &site().await["cloud"]), (&json!("eu-central"), &json!("unset")));
+    assert_eq!(set(json!({"cloud": "own"})).await.status, 204);
+    let now = site().await;
+    assert_eq!((&now["region"], &now["cloud"], &now["number"]), (&json!("eu-central"), &json!("own"), &json!(1)));
+    let revision = router.show("/v1/bindings").await["revision"].clone();
+    assert_eq!(set(json!({"cloud": "own"})).await.status, 204);
+    assert_eq!(router.show("/v1/bindings").await["revision"], revision, "nothing has changed");
+    assert_eq!(set(json!({})).await.problem(), (400, "invalid-body".into()));
+    router.stop().await;
+}

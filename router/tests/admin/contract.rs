@@ -14,7 +14,7 @@ const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 /// The contract, each route with the name of its operation, by which generated clients call it: what the command line and
 /// other programs rely on. A change here is a change for users.
-const ROUTES: [(&str, &str); 92] = [
+const ROUTES: [(&str, &str); 93] = [
     ("DELETE /registry/config", "registry_settings_unset_level"),
     ("DELETE /registry/config/{subject}", "registry_settings_unset_subject_level"),
     ("DELETE /registry/mode", "registry_settings_unset_mode"),
@@ -83,6 +83,7 @@ const ROUTES: [(&str, &str); 92] = [
     ("GET /v1/traces/{trace_id}", "traces_trace"),
     ("GET /v1/trust", "trust_describe"),
     ("GET /v1/whoami", "whoami"),
+    ("PATCH /v1/mesh/sites/{name}", "fleet_move_site"),
     ("POST /registry/compatibility/subjects/{subject}/versions", "registry_compatibility_compare_all"),
     ("POST /registry/compatibility/subjects/{subject}/versions/{version}", "registry_compatibility_compare"),
     ("POST /registry/subjects/{subject}", "registry_subjects_look_up"),

@@ -72,7 +72,7 @@ async fn every_route_is_for_its_roles_and_for_nobody_else() {
 
     let mut found = format!("{:<74}{}\n", "", names.join(" "));
     for (path, item) in document["paths"].as_object().unwrap() {
-        for method in ["get", "put", "post", "delete"] {
+        for method in ["get", "put", "post", "patch", "delete"] {
             let Some(operation) = item.get(method) else { continue };
             let method = method.to_uppercase();
             let declared = operation["x-myelin-roles"].as_array();
@@ -81,7 +81,12 @@ async fn every_route_is_for_its_roles_and_for_nobody_else() {
             write!(found, "{:<74}", format!("{method} {path}")).unwrap();
             for (name, certificate) in names.iter().zip(&certificates) {
                 let sign = sign(&ask_as(&router, certificate.as_ref(), &method, &real(path)).await, path);
-                assert_eq!(sign == 'x', declared.contains(name), "{method} {path} as {name}: what is said is done");
+                let is_open = ["/livez", "/readyz"].contains(&path.as_str());
+                assert_eq!(
+                    sign == 'x',
+                    is_open || declared.contains(name),
+                    "{method} {path} as {name}: what is said is done"
+                );
                 write!(found, "{sign:<width$} ", width = name.len()).unwrap();
             }
             found.truncate(found.trim_end().len());

@@ -76,6 +76,10 @@ async fn what_is_approved_is_seen_and_may_be_withdrawn() {
     assert!(filter["module"] == "quiet@1.0.0" && filter["digest"].as_str().is_some_and(|digest| digest.len() == 64));
     let whole = ask_as(&router, Some(&bob), "GET", &path).await.json();
     assert_eq!((&whole["proposal"], &whole["content"]["policies"]), (&waiting["proposal"], &json!([])));
+    let binding = &whole["bindings"][0];
+    let all = ["module", "pattern", "stage", "order", "config", "limits", "on_fault", "grant", "policy"];
+    assert!(all.iter().all(|field| binding["after"].get(field).is_some()), "{binding}");
+    assert_eq!((&binding["before"], &binding["digest_after"]), (&Value::Null, &filter["digest"]));
 
     assert_eq!(ask_as(&router, Some(&bob), "DELETE", &path).await.status, 204);
     for method in ["GET", "POST", "DELETE"] {
@@ -104,6 +108,43 @@ async fn who_asks_again_for_the_same_has_the_same_proposal() {
     assert_ne!(ask(&bob, r#"{"note":"for another reason"}"#).await, other);
     stage(&router, "y").await;
     assert_ne!(ask(&ann, r#"{"note":"for another reason"}"#).await, other);
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn the_second_person_sees_what_each_field_was_and_will_be() {
+    let (router, [ann, bob]) = with_two().await;
+    stage(&router, "x").await;
+    let first = approve(&ask_as(&router, Some(&ann), "POST", "/v1/rollouts").await);
+    assert_eq!(ask_as(&router, Some(&bob), "POST", &first).await.status, 200);
+    let body = r#"{"module":"quiet@1.0.0","pattern":"orders/**","order":7,"on_fault":"pass","config":{"tenants":["evil"]},
+        "grant":{"topics":["audit/*","**"],"sites":[]}}"#;
+    assert_eq!(ask_with(&router, Some(&ann), "PUT", "/v1/bindings/x", body).await.status, 202);
+    let path = approve(&ask_as(&router, Some(&ann), "POST", "/v1/rollouts").await);
+    let whole = ask_as(&router, Some(&bob), "GET", &path).await.json();
+    let binding = &whole["bindings"][0];
+    assert_eq!((&binding["binding"], &binding["action"]), (&json!("x"), &json!("changed")), "{whole}");
+    assert_eq!(binding["fields"], json!(["pattern", "order", "config", "on_fault", "grant"]));
+    let changes = [
+        ("pattern", json!("**"), json!("orders/**")),
+        ("order", json!(0), json!(7)),
+        ("on_fault", json!("reject"), json!("pass")),
+        ("config", Value::Null, json!({"tenants": ["evil"]})),
+        ("grant", json!({"topics": [], "sites": []}), json!({"topics": ["audit/*", "**"], "sites": []})),
+    ];
+    for (field, before, after) in &changes {
+        assert_eq!((&binding["before"][field], &binding["after"][field]), (before, after), "{field}");
+    }
+    assert_eq!(binding["digest_before"], binding["digest_after"]);
+    assert_eq!(ask_as(&router, Some(&bob), "POST", &path).await.status, 200);
+
+    // What goes is shown as well: it may be what kept something out.
+    assert_eq!(ask_as(&router, Some(&ann), "DELETE", "/v1/bindings/x").await.status, 202);
+    let path = approve(&ask_as(&router, Some(&ann), "POST", "/v1/rollouts").await);
+    let whole = ask_as(&router, Some(&bob), "GET", &path).await.json();
+    let binding = &whole["bindings"][0];
+    assert_eq!((&binding["action"], &binding["before"]["order"]), (&json!("removed"), &json!(7)), "{whole}");
+    assert!(binding["after"].is_null());
     router.stop().await;
 }
 

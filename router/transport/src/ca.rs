@@ -12,6 +12,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
 use crate::identity::{Identity, IdentityError, check_trust_domain};
@@ -39,6 +41,13 @@ pub struct IssuedCertificate {
     pub cert_pem: String,
     /// Its private key (PKCS#8). A secret.
     pub key_pem: String,
+}
+
+/// Whose certificate a PEM file holds: the first that is there, whether it is good or not. None where there is none that says
+/// it.
+pub fn holder(pem: &str) -> Option<Identity> {
+    let first = CertificateDer::pem_slice_iter(pem.as_bytes()).next()?.ok()?;
+    Identity::from_certificate(&first).ok()
 }
 
 /// From when until when a certificate is good.

@@ -197,3 +197,31 @@ async fn a_router_without_links_keeps_to_the_rules_for_its_own_site() -> Result<
     ensure!(event.payload() == b"open", "what was refused came: {:?}", event.payload());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_with_which_the_mesh_began_is_said_to_be_in_a_region_and_rules_follow_at_once() -> Result<()> {
+    let mut three = Three::start(&shapes::line(3), "orders/**").await?;
+    three.topic(0, &["apply", "eu", "orders/**", "--region", "eu-*"], 1).await?;
+    let nowhere = three.publish(0, "orders/1", "nowhere").await?;
+    ensure!(matches!(nowhere, Outcome::Refused { code: Code::Residency, .. }), "{nowhere:?}");
+    let numbers = |mesh: &serde_json::Value| mesh["members"].clone();
+    let before = three.sites.routers[0].ask("GET", "/v1/mesh/sites", &[], b"")?.json();
+    // At a router that does not write the catalog.
+    for site in ["s0", "s1"] {
+        three.sites.routers[2].myelin(&["site", "set", site, "--region", "eu-central"])?.good()?;
+    }
+    for router in &three.sites.routers {
+        crate::attacks::eventually("the regions", || {
+            let sites = router.ask("GET", "/v1/mesh/sites", &[], b"")?.json();
+            let regions = sites["sites"].as_array().into_iter().flatten().map(|site| site["region"].as_str());
+            let is_there = regions.eq([Some("eu-central"), Some("eu-central"), Some("unset")]);
+            Ok(is_there && numbers(&sites) == numbers(&before))
+        })
+        .await?;
+    }
+    three.reaches(0, "orders/1", "in europe", &[0, 1]).await?;
+    let abroad = three.publish(2, "orders/1", "abroad").await?;
+    ensure!(matches!(abroad, Outcome::Refused { code: Code::Residency, .. }), "{abroad:?}");
+    three.sites.settle().await?;
+    three.sites.end()
+}

@@ -70,6 +70,8 @@ impl Catalog {
                 self.check_no_rollout(SITES_MEND)?;
                 self.fleet.check_site_added(name)
             }
+            // It keeps its number, and a rollout its sites.
+            Op::SiteMoved { name, .. } => self.fleet.find_site(name).map(|_| ()),
             Op::SiteRemoved { name } => {
                 self.check_no_rollout(SITES_MEND)?;
                 self.fleet.check_site_removed(name)

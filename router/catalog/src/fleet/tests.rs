@@ -42,6 +42,26 @@ fn numbers_are_counted_by_the_log_and_never_come_back() {
 }
 
 #[test]
+fn a_site_that_is_moved_keeps_its_number_and_its_routers() {
+    let moved = |name: &str| Op::SiteMoved {
+        name: name.parse().unwrap(),
+        region: "us-east".parse().unwrap(),
+        cloud: "aws".parse().unwrap(),
+    };
+    let mut story = Story::default();
+    assert_eq!(story.refusal(moved("eu1")).code(), "not-found");
+    for op in [add_site("eu1"), add_site("us1"), add_router("us1", "a"), moved("us1")] {
+        story.add(op);
+    }
+    let fleet = story.catalog.fleet();
+    let site = fleet.site(&"us1".parse().unwrap()).unwrap();
+    assert_eq!((site.number, site.region.as_str(), site.cloud.as_str()), (1, "us-east", "aws"));
+    assert_eq!((fleet.routers().count(), fleet.sites_ever()), (1, 2));
+    assert_eq!(fleet.site(&"eu1".parse().unwrap()).unwrap().region.as_str(), "eu-west");
+    assert_eq!(Catalog::from_records(&story.log).unwrap(), story.catalog);
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let mut story = Story::default();
     assert_eq!(story.refusal(add_router("eu1", "a")).code(), "not-found");

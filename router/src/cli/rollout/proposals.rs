@@ -1,5 +1,7 @@
 //! What waits for a second person, as that person reads it.
 
+mod bindings;
+
 use super::{ACTIVATION_MAX, told, watch};
 use crate::cli::admin::Admin;
 use crate::cli::failure::Result;
@@ -16,7 +18,7 @@ pub(in crate::cli) struct Approve {
     /// The proposal's number; `myelin rollout history` shows those that wait
     #[arg(value_name = "PROPOSAL")]
     proposal: u64,
-    /// Show it with the full text of its rules and policies, and do not begin it
+    /// Show it with all that its bindings say, before and after, and its rules and policies in full; do not begin it
     #[arg(long)]
     show: bool,
     /// Show how it goes until it ends; exit code 7 when it was taken back
@@ -45,7 +47,8 @@ impl Approve {
         let (api, path) = (self.admin.api()?, path(self.proposal));
         if self.show {
             let proposal = api.get(&path).await?;
-            let text = |it: &Value| format!("{}{}{}", line(it), details(it), content(&it["content"]));
+            let text =
+                |it: &Value| format!("{}{}{}{}", line(it), details(it), bindings::all(it), content(&it["content"]));
             self.shape.tell(&proposal, text);
             return Ok(());
         }

@@ -224,8 +224,20 @@ pub(super) fn changes(rollout: &Value) -> Vec<String> {
 const HEADER: [&str; 11] =
     ["site", "router", "phase", "set", "events", "faults", "rejects", "differ", "p99 us", "heard ms", "detail"];
 
+/// What a router said last; that it is silent where that is long ago: what it does now nobody knows.
+fn phase(router: &Value, unheard: &str) -> String {
+    match (router["phase"].as_str(), router["age_ms"].as_u64()) {
+        (None, _) => unheard.to_owned(),
+        (Some(_), Some(age)) if age > SILENT_MS => "silent".to_owned(),
+        (Some(phase), _) => phase.to_owned(),
+    }
+}
+
 fn router(router: &Value) -> Vec<String> {
-    let phase = router["phase"].as_str().unwrap_or("not heard of").to_owned();
+    let phase = match (phase(router, "not heard of"), router["age_ms"].as_u64()) {
+        (silent, Some(age)) if silent == "silent" => format!("{silent} {} s", age / 1_000),
+        (phase, _) => phase,
+    };
     let set = if router["has_new_set"] == true { "new" } else { "old" };
     let mut row = vec![text(&router["site"]), text(&router["router"]), phase, set.to_owned()];
     row.extend(
@@ -237,10 +249,9 @@ fn router(router: &Value) -> Vec<String> {
 
 /// The same on one line.
 fn line(rollout: &Value) -> String {
-    let routers = items(rollout, "routers").iter().map(|router| {
-        let phase = router["phase"].as_str().unwrap_or("-");
-        format!("{}/{} {phase}", text(&router["site"]), text(&router["router"]))
-    });
+    let routers = items(rollout, "routers")
+        .iter()
+        .map(|router| format!("{}/{} {}", text(&router["site"]), text(&router["router"]), phase(router, "-")));
     format!("rollout {}: {}  {}", text(&rollout["id"]), text(&rollout["state"]), routers.collect::<Vec<_>>().join("  "))
 }
 
@@ -276,6 +287,16 @@ mod tests {
         assert_eq!(changes(&governing), ["+orders", "-old"]);
         let over = json!({"id": 9, "state": "complete", "reason": "the ledger of the mesh balances"});
         assert!(view(&over).contains("\n  the ledger of the mesh balances\n"), "{}", view(&over));
+    }
+
+    #[test]
+    fn a_router_that_is_dead_is_not_shown_as_active() {
+        let mut rollout = rollout();
+        rollout["routers"][0]["age_ms"] = (SILENT_MS + 1).into();
+        assert_eq!(line(&rollout), "rollout 9: canary  us1/r1 silent  eu1/r1 -");
+        let shown = view(&rollout);
+        let silent = format!("silent {} s", (SILENT_MS + 1) / 1_000);
+        assert!(shown.contains(&silent) && !shown.contains("ACTIVE"), "{shown}");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use crate::peering::Tell;
 use crate::residency::Residency;
 use crate::world::view::active_at;
 use crate::world::{members, unix_ms};
-use myelin_catalog::SignatureState;
+use myelin_catalog::{SignatureState, Site};
+use myelin_mesh::Directory;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -31,6 +32,9 @@ impl Keeper {
         // The links' thread takes them at once, and ends before this one.
         let _ = mesh.tell.blocking_send(Tell::Head(catalog.head()));
         let (fleet, is_new) = (catalog.fleet(), *catalog.fleet() != mesh.fleet);
+        if is_new && let Some(site) = self.site.as_ref().and_then(|site| fleet.site(site)) {
+            warn_of_place(&self.account.shared.alone, site);
+        }
         if !is_new && is_placed {
             return;
         }
@@ -66,6 +70,24 @@ impl Keeper {
                 tracing::warn!(%module, rev, "the key that signed a running module is removed: it runs on, and cannot be rolled out again");
                 *self.alarms.entry("module-key-removed".to_owned()).or_default() += 1;
             }
+        }
+    }
+}
+
+/// Says that `[node] region` or `cloud` is another than the catalog's: rules of residency go by the catalog.
+fn warn_of_place(configured: &Directory, site: &Site) {
+    let Some(own) = configured.sites().next() else { return };
+    let pairs =
+        [("region", &*own.region, members::place(&site.region)), ("cloud", &*own.cloud, members::place(&site.cloud))];
+    for (label, configured, said) in pairs {
+        if !configured.is_empty() && configured != said {
+            tracing::warn!(
+                site = %site.name,
+                configured,
+                catalog = if said.is_empty() { "unset" } else { said },
+                "[node] {label} is not what the catalog says of this site, which rules of residency go by; \
+                 `myelin site set` changes it there"
+            );
         }
     }
 }
