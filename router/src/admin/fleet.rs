@@ -408,7 +408,7 @@ pub(super) async fn move_site(
     Extension(actor): Extension<Actor>,
     NamePath(name): NamePath,
     Body(SiteChange { region, cloud }): Body<SiteChange>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, RevisionTag), Problem> {
     if region.is_none() && cloud.is_none() {
         let detail = "it says neither `region` nor `cloud`; give one of them";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-body", detail.to_owned()));
@@ -419,7 +419,7 @@ pub(super) async fn move_site(
     })?;
     let (region, cloud) = (region.unwrap_or_else(|| site.region.clone()), cloud.unwrap_or_else(|| site.cloud.clone()));
     if (&region, &cloud) == (&site.region, &site.cloud) {
-        return Ok(StatusCode::NO_CONTENT);
+        return Ok((StatusCode::NO_CONTENT, revision_tag(view.catalog.head().rev)));
     }
     record(&context, actor, Op::SiteMoved { name, region, cloud }).await
 }

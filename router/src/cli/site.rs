@@ -136,8 +136,10 @@ impl Site {
                 Self::Add(add) => add.run().await,
                 Self::Set(Set { site, labels: Labels { region, cloud }, shape, admin }) => {
                     let place = Place { site, router: None };
-                    let revision = admin.api()?.tell(Method::PATCH, &place.path(), Body::Json(labels(region, cloud))).await?;
-                    let told = format!("site {} is there now; rules of residency go by it at every router\n", place.site);
+                    let revision =
+                        admin.api()?.tell(Method::PATCH, &place.path(), Body::Json(labels(region, cloud))).await?;
+                    let told =
+                        format!("site {} is there now; rules of residency go by it at every router\n", place.site);
                     shape.tell(&place.change("set", revision), |_| told.clone());
                     Ok(())
                 }
@@ -167,7 +169,8 @@ impl Add {
     async fn run(self) -> Result<()> {
         let api = self.admin.api()?;
         if self.place.router.is_none() {
-            let revision = api.tell(Method::PUT, &self.place.path(), Body::Json(labels(self.region, self.cloud))).await?;
+            let revision =
+                api.tell(Method::PUT, &self.place.path(), Body::Json(labels(self.region, self.cloud))).await?;
             let site = &self.place.site;
             self.shape.tell(&self.place.change("added", revision), |_| {
                 format!("site {site} belongs to the mesh; add its routers with `myelin site add {site}/ROUTER`\n")

@@ -76,10 +76,7 @@ fn a_log_goes_on_by_itself_once_its_disk_has_room_again() {
         let (region, cloud) = ("eu".parse().unwrap(), "own".parse().unwrap());
         let op = Op::SiteAdded { name: name.parse().unwrap(), region, cloud };
         let record = catalog.draft(op, "a test", 1).unwrap();
-        log.append(&record).map(|head| {
-            catalog.apply(&record).unwrap();
-            head
-        })
+        log.append(&record).inspect(|_| catalog.apply(&record).unwrap())
     };
     let before = append(&mut log, "a").unwrap();
     is_full.store(true, SeqCst);
