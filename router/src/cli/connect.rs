@@ -115,7 +115,8 @@ impl Connect {
         running(&self.data_dir).filter(|_| self.addr.is_empty()).map(|ready| ready.pid)
     }
 
-    fn addrs(&self) -> Vec<String> {
+    /// The routers that are tried, in order.
+    pub(super) fn addrs(&self) -> Vec<String> {
         if !self.addr.is_empty() {
             return self.addr.clone();
         }

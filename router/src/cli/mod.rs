@@ -29,6 +29,7 @@ mod ledger;
 mod link;
 mod listing;
 mod logging;
+mod lost;
 mod made_up;
 mod mesh;
 mod oci;
