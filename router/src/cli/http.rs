@@ -1,6 +1,6 @@
 //! A small HTTP client for the admin API: one connection for all calls, bounded answers, problems as failures.
 
-use super::failure::{Exit, Failure, Result, exit_for_code, exit_for_status};
+use super::failure::{Exit, Failure, Result, exit_for_code, exit_for_status, is_nobody};
 use crate::config::without_user;
 use anyhow::Context;
 use base64::Engine as _;
@@ -307,7 +307,7 @@ fn problem(status: u16, answer: &[u8], path: &str) -> Failure {
     let sentence = if detail.is_empty() { title } else { detail };
     // The server's words may quote a stranger's.
     let sentence: String = sentence.chars().filter(|c| !c.is_control() || *c == '\n').collect();
-    let failure = Failure::new(exit, format!("{sentence} ({code})"));
+    let failure = Failure { is_unanswered: is_nobody(&code), ..Failure::new(exit, format!("{sentence} ({code})")) };
     match exit {
         Exit::Denied if status == 401 => {
             failure.next("give --token, or a client certificate with --cert, --key and --ca")
