@@ -126,7 +126,11 @@ impl Publish {
         report.unknown = client.unknown();
         report.refusals = refusals.await.context("the task that tells refusals")?;
         let summary = &report.summary;
-        if !self.json && !self.quiet && summary.published > 0 && (summary.refused == 0 || summary.published > 1) {
+        if (!self.json || self.trace)
+            && !self.quiet
+            && summary.published > 0
+            && (summary.refused == 0 || summary.published > 1)
+        {
             eprintln!("{}", told(summary, report.took));
         }
         sent.map_err(|failure| report.broken_off(failure))?;
