@@ -1,11 +1,10 @@
 //! `myelin pub` and `sub` go on at the next address when their router goes away, and say so.
 
-use crate::attacks::eventually;
 use anyhow::{Context, Result, ensure};
 use myelin_client::SubscribeOptions;
 use myelin_tests::{Ran, Router, Setup, program};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
 /// Events that are published.
@@ -76,7 +75,10 @@ async fn ended(child: Child) -> Result<Ran> {
 async fn a_publisher_and_a_subscriber_move_on_when_their_router_is_drained() -> Result<()> {
     let mut two = Two::start()?;
     let mut subscriber = two.myelin(&["sub", "orders/**", "--json"]).spawn()?;
-    eventually("the subscriber", || Ok(two.first.myelin(&["client", "ls", "-o", "json"])?.out.contains("cli"))).await?;
+    let mut said = BufReader::new(subscriber.stderr.take().context("its standard error")?);
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    ensure!(line.starts_with("listening on orders/**"), "{line}");
     let publisher = two.publish().await?;
     let status = two.first.terminate()?;
     ensure!(status.code() == Some(0), "{status}");
@@ -89,7 +91,10 @@ async fn a_publisher_and_a_subscriber_move_on_when_their_router_is_drained() -> 
     ensure!(ran.err.contains("is going away: ") && ran.err.contains(&second), "{}", ran.err);
 
     subscriber.kill()?;
-    let said = ended(subscriber).await?.err;
+    ended(subscriber).await?;
+    let mut rest = String::new();
+    said.read_to_string(&mut rest)?;
+    let said = rest;
     ensure!(said.contains("is going away: ") && said.contains(&second), "{said}");
     ensure!(said.contains("events in between may be missing"), "{said}");
     Ok(())
