@@ -6,6 +6,7 @@
 pub mod asked;
 mod denials;
 mod event;
+pub mod named;
 
 pub use denials::Denials;
 pub use event::{PolicyEvent, head};

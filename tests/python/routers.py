@@ -69,6 +69,8 @@ class Router:
             environment |= {"MYELIN_TLS__CERT": str(tls.certificate), "MYELIN_TLS__KEY": str(tls.key),
                             "MYELIN_TLS__CA": str(tls.ca),
                             "MYELIN_ADMIN__IDENTITIES": "spiffe://python.test/service/ops"}
+            # The site of the certificates that tests issue.
+            environment.setdefault("MYELIN_NODE__SITE", "hamburg")
             # What clients can do is tested here, not who may; `variables` can say otherwise.
             environment.setdefault("MYELIN_POLICY__DEFAULT", "allow")
         with self._log.open("wb") as log:

@@ -18,7 +18,7 @@ use crate::publisher::{Blocked, PublishException, PublishTicket, Summary};
 use crate::queue::Queue;
 use crate::registry::Sink;
 use crate::request;
-use crate::shared::{Lifecycle, SessionInfo, Shared, Status};
+use crate::shared::{Lifecycle, Loss, SessionInfo, Shared, Status};
 use crate::stats::Stats;
 use crate::subscription::{SubscribeOptions, Subscription};
 
@@ -163,6 +163,20 @@ impl Client {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.0.shared.status.subscribe()
+    }
+
+    /// How the last session ended that this client did not end itself; `None` while none has. Known by the time that
+    /// [`status`](Self::status) is no longer that session.
+    #[must_use]
+    pub fn loss(&self) -> Option<Loss> {
+        self.0.shared.loss()
+    }
+
+    /// The numbers of the events whose fate lost connections left open, as first and last of each run, in order. After
+    /// many losses the last run may span events between them that were decided.
+    #[must_use]
+    pub fn unknown(&self) -> Vec<(u64, u64)> {
+        self.0.shared.publisher.unknown()
     }
 
     /// The session, waiting for one if need be.

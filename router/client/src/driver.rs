@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_transport::Backoff;
+use myelin_transport::{Backoff, CloseKind};
 use myelin_wire::Code;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::connector::Connector;
 use crate::error::ClientError;
 use crate::session::{Control, Established, Session, establish};
-use crate::shared::{Lifecycle, Shared, Status};
+use crate::shared::{Lifecycle, Loss, Shared, Status};
 use crate::stats::add;
 
 /// After BYE the router has so long to close.
@@ -54,8 +54,12 @@ pub(crate) async fn drive(shared: Arc<Shared>, connector: Arc<dyn Connector>, fi
         number += 1;
         let began = Instant::now();
         let (error, goaway) = run(&shared, established, number).await;
+        let is_ours = shared.lifecycle() > Lifecycle::Running;
+        if !is_ours {
+            shared.lose(Loss { session: number, error: error.clone(), is_drain: goaway, failed: None });
+        }
         shared.end_session();
-        if shared.lifecycle() > Lifecycle::Running {
+        if is_ours {
             break ClientError::ClientClosed;
         }
         add(&shared.counters.sessions_lost, 1);
@@ -65,8 +69,9 @@ pub(crate) async fn drive(shared: Arc<Shared>, connector: Arc<dyn Connector>, fi
         if began.elapsed() >= STABLE {
             backoff.succeeded();
         }
-        // A router that says GOAWAY is the last to ask again.
-        index += usize::from(goaway);
+        // A router that says GOAWAY, or that says nothing any more, is the last to ask again.
+        let is_silent = matches!(&error, ClientError::Lost(reason) if reason.kind == CloseKind::TimedOut);
+        index += usize::from(goaway || is_silent);
         match reconnect(&shared, &*connector, &mut backoff, &mut index).await {
             Ok(next) => established = next,
             Err(error) => break error,
@@ -95,6 +100,9 @@ async fn reconnect(
             dialled = establish(connector, *index % connector.routers(), &shared.config) => dialled,
             () = &mut closing => return Err(ClientError::ClientClosed),
         };
+        if let Err(error) = &dialled {
+            shared.not_back(error);
+        }
         match dialled {
             Ok(established) => return Ok(established),
             Err(error) if error.is_final() => return Err(error),

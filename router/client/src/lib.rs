@@ -38,6 +38,7 @@ mod config;
 mod connector;
 mod delivered;
 mod dispatch;
+mod doubt;
 mod driver;
 mod error;
 mod event;
@@ -60,7 +61,7 @@ pub use delivered::Delivered;
 pub use error::{ClientError, RequestError};
 pub use event::Event;
 pub use publisher::{Outcome, PublishException, PublishTicket, Summary};
-pub use shared::{SessionInfo, Status};
+pub use shared::{Loss, SessionInfo, Status};
 pub use stats::Stats;
 pub use subscription::{SubscribeOptions, Subscription};
 

@@ -15,6 +15,7 @@ use myelin_wire::{Code, EventBuilder, Limits, Refusal, validate_topic};
 use tokio::sync::{Notify, oneshot};
 
 use crate::chunks::Chunks;
+use crate::doubt::Doubt;
 use crate::error::ClientError;
 use crate::event::Event;
 use crate::notify::{lock, until};
@@ -130,7 +131,7 @@ struct State {
     tickets: VecDeque<(u64, oneshot::Sender<Outcome>)>,
     exceptions: VecDeque<PublishException>,
     refused: u64,
-    unknown: u64,
+    doubt: Doubt,
     exceptions_dropped: u64,
 }
 
@@ -149,7 +150,7 @@ impl Publisher {
             tickets: VecDeque::new(),
             exceptions: VecDeque::new(),
             refused: 0,
-            unknown: 0,
+            doubt: Doubt::default(),
             exceptions_dropped: 0,
         };
         Self {
@@ -349,6 +350,10 @@ impl Publisher {
         lock(&self.state).summary()
     }
 
+    pub(crate) fn unknown(&self) -> Vec<(u64, u64)> {
+        lock(&self.state).doubt.runs().to_vec()
+    }
+
     fn wake_all(&self) {
         self.room.notify_waiters();
         self.settled.notify_waiters();
@@ -424,7 +429,7 @@ impl State {
     }
 
     fn forget_session(&mut self) -> VecDeque<(u64, oneshot::Sender<Outcome>)> {
-        self.unknown += self.seq - self.acked;
+        self.doubt.add(self.base + self.acked + 1, self.base + self.seq);
         self.base += self.seq;
         (self.seq, self.acked) = (0, 0);
         self.refs = TopicRefs::new(REFS_MAX);
@@ -440,9 +445,9 @@ impl State {
         let decided = self.base + self.acked;
         Summary {
             published: self.published(),
-            acked: decided - self.refused - self.unknown,
+            acked: decided - self.refused - self.doubt.events(),
             refused: self.refused,
-            unknown: self.unknown,
+            unknown: self.doubt.events(),
             exceptions_dropped: self.exceptions_dropped,
         }
     }

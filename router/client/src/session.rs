@@ -36,6 +36,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection whose router has said WELCOME.
 pub(crate) struct Established {
+    /// Which of the routers it is.
+    index: usize,
     connection: Connection,
     send: SendStream,
     recv: RecvStream,
@@ -62,7 +64,7 @@ pub(crate) async fn establish(
     config: &ClientConfig,
 ) -> Result<Established, ClientError> {
     let connection = connector.connect(index).await?;
-    match timeout(Duration::from_millis(HELLO_TIMEOUT_MS.into()), greet(&connection, config)).await {
+    match timeout(Duration::from_millis(HELLO_TIMEOUT_MS.into()), greet(&connection, index, config)).await {
         Ok(greeted) => {
             if let Err(ClientError::Protocol(refusal)) = &greeted {
                 connection.close(refusal.code.number().into(), &refusal.to_string());
@@ -76,7 +78,7 @@ pub(crate) async fn establish(
     }
 }
 
-async fn greet(connection: &Connection, config: &ClientConfig) -> Result<Established, ClientError> {
+async fn greet(connection: &Connection, index: usize, config: &ClientConfig) -> Result<Established, ClientError> {
     let (mut send, mut recv) = connection.open_bi().await?;
     let (client, overflow, token) = (config.name.clone(), config.overflow, config.token()?);
     let hello = Hello { min: VERSION, max: VERSION, client, overflow, token };
@@ -86,7 +88,7 @@ async fn greet(connection: &Connection, config: &ClientConfig) -> Result<Establi
     let mut decoder = MessageDecoder::new();
     match read_message(&mut recv, &mut decoder, |kind| kind == FrameType::Welcome).await? {
         Some(Message::Welcome(welcome)) if welcome.version == VERSION => {
-            Ok(Established { connection: connection.clone(), send, recv, decoder, welcome })
+            Ok(Established { index, connection: connection.clone(), send, recv, decoder, welcome })
         }
         Some(Message::Welcome(welcome)) => {
             let message = format!("WELCOME names version {}, where {VERSION} was offered", welcome.version);
@@ -129,9 +131,9 @@ pub(crate) struct Control {
 impl Session {
     /// Session number `number` begins on an established connection.
     pub(crate) fn begin(shared: &Arc<Shared>, established: Established, number: u64) -> (Arc<Self>, Control) {
-        let Established { connection, send, recv, decoder, welcome } = established;
+        let Established { index, connection, send, recv, decoder, welcome } = established;
         let Welcome { version, site, router, inbox, limits } = welcome;
-        let info = Arc::new(SessionInfo { number, version, site, router, inbox, limits });
+        let info = Arc::new(SessionInfo { number, index, version, site, router, inbox, limits });
         let session = Self {
             shared: shared.clone(),
             connection,

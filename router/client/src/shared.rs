@@ -1,12 +1,13 @@
 //! What all handles, subscriptions and tasks of one client have in common.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use myelin_wire::Limits;
 use tokio::sync::{Notify, watch};
 
 use crate::config::ClientConfig;
 use crate::error::ClientError;
+use crate::notify::lock;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
 use crate::request::{Inbox, Replies};
@@ -17,6 +18,8 @@ use crate::stats::{Counters, Stats};
 pub struct SessionInfo {
     /// Counts the sessions of this client, from 1.
     pub number: u64,
+    /// Which of the routers to choose from it is with: the place of its address among the client's, from 0.
+    pub index: usize,
     /// Protocol version in use.
     pub version: u16,
     /// Site of the router.
@@ -40,6 +43,19 @@ pub enum Status {
     Closed(ClientError),
 }
 
+/// How the last session ended that the client did not end itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The number of the session.
+    pub session: u64,
+    /// Why it ended.
+    pub error: ClientError,
+    /// Whether the router had asked to go elsewhere, so that what was in flight could be finished.
+    pub is_drain: bool,
+    /// Why the last attempt since then to be in another session failed.
+    pub failed: Option<ClientError>,
+}
+
 /// How far a client is with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lifecycle {
@@ -60,6 +76,7 @@ pub(crate) struct Shared {
     /// The session's control writer waits here.
     pub(crate) control: Notify,
     pub(crate) counters: Counters,
+    loss: Mutex<Option<Loss>>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) lifecycle: watch::Sender<Lifecycle>,
 }
@@ -74,6 +91,7 @@ impl Shared {
             inbox: tokio::sync::Mutex::default(),
             control: Notify::new(),
             counters: Counters::default(),
+            loss: Mutex::default(),
             status: watch::Sender::new(Status::Connecting),
             lifecycle: watch::Sender::new(Lifecycle::Running),
         }
@@ -129,6 +147,22 @@ impl Shared {
 
     pub(crate) fn lifecycle(&self) -> Lifecycle {
         *self.lifecycle.borrow()
+    }
+
+    /// A session was lost. To be told before its end, so that whoever sees that finds the reason.
+    pub(crate) fn lose(&self, loss: Loss) {
+        *lock(&self.loss) = Some(loss);
+    }
+
+    /// An attempt to be in a session again failed.
+    pub(crate) fn not_back(&self, error: &ClientError) {
+        if let Some(loss) = &mut *lock(&self.loss) {
+            loss.failed = Some(error.clone());
+        }
+    }
+
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        lock(&self.loss).clone()
     }
 
     /// The session is over; what waits for its answers is told.

@@ -11,6 +11,7 @@ mod decider;
 mod error;
 mod index;
 mod mentions;
+mod named;
 mod needs;
 mod policies;
 mod question;
@@ -23,6 +24,7 @@ pub mod limits;
 
 pub use decider::Decider;
 pub use error::{PolicyError, PolicyErrors};
+pub use named::{Named, named};
 pub use policies::{Decision, Policies, Verdict};
 pub use schema::{ADMIN_SCHEMA, SCHEMA};
 pub use who::{Action, Call, EventHead, INBOX_TOPIC, Place, Question, Service, Subject};

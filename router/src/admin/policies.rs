@@ -3,7 +3,7 @@
 use super::Context;
 use super::intake::{IfMatch, Json as Body, NamePath, RevisionTag, revision_tag};
 use super::problem::Problem;
-use crate::policy::{Asked, PolicyEvent, asked};
+use crate::policy::{Asked, PolicyEvent, asked, named};
 use crate::world::{Actor, Blame, Change, View, WorldError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -176,6 +176,10 @@ pub(super) async fn apply(
         let texts = others.map(|other| (other.name.as_str(), &*other.text));
         Policies::compile(texts.chain([(policy.name.as_str(), &*policy.text)]))
             .map_err(|errors| WorldError::new(Blame::Request, errors.code(), errors.to_string()))?;
+        if view.catalog.policy(&policy.name) != Some(&policy) {
+            named::check_names(policy.name.as_str(), &policy.text)
+                .map_err(|why| WorldError::new(Blame::Request, named::CODE, why))?;
+        }
     } else if world.view().catalog.policy(&policy.name) != Some(&policy) {
         revision = world.change(Change::Record(Box::new(Op::PolicySet { policy })), if_match, actor).await?;
     }

@@ -70,8 +70,10 @@ fn left_out(config: &Configuration) -> Vec<String> {
 /// What the files hold that a configuration names is as much a part of it as their names: what `myelin serve` would refuse
 /// is refused here.
 fn check_files(config: &Configuration) -> Result<()> {
+    let mut faults = Vec::new();
     if let Some(files) = serve::tls_files(config) {
-        serve::router_identity(&files)?;
+        faults.extend(serve::router_identity(&files).err());
+        faults.extend(serve::check_site(config, &files).err());
     }
     if let Some(file) = &config.admin.token_file {
         let told = |error| match error {
@@ -79,12 +81,24 @@ fn check_files(config: &Configuration) -> Result<()> {
             TokenError::File { .. } => Failure::new(Exit::Usage, error.to_string()),
             TokenError::Text => Failure::of_file(file, error).doing("[admin] token_file"),
         };
-        Token::read(file).map_err(told)?;
+        faults.extend(Token::read(file).map_err(told).err());
     }
     let usage = |error: anyhow::Error| Failure { exit: Exit::Usage, ..error.into() };
-    Tokens::check(&config.jwt, &config.node.data_dir).map_err(usage)?;
-    otlp::Target::load(&config.telemetry).map_err(usage)?;
-    Ok(())
+    let data_dir = &config.node.data_dir;
+    if data_dir.exists() && !data_dir.is_dir() {
+        let what = format!("[node] data_dir: {} is a file, and no folder", data_dir.display());
+        faults.push(Failure::new(Exit::Usage, what).next("give the folder where the router keeps its state"));
+    } else {
+        faults.extend(Tokens::check(&config.jwt, data_dir).map_err(usage).err());
+    }
+    faults.extend(otlp::Target::load(&config.telemetry).map_err(usage).err());
+    if faults.len() <= 1 {
+        return faults.pop().map_or(Ok(()), Err);
+    }
+    let told: Vec<_> =
+        faults.iter().map(|fault| format!("  {}", fault.to_string().trim_start_matches("error: "))).collect();
+    let what = format!("{} faults in what the configuration names\n{}", faults.len(), told.join("\n"));
+    Err(Failure::new(Exit::Usage, what).next("mend these, then look again with `myelin config check`"))
 }
 
 impl From<crate::config::ConfigErrors> for Failure {
@@ -125,6 +139,7 @@ mod tests {
         let ca = folder.join("ca.pem");
         std::fs::write(&ca, authority.cert_pem()).unwrap();
         let mut config = Configuration::default();
+        config.node.site = "site".to_owned();
         (config.tls.cert, config.tls.key, config.tls.ca) = (Some(cert), Some(key), Some(ca));
         config
     }
@@ -153,6 +168,19 @@ mod tests {
         assert_eq!(told(&certified(folder.path(), true)), "");
         let refused = told(&certified(folder.path(), false));
         assert!(refused.contains("spiffe://test/service/shop") && refused.contains("cert issue router"), "{refused}");
+
+        let mut config = certified(folder.path(), true);
+        config.node.site = "berlin".to_owned();
+        let other = told(&config);
+        assert!(
+            ["site: it is `berlin`", "spiffe://test/site/site/router/r1"].iter().all(|part| other.contains(part)),
+            "{other}"
+        );
+        config.admin.token_file = Some(folder.path().join("nowhere"));
+        config.node.data_dir = config.tls.cert.clone().unwrap();
+        let all = told(&config);
+        let parts = ["3 faults", "`berlin`", "[admin] token_file", "own.pem is a file"];
+        assert!(parts.iter().all(|part| all.contains(part)), "{all}");
 
         let mut config = Configuration::default();
         let file = folder.path().join("token");

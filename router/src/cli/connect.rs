@@ -115,7 +115,8 @@ impl Connect {
         running(&self.data_dir).filter(|_| self.addr.is_empty()).map(|ready| ready.pid)
     }
 
-    fn addrs(&self) -> Vec<String> {
+    /// The routers that are tried, in order.
+    pub(super) fn addrs(&self) -> Vec<String> {
         if !self.addr.is_empty() {
             return self.addr.clone();
         }
@@ -272,16 +273,18 @@ pub(super) fn payload(message: Option<&str>, file: Option<&Path>) -> Result<Vec<
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
+        let is_unanswered =
+            matches!(error, ClientError::Dial(DialError::Timeout { .. }) | ClientError::HandshakeTimeout { .. });
         let exit = match &error {
             ClientError::Config(_) | ClientError::Tls(_) | ClientError::Invalid(_) | ClientError::Resolve { .. } => {
                 Exit::Usage
             }
             ClientError::Dial(DialError::Refused { .. } | DialError::Untrusted { .. }) => Exit::Denied,
-            ClientError::Dial(DialError::Timeout { .. }) | ClientError::HandshakeTimeout { .. } => Exit::NotFound,
+            _ if is_unanswered => Exit::NotFound,
             ClientError::Refused(refusal) | ClientError::Closed(refusal) => exit_for_refusal(refusal.code),
             _ => Exit::Failed,
         };
-        let failure = Self::new(exit, error.to_string());
+        let failure = Self { is_unanswered, ..Self::new(exit, error.to_string()) };
         match &error {
             ClientError::Dial(DialError::Timeout { .. }) => {
                 failure.next("start a router with `myelin serve --dev`, or look with `myelin doctor`")
@@ -312,6 +315,7 @@ mod tests {
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         assert_eq!(exit(ClientError::Dial(DialError::Timeout { addr, waited_ms: 5_000 })), Exit::NotFound);
         assert_eq!(exit(ClientError::HandshakeTimeout { waited_ms: 5_000 }), Exit::NotFound);
+        assert!(!Failure::from(ClientError::HandshakeTimeout { waited_ms: 5_000 }).is_absence(), "nobody has answered");
     }
 
     #[test]

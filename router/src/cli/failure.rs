@@ -261,7 +261,8 @@ pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
         "conflict" | "rollout-running" | "catalog-moved" | "trust-stale" | "proposal-stale" => Exit::Conflict,
         "subject-not-deleted" | "version-not-deleted" | "schema-referenced" | "schema-in-use" => Exit::Conflict,
         "rollout-needed" => Exit::Conflict,
-        "timeout" | "no-answer" | "body-timeout" | "record-late" => Exit::Timeout,
+        code if is_nobody(code) => Exit::NotFound,
+        "timeout" | "body-timeout" | "record-late" => Exit::Timeout,
         // A filter that fails what every router does with it before it judges.
         "self-test-fault" | "self-test-unexpected" | "self-test-synthetic-fault" => Exit::GateFailed,
         "gate-failed" | "not-ready" | "incompatible-schema" | "recorded-events" => Exit::GateFailed,
@@ -273,6 +274,11 @@ pub(super) fn exit_for_code(code: &str) -> Option<Exit> {
         _ if code.starts_with("invalid-") => Exit::Usage,
         _ => return None,
     })
+}
+
+/// Whether a stable code says that nobody answers behind whoever was asked: another router, or the one that writes.
+pub(super) fn is_nobody(code: &str) -> bool {
+    matches!(code, "no-answer" | "writer-unreachable")
 }
 
 /// Which exit code a status of the admin API stands for.
@@ -335,6 +341,7 @@ mod tests {
             (4, "signature-missing signature-untrusted capability-approval downgrade tenant-quota registry-mode"),
             (5, "trust-stale subject-not-deleted schema-referenced"),
             (7, "self-test-fault incompatible-schema"),
+            (3, "no-answer writer-unreachable"),
         ] {
             codes.split(' ').for_each(|code| assert_eq!(of_code(code), Some(exit), "{code}"));
         }

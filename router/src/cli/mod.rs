@@ -31,6 +31,7 @@ mod ledger;
 mod link;
 mod listing;
 mod logging;
+mod lost;
 mod made_up;
 mod mesh;
 mod oci;

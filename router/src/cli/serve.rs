@@ -13,7 +13,7 @@ use crate::ledger::{self, Counts};
 use crate::node::Node;
 use anyhow::Context;
 use clap::Args;
-use myelin_transport::{Identity, ReloadOutcome, TlsErrorKind, TlsFiles, TlsIdentity, TlsReloader};
+use myelin_transport::{Identity, IdentityKind, ReloadOutcome, TlsErrorKind, TlsFiles, TlsIdentity, TlsReloader};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -117,7 +117,10 @@ impl Serve {
         // Held until the process ends: two starts at once would renew each other's certificates and share an epoch.
         let _lock = lock(data_dir)?;
         let tls = match tls_files(&config) {
-            Some(files) => files,
+            Some(files) => {
+                check_site(&config, &files)?;
+                files
+            }
             None if self.dev => development::prepare(&config)?,
             None => {
                 return Err(Failure::new(Exit::Usage, "[tls] names no certificate, and without one nobody is served")
@@ -322,6 +325,24 @@ pub(super) fn router_identity(files: &TlsFiles) -> Result<Identity> {
         true => Ok(identity),
         false => Err(told(format!("{} is the certificate of {identity}, and not a router's", files.cert.display()))
             .next("issue one with `myelin cert issue router SITE NAME --host HOST`")),
+    }
+}
+
+/// Whether the certificate is that of a router at the configured site: other routers believe the certificate, and policies
+/// and rules for topics the configuration. A certificate that cannot be used is told by whoever uses it.
+pub(super) fn check_site(config: &Config, files: &TlsFiles) -> Result<()> {
+    let Ok(tls) = TlsIdentity::load(files) else { return Ok(()) };
+    let (identity, site) = (tls.identity(), &config.node.site);
+    match identity.kind() {
+        IdentityKind::Router { site: certified, .. } if certified != site => {
+            let cert = files.cert.display();
+            let what =
+                format!("[node] site: it is `{site}`, and {cert} is a certificate for site `{certified}` ({identity})");
+            Err(Failure::new(Exit::Usage, what).next(format!(
+                "set [node] site = \"{certified}\", or issue one with `myelin cert issue router {site} NAME`"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

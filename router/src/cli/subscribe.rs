@@ -3,6 +3,7 @@
 use super::connect::{Connect, block_on};
 use super::failure::{Exit, Failure, Result};
 use super::format::{self, Format};
+use super::lost::{self, attentive};
 use super::patterns;
 use super::signals::Signals;
 use super::values::duration;
@@ -10,6 +11,9 @@ use clap::{Args, ValueEnum};
 use myelin_client::{Delivered, SubscribeOptions, Subscription};
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::time::Duration;
+
+/// What a lost connection means for who subscribes: delivery is at most once.
+const MISSING: &str = "events in between may be missing";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -106,7 +110,8 @@ impl Subscribe {
         let mut printer = Printer::new(self.output.format()?);
         patterns::hint(&self.pattern);
         let mut signals = Signals::catch()?;
-        let client = self.connect.client(|config| config.with_overflow(self.overflow.into())).await?;
+        let client = self.connect.client(|config| attentive(config.with_overflow(self.overflow.into()))).await?;
+        tokio::spawn(lost::tell(client.clone(), self.connect.addrs(), MISSING));
         let options = SubscribeOptions { group: self.group.clone() };
         let mut subscription = client.subscribe(&self.pattern, options).await?;
         if !self.quiet {

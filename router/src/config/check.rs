@@ -94,8 +94,19 @@ fn check_mesh(config: &Config, places: &Places, errors: &mut Vec<ConfigError>) {
             refuse(key, format!("`{address}` is no address"), "give HOST:PORT, such as \"ohio.example.org:7401\"");
         }
     }
-    if mesh.listen.is_none() {
+    let Some(listen) = mesh.listen else {
+        let meant = [("members", &mesh.members), ("seeds", &mesh.seeds), ("advertise", &mesh.advertise)];
+        if let Some((key, _)) = meant.into_iter().find(|(_, given)| !given.is_empty()) {
+            let remedy = "give [mesh] listen, such as \"0.0.0.0:7401\"; or remove it, where this router is to be alone";
+            refuse(key, "there is no [mesh] listen, and without one this router has no links".to_owned(), remedy);
+        }
         return;
+    };
+    let client = config.listen.client;
+    let is_shared = client.ip() == listen.ip() || client.ip().is_unspecified() || listen.ip().is_unspecified();
+    if client.port() == listen.port() && client.port() != 0 && is_shared {
+        let problem = format!("`{listen}` is the UDP port of [listen] client, `{client}`");
+        refuse("listen", problem, "give each its own port: clients and routers do not share one");
     }
     if let Err(error) = members(mesh) {
         return refuse(

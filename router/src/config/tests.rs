@@ -125,6 +125,9 @@ fn values_out_of_bounds_are_refused_with_the_bounds() {
         ("[tls]\ncert = 'a.pem'\nkey = 'b.pem'", "[tls] lacks ca"),
         ("[admin]\nidentities = ['ops']", "`ops` is not of the form spiffe://"),
         ("[admin]\nidentities = 'spiffe://a/service/ops'", "is a list of texts"),
+        ("[mesh]\nmembers = ['local/r1']", "[mesh] members: there is no [mesh] listen"),
+        ("[mesh]\nseeds = ['a.example:7401']", "[mesh] seeds: there is no [mesh] listen"),
+        ("[mesh]\nlisten = '0.0.0.0:7400'\nmembers = ['local/r1']", "is the UDP port of [listen] client"),
     ] {
         let told = faults(&file(text));
         assert!(

@@ -9,9 +9,7 @@ use myelin_wire::{Pattern, Topic};
 /// # Errors
 /// What is wrong with it, and how it should look.
 pub fn check(principal: &str, action: Action, resource: &str) -> Result<(), String> {
-    Identity::parse(principal).map_err(|error| {
-        format!("the principal `{principal}` is nobody's name: {error}; write it as spiffe://example.org/service/shop")
-    })?;
+    Identity::parse(principal).map_err(|error| nobody(principal, &error))?;
     let told = match action {
         Action::Reply if resource == INBOX_TOPIC => return Ok(()),
         Action::Reply => return Err(format!("whoever may reply is asked about the one topic `{INBOX_TOPIC}`")),
@@ -22,6 +20,11 @@ pub fn check(principal: &str, action: Action, resource: &str) -> Result<(), Stri
         Some(error) => Err(format!("`{resource}` is nothing that somebody could {action}: {error}")),
         None => Ok(()),
     }
+}
+
+/// That nobody can have that name.
+pub(super) fn nobody(principal: &str, error: &dyn std::error::Error) -> String {
+    format!("the principal `{principal}` is nobody's name: {error}; write it as spiffe://example.org/service/shop")
 }
 
 #[cfg(test)]

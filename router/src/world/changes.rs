@@ -3,9 +3,10 @@
 use super::handed_in::check_way_to;
 use super::keeper::Keeper;
 use super::{Actor, Blame, WorldError, unix_ms};
+use crate::policy::named::{self, check_change};
 use bytes::Bytes;
 use myelin_catalog::{
-    Binding, CatalogError, Digest, Generation, MinisignSignature, Module, ModuleRef, Name, Op, RolloutPlan,
+    Binding, CatalogError, Digest, Generation, MinisignSignature, Module, ModuleRef, Name, Op, Policy, RolloutPlan,
     TrustRefusal, Version,
 };
 use std::sync::Arc;
@@ -220,6 +221,8 @@ impl Keeper {
     pub(super) fn vet(&mut self, op: &Op, actor: &str) -> Result<(), WorldError> {
         let after = self.catalog().preview(op.clone(), actor, unix_ms())?;
         self.check_demands(op)?;
+        let is_there = |policy: &Policy| self.catalog().policy(&policy.name) == Some(policy);
+        check_change(op, is_there).map_err(|why| WorldError::new(Blame::Request, named::CODE, why))?;
         match op {
             Op::ModuleAdded { module } if self.is_writer() => self.check_module(module),
             Op::PolicySet { .. } | Op::PolicyRemoved { .. } => {

@@ -72,3 +72,22 @@ async fn a_policy_narrows_what_roles_allow_and_never_locks_anybody_out_of_polici
     assert_eq!(ask_as(&router, Some(&admin), "GET", "/v1/bindings").await.status, 200);
     router.stop().await;
 }
+
+#[tokio::test]
+async fn a_policy_that_names_what_nobody_can_be_is_refused_and_may_not_come_with_a_rollout() {
+    let (router, [admin, _]) = start().await;
+    for text in [
+        r#"forbid (principal == Service::"service/shop", action, resource);"#,
+        r#"forbid (principal, action, resource) when { principal in [Service::"shop"] };"#,
+        r#"forbid (principal == Caller::"ci", action == Action::"admin", resource);"#,
+        r#"forbid (principal, action, resource == Topic::"/x//");"#,
+    ] {
+        for path in ["/v1/policies/typo?dry-run=true", "/v1/policies/typo"] {
+            let refused = ask_with(&router, Some(&admin), "PUT", path, &json!({"text": text}).to_string()).await;
+            assert_eq!(refused.problem(), (400, "invalid-policy".into()), "{path} {text}");
+        }
+    }
+    let list = ask_as(&router, Some(&admin), "GET", "/v1/policies").await.json();
+    assert_eq!(list["policies"], json!([]));
+    router.stop().await;
+}

@@ -133,7 +133,9 @@ fn of_two_who_apply_at_once_what_was_planned_one_does() -> Result<()> {
     let policy = |at: usize| format!("policies/p{at}.cedar");
     for round in 0..3 {
         for (number, folder) in folders.iter().enumerate() {
-            let text = format!("permit (principal == Service::\"r{round}n{number}\", action, resource);");
+            let text = format!(
+                "permit (principal == Service::\"spiffe://example.org/service/r{round}n{number}\", action, resource);"
+            );
             let files: Vec<_> = (0..20).map(policy).collect();
             write(folder.path(), &files.iter().map(|file| (file.as_str(), text.as_str())).collect::<Vec<_>>())?;
             let schema = format!("{{\"title\": \"r{round}n{number}\"}}");
@@ -172,7 +174,10 @@ fn programs_are_told_what_took_effect_and_the_revision_then() -> Result<()> {
     write(folder.path(), &subjects.iter().map(|file| (file.as_str(), "{}")).collect::<Vec<_>>())?;
     write(
         folder.path(),
-        &[("policies/p.cedar", "forbid (principal, action, resource) when { principal.id == \"x\" };")],
+        &[(
+            "policies/p.cedar",
+            "forbid (principal, action, resource) when { principal.id == \"spiffe://example.org/service/x\" };",
+        )],
     )?;
     let planned = revision(&router)?;
     let ran = router.myelin(&["apply", "-f", &folder.path().to_string_lossy(), "--json"])?.json()?;

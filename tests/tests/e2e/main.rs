@@ -25,6 +25,7 @@ mod jetstream;
 mod kit;
 mod ledger;
 mod mesh;
+mod moving_on;
 mod namespaces;
 mod oci;
 mod panics;

@@ -80,6 +80,7 @@ async fn outside_dev_nobody_may_anything_until_a_policy_permits_it() -> Result<(
         .arg(folder.path().join("data"))
         .arg("--ready-file")
         .arg(&ready)
+        .env("MYELIN_NODE__SITE", "site")
         .env("MYELIN_TLS__CERT", &cert)
         .env("MYELIN_TLS__KEY", &key)
         .env("MYELIN_TLS__CA", folder.path().join("ca.pem"))

@@ -7,6 +7,7 @@ use super::registry::{Registry, found};
 use super::state::Kind;
 use crate::cli::admin::{Api, module_path};
 use crate::cli::failure::Result;
+use crate::policy::named;
 use myelin_catalog::{Name, SchemaVersion, SubjectName, TopicRule};
 use myelin_policy::Policies;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,9 +39,18 @@ fn policies(folder: &Folder, current: &Current, plan: &Plan) -> Vec<String> {
         }
     }
     match Policies::compile(texts.iter().map(|(name, text)| (&**name, *text))) {
-        Ok(_) => Vec::new(),
+        Ok(_) => misnamed(folder, plan),
         Err(errors) => vec![errors.to_string()],
     }
+}
+
+/// Policies that change name only whom there can be.
+fn misnamed(folder: &Folder, plan: &Plan) -> Vec<String> {
+    let changes = |name: &str| plan.changes.iter().any(|change| change.kind == Kind::Policy && change.name == name);
+    let changing = folder.state.policies.iter().filter(|(name, _)| changes(name.as_str()));
+    let checked = changing
+        .filter_map(|(name, text)| named::check_names(&folder.file(Kind::Policy, name.as_str()), text.as_str()).err());
+    checked.collect()
 }
 
 /// Rules for topics name subjects that will be there.

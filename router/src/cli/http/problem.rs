@@ -1,6 +1,6 @@
 //! What a router answers that refuses: its problem as a failure, with what to do about it.
 
-use super::super::failure::{Exit, Failure, exit_for_code, exit_for_status};
+use super::super::failure::{Exit, Failure, exit_for_code, exit_for_status, is_nobody};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -29,6 +29,7 @@ pub(super) fn problem(status: u16, answer: &[u8], path: &str) -> Failure {
     let sentence: String = sentence.chars().filter(|c| !c.is_control() || *c == '\n').collect();
     let failure = Failure::new(exit, format!("{sentence} ({code})")).answered(whole);
     let failure = if code.is_empty() { failure } else { failure.coded(code.clone()) };
+    let failure = Failure { is_unanswered: is_nobody(&code), ..failure };
     match exit {
         Exit::Denied if status == 401 => {
             failure.next("give --token, or a client certificate with --cert, --key and --ca")

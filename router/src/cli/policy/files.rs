@@ -2,6 +2,7 @@
 
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::values::inside;
+use crate::policy::named;
 use myelin_catalog::Name;
 use myelin_policy::Policies;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,11 @@ fn one(path: &Path) -> Result<File> {
 pub(in crate::cli) fn compile(files: &[File]) -> Result<Policies> {
     let names: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
     let texts = names.iter().zip(files).map(|(name, file)| (&**name, &*file.text));
-    Policies::compile(texts).map_err(|errors| {
+    let policies = Policies::compile(texts.clone()).map_err(|errors| {
         Failure::new(Exit::Usage, errors.to_string()).next("`myelin policy schema` prints what policies can speak of")
-    })
+    })?;
+    for (name, text) in texts {
+        named::check_names(name, text).map_err(|why| Failure::new(Exit::Usage, why))?;
+    }
+    Ok(policies)
 }
