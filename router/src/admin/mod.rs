@@ -29,6 +29,7 @@ mod rights;
 mod rollouts;
 mod server;
 mod shadow;
+mod sites;
 mod spec;
 mod stall;
 mod tenants;
@@ -214,9 +215,9 @@ fn declared() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(shadow: shadow))
         .routes(routes!(fleet: step))
         .routes(routes!(proposals: describe, approve, withdraw))
-        .routes(routes!(fleet: sites))
-        .routes(routes!(fleet: add_site, move_site, remove_site))
-        .routes(routes!(fleet: add_router, remove_router))
+        .routes(routes!(sites: sites))
+        .routes(routes!(sites: add_site, move_site, remove_site))
+        .routes(routes!(sites: add_router, remove_router))
         .routes(routes!(keys: list))
         .routes(routes!(keys: revoke))
         .routes(routes!(captures: list, start))

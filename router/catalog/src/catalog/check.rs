@@ -52,17 +52,15 @@ impl Catalog {
             Op::ModuleSigned { module, signature } => self.check_resigned(module, signature, record.at_unix_ms),
             Op::ModuleRemoved { module } => self.check_module_removed(module),
             Op::BindingStaged { binding } => self.check_staged(binding),
-            Op::BindingRemoved { name } => match self.staged.find(name) {
-                Some(_) => Ok(()),
-                None => Err(not_found("binding", name, "`myelin rollout status` lists those that are staged")),
-            },
+            Op::BindingRemoved { name } => there(self.staged.find(name), || {
+                not_found("binding", name, "`myelin rollout status` lists those that are staged")
+            }),
             Op::Activated { bindings } => self.check_activated(bindings),
             Op::RolledBack { to } => self.check_rolled_back(*to),
             Op::Quarantined { module, binding, reason } => self.check_quarantined(module, binding, reason),
-            Op::Released { module } => match self.quarantine(module) {
-                Some(_) => Ok(()),
-                None => Err(not_found("quarantined module", module, "`myelin filter ls` shows which are")),
-            },
+            Op::Released { module } => there(self.quarantine(module), || {
+                not_found("quarantined module", module, "`myelin filter ls` shows which are")
+            }),
             Op::KeyTrusted { key_id, public_key, note } => self.keys.check_trusted(key_id, public_key, note),
             Op::KeyRevoked { key_id } => self.keys.check_revoked(key_id),
             Op::TrustChanged { change } => Ok(self.trust.check(change)?),
@@ -79,10 +77,9 @@ impl Catalog {
             Op::RouterAdded { site, name } => self.fleet.check_router_added(site, name),
             Op::RouterRemoved { site, name } => self.fleet.check_router_removed(site, name),
             Op::TopicRuleSet { rule } => self.check_topic_rule(rule),
-            Op::TopicRuleRemoved { name } => match self.topics.get(name) {
-                Some(_) => Ok(()),
-                None => Err(not_found("topic rule", name, "list them with `myelin topic ls`")),
-            },
+            Op::TopicRuleRemoved { name } => {
+                there(self.topics.get(name), || not_found("topic rule", name, "list them with `myelin topic ls`"))
+            }
             Op::SchemaRegistered { registration } => self.schemas.check_registered(registration),
             Op::SchemaVersionDeleted { subject, version, permanent } => {
                 Ok(self.schemas.check_version_deleted(subject, *version, *permanent)?)
@@ -91,15 +88,13 @@ impl Catalog {
             Op::CompatibilitySet { subject, level } => self.schemas.check_compatibility_set(subject.as_ref(), *level),
             Op::RegistryModeSet { subject, mode } => self.schemas.check_mode_set(subject.as_ref(), *mode),
             Op::PolicySet { policy } => self.check_policy(policy),
-            Op::PolicyRemoved { name } => match self.policies.get(name) {
-                Some(_) => Ok(()),
-                None => Err(not_found("policy", name, "list them with `myelin policy ls`")),
-            },
+            Op::PolicyRemoved { name } => {
+                there(self.policies.get(name), || not_found("policy", name, "list them with `myelin policy ls`"))
+            }
             Op::TenantSet { tenant } => tenant::check_among(tenant, &self.tenants),
-            Op::TenantRemoved { name } => match self.tenants.get(name) {
-                Some(_) => Ok(()),
-                None => Err(not_found("tenant", name, "list them with `myelin tenant ls`")),
-            },
+            Op::TenantRemoved { name } => {
+                there(self.tenants.get(name), || not_found("tenant", name, "list them with `myelin tenant ls`"))
+            }
             Op::ApprovalRequested { intent, note } => self.check_approval(intent, note, record),
             Op::ApprovalWithdrawn { id } => self.check_withdrawal(*id),
             Op::RolloutStarted { .. }
@@ -296,6 +291,11 @@ impl Catalog {
 
 pub(super) fn conflict<T>(why: impl Into<String>) -> Result<T, CatalogError> {
     Err(CatalogError::Conflict(why.into()))
+}
+
+/// Whether that was found.
+fn there<T>(found: Option<T>, missing: impl FnOnce() -> CatalogError) -> Result<(), CatalogError> {
+    found.map(drop).ok_or_else(missing)
 }
 
 pub(super) fn not_found(what: &'static str, name: impl ToString, mend: &'static str) -> CatalogError {

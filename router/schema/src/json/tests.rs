@@ -403,7 +403,7 @@ fn a_payload_that_the_library_fails_on_is_turned_back_and_the_next_one_judged() 
 /// Quadratic it would be some 10^10 steps.
 #[test]
 fn long_lists_of_values_are_compared_at_once() {
-    let texts = |from: usize| (from..from + 100_000).map(|number| json!(format!("v{number}"))).collect::<Vec<_>>();
+    let texts = |from: usize| (from..from + 90_000).map(|number| json!(format!("v{number}"))).collect::<Vec<_>>();
     let compare = |old: &Value, new: &Value| {
         let (old, new) = (old.to_string(), new.to_string());
         let (old, new) = (source(&old, &[]), source(&new, &[]));
@@ -412,7 +412,7 @@ fn long_lists_of_values_are_compared_at_once() {
     let old = json!({"enum": texts(0)});
     assert!(compare(&old, &json!({"enum": texts(0)})).is_empty());
     assert!(compare(&old, &json!({"enum": texts(1)}))[0].contains("v0"));
-    let numbers: Vec<_> = (0..100_000).map(|number| json!(number)).collect();
+    let numbers: Vec<_> = (0..90_000).map(|number| json!(number)).collect();
     assert!(!compare(&old, &json!({"enum": numbers})).is_empty());
     assert!(compare(&json!({"enum": [1, 0, "a"]}), &json!({"enum": ["a", 1.0, -0.0]})).is_empty());
 }
