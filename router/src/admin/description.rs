@@ -22,6 +22,10 @@ macro_rules! routes {
     ($module:ident: $($function:ident),+) => {
         $crate::admin::description::named(stringify!($module), utoipa_axum::routes!($($module::$function),+))
     };
+    // What a module was called when the contract was made.
+    ($module:ident as $part:ident: $($function:ident),+) => {
+        $crate::admin::description::named(stringify!($part), utoipa_axum::routes!($($module::$function),+))
+    };
     ($area:ident / $module:ident: $($function:ident),+) => {
         $crate::admin::description::named(stringify!($area), routes!($module: $($function),+))
     };
