@@ -90,12 +90,13 @@ impl Looks {
         captures: &Captures,
         (screens, is_meant): (&Screens, impl Fn(&Screen) -> bool),
     ) -> (Judged, Result<(), WorldError>) {
-        let (events, _) = tally(captures, (screens, &is_meant), |_, _| Ok(())).total();
-        if events > 0
-            && !look.sees_payloads
-            && let Err(refused) = self.take(&look.actor, now)
-        {
-            return (Judged { events, ..Judged::default() }, Err(refused));
+        if !look.sees_payloads {
+            let (events, _) = tally(captures, (screens, &is_meant), |_, _| Ok(())).total();
+            if events > 0
+                && let Err(refused) = self.take(&look.actor, now)
+            {
+                return (Judged { events, ..Judged::default() }, Err(refused));
+            }
         }
         let judge =
             |screen: &Screen, event: &EventView<'_>| screen.judge(event).map_err(|violation| violation.detail());
